@@ -1,0 +1,258 @@
+"""The column conventions of the ecosystem, accepted as they are: one table, each line with its reader."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from truing.data import conversation as talk
+from truing.data.conversation import Oddities, Unusable
+from truing.data.files import Row, kind
+from truing.errors import DataError
+from truing.types import Demonstration, Judgement, Message, Messages, Verdict, prompt_id
+
+Want = Literal["pairs", "demonstrations", "any"]
+Turns = Literal["last", "all"]
+Record = Demonstration | Judgement
+Read = Callable[[Row, Oddities], Record]
+
+META = ("prompt_id", "group", "tools")
+OPTIONAL = (*META, "margin", "preference")
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """A set of columns that names a kind of row, what its rows become, and how one is read."""
+
+    columns: tuple[str, ...]
+    gives: Literal["pairs", "demonstrations"]
+    read: Read
+
+    @property
+    def name(self) -> str:
+        """The columns as people write them: `prompt/chosen/rejected`."""
+        return "/".join(self.columns)
+
+
+CONVENTIONS: list[Convention] = []
+
+
+def convention(gives: Literal["pairs", "demonstrations"], *names: str) -> Callable[[Read], Read]:
+    """Add one or more lines (`a/b/c`) to the table. The first line whose columns a file has reads it."""
+
+    def add(read: Read) -> Read:
+        CONVENTIONS.extend(Convention(tuple(name.split("/")), gives, read) for name in names)
+        return read
+
+    return add
+
+
+@convention("pairs", "prompt/chosen/rejected", "chosen/rejected")
+def pair(row: Row, odd: Oddities) -> Record:
+    """Two responses of which one was preferred; the prompt apart, or as the shared beginning of both."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    if "prompt" in row and not (_opens_with_prompt(chosen) and _opens_with_prompt(rejected)):
+        prompt = talk.prompt(row["prompt"], "prompt", odd)
+        first, second = talk.response(chosen, "chosen", odd), talk.response(rejected, "rejected", odd)
+    else:
+        one, two = _conversation(chosen, "chosen"), _conversation(rejected, "rejected")
+        at = talk.shared_prompt(one, two)
+        if not at:
+            raise Unusable("chosen", "shares no prompt with rejected: the two must begin with the same messages")
+        prompt = talk.checked_prompt(one[:at], "chosen", odd)
+        _same_prompt(row.get("prompt"), prompt, odd)
+        first = talk.checked_response(one[at:], "chosen", odd)
+        second = talk.checked_response(two[at:], "rejected", odd)
+    if first == second:
+        raise Unusable("chosen", "is the same as rejected")
+    return Judgement(
+        prompt_id=prompt_id(prompt),
+        prompt=prompt,
+        responses=(first, second),
+        verdict=Verdict("choice", 0, _number(row, "preference", 0.0, 1.0)),
+        strength=_number(row, "margin"),
+        meta=_meta(row),
+    )
+
+
+@convention("pairs", "prompt/completion/label", "prompt/response/label")
+def unpaired(row: Row, odd: Oddities) -> Record:
+    """One response and whether it is desirable."""
+    prompt, response = _prompt_and_response(row, odd)
+    value = 1.0 if _boolean(row["label"], "label") else 0.0
+    return Judgement(prompt_id(prompt), prompt, (response,), Verdict("score", [value]), meta=_meta(row))
+
+
+@convention("pairs", "prompt/completions/labels")
+def steps(row: Row, odd: Oddities) -> Record:
+    """One response in steps, each labelled right or wrong. Meta keeps the steps; the response joins them by lines."""
+    prompt = talk.prompt(row["prompt"], "prompt", odd)
+    said, labels = row["completions"], row["labels"]
+    for name, value in (("completions", said), ("labels", labels)):
+        if not isinstance(value, list | tuple):
+            raise Unusable(
+                name, "is null" if value is None else f"is {kind(value)}, not a list with one entry per step"
+            )
+    if not said:
+        raise Unusable("completions", "is an empty list of steps")
+    if len(said) != len(labels):
+        raise Unusable("labels", f"has {len(labels)} entries for {len(said)} steps")
+    parts = [talk.text(step, f"completions[{i}]") for i, step in enumerate(said)]
+    values = [float(_boolean(label, f"labels[{i}]")) for i, label in enumerate(labels)]
+    response = (Message("assistant", "\n".join(parts)),)
+    meta = {**_meta(row), "steps": parts}
+    return Judgement(prompt_id(prompt), prompt, (response,), Verdict("steps", [values]), meta=meta)
+
+
+@convention("demonstrations", "messages", "conversations")
+def dialogue(row: Row, odd: Oddities) -> Record:
+    """A conversation of which the assistant's turns are to be learned; what follows the last of them is cut off."""
+    name = "messages" if row.get("messages") is not None or "conversations" not in row else "conversations"
+    roles = talk.PLAIN_ROLES if name == "messages" else talk.SHAREGPT
+    found = talk.joined(talk.messages(row[name], name, roles), name, odd, reply=True)
+    last = max((i for i, m in enumerate(found) if m.role == "assistant"), default=-1)
+    if last < 0:
+        raise Unusable(name, "has no assistant message to learn from")
+    if last + 1 < len(found):
+        odd.add(name, f"ends with role '{found[-1].role}', which nothing answers", "truncated")
+    first = next(i for i, m in enumerate(found) if m.role == "assistant")
+    talk.check_order(found[: last + 1], name, Oddities())
+    prompt = talk.checked_prompt(found[:first], name, odd)
+    return Demonstration(prompt, talk.checked_response(found[first : last + 1], name, odd), _meta(row))
+
+
+@convention("demonstrations", "prompt/response", "prompt/completion")
+def demonstration(row: Row, odd: Oddities) -> Record:
+    """A prompt and the response to learn."""
+    if row.get("label") is False:
+        raise Unusable("label", "the response is labelled undesirable, so it is no demonstration")
+    return Demonstration(*_prompt_and_response(row, odd), _meta(row))
+
+
+@convention("demonstrations", "text")
+def plain(row: Row, odd: Oddities) -> Record:
+    """A text to continue to learn from, outside any conversation: no prompt, no chat template (meta `plain`)."""
+    response = (Message("assistant", talk.text(row["text"], "text")),)
+    return Demonstration((), response, {**_meta(row), "plain": True})
+
+
+def find(source: str, columns: Iterable[str], want: Want) -> Convention:
+    """The convention a file follows, by its columns; or an error that names what is missing and what would do."""
+    columns = list(columns)
+    fitting = [c for c in CONVENTIONS if want in ("any", c.gives)]
+    for one in fitting:
+        if set(one.columns) <= set(columns):
+            return one
+    accepted = ", ".join(c.name for c in fitting)
+    other = next((c for c in CONVENTIONS if set(c.columns) <= set(columns)), None)
+    if other is not None:
+        way = " For demonstrations from pairs, map the column: response = chosen." if want == "demonstrations" else ""
+        raise DataError(
+            source,
+            f"has {other.gives} ({other.name}), but {want} are wanted",
+            f"Accepted conventions: {accepted}.{way}",
+        )
+    spare = [name for name in columns if name not in _KNOWN]
+    close = {c: _like(c, spare) for one in fitting for c in one.columns if c not in columns}
+    near = max(fitting, key=lambda c: (_likeness(c, columns, close), -len(c.columns)))
+    lines = [f"missing column '{name}'" for name in near.columns if name not in columns]
+    hints = [f"Did you mean '{name}' by '{close[name]}'? " for name in near.columns if close.get(name)]
+    raise DataError(
+        source,
+        f"{', '.join(lines)}; found columns: {', '.join(columns) or 'none'}",
+        f"{''.join(hints)}Accepted conventions: {accepted}.\n"
+        f"  Or say which column is which: columns: {{{near.columns[-1]}: ...}}",
+    )
+
+
+def _likeness(one: Convention, columns: list[str], close: Mapping[str, str]) -> float:
+    have = sum(1.0 if c in columns else 0.8 if close.get(c) else 0.0 for c in one.columns)
+    return have / len(one.columns) + 0.1 * have
+
+
+def _like(name: str, columns: list[str]) -> str:
+    return next(iter(difflib.get_close_matches(name, columns, n=1, cutoff=0.7)), "")
+
+
+_KNOWN = {name for one in CONVENTIONS for name in one.columns} | set(OPTIONAL)
+
+
+def as_demonstration(messages: Messages, turns: Turns = "last", meta: Mapping[str, Any] | None = None) -> Demonstration:
+    """A conversation as something to learn from: its last response, or every assistant turn.
+
+    >>> talk = (Message("user", "1"), Message("assistant", "2"), Message("user", "3"), Message("assistant", "4"))
+    >>> [len(as_demonstration(talk, turns).response) for turns in ("last", "all")]
+    [1, 3]
+    """
+    own = [i for i, m in enumerate(messages) if m.role == "assistant"]
+    if not own:
+        raise DataError("messages", "no assistant message to learn from")
+    start = own[-1] if turns == "last" else own[0]
+    return Demonstration(messages[:start], messages[start : own[-1] + 1], meta or {})
+
+
+def _prompt_and_response(row: Row, odd: Oddities) -> tuple[Messages, Messages]:
+    name = "completion" if "response" not in row else "response"
+    return talk.prompt(row["prompt"], "prompt", odd), talk.response(row[name], name, odd)
+
+
+def _opens_with_prompt(value: Any) -> bool:
+    """Whether a chosen or rejected value is a whole conversation and not the response alone."""
+    if isinstance(value, str):
+        return talk.is_transcript(value)
+    first = value[0] if isinstance(value, list | tuple) and value else None
+    return isinstance(first, Mapping) and first.get("role", first.get("from")) in ("system", "user", "human")
+
+
+def _conversation(value: Any, name: str) -> Messages:
+    if isinstance(value, str):
+        if not talk.is_transcript(value):
+            talk.text(value, name)
+            raise Unusable(name, "there is no prompt: no column 'prompt', and this text is no transcript (Human: ...)")
+        return talk.transcript(value)
+    return talk.messages(value, name)
+
+
+def _same_prompt(given: Any, found: Messages, odd: Oddities) -> None:
+    """A prompt column beside whole conversations must be what they begin with."""
+    if given is None:
+        return
+    if isinstance(given, str) and not talk.is_transcript(given):
+        agrees = any(given.strip() == m.content.strip() for m in found)
+    else:
+        agrees = talk.prompt(given, "prompt", Oddities()) == found
+    if not agrees:
+        raise Unusable("prompt", "is not what chosen and rejected begin with")
+
+
+def _boolean(value: Any, name: str) -> bool:
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    raise Unusable(name, "is null" if value is None else f"is {value!r}, not true or false")
+
+
+def _number(row: Row, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise Unusable(name, f"is {value!r}, not a number")
+    if not low <= number <= high:
+        raise Unusable(name, f"is {number:g}, not between {low:g} and {high:g}")
+    return number
+
+
+def _meta(row: Row) -> dict[str, Any]:
+    return {name: row[name] for name in META if row.get(name) not in (None, "", [])}

@@ -1,0 +1,185 @@
+"""Load a data set: rows of any accepted convention become records, and every odd row is accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from truing.data import files
+from truing.data.conventions import CONVENTIONS, OPTIONAL, Convention, Record, Turns, Want, as_demonstration, find
+from truing.data.conversation import Oddities, Unusable
+from truing.errors import DataError, UserError, nearest, unknown
+from truing.types import Demonstration, Records, RowNote, digest, messages_json
+
+SHOWN = 20
+
+
+def load(
+    source: str,
+    *,
+    want: Want = "any",
+    on_bad_row: Literal["error", "drop"] = "error",
+    columns: Mapping[str, str] | None = None,
+    turns: Turns = "all",
+) -> Records:
+    """Read a file or Hub data set into records.
+
+    `want` says which kind is asked for: `pairs` (judgements of any kind) or `demonstrations`. `columns` says which
+    column of the file plays which role (`{"prompt": "question", "response": "answer"}`). `turns` says whether a
+    conversation teaches every assistant turn or its last one only. A row that cannot be used is an error that names
+    row and field, all of them at once; with `on_bad_row="drop"` it is left out and noted.
+    """
+    for name, value, known in (
+        ("want", want, ("pairs", "demonstrations", "any")),
+        ("on_bad_row", on_bad_row, ("error", "drop")),
+        ("turns", turns, ("last", "all")),
+    ):
+        if value not in known:
+            raise UserError(unknown(f"value of {name}", value, known))
+    bad: list[tuple[int, str, str]] = []
+    read = list(files.rows(source, lambda row, field, problem: bad.append((row, field, problem))))
+    found_columns = list(dict.fromkeys(str(name) for _, row in read for name in row))
+    if columns:
+        read, found_columns = _renamed(source, read, found_columns, columns)
+    if read:
+        chosen = find(source, found_columns, want)
+        records, rows, notes = _records(chosen, read, bad, turns)
+    else:
+        records, rows, notes = [], [], []
+    bad.sort()
+    if bad and on_bad_row == "error":
+        raise _bad_rows(source, bad)
+    if not records:
+        raise DataError(source, f"no usable row is left: all {len(bad)} were dropped", _list(source, bad))
+    notes += [RowNote(row, field, problem, "dropped") for row, field, problem in bad]
+    notes.sort(key=lambda note: note.row)
+    return Records(Path(source).name, tuple(records), tuple(rows), tuple(notes), content_digest(records))
+
+
+def content_digest(records: Iterable[Record]) -> str:
+    """A content hash of records in their order: equal words, roles and verdicts give an equal hash."""
+    return digest([record_json(record) for record in records])
+
+
+def record_json(record: Record) -> dict[str, Any]:
+    """A record as plain data: what it says, without how it is held."""
+    if isinstance(record, Demonstration):
+        return {
+            "prompt": messages_json(record.prompt),
+            "response": messages_json(record.response),
+            "meta": dict(record.meta),
+        }
+    verdict = record.verdict
+    return {
+        "prompt": messages_json(record.prompt),
+        "responses": [messages_json(response) for response in record.responses],
+        "verdict": [verdict.kind, verdict.value, verdict.probability],
+        "strength": record.strength,
+        "rater": record.rater,
+        "meta": dict(record.meta),
+    }
+
+
+def summary(records: Records) -> dict[str, Any]:
+    """How many rows were read and are usable, and what was odd: notes by problem and action, with their rows."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for note in records.notes:
+        problem = "duplicate of an earlier row" if note.problem.startswith("duplicate of row") else note.problem
+        groups.setdefault((note.field, problem, note.action), []).append(note.row)
+    dropped = {note.row for note in records.notes if note.action == "dropped"}
+    notes = [
+        {"field": field, "problem": problem, "action": action, "rows": sorted(set(rows))}
+        for (field, problem, action), rows in groups.items()
+    ]
+    notes.sort(key=lambda note: (-len(note["rows"]), note["field"], note["problem"]))
+    return {"name": records.name, "rows": len(records) + len(dropped), "usable": len(records), "notes": notes}
+
+
+def describe(records: Records) -> str:
+    """The summary as lines to print."""
+    facts = summary(records)
+    lines = [f"{facts['name']}: {facts['rows']} rows read, {facts['usable']} usable"]
+    for note in facts["notes"]:
+        rows, field = note["rows"], f"{note['field']} " if note["field"] else ""
+        lines.append(f"  {note['action']} {len(rows)}: {field}{note['problem']} ({_row_list(rows)})")
+    return "\n".join(lines)
+
+
+def _row_list(rows: list[int]) -> str:
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:SHOWN]))}{more}"
+
+
+def _records(
+    chosen: Convention, read: list[tuple[int, files.Row]], bad: list[tuple[int, str, str]], turns: Turns
+) -> tuple[list[Record], list[int], list[RowNote]]:
+    records: list[Record] = []
+    rows: list[int] = []
+    notes: list[RowNote] = []
+    seen: dict[str, int] = {}
+    for number, row in read:
+        odd = Oddities()
+        try:
+            record = _record(chosen, row, odd)
+        except Unusable as why:
+            bad.append((number, why.field, why.problem))
+            continue
+        if turns == "last" and isinstance(record, Demonstration) and len(record.response) > 1:
+            record = as_demonstration(record.prompt + record.response, "last", record.meta)
+        if (first := seen.setdefault(digest(record_json(record)), number)) != number:
+            odd.add("", f"duplicate of row {first}", "kept")
+        notes += [RowNote(number, field, problem, action) for field, problem, action in odd.found]
+        records.append(record)
+        rows.append(number)
+    return records, rows, notes
+
+
+def _record(chosen: Convention, row: files.Row, odd: Oddities) -> Record:
+    missing = [name for name in chosen.columns if name not in row]
+    if missing:
+        guess = nearest(missing[0], row)
+        found = f"found columns: {', '.join(row) or 'none'}"
+        hint = f"; did you mean '{guess}'" if guess and guess not in chosen.columns else ""
+        raise Unusable(missing[0], f"missing column '{missing[0]}' ({found}{hint})")
+    return chosen.read(row, odd)
+
+
+def _renamed(
+    source: str, read: list[tuple[int, files.Row]], found: list[str], columns: Mapping[str, str]
+) -> tuple[list[tuple[int, files.Row]], list[str]]:
+    known = {name for one in CONVENTIONS for name in one.columns} | set(OPTIONAL)
+    for name, actual in columns.items():
+        if name not in known:
+            raise UserError(f"columns: {unknown('column role', name, known)}")
+        if actual not in found:
+            raise DataError(source, f"columns: {unknown('column', actual, found)}")
+    names = {actual: name for name, actual in columns.items()}
+    hidden = set(columns) - set(columns.values())
+
+    def rename(row: files.Row) -> files.Row:
+        return {names.get(name, name): value for name, value in row.items() if name not in hidden}
+
+    return [(number, rename(row)) for number, row in read], [names.get(n, n) for n in found if n not in hidden]
+
+
+def _bad_rows(source: str, bad: list[tuple[int, str, str]]) -> DataError:
+    if len(bad) == 1:
+        row, field, problem = bad[0]
+        return DataError(files.place(source, row, field), problem, "Mend the row, or set on_bad_row: drop")
+    return DataError(
+        source,
+        f"{len(bad)} rows cannot be used\n{_list(source, bad)}",
+        "Mend the rows, or set on_bad_row: drop",
+    )
+
+
+def _list(source: str, bad: list[tuple[int, str, str]]) -> str:
+    name = Path(source).name
+    lines = [f"  {files.place(name, row, field)}: {problem}" for row, field, problem in bad[:SHOWN]]
+    if len(bad) > SHOWN:
+        lines.append(f"  and {len(bad) - SHOWN} more")
+    return "\n".join(lines)
+
+
+__all__ = ["as_demonstration", "content_digest", "describe", "load", "record_json", "summary"]

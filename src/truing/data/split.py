@@ -1,0 +1,110 @@
+"""Split a data set so that no question asked in training is asked again in the exam."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Literal
+
+from truing.data.conventions import Record
+from truing.data.formats import content_digest, record_json
+from truing.errors import DataError, UserError, unknown
+from truing.types import Records, digest, messages_json
+
+
+def split(
+    records: Records, *, eval: float = 0.1, seed: int = 0, by: Literal["prompt", "row"] = "prompt"
+) -> tuple[Records, Records]:
+    """Divide into a part to train on and a part to measure on, about `eval` of all rows.
+
+    With `by="prompt"` rows with the same first user turn (case and blanks aside) stay together, and so do rows with
+    the same value of a column `group`. With `by="row"` only identical rows do. Which side a row falls on depends on
+    its content and the seed, never on the order of the file.
+    """
+    if by not in ("prompt", "row"):
+        raise UserError(unknown("value of by", by, ("prompt", "row")))
+    if not 0 < eval < 1:
+        raise UserError(f"eval: {eval} is not a fraction between 0 and 1")
+    groups = _groups(records, by)
+    if len(groups) < 2:
+        what = "first user turn or group" if by == "prompt" else "row"
+        raise DataError(
+            records.name,
+            f"cannot be split: all {len(records)} rows have the same {what}, so one side would be empty",
+            "Give more data" + (", or split by: row" if by == "prompt" else ""),
+        )
+    held_out = _choose(records, groups, eval, seed)
+    sides = ([i for i in range(len(records)) if i not in held_out], sorted(held_out))
+    train, exam = (_part(records, side, name) for side, name in zip(sides, ("train", "eval"), strict=True))
+    return train, exam
+
+
+def overlap(a: Records, b: Records) -> list[tuple[int, int]]:
+    """Rows of `b` whose first user turn is in `a` too, each as (first such row of `a`, row of `b`)."""
+    first: dict[str, int] = {}
+    for row, record in zip(a.rows, a.records, strict=True):
+        first.setdefault(first_turn(record), row)
+    return [(first[key], row) for row, r in zip(b.rows, b.records, strict=True) if (key := first_turn(r)) in first]
+
+
+def first_turn(record: Record) -> str:
+    """The first thing a user says, case and blanks aside; of a plain text, the text.
+
+    >>> from truing.types import Demonstration, Message
+    >>> first_turn(Demonstration((Message("user", " What  IS it?"),), (Message("assistant", "a"),)))
+    'what is it?'
+    """
+    said = next((m.content for m in record.prompt if m.role == "user"), None)
+    if said is None:
+        rest = record_json(record).get("response") if not record.prompt else messages_json(record.prompt)
+        said = str(rest)
+    return " ".join(said.casefold().split())
+
+
+def _groups(records: Records, by: str) -> list[list[int]]:
+    """Indices of rows that must stay together."""
+    leader: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        while leader.setdefault(key, key) != key:
+            leader[key] = leader[leader[key]]
+            key = leader[key]
+        return key
+
+    keys = []
+    for record in records.records:
+        if by == "row":
+            key = digest(record_json(record))
+        else:
+            key = "turn:" + first_turn(record)
+            if "group" in record.meta:
+                leader[find("group:" + str(record.meta["group"]))] = find(key)
+        keys.append(key)
+    groups: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(find(key), []).append(index)
+    return list(groups.values())
+
+
+def _choose(records: Records, groups: list[list[int]], eval: float, seed: int) -> set[int]:
+    """Whole groups in an order drawn from content and seed, until the asked number of rows is reached."""
+
+    def order(members: list[int]) -> str:
+        content = min(digest(record_json(records.records[i])) for i in members)
+        return hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
+
+    target = max(1, round(eval * len(records)))
+    queue = sorted(groups, key=order)
+    held_out: set[int] = set()
+    for members in queue:
+        if len(held_out) + len(members) <= target:
+            held_out.update(members)
+    smallest: list[int] = min(queue, key=len)
+    return held_out or set(smallest)
+
+
+def _part(records: Records, indices: list[int], name: str) -> Records:
+    part = records.subset(indices, f"{records.name} ({name})")
+    rows = set(part.rows)
+    notes = tuple(note for note in records.notes if note.row in rows)
+    return replace(part, notes=notes, digest=content_digest(part.records))

@@ -1,0 +1,67 @@
+"""Every error a user can cause or meet, and how it is said.
+
+`UserError` is the user's to mend (exit code 2): its text names the file, row or field and the way out.
+`RunFailed` is a run that could not go on (exit code 3): a loss that is not a number, a folder that is in use.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TruingError(Exception):
+    """The root of every error that Truing raises on purpose."""
+
+    exit_code = 3
+
+
+class UserError(TruingError):
+    """Something in the recipe, the data or the command line has to change before the run can start."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A row or file that cannot be used. `place` is how a person finds it: `pairs.jsonl, row 12, field chosen`."""
+
+    def __init__(self, place: str, problem: str, way_out: str = "") -> None:
+        super().__init__(f"{place}: {problem}" + (f"\n  {way_out}" if way_out else ""))
+        self.place, self.problem, self.way_out = place, problem, way_out
+
+
+class RecipeError(UserError):
+    """All mistakes of a recipe at once, one line each, with file and line number."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        count = len(mistakes)
+        super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the recipe\n" + "\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class RunFailed(TruingError):
+    """The run cannot go on; what is on disk can be resumed."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that a misspelt one was most likely meant to be, or an empty string.
+
+    >>> nearest("lerning_rate", ["learning_rate", "epochs"])
+    'learning_rate'
+    >>> nearest("xyz", ["learning_rate", "epochs"])
+    ''
+    """
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return found[0] if found else ""
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """One sentence for a name that does not exist, with the nearest one that does.
+
+    >>> unknown("objective", "dpoo", ["dpo", "nll"])
+    "unknown objective 'dpoo'. Did you mean 'dpo'? Known: dpo, nll"
+    """
+    known = sorted(known)
+    guess = nearest(word, known)
+    hint = f" Did you mean '{guess}'?" if guess else ""
+    return f"unknown {what} '{word}'.{hint} Known: {', '.join(known)}"

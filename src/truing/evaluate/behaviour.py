@@ -1,0 +1,112 @@
+"""How a model's responses changed, whatever their score: length, distance from the reference, cut-off answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from truing.evaluate.intervals import Interval, finite, independent, mean_interval, same_length
+from truing.evaluate.winrate import share_interval
+from truing.types import Finding
+
+
+def length_delta(
+    model: str,
+    lengths: Sequence[float],
+    against: str,
+    lengths_against: Sequence[float],
+    prompt_ids: Sequence[str] | None = None,
+    slice: str = "all",
+    check: str = "mean_length_delta_tokens",
+    *,
+    seed: int = 0,
+) -> Finding:
+    """By how many tokens the responses of `model` are longer than those of `against` to the same prompts, on average.
+
+    >>> length_delta("direct", [10, 14, 12], "warm", [8, 10, 9]).value
+    3.0
+    """
+    same_length(lengths=lengths, lengths_against=lengths_against, prompt_ids=prompt_ids)
+    ours, theirs = finite(lengths, f"length of {model}"), finite(lengths_against, f"length of {against}")
+    interval = mean_interval((ours - theirs).tolist(), prompt_ids, seed)
+    return Finding(
+        check,
+        model,
+        float((ours - theirs).mean()),
+        against,
+        slice,
+        interval,
+        independent(ours.tolist(), prompt_ids),
+        bound=0.0,
+        verdict=_side(interval, "longer", "shorter"),
+        evidence=f"{len(ours)} pairs of responses: {ours.mean():.1f} against {theirs.mean():.1f} tokens on average",
+    )
+
+
+def kl(
+    model: str,
+    logp: Sequence[float],
+    ref_logp: Sequence[float],
+    prompt_ids: Sequence[str] | None = None,
+    slice: str = "all",
+    check: str = "kl_to_reference",
+    *,
+    against: str = "reference",
+    seed: int = 0,
+) -> Finding:
+    """KL(model || reference) in nats per response: the mean of logp - ref_logp.
+
+    Both are summed over the tokens of responses that `model` itself has just given; on other responses the mean is
+    no KL. An estimate may fall below 0 by chance.
+
+    >>> kl("direct", [-10.0, -8.0], [-11.0, -10.0]).value
+    1.5
+    """
+    same_length(logp=logp, ref_logp=ref_logp, prompt_ids=prompt_ids)
+    ratio = finite(logp, "logp") - finite(ref_logp, "ref_logp")
+    interval = mean_interval(ratio.tolist(), prompt_ids, seed)
+    return Finding(
+        check,
+        model,
+        float(ratio.mean()),
+        against,
+        slice,
+        interval,
+        independent(ratio.tolist(), prompt_ids),
+        bound=0.0,
+        verdict=_side(interval, "moved", "unclear"),
+        evidence=f"mean log-ratio in nats of {len(ratio)} fresh responses of {model}",
+    )
+
+
+def truncated_share(
+    model: str,
+    truncated: Sequence[bool],
+    prompt_ids: Sequence[str] | None = None,
+    slice: str = "all",
+    check: str = "truncated_share",
+    *,
+    seed: int = 0,
+) -> Finding:
+    """The share of responses that ran into the length limit instead of ending by themselves.
+
+    >>> truncated_share("direct", [True, False, False, False]).value
+    0.25
+    """
+    same_length(truncated=truncated, prompt_ids=prompt_ids)
+    cut = finite([float(x) for x in truncated], "stop reason")
+    return Finding(
+        check,
+        model,
+        float(cut.mean()),
+        slice=slice,
+        interval=share_interval(cut.tolist(), prompt_ids, seed),
+        n=independent(cut.tolist(), prompt_ids),
+        verdict="measured",
+        evidence=f"{int(cut.sum())} of {len(cut)} responses ran into the length limit",
+    )
+
+
+def _side(interval: Interval | None, above: str, below: str) -> str:
+    if interval is None:
+        return "unclear"
+    return above if interval[0] > 0 else below if interval[1] < 0 else "unclear"

@@ -1,0 +1,103 @@
+"""The exam: contestants answer the same prompts, are scored by one judge, and compared prompt by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from truing.data.batch import Batch, Branch, Tree, pack
+from truing.data.render import Renderer
+from truing.errors import UserError
+from truing.evaluate import behaviour, reward_model, winrate
+from truing.policy.policy import Policy
+from truing.rollout.engine import Sampling, generate
+from truing.rollout.rewards import TOKENS, scores
+from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one contestant said to every prompt, and what the judge thought of it."""
+
+    name: str
+    texts: tuple[str, ...]
+    values: tuple[float, ...]
+    rollouts: tuple[Rollout, ...] = ()
+
+
+def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Answers:
+    """One fresh response of `policy` to every prompt, scored."""
+    renderer = Renderer(policy.tokenizer)
+    rollouts = generate(policy, [renderer.prompt_ids(p) for p in prompts], sampling)
+    texts = tuple(response_text(policy, r) for r in rollouts)
+    return Answers(name, texts, tuple(scores(judge, prompts, texts)), tuple(rollouts))
+
+
+def response_text(policy: Policy, rollout: Rollout) -> str:
+    """The words of a rollout, without its end token."""
+    ids = rollout.response_ids[:-1] if rollout.stop == "eos" else rollout.response_ids
+    text: str = policy.tokenizer.decode(ids, skip_special_tokens=True)
+    return text
+
+
+def compare(one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
+    """Win rate and mean scores of `one` over `other`, and, where both sampled tokens, the change of length."""
+    ids = [prompt_id(p) for p in prompts]
+    found = winrate.win_rate(one.name, one.values, other.name, other.values, ids, judged_by=judged_by)
+    if one.rollouts and other.rollouts:
+        lengths = [len(r.response_ids) for r in one.rollouts], [len(r.response_ids) for r in other.rollouts]
+        found.append(behaviour.length_delta(one.name, lengths[0], other.name, lengths[1], ids))
+    return found
+
+
+def drift(one: Answers, policy: Policy, reference: Policy, against: str, prompts: Sequence[Messages]) -> list[Finding]:
+    """KL(policy || reference) on the policy's own fresh responses, and how many of them did not end."""
+    logp, ref_logp = (response_logp(p, one.rollouts) for p in (policy, reference))
+    ids = [prompt_id(p) for p in prompts]
+    cut = [r.stop == "length" for r in one.rollouts]
+    return [behaviour.kl(one.name, logp, ref_logp, ids, against=against), behaviour.truncated_share(one.name, cut, ids)]
+
+
+def response_logp(policy: Policy, rollouts: Sequence[Rollout]) -> list[float]:
+    """Log-probability of each response under `policy`, summed over its tokens, nats."""
+    trees = []
+    for i, r in enumerate(rollouts):
+        branch = Branch("response", r.response_ids, (True,) * len(r.response_ids))
+        trees.append(Tree(r.prompt_ids, (branch,), i, i + 1))
+    return sums(policy, trees)
+
+
+def sums(policy: Policy, trees: Sequence[Tree]) -> list[float]:
+    """Summed log-probability (fp64) of the learned tokens of every branch, in order."""
+    out: list[float] = []
+    with torch.inference_mode():
+        for group in pack(trees, TOKENS):
+            batch = Batch(group)
+            logp = policy.logp(batch).double().cpu() * batch.learned_R
+            out += torch.zeros(len(batch.branches), dtype=torch.float64).index_add(0, batch.branch_R, logp).tolist()
+    return out
+
+
+def rewards(policy: Policy, trees: Sequence[Tree]) -> list[float]:
+    """The reward model's score of every branch, in order."""
+    with torch.inference_mode():
+        return [v for group in pack(trees, TOKENS) for v in policy.rewards(Batch(group)).cpu().tolist()]
+
+
+def pair_accuracy(name: str, policy: Policy, trees: Sequence[Tree], reference: Policy | None = None) -> Finding:
+    """Share of held-out pairs that `policy` orders as the raters did.
+
+    A reward model by its score; a language model by its log-ratio to `reference` (the reward that DPO fits implicitly).
+    """
+    if policy.is_reward:
+        values = rewards(policy, trees)
+        check = "held_out_accuracy"
+    elif reference is not None:
+        pairs = zip(sums(policy, trees), sums(reference, trees), strict=True)
+        values, check = [a - b for a, b in pairs], "implicit_accuracy"
+    else:
+        raise UserError(f"{name}: the accuracy of a language model on pairs needs a reference")
+    groups = [digest(list(tree.prompt)) for tree in trees]
+    return reward_model.accuracy(name, values[0::2], values[1::2], groups, check=check)

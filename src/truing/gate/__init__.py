@@ -1,0 +1,1 @@
+"""May it ship? Rules written down beforehand, held against findings."""

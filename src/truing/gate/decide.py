@@ -1,0 +1,245 @@
+"""Ship, hold or undecided: findings held against rules, and how much more evidence would settle it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from truing.errors import UserError, nearest
+from truing.gate.rules import Rule
+from truing.types import Finding, digest
+
+Verdict = Literal["ship", "hold", "undecided"]
+State = Literal["passed", "failed", "too few", "missing"]
+EXIT_CODES: dict[Verdict, int] = {"ship": 0, "hold": 1, "undecided": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One rule held against one finding (or against none). `text` is the sentence a person reads; `samples_needed`
+    the number of samples at which the answer would be expected to turn, where more samples could turn it."""
+
+    rule: Rule
+    state: State
+    text: str
+    finding: Finding | None = None
+    samples_needed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The gate's answer, with every rule's result and the findings it rests on."""
+
+    verdict: Verdict
+    results: tuple[Result, ...]
+    rules: tuple[Rule, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 ship, 1 hold, 4 undecided."""
+        return EXIT_CODES[self.verdict]
+
+    def text(self) -> str:
+        """The lines printed for a person: one per result, then the verdict."""
+        mark = {"passed": "passed ", "failed": "FAILED ", "too few": "too few", "missing": "missing"}
+        lines = [f"{mark[r.state]}  {r.text}" for r in self.results]
+        passed = sum(r.state == "passed" for r in self.results)
+        return "\n".join([*lines, f"{self.verdict}: {passed} of {len(self.results)} conditions met"])
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable form of decision.json."""
+        found = [f.as_json() for f in self.findings]
+        return {
+            "verdict": self.verdict,
+            "exit_code": self.exit_code,
+            "results": [
+                {
+                    "rule": r.rule.text(),
+                    "check": r.rule.check,
+                    "state": r.state,
+                    "text": r.text,
+                    "samples_needed": r.samples_needed,
+                    "finding": r.finding.as_json() if r.finding else None,
+                }
+                for r in self.results
+            ],
+            "rules": [rule.model_dump(exclude_none=True) for rule in self.rules],
+            "evidence_hash": digest(found),
+            "findings": found,
+        }
+
+
+def decide(findings: Sequence[Finding], rules: Sequence[Rule]) -> Decision:
+    """Hold every finding that a rule names against it. One failure holds; else missing or thin evidence is undecided.
+
+    >>> found = [Finding("win_delta", "direct", 0.12, "warm", interval=(0.08, 0.16), n=500)]
+    >>> decide(found, [Rule(check="win_delta", min=0.0, samples=200)]).verdict
+    'ship'
+    """
+    if not rules:
+        raise UserError("a gate needs at least one rule; without rules it would pass anything")
+    for f in findings:
+        ends = f.interval or ()
+        if not all(math.isfinite(x) for x in (f.value, *ends)):
+            raise UserError(f"finding {f.check} of {f.model}: its value or interval is not a number")
+    results: list[Result] = []
+    for rule in rules:
+        matching = [f for f in findings if _named(rule, f)]
+        results += [_hold(rule, f) for f in matching] if matching else [_missing(rule, findings)]
+    states = {r.state for r in results}
+    verdict: Verdict = "hold" if "failed" in states else "ship" if states == {"passed"} else "undecided"
+    return Decision(verdict, tuple(results), tuple(rules), tuple(findings))
+
+
+def write_decision(decision: Decision, path: Path) -> Path:
+    """Write decision.json so that a reader sees the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(decision.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """The findings of a run's folder (every findings.json beneath it), or of any JSON file with `findings`.
+
+    A folder without findings gives none, and a gate then says which evidence is missing.
+    """
+    if path.is_dir():
+        files = sorted(path.rglob("findings.json")) or sorted(path.glob("decision.json"))
+        found = [f for file in files for f in _read(file)]
+        return list(dict.fromkeys(found))
+    return _read(path)
+
+
+def _read(path: Path) -> list[Finding]:
+    try:
+        loaded = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_no_constant)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path}: is not JSON ({e})") from e
+    rows = loaded.get("findings") if isinstance(loaded, dict) else None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: has no list under 'findings'; it is what `truing evaluate --out` writes")
+    return [_finding(row, f"{path}, finding {i + 1}") for i, row in enumerate(rows)]
+
+
+def _finding(row: Any, place: str) -> Finding:
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: is not an object")
+    for name in ("check", "model", "against", "slice", "verdict", "evidence"):
+        if not isinstance(row.get(name) or "", str):
+            raise UserError(f"{place}: {name} must be text, not {row[name]!r}")
+    if not row.get("check"):
+        raise UserError(f"{place}: has no check")
+    interval, n = row.get("interval"), row.get("n") or 0
+    if not _number(row.get("value")):
+        raise UserError(f"{place} ({row['check']}): value must be a number, not {row.get('value')!r}")
+    if interval is not None and not (isinstance(interval, list) and len(interval) == 2 and all(map(_number, interval))):
+        raise UserError(f"{place} ({row['check']}): interval must be [low, high], not {interval!r}")
+    if interval is not None and interval[0] > interval[1]:
+        raise UserError(f"{place} ({row['check']}): interval {interval} has its ends the wrong way round")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise UserError(f"{place} ({row['check']}): n must be a whole number from 0 up, not {n!r}")
+    return Finding(
+        check=row["check"],
+        model=row.get("model") or "",
+        value=float(row["value"]),
+        against=row.get("against") or "",
+        slice=row.get("slice") or "all",
+        interval=(float(interval[0]), float(interval[1])) if interval else None,
+        n=n,
+        bound=float(row["bound"]) if _number(row.get("bound")) else None,
+        verdict=row.get("verdict") or "",
+        evidence=row.get("evidence") or "",
+    )
+
+
+def _number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is not a number")
+
+
+def _named(rule: Rule, f: Finding) -> bool:
+    places = ((rule.model, f.model), (rule.against, f.against), (rule.slice, f.slice))
+    return rule.check == f.check and all(asked is None or asked == has for asked, has in places)
+
+
+def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:
+    same = [f for f in findings if f.check == rule.check]
+    if same:
+        there = sorted({_subject(f) for f in same})
+        return Result(
+            rule, "missing", f"{rule.text()}: evidence missing; {rule.check} was measured for {'; '.join(there)}"
+        )
+    known = sorted({f.check for f in findings})
+    guess = nearest(rule.check, known)
+    hint = f" Did you mean '{guess}'?" if guess else f" Measured: {', '.join(known) or 'nothing'}."
+    return Result(rule, "missing", f"{rule.text()}: evidence missing, no finding of check '{rule.check}'.{hint}")
+
+
+def _hold(rule: Rule, f: Finding) -> Result:
+    low, high = f.interval or (f.value, f.value)
+    shown = f"{f.value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if f.interval else " (no interval)")
+    said = f"{_subject(f)}, {rule.text()}: {shown}"
+    if rule.samples and f.n < rule.samples:
+        more = rule.samples - f.n
+        rest = (
+            f"from {f.n} samples; {more} more are needed" if f.n else f"does not say from how many; {more} are needed"
+        )
+        return Result(rule, "too few", f"{said} {rest}", f, rule.samples)
+    ends = {"lower": low, "upper": high, "value": f.value}
+    missed = [(end, side, bound) for end, side, bound in rule.bounds() if not _met(ends[end], side, bound)]
+    if not missed:
+        return Result(rule, "passed", f"{said} from {f.n} samples" if f.n else said, f)
+    needed = 0
+    for end, side, bound in missed:
+        if not _met(f.value, side, bound):
+            return Result(rule, "failed", f"{said}; the value itself misses the bound", f)
+        if f.value == bound:
+            return Result(
+                rule, "failed", f"{said}; the value lies on the bound, so more samples would not settle it", f
+            )
+        if not f.n:
+            return Result(rule, "failed", f"{said}; the interval reaches over the bound", f)
+        # The half-width shrinks with the root of the number of samples.
+        ratio = (f.value - ends[end]) / (f.value - bound)
+        needed = max(needed, math.ceil(f.n * ratio * ratio - 1e-9))
+    return Result(
+        rule,
+        "failed",
+        f"{said}; the interval of {f.n} samples reaches over the bound. "
+        f"If the value stays, about {needed} samples would show it",
+        f,
+        needed,
+    )
+
+
+def _met(x: float, side: str, bound: float) -> bool:
+    return x >= bound if side == "min" else x <= bound
+
+
+def _subject(f: Finding) -> str:
+    name = f.model or "the model"
+    name += f" against {f.against}" if f.against else ""
+    return name + (f" on {f.slice}" if f.slice != "all" else "")

@@ -1,0 +1,163 @@
+"""A rules file: what has to be true of the findings before a model ships.
+
+    rules:
+      - {check: held_out_win_delta, end: lower, min: 0.0, samples: 200}
+      - {check: mean_length_delta_tokens, end: upper, max: 20}
+
+`end` says which end of a finding's interval must satisfy the bound (the value itself where a finding has no
+interval). Left out, it is the cautious end: the lower one for `min`, the upper one for `max`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from truing.errors import UserError, unknown
+
+_LARGEST = 1_000_000  # bytes; a rules file is a page of text
+
+
+class Rule(BaseModel):
+    """One condition. `samples` is the least number of independent items a finding must rest on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    check: str = Field(min_length=1)
+    end: Literal["lower", "upper", "value"] | None = None
+    min: float | None = Field(default=None, allow_inf_nan=False)
+    max: float | None = Field(default=None, allow_inf_nan=False)
+    samples: int | None = Field(default=None, ge=1)
+    model: str | None = None
+    against: str | None = None
+    slice: str | None = None
+
+    @field_validator("min", "max", "samples", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("a number is needed, not true or false")
+        return value
+
+    def bounds(self) -> list[tuple[Literal["lower", "upper", "value"], Literal["min", "max"], float]]:
+        """The comparisons this rule asks for: which end, which side, which number."""
+        asked: list[tuple[Literal["lower", "upper", "value"], Literal["min", "max"], float]] = []
+        if self.min is not None:
+            asked.append((self.end or "lower", "min", self.min))
+        if self.max is not None:
+            asked.append((self.end or "upper", "max", self.max))
+        return asked
+
+    def text(self) -> str:
+        """The rule as a sentence.
+
+        >>> Rule(check="win_delta", end="lower", min=0.0, samples=200).text()
+        'win_delta: lower end at least 0, from 200 samples or more'
+        """
+        parts = [
+            f"{'value' if end == 'value' else end + ' end'} at {'least' if side == 'min' else 'most'} {number:g}"
+            for end, side, number in self.bounds()
+        ]
+        where = [f"{name} {x}" for name in ("model", "against", "slice") if (x := getattr(self, name)) is not None]
+        place = f" ({', '.join(where)})" if where else ""
+        least = f", from {self.samples} samples or more" if self.samples else ""
+        return f"{self.check}{place}: {' and '.join(parts)}{least}"
+
+
+def read_rules(path: Path) -> list[Rule]:
+    """The rules of a YAML or JSON file. Every mistake in it is said at once, with its rule and line."""
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+    if len(raw) > _LARGEST:
+        raise UserError(f"{path}: {len(raw)} bytes is too long for a rules file")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: is not UTF-8 text ({e})") from e
+    return parse_rules(text, path.name)
+
+
+def parse_rules(text: str, name: str = "rules") -> list[Rule]:
+    """The rules in a text; `name` stands for the file in messages.
+
+    >>> parse_rules("rules: [{check: win_delta, min: 3e-5}]")[0].min
+    3e-05
+    """
+    try:
+        loaded = yaml.load(text, Loader=_Strict)
+        lines = _lines(text)
+    except yaml.MarkedYAMLError as e:
+        line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise UserError(f"{name}{line}: {e.problem}") from e
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise UserError(f"{name}: is not YAML or JSON ({e})") from e
+    if not isinstance(loaded, dict) or "rules" not in loaded:
+        raise UserError(
+            f"{name}: needs a list under 'rules', such as rules: [{{check: win_delta, end: lower, min: 0}}]"
+        )
+    strange = [key for key in loaded if key != "rules"]
+    if strange:
+        raise UserError(f"{name}: {unknown('key', str(strange[0]), ['rules'])}")
+    rows = loaded["rules"]
+    if not isinstance(rows, list) or not rows:
+        raise UserError(f"{name}: 'rules' must list at least one rule; a gate without rules would pass anything")
+    rules, mistakes = [], []
+    for i, row in enumerate(rows):
+        place = f"{name}, rule {i + 1}" + (f", line {lines[i]}" if i < len(lines) else "")
+        found = _rule(row)
+        if isinstance(found, Rule):
+            rules.append(found)
+        else:
+            mistakes += [f"{place}: {m}" for m in found]
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return rules
+
+
+def _rule(row: Any) -> Rule | list[str]:
+    if not isinstance(row, dict):
+        return [f"a rule is a mapping such as {{check: win_delta, min: 0}}, not {row!r}"]
+    strange = [str(key) for key in row if key not in Rule.model_fields]
+    if strange:
+        return [unknown("key", key, Rule.model_fields) for key in strange]
+    try:
+        rule = Rule.model_validate(row)
+    except ValidationError as e:
+        return [f"{'.'.join(map(str, x['loc']))}: {x['msg']} (given: {x['input']!r})" for x in e.errors()]
+    if not rule.bounds():
+        return ["needs 'min' or 'max': without a bound it would pass anything"]
+    if rule.min is not None and rule.max is not None and rule.min > rule.max:
+        return [f"min {rule.min:g} is above max {rule.max:g}: nothing could pass"]
+    return rule
+
+
+def _lines(text: str) -> list[int]:
+    """The line (counted from 1) on which each rule begins."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        return []
+    for key, value in root.value:
+        if key.value == "rules" and isinstance(value, yaml.SequenceNode):
+            return [item.start_mark.line + 1 for item in value.value]
+    return []
+
+
+class _Strict(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen if isinstance(key, yaml.ScalarNode) else False:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' stands twice in one mapping", key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,184 @@
+"""A YAML file as values that know their line, and the command line's `a.b=c` put into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from truing.errors import RecipeError, unknown
+
+LARGEST = 1_000_000  # bytes; a recipe is a page of text
+COMMAND_LINE = 0  # the line number of what came from the command line
+LOST = object()  # stands for a value whose mistake is already noted
+PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null"))
+
+
+@dataclass
+class Node:
+    """A value (a scalar, a dict or a list of Nodes), the line it stands on, and the input it came from, if from one."""
+
+    value: Any
+    line: int = COMMAND_LINE
+    input: str = ""
+
+    @property
+    def plain(self) -> Any:
+        """The value without its lines."""
+        if isinstance(self.value, dict):
+            return {key: node.plain for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain for node in self.value]
+        return self.value
+
+    @property
+    def entries(self) -> dict[str, Node]:
+        """The entries of a mapping; empty for anything else."""
+        return self.value if isinstance(self.value, dict) else {}
+
+
+@dataclass
+class Mistakes:
+    """What is wrong with a recipe, gathered so that all of it is said at once."""
+
+    name: str
+    found: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, line: int, text: str) -> None:
+        """Note a mistake on a line (0: on the command line)."""
+        if (line, text) not in self.found:
+            self.found.append((line, text))
+
+    def lines(self) -> list[str]:
+        """Every mistake with its place, in the order of the file, the command line's last."""
+        ordered = sorted(self.found, key=lambda item: (item[0] == COMMAND_LINE, item[0]))
+        return [f"command line: {t}" if line == COMMAND_LINE else f"{self.name}:{line}: {t}" for line, t in ordered]
+
+    def stop(self) -> None:
+        """Raise RecipeError if there is any mistake."""
+        if self.found:
+            raise RecipeError(self.lines())
+
+
+def read(text: str, mistakes: Mistakes) -> Node:
+    """The document as Nodes. What is not plain YAML (anchors, tags, a key twice) is a mistake."""
+    if len(text) > LARGEST:
+        raise RecipeError([f"{mistakes.name}: {len(text)} characters is too long for a recipe"])
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return Node({}, 1)
+        return _node(loader, root, root.start_mark.line + 1, mistakes)
+    except yaml.MarkedYAMLError as problem:
+        line = problem.problem_mark.line + 1 if problem.problem_mark else 1
+        raise RecipeError([f"{mistakes.name}:{line}: {problem.problem}"]) from None
+    except yaml.YAMLError as problem:
+        raise RecipeError([f"{mistakes.name}: is not YAML: {' '.join(str(problem).split())}"]) from None
+    except RecursionError:
+        raise RecipeError([f"{mistakes.name}: is nested too deeply"]) from None
+    finally:
+        loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses anchors, aliases and tags."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.MarkedYAMLError(None, None, "a recipe has no anchors (&) and aliases (*)", event.start_mark)
+        if getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(None, None, f"a recipe has no tags ({event.tag})", event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def _node(loader: _Loader, node: yaml.Node, line: int, mistakes: Mistakes) -> Node:
+    if isinstance(node, yaml.MappingNode):
+        entries: dict[str, Node] = {}
+        for key, value in node.value:
+            at = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                mistakes.add(at, "a key must be a word")
+            elif key.value in entries:
+                mistakes.add(at, f"'{key.value}' stands twice (first on line {entries[key.value].line})")
+            else:
+                entries[key.value] = _node(loader, value, at, mistakes)
+        return Node(entries, line)
+    if isinstance(node, yaml.SequenceNode):
+        return Node([_node(loader, item, item.start_mark.line + 1, mistakes) for item in node.value], line)
+    if node.tag not in PLAIN:  # dates and the like stay the text they were
+        return Node(node.value, line)
+    try:
+        return Node(loader.construct_object(node, deep=True), line)
+    except ValueError:  # such as an integer of ten thousand digits
+        return Node(node.value, line)
+
+
+def source(given: Path | str) -> tuple[str, str, Path | None]:
+    """The name, text and path of a recipe given as a path, or as text (of more than one line)."""
+    if isinstance(given, str) and "\n" in given:
+        return "recipe", given, None
+    path = Path(given)
+    try:
+        return str(given), path.read_bytes().decode("utf-8-sig"), path
+    except OSError as problem:
+        raise RecipeError([f"{given}: cannot be read ({problem.strerror}){_beside(path)}"]) from None
+    except UnicodeDecodeError as problem:
+        raise RecipeError([f"{given}: is not UTF-8 text ({problem.reason})"]) from None
+
+
+def _beside(path: Path) -> str:
+    there = [p.name for pattern in ("*.yaml", "*.yml") for p in path.parent.glob(pattern)]
+    return ". " + unknown("recipe", path.name, there) if there else ""
+
+
+def override(root: Node, overrides: list[str], mistakes: Mistakes) -> None:
+    """Put each `a.b=c` of the command line into the document. `a` is a stage, an input, or a top-level key."""
+    for item in overrides:
+        path, sign, text = item.partition("=")
+        if not sign or not path:
+            mistakes.add(COMMAND_LINE, f"'{item}' is not of the form name=value")
+            continue
+        try:
+            value = read(text, Mistakes("command line")) if text.strip() else Node("")
+        except RecipeError as problem:
+            mistakes.add(COMMAND_LINE, f"{item}: {problem.mistakes[0].partition(': ')[2]}")
+            continue
+        _put(root, path, _unlined(value), mistakes)
+
+
+def _unlined(node: Node) -> Node:
+    if isinstance(node.value, dict):
+        return Node({key: _unlined(child) for key, child in node.value.items()})
+    return Node([_unlined(child) for child in node.value]) if isinstance(node.value, list) else Node(node.value)
+
+
+def _put(root: Node, path: str, value: Node, mistakes: Mistakes) -> None:
+    """Set one value. A bare `data=` is short for `inputs.data=`; `warm.steps=` for `stages.warm.steps=`."""
+    words = path.split(".")
+    stages, inputs = (root.entries.get(key, Node({})).entries for key in ("stages", "inputs"))
+    if len(words) == 1 and words[0] in inputs:
+        words = ["inputs", *words]
+    elif len(words) > 1 and words[0] in stages:
+        words = ["stages", *words]
+    known = {"title", "seed", "base", *inputs} if len(words) == 1 else {"inputs", "base", *stages}
+    if words[0] not in {*known, "stages"} or (words[0] == "inputs" and words[-1] not in inputs) or words == ["stages"]:
+        what = "input" if words[0] == "inputs" else "name" if len(words) == 1 else "stage"
+        mistakes.add(
+            COMMAND_LINE,
+            f"{path}=...: {unknown(what, words[-1 if what == 'input' else 0], inputs if what == 'input' else known)}",
+        )
+        return
+    place = root
+    for depth, word in enumerate(words[:-1]):
+        if not isinstance(place.value, dict) or word not in place.value:
+            mistakes.add(COMMAND_LINE, f"{path}=...: there is no '{'.'.join(words[: depth + 1])}' to set it in")
+            return
+        place = place.value[word]
+    if not isinstance(place.value, dict):
+        mistakes.add(COMMAND_LINE, f"{path}=...: '{'.'.join(words[:-1])}' is {place.plain!r}, not a mapping")
+        return
+    place.value[words[-1]] = value

@@ -1,0 +1,126 @@
+"""The `objective:` of a stage: `dpo`, `{dpo: {beta: 0.1}}`, or a sum `[dpo, {nll: {weight: 0.1}}]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from truing import registry
+from truing.errors import UserError, unknown
+from truing.pipeline.document import LOST, Mistakes, Node
+from truing.signature import Option, Part
+
+Family: TypeAlias = Literal["tokens", "pairs", "rewards", "other"]
+WEIGHT = Option("weight", "NonNegative", 1.0)
+
+
+def family(part: Part) -> Family:
+    """What an objective learns from, by its signals: single responses' tokens, pairs, or rewards."""
+    if any("reward" in name for name in part.needs):
+        return "rewards"
+    if any(name.startswith(("chosen_", "rejected_")) for name in part.needs):
+        return "pairs"
+    return "tokens" if part.per == "token" else "other"
+
+
+def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mistakes) -> Any:
+    """The objective as plain data with its options in their own types: a name, a mapping of one, or a list of these."""
+    items = node.value if isinstance(node.value, list) else [node]
+    if not items:
+        mistakes.add(node.line, "objective is an empty list")
+        return None
+    terms, found = [], []
+    for item in items:
+        term, part = check_term(item, folder, mistakes)
+        terms.append(term)
+        found += [(part, item.line)] if part else []
+    check_families(owner, found, mistakes)
+    return terms if isinstance(node.value, list) else terms[0]
+
+
+def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any, Part | None]:
+    """One term: its plain form, and the objective it names (None where there is none)."""
+    if isinstance(node.value, str):
+        name, options = node.value, Node({}, node.line)
+    elif isinstance(node.value, dict) and len(node.value) == 1:
+        ((name, options),) = node.value.items()
+    else:
+        mistakes.add(
+            node.line,
+            f"an objective is a name, or one name with its options such as {{dpo: {{beta: 0.1}}}}, not {node.plain}",
+        )
+        return None, None
+    try:
+        part = registry.resolve(name, "objective", folder)
+    except UserError as problem:
+        mistakes.add(node.line, str(problem))
+        return None, None
+    if options.value is not None and not isinstance(options.value, dict):
+        mistakes.add(
+            options.line, f"the options of '{name}' are a mapping such as {{weight: 0.1}}, not {options.plain!r}"
+        )
+        return None, part
+    full = absolute(name, folder)
+    if isinstance(node.value, str):
+        return full, part
+    known = {option.name: option for option in (*part.options, WEIGHT)}
+    given = {}
+    for key, value in options.entries.items():
+        if value.value is LOST:
+            continue
+        if key not in known:
+            mistakes.add(value.line, f"objective '{name}': {unknown('option', key, known)}")
+        elif key in part.unread:
+            mistakes.add(value.line, f"objective '{name}': its option '{key}' is never read")
+        else:
+            try:
+                given[key] = known[key].check(value.plain)
+            except ValueError as problem:
+                mistakes.add(value.line, f"objective '{name}': {problem}")
+    for option in part.options:
+        if option.required and option.name not in options.entries:
+            mistakes.add(node.line, f"objective '{name}' needs '{option.name}'")
+    return {full: given}, part
+
+
+def absolute(name: str, folder: Path | None) -> str:
+    """A name of the form `file.py:name` with the file's full path, so that it means the same wherever it is loaded."""
+    where, _, attribute = name.rpartition(":")
+    return f"{registry.plug_in(name, 'objective', folder)[0]}:{attribute}" if where.endswith(".py") else name
+
+
+def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistakes) -> None:
+    """Whether every term can learn from what its stage reads. The stage's default objective says what that is."""
+    home = own_family(owner)
+    if home is None:
+        return
+    fitting = 0
+    for part, line in terms:
+        kind = family(part)
+        if kind == home:
+            fitting += 1
+        elif not (kind == "tokens" and home == "pairs"):
+            stages = [name for name, other in registry.parts("stage").items() if own_family(other) == kind]
+            belongs = f"; it belongs under {' or '.join(stages)}" if stages else ""
+            mistakes.add(
+                line,
+                f"objective '{part.name}' needs {', '.join(part.needs)}, which {owner.name} does not give{belongs}",
+            )
+            fitting += 1
+    if terms and not fitting:
+        part, line = terms[0]
+        mistakes.add(
+            line,
+            f"objective '{part.name}' reads single responses; under {owner.name} it can only be added to one of {home}",
+        )
+
+
+def own_family(owner: Part) -> Family | None:
+    """The family of a stage's default objective, or None where it has none."""
+    option = owner.option("objective")
+    known = registry.parts("objective")
+    return (
+        family(known[option.default])
+        if option and isinstance(option.default, str) and option.default in known
+        else None
+    )

@@ -1,0 +1,86 @@
+"""Names that stand for something outside the recipe: data sets and models of the world, and files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from truing.errors import UserError, nearest, unknown
+from truing.registry import type_words
+from truing.signature import Option, parse_type
+
+MODEL_PREFIX = "world:desk/"
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz")
+
+
+def model_trouble(name: str) -> str:
+    """What is wrong with a model's name, or an empty string. Hub names and folders are not looked up."""
+    if not name.startswith("world:"):
+        return "" if not name.startswith((".", "/")) or Path(name).exists() else f"there is no folder '{name}'"
+    from truing.world import tiny
+
+    models = [MODEL_PREFIX + size for size in tiny.SIZES]
+    return "" if name in models else unknown("model", name, models)
+
+
+def data_trouble(name: str, folder: Path | None) -> str:
+    """What is wrong with a data set's name, or an empty string."""
+    if name.startswith("world:"):
+        return world_trouble(name)
+    if not name.endswith(DATA_SUFFIXES) and not name.startswith((".", "/")):
+        return ""
+    return file_trouble(name, folder)
+
+
+def file_trouble(name: str, folder: Path | None) -> str:
+    """What to say of a file that is neither in the working folder nor beside the recipe, or an empty string."""
+    if found_file(name, folder) is not None:
+        return ""
+    places = [Path(name).parent, *([folder / Path(name).parent] if folder else [])]
+    there = [entry.name for place in places if place.is_dir() for entry in place.iterdir()]
+    hint = nearest(Path(name).name, there)
+    return f"there is no file '{name}'" + (f". Did you mean '{hint}'?" if hint else "")
+
+
+def found_file(name: str, folder: Path | None) -> Path | None:
+    """The file of that name in the working folder or else beside the recipe, or None."""
+    places = [Path(name), *([folder / name] if folder else [])]
+    return next((place for place in places if place.exists()), None)
+
+
+def world_trouble(name: str) -> str:
+    """What is wrong with `world:NAME?option=value&...`, or an empty string."""
+    from truing import world
+
+    own: Callable[[str], Any] | None = getattr(world, "check", None)
+    if own is not None:
+        try:
+            own(name)
+        except UserError as problem:
+            return str(problem)
+        return ""
+    return dataset_trouble(name, world.DATASETS)
+
+
+def dataset_trouble(name: str, datasets: Mapping[str, Callable[..., Any]]) -> str:
+    """What is wrong with a name of one of these data sets; the functions' signatures are the schema."""
+    short, _, query = name.removeprefix("world:").partition("?")
+    if short not in datasets:
+        return unknown("data set", f"world:{short}", [f"world:{known}" for known in datasets])
+    parameters = inspect.signature(datasets[short]).parameters
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in parameters:
+            return f"world:{short}: {unknown('option', key, parameters)}"
+        text = type_words(parameters[key].annotation)
+        try:
+            parse_type(text)
+        except (UserError, SyntaxError):
+            continue
+        try:
+            Option(key, text).check(value)
+        except ValueError as problem:
+            return f"world:{short}: {problem}"
+    return ""

@@ -1,0 +1,227 @@
+"""One stage of a recipe, checked against the signature it names, and the references in its options resolved."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from truing import registry
+from truing.errors import UserError, nearest, unknown
+from truing.pipeline import names
+from truing.pipeline.document import LOST, Mistakes, Node
+from truing.pipeline.mixture import check_objective
+from truing.pipeline.spec import Ref, StageSpec
+from truing.signature import REFERENCES, Option, Part, describe, parse_type
+
+
+@dataclass
+class Scope:
+    """What a stage may refer to: the base, the inputs, and the stages before it."""
+
+    folder: Path | None
+    mistakes: Mistakes
+    base: Any = None
+    inputs: dict[str, Node] = field(default_factory=dict)
+    done: dict[str, Part | None] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    later: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    place: str = ""  # the stage being checked, as messages begin with it
+
+    def fill(self, node: Node) -> Node:
+        """The node with every `$inputs.name` replaced by the input, and its line by the input's."""
+        if isinstance(node.value, dict):
+            return Node({key: self.fill(child) for key, child in node.value.items()}, node.line)
+        if isinstance(node.value, list):
+            return Node([self.fill(child) for child in node.value], node.line)
+        if not isinstance(node.value, str) or not re.match(r"\$inputs\b", node.value):
+            return node
+        name = node.value.removeprefix("$inputs").removeprefix(".")
+        if name not in self.inputs:
+            hint = nearest(name, self.inputs)
+            there = ", ".join(f"$inputs.{known}" for known in self.inputs) or "none"
+            did = f" Did you mean '$inputs.{hint}'?" if hint else ""
+            self.mistakes.add(node.line, f"{self.place}there is no input '{node.value}'.{did} Known: {there}")
+            return Node(LOST, node.line)
+        self.used.add(name)
+        return Node(self.inputs[name].value, self.inputs[name].line, name)
+
+    def resolve(self, text: str, line: int, option: Option) -> Any:
+        """What `$base`, `$stage` or `$stage.part` stands for, or LOST with a mistake noted."""
+        stage, _, part = text.removeprefix("$").partition(".")
+        if not option.reference:
+            expected = describe(parse_type(option.type))
+            self.mistakes.add(
+                line, f"{self.place}'{option.name}' refers to no stage: it must be {expected}, got '{text}'"
+            )
+            return LOST
+        if stage == "base" and not part:
+            self.used.add("base")
+            if self.base is None:
+                self.mistakes.add(line, f"{self.place}'{option.name}' is $base, but the recipe has no 'base'")
+            return LOST if self.base is None else self.accept(Ref("model", "base"), line, option, self.base)
+        if stage not in self.done:
+            self.mistakes.add(line, self.place + self.missing(text, stage))
+            return LOST
+        known = self.done[stage]
+        if known is None:  # the stage's own `do` is a mistake already noted
+            return LOST
+        outputs = ", ".join(f"${stage}.{output}" for output in known.outputs)
+        if part and part not in known.outputs:
+            hint = nearest(part, known.outputs)
+            did = f" Did you mean '${stage}.{hint}'?" if hint else ""
+            there = f"it gives {outputs}" if outputs else f"it gives one thing, ${stage}"
+            self.mistakes.add(
+                line, f"{self.place}stage '{stage}' gives no '{part}'.{did} {there[0].upper()}{there[1:]}"
+            )
+            return LOST
+        if known.outputs and not part:
+            self.mistakes.add(line, f"{self.place}'${stage}' has several parts: say which of {outputs}")
+            return LOST
+        ref = Ref(known.gives, stage, part)
+        return self.accept(ref, line, option, ref)
+
+    def accept(self, ref: Ref, line: int, option: Option, value: Any) -> Any:
+        """The value, if a reference of its kind fits the option; else LOST with a mistake noted."""
+        wanted, words = REFERENCES[option.reference]
+        if ref.kind in wanted:
+            return value
+        fit = [f"${name}" for name, part in self.done.items() if part and part.gives in wanted and not part.outputs]
+        fit += [f"${n}.{o}" for n, part in self.done.items() if part and part.gives in wanted for o in part.outputs]
+        fit += ["$base"] if "model" in wanted and self.base is not None and ref.stage != "base" else []
+        there = f". Fitting here: {', '.join(fit)}" if fit else ""
+        what = {"reward": "a reward model", "model": "a model", "decision": "a decision"}.get(ref.kind, ref.kind)
+        self.mistakes.add(line, f"{self.place}'{option.name}' must be {words}, but {ref} is {what}{there}")
+        return LOST
+
+    def missing(self, text: str, stage: str) -> str:
+        """What to say of a reference to a stage that is not there, or not yet."""
+        if stage in self.later:
+            return f"'{text}' comes later: a stage refers only to stages before it"
+        known = [f"${name}" for name in self.done] + (["$base"] if self.base is not None else [])
+        known += [f"$inputs.{name}" for name in self.inputs]
+        hint = nearest(f"${stage}", known)
+        did = f" Did you mean '{hint}'?" if hint else ""
+        return f"there is no stage '{text}' before this one.{did} Known: {', '.join(known) or 'none'}"
+
+    def data(self, name: str, node: Node, what: str) -> str:
+        """A data set's name, checked; a file that stands beside the recipe is given with its folder."""
+        trouble = names.data_trouble(name, self.folder)
+        if trouble:
+            own = f". Give your own: {node.input}=FILE" if node.input and not name.startswith("world:") else ""
+            self.mistakes.add(node.line, f"{f'input {node.input!r}' if node.input else what}: {trouble}{own}")
+        found = None if name.startswith("world:") else names.found_file(name, self.folder)
+        return str(found) if found is not None and not Path(name).exists() else name
+
+    def expectation_trouble(self, path: str) -> str:
+        """What is wrong with `stage.model.check` in the expect block, or an empty string."""
+        words = path.split(".")
+        if len(words) != 3 or not all(words):
+            return f"'{path}' is not of the form stage.model.check"
+        stage, model, _ = words
+        if stage not in self.done:
+            return f"'{path}': {unknown('stage', stage, self.done)}"
+        part, options = self.done[stage], self.options[stage]
+        if part is None:
+            return ""
+        if part.gives not in ("findings", "reward"):
+            return f"'{path}': stage '{stage}' ({part.name}) measures nothing"
+        listed = [*options.get("models", []), options.get("against")] if part.gives == "findings" else [Ref("", stage)]
+        models = {ref.stage if isinstance(ref, Ref) else "base" for ref in listed if ref is not None}
+        return "" if model in models else f"'{path}': {unknown('model', model, models)}"
+
+
+def is_word(name: str) -> bool:
+    """Whether a name can be a stage's name, and so a folder's."""
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name) is not None
+
+
+def check_stage(name: str, node: Node, scope: Scope) -> StageSpec:
+    """One stage with its options in their own types; every mistake is noted in the scope."""
+    mistakes = scope.mistakes
+    scope.done[name], scope.options[name], scope.place = None, {}, f"stage '{name}': "
+    if not isinstance(node.value, dict):
+        mistakes.add(node.line, f"stage '{name}' is a mapping such as {{do: sft, ...}}, not {node.plain!r}")
+        return StageSpec(name, "", {}, node.line)
+    do = node.value.get("do")
+    part = None
+    if do is None:
+        mistakes.add(
+            node.line, f"stage '{name}' does not say what to do. Known: {', '.join(sorted(registry.parts('stage')))}"
+        )
+    elif not isinstance(do.value, str):
+        mistakes.add(do.line, f"stage '{name}': 'do' is the name of a stage, not {do.plain!r}")
+    else:
+        try:
+            part = registry.resolve(do.value, "stage", scope.folder)
+        except UserError as problem:
+            mistakes.add(do.line, f"stage '{name}': {problem}")
+    given = {key: scope.fill(child) for key, child in node.value.items() if key != "do"}
+    options = {} if part is None else check_options(name, part, given, node.line, scope)
+    scope.done[name], scope.options[name] = part, options
+    return StageSpec(name, do.value if do and isinstance(do.value, str) else "", options, node.line)
+
+
+def check_options(name: str, part: Part, given: dict[str, Node], line: int, scope: Scope) -> dict[str, Any]:
+    """The options of one stage in their own types."""
+    found = {}
+    scope.done.pop(name)
+    for key, node in given.items():
+        option = part.option(key)
+        if option is None:
+            scope.mistakes.add(
+                node.line, f"stage '{name}' ({part.name}): {unknown('option', key, [o.name for o in part.options])}"
+            )
+        elif key in part.unread:
+            scope.mistakes.add(node.line, f"stage '{name}' ({part.name}): its option '{key}' is never read")
+        else:
+            value = check_option(f"stage '{name}'", part, option, node, scope)
+            if value is not LOST:
+                found[key] = value
+    for option in part.options:
+        if option.required and option.name not in given:
+            scope.mistakes.add(line, f"stage '{name}' ({part.name}) needs '{option.name}'")
+    return found
+
+
+def check_option(place: str, part: Part, option: Option, node: Node, scope: Scope) -> Any:
+    """One option's value: references resolved, in its own type, names of the world and files looked up."""
+    if "ObjectiveSpec" in option.type and node.value is not None and node.value is not LOST:
+        return check_objective(part, node, scope.folder, scope.mistakes)
+    value = refer(option, node, scope)
+    if value is LOST:
+        return LOST
+    try:
+        value = option.check(value)
+    except ValueError as problem:
+        scope.mistakes.add(node.line, f"{place}: {problem}")
+        return LOST
+    return look_up(place, option, value, node, scope)
+
+
+def refer(option: Option, node: Node, scope: Scope) -> Any:
+    """The plain value with every `$...` in it resolved; LOST if one of them is a mistake."""
+    if isinstance(node.value, list):
+        items = [refer(option, child, scope) for child in node.value]
+        return LOST if any(item is LOST for item in items) else items
+    if isinstance(node.value, str) and node.value.startswith("$"):
+        return scope.resolve(node.value, node.line, option)
+    return node.plain
+
+
+def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) -> Any:
+    """A name of a model, data set or file, checked; anything else as it is."""
+    if isinstance(value, list):
+        return [look_up(place, option, item, node, scope) for item in value]
+    kind = option.reference
+    if not isinstance(value, str) or not kind or f"'{value}'" in option.type:
+        return value
+    if kind == "Data":
+        return scope.data(value, node, f"{place}: {option.name}")
+    models = kind in ("Model", "Models", "RewardModel")
+    trouble = names.model_trouble(value) if models else names.file_trouble(value, scope.folder)
+    if trouble:
+        scope.mistakes.add(node.line, f"{place}: {option.name}: {trouble}")
+    return value

@@ -1,0 +1,189 @@
+"""A recipe is checked whole before anything loads: without torch, executing nothing, every mistake said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from truing.errors import unknown
+from truing.pipeline import document, names
+from truing.pipeline.document import LOST, Mistakes, Node
+from truing.pipeline.options import Scope, check_stage, is_word
+from truing.pipeline.spec import Recipe, Ref, StageSpec
+from truing.signature import Option
+
+__all__ = ["Recipe", "Ref", "StageSpec", "check"]
+
+KEYS = ("title", "seed", "base", "inputs", "stages", "expect")
+NEW_MODEL = {
+    "new": Option("new", "str", required=True),
+    "hidden": Option("hidden", "Count", 256),
+    "layers": Option("layers", "Count", 6),
+    "vocab": Option("vocab", "Count", 8000),
+    "head": Option("head", "Count", 64),
+    "text": Option("text", "Data", required=True),
+}
+
+
+def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe at a path (or in a text of several lines), with the command line's `a.b=c` put in.
+
+    Raises RecipeError with every mistake, each with its file, line and the nearest right word.
+
+    >>> check("stages:\\n  warm: {do: sftt}\\n")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    truing.errors.RecipeError: 1 mistake in the recipe
+    recipe:2: stage 'warm': unknown stage kind 'sftt'. Did you mean 'sft'? Known: evaluate, fit_reward, gate, ...
+    """
+    name, text, path = document.source(given)
+    mistakes = Mistakes(name)
+    root = document.read(text, mistakes)
+    if not isinstance(root.value, dict):
+        mistakes.add(root.line, f"a recipe is a mapping with the keys {', '.join(KEYS)}")
+        mistakes.stop()
+    document.override(root, list(overrides), mistakes)
+    for key, node in root.value.items():
+        if key not in KEYS:
+            mistakes.add(node.line, unknown("top-level key", key, KEYS))
+    top = Top(root.value, Scope(folder=path.parent if path else None, mistakes=mistakes))
+    top.inputs()
+    base = top.base()
+    stages = top.stages()
+    expect = top.expect()
+    recipe = Recipe(
+        title=top.value("title", "str", path.stem if path else "recipe"),
+        stages=stages,
+        seed=top.value("seed", "int", 0),
+        base=base,
+        inputs={key: node.plain for key, node in top.scope.inputs.items()},
+        expect=expect,
+        text=text,
+        path=str(path) if path else None,
+    )
+    top.unused()
+    mistakes.stop()
+    return recipe
+
+
+@dataclass
+class Top:
+    """The top-level keys of a recipe, each checked in turn."""
+
+    entries: dict[str, Node]
+    scope: Scope
+
+    def value(self, key: str, words: str, default: Any) -> Any:
+        """A plain top-level value in its own type."""
+        if key not in self.entries:
+            return default
+        node = self.entries[key]
+        try:
+            return Option(key, words).check(node.plain)
+        except ValueError as problem:
+            self.scope.mistakes.add(node.line, str(problem))
+            return default
+
+    def mapping(self, key: str, example: str) -> dict[str, Node]:
+        """The entries of a top-level mapping; a mistake where it is something else."""
+        node = self.entries.get(key, Node({}))
+        if not isinstance(node.value, dict):
+            self.scope.mistakes.add(node.line, f"'{key}' is a mapping such as {example}, not {node.plain!r}")
+        return node.entries
+
+    def inputs(self) -> None:
+        """What a user may replace: plain values by name."""
+        for name, node in self.mapping("inputs", "{data: pairs.jsonl}").items():
+            if isinstance(node.value, dict | list) or node.value is None:
+                self.scope.mistakes.add(node.line, f"input '{name}' is a single value, not {node.plain!r}")
+            else:
+                self.scope.inputs[name] = node
+
+    def base(self) -> Any:
+        """The model that `$base` stands for."""
+        if "base" not in self.entries:
+            return None
+        mistakes, node = self.scope.mistakes, self.scope.fill(self.entries["base"])
+        plain: Any = None
+        if node.value is LOST:
+            return None
+        if isinstance(node.value, dict):
+            plain = self.new_model(node)
+        elif isinstance(node.value, str) and node.value:
+            plain, trouble = node.value, names.model_trouble(node.value)
+            if trouble:
+                mistakes.add(node.line, f"base: {trouble}")
+        else:
+            mistakes.add(
+                node.line, f"base is a Hub name, a folder, world:desk/small or {{new: llama, ...}}, not {node.plain!r}"
+            )
+        self.scope.base = plain
+        return plain
+
+    def new_model(self, node: Node) -> dict[str, Any]:
+        """A new model's description: `{new: llama, hidden: 256, layers: 6, vocab: 8000, text: DATA}`."""
+        mistakes, plain = self.scope.mistakes, {}
+        for key, child in node.entries.items():
+            if child.value is LOST:
+                continue
+            if key not in NEW_MODEL:
+                mistakes.add(child.line, f"base: {unknown('key', key, NEW_MODEL)}")
+                continue
+            try:
+                plain[key] = NEW_MODEL[key].check(child.plain)
+            except ValueError as problem:
+                mistakes.add(child.line, f"base: {problem}")
+        for key, option in NEW_MODEL.items():
+            if option.required and key not in node.entries:
+                mistakes.add(node.line, f"base: a new model needs '{key}'")
+        if isinstance(plain.get("text"), str):
+            plain["text"] = self.scope.data(plain["text"], node.entries["text"], "base: text")
+        return plain
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        """Every stage in order; each may refer to those before it."""
+        entries = self.mapping("stages", "{warm: {do: sft, ...}}")
+        if not entries and isinstance(self.entries.get("stages", Node({})).value, dict):
+            self.scope.mistakes.add(1, "a recipe has at least one stage under 'stages'")
+        self.scope.later = list(entries)
+        specs = []
+        for name, node in entries.items():
+            self.scope.later.remove(name)
+            if not is_word(name) or name in ("inputs", "base"):
+                said = "is taken" if name in ("inputs", "base") else "has letters that a folder's name should not have"
+                self.scope.mistakes.add(node.line, f"stage '{name}': this name {said}")
+            specs.append(check_stage(name, node, self.scope))
+        return tuple(specs)
+
+    def expect(self) -> dict[str, tuple[float, float]]:
+        """Bounds on findings: `stage.model.check: [low, high]`."""
+        found: dict[str, tuple[float, float]] = {}
+        for path, node in self.mapping("expect", "{exam.policy.win_rate: [0.6, 1.0]}").items():
+            trouble = self.scope.expectation_trouble(path)
+            bounds = node.plain
+            ordered = (
+                isinstance(bounds, list) and len(bounds) == 2 and all(map(is_number, bounds)) and bounds[0] <= bounds[1]
+            )
+            if trouble:
+                self.scope.mistakes.add(node.line, f"expect: {trouble}")
+            elif not ordered:
+                self.scope.mistakes.add(node.line, f"expect: '{path}' needs [lowest, highest], got {bounds!r}")
+            else:
+                found[path] = (float(bounds[0]), float(bounds[1]))
+        return found
+
+    def unused(self) -> None:
+        """An input that is set and never read is a mistake: the user would think it had an effect."""
+        for name, node in self.scope.inputs.items():
+            if name not in self.scope.used:
+                self.scope.mistakes.add(
+                    node.line, f"input '{name}' is read by no stage; use it as $inputs.{name} or remove it"
+                )
+        if self.scope.base is not None and "base" not in self.scope.used:
+            self.scope.mistakes.add(self.entries["base"].line, "base is used by no stage; use it as $base or remove it")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number (true and false are none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,50 @@
+"""What a person sees while a run works: one line that moves on a terminal, plain lines otherwise, none when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+INTERESTING = ("loss", "accuracy", "margin", "margin_nats", "chosen_log_ratio")
+
+
+class Show:
+    """Prints stage headings, notes and progress."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = not quiet and sys.stderr.isatty()
+        self._begun, self._last, self._tokens = time.monotonic(), 0.0, 0
+
+    def say(self, text: str) -> None:
+        """A line for the reader, unless quiet."""
+        if not self.quiet:
+            self._clear()
+            print(text, flush=True)
+
+    def begin(self) -> None:
+        """A new stretch of steps starts now."""
+        self._begun, self._last, self._tokens = time.monotonic(), 0.0, 0
+
+    def step(self, row: Mapping[str, float], steps: int) -> None:
+        """One step is done: tokens per second, time left and the metrics that matter."""
+        self._tokens += int(row["tokens"])
+        now = time.monotonic()
+        last = row["step"] >= steps
+        if self.quiet or (now - self._last < (0.5 if self.live else 10.0) and not last):
+            return
+        self._last = now
+        speed = self._tokens / max(1e-9, now - self._begun)
+        left = (now - self._begun) / max(1, row["step"]) * (steps - row["step"])
+        told = "  ".join(f"{name} {row[name]:.3f}" for name in INTERESTING if name in row)
+        line = f"  step {row['step']}/{steps}  {told}  {speed:,.0f} tokens/s  {left:.0f} s left"
+        if self.live and not last:
+            print("\r\x1b[K" + line, end="", file=sys.stderr, flush=True)
+            return
+        self._clear()
+        print(line, flush=True)
+
+    def _clear(self) -> None:
+        if self.live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,55 @@
+"""What a checked recipe is: stages in order, their options, and references between them. Frozen, and plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """What an earlier stage gives: its kind (model, reward, data, findings, decision) and, where there are several, which."""
+
+    kind: str
+    stage: str
+    part: str = ""
+
+    def __str__(self) -> str:
+        return f"${self.stage}.{self.part}" if self.part else f"${self.stage}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One stage of a recipe: its name, what it does, and the options that were given (defaults are not filled in)."""
+
+    name: str
+    do: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A pipeline of stages.
+
+    `base` is a Hub name, a folder, `world:desk/small`, or a mapping that describes a new model. `expect` maps
+    `stage.model.check` to the bounds its value must lie in. `text` and `path` say where the recipe came from.
+
+    >>> warm = StageSpec("warm", "sft", {"model": "world:desk/tiny", "data": "world:demonstrations"})
+    >>> Recipe(title="warm up", stages=(warm,)).stage("warm").do
+    'sft'
+    """
+
+    title: str
+    stages: tuple[StageSpec, ...]
+    seed: int = 0
+    base: str | Mapping[str, Any] | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    expect: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    text: str = ""
+    path: str | None = None
+
+    def stage(self, name: str) -> StageSpec:
+        """The stage of that name."""
+        return next(spec for spec in self.stages if spec.name == name)

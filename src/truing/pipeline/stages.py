@@ -1,0 +1,163 @@
+"""The stages a recipe can name. A stage's keyword-only parameters are its options in a recipe."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from truing.data import formats
+from truing.data import split as splitting
+from truing.errors import UserError
+from truing.evaluate.exam import pair_accuracy
+from truing.gate import decide
+from truing.gate import rules as gate_rules
+from truing.pipeline import examine
+from truing.pipeline import training as work
+from truing.pipeline.context import StageRun
+from truing.policy.heads import fresh_reward
+from truing.policy.load import load
+from truing.policy.reference import cached
+from truing.registry import Data, Evidence, Model, Models, ObjectiveSpec, stage
+from truing.rollout.engine import Sampling
+from truing.types import Count, Fraction, NonNegative, Training
+
+
+@stage(gives="data", parts=("train", "eval"))
+def split(
+    run: StageRun,
+    *,
+    data: Data,
+    by: Literal["prompt", "row"] = "prompt",
+    eval: Fraction = 0.1,
+    on_bad_row: Literal["error", "drop"] = "error",
+    seed: int = 0,
+) -> None:
+    """Divide a data set into `train` and `eval`, with no prompt (nor first user turn) on both sides.
+
+    `by: row` divides single rows instead. `on_bad_row: drop` leaves out rows that cannot be used, and lists them.
+    """
+    records = run.records(data, on_bad_row)
+    run.show.say(formats.describe(records))
+    parts = splitting.split(records, eval=eval, seed=run.seed + seed, by=by)
+    stored: dict[str, Any] = {"data": data, "digest": records.digest, "on_bad_row": on_bad_row}
+    stored |= {name: list(part.rows) for name, part in zip(("train", "eval"), parts, strict=True)}
+    run.write("split.json", stored)
+    figures = [{"name": n, "value": len(p), "unit": "rows"} for n, p in zip(("train", "eval"), parts, strict=True)]
+    run.write("summary.json", {"do": "split", "data": formats.summary(records), "figures": figures})
+    run.show.say(f"  {len(parts[0])} rows to train on, {len(parts[1])} held out, divided by {by}")
+
+
+@stage(gives="model")
+def pretrain(
+    run: StageRun,
+    *,
+    model: Model,
+    data: Data,
+    on_bad_row: Literal["error", "drop"] = "error",
+    training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
+) -> None:
+    """Teach a language model every token of a text, prompts included. Begins from `model`, often a new one."""
+    policy = load(run.model(model), seed=run.seed)
+    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "text", on_bad_row)
+    work.train(run, policy, planted, "nll", training)
+
+
+@stage(gives="model")
+def sft(
+    run: StageRun,
+    *,
+    model: Model,
+    data: Data,
+    objective: ObjectiveSpec = "nll",
+    on_bad_row: Literal["error", "drop"] = "error",
+    training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
+) -> None:
+    """Supervised fine-tuning: teach a model to give the responses of demonstrations, or the chosen ones of pairs."""
+    policy = load(run.model(model), seed=run.seed)
+    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "single", on_bad_row)
+    work.train(run, policy, planted, objective, training)
+
+
+@stage(gives="reward")
+def fit_reward(
+    run: StageRun,
+    *,
+    model: Model,
+    data: Data,
+    eval: Data | None = None,
+    objective: ObjectiveSpec = "bradley_terry",
+    on_bad_row: Literal["error", "drop"] = "error",
+    training: Training = Training(learning_rate=5e-4, rows_per_step=32),
+) -> None:
+    """Fit a reward model to preferences: `model` with its language head replaced by a scalar one.
+
+    With `eval`, its accuracy on held-out pairs is measured when it is trained.
+    """
+    policy = fresh_reward(run.model(model), seed=run.seed)
+    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "pairs", on_bad_row)
+    work.train(run, policy, planted, objective, training)
+    if eval is not None:
+        held_out = work.plant_for(run, policy, run.records(eval, on_bad_row), training, "pairs", on_bad_row)
+        work.found(run, [pair_accuracy(run.name, policy, held_out.trees)])
+
+
+@stage(gives="model")
+def prefer(
+    run: StageRun,
+    *,
+    model: Model,
+    data: Data,
+    objective: ObjectiveSpec = "dpo",
+    on_bad_row: Literal["error", "drop"] = "error",
+    training: Training = Training(learning_rate=1e-4, rows_per_step=32),
+) -> None:
+    """Train a policy on preference pairs. The reference is the policy as this stage received it."""
+    policy = load(run.model(model), seed=run.seed)
+    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "pairs", on_bad_row)
+    terms = work.compile_objective(objective)
+    reference = None
+    if terms.needs_reference:
+        reference = cached(policy, planted.trees, run.folder / "reference.safetensors", training.tokens_per_device)
+    work.train(run, policy, planted, objective, training, reference)
+
+
+@stage(gives="findings")
+def evaluate(
+    run: StageRun,
+    *,
+    models: Models,
+    against: Model,
+    prompts: Data | None = None,
+    data: Data | None = None,
+    judge: Model | Literal["gold"] = "gold",
+    lookup: bool = False,
+    samples: Count = 500,
+    max_new_tokens: Count = 64,
+    temperature: NonNegative = 1.0,
+    seed: int = 0,
+) -> None:
+    """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`) or by a reward model.
+
+    Finds, for each model against `against`, paired by prompt: win rate, mean score, change of length, KL to the
+    reference. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
+    `lookup` adds the world's template look-up as a contestant.
+    """
+    sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
+    exam = examine.Exam(run, models, against, sampling)
+    if data is not None:
+        exam.order(run.records(data))
+    if prompts is not None:
+        exam.answer(run.records(prompts), judge, samples, lookup)
+    if not exam.findings:
+        raise UserError(f"stage {run.name} has nothing to measure: give prompts (to answer) or data (pairs to order)")
+    work.found(run, exam.findings, exam.examples)
+    run.show.say(exam.table())
+    run.write("summary.json", {"do": "evaluate", "headline": exam.headline()})
+
+
+@stage(gives="decision")
+def gate(run: StageRun, *, evidence: Evidence, rules: str) -> None:
+    """May it ship? Holds the findings of `evidence` against a rules file, and writes decision.json."""
+    decision = decide.decide(run.findings(evidence), gate_rules.read_rules(run.file(rules)))
+    decide.write_decision(decision, run.root / "decision.json")
+    run.show.say(decision.text())
+    run.write("summary.json", {"do": "gate", "headline": decision.verdict})

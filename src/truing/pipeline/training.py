@@ -1,0 +1,112 @@
+"""What the training stages share: rendering with an account, the objective, the loop, and what is left in the folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from truing import registry
+from truing.data.render import Renderer
+from truing.data.trees import Planted, plant
+from truing.evaluate.exam import response_text
+from truing.pipeline.context import StageRun
+from truing.policy import heads
+from truing.policy.policy import Policy
+from truing.policy.reference import Reference
+from truing.rollout.engine import Sampling, generate
+from truing.train.fit import fit
+from truing.train.optim import Optim
+from truing.train.record import Record
+from truing.train.source import DataSource
+from truing.train.terms import Sum, Term
+from truing.types import Finding, Records, Training
+
+SAMPLES = 8
+
+
+def plant_for(
+    run: StageRun, policy: Policy, records: Records, training: Training, shape: str, on_bad_row: Literal["error", "drop"]
+) -> Planted:
+    """Render a stage's data for this policy, and say what was kept, cut and dropped."""
+    planted = plant(records, Renderer(policy.tokenizer), max_length=training.max_length, shape=shape, on_bad_row=on_bad_row)
+    run.show.say(f"  {records.name}: {planted.text()}")
+    return planted
+
+
+def compile_objective(spec: Any) -> Sum:
+    """A recipe's objective as a sum of terms: `dpo`, `{dpo: {beta: 0.2}}` or `[dpo, {nll: {weight: 0.1}}]`."""
+    terms = []
+    for part in spec if isinstance(spec, list | tuple) else [spec]:
+        name, options = (part, {}) if isinstance(part, str) else next(iter(part.items()))
+        options = dict(options or {})
+        weight = float(options.pop("weight", 1.0))
+        objective = registry.load(name, "objective")
+        terms.append(Term(objective, objective.bind(options), weight))
+    return Sum(terms)
+
+
+def train(
+    run: StageRun, policy: Policy, planted: Planted, objective: Any, training: Training, reference: Reference | None = None
+) -> None:
+    """Run the loop in the stage's folder, then write the model, a few samples, its summary and its card."""
+    if policy.layout == "padded":
+        run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading one row per answer (slower)")
+    terms = compile_objective(objective)
+    source = DataSource(planted.trees, training)
+    optim = Optim(policy.model, training, source.steps)
+    run.show.begin()
+    record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
+    fit(policy, source, terms, optim, record, reference)
+    for message in record.messages:
+        run.show.say(f"  {message}")
+    heads.save(policy, run.folder / "model")
+    if not policy.is_reward:
+        write_samples(run, policy, planted)
+    summarise(run, planted, training, source.steps, terms)
+
+
+def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
+    """What the trained model says to a few prompts of its own data: samples.parquet."""
+    prompts = [tree.prompt for tree in planted.trees[:SAMPLES]]
+    rollouts = generate(policy, prompts, Sampling(seed=run.seed))
+    table = {
+        "prompt": [policy.tokenizer.decode(p) for p in prompts],
+        "response": [response_text(policy, r) for r in rollouts],
+        "logp": [sum(r.logp_T) for r in rollouts],
+        "length": [len(r.response_ids) for r in rollouts],
+        "stop": [r.stop for r in rollouts],
+    }
+    parquet.write_table(pa.table(table), run.folder / "samples.parquet")
+
+
+def summarise(run: StageRun, planted: Planted, training: Training, steps: int, terms: Sum) -> None:
+    """summary.json: what was trained on, for how long, and where it ended."""
+    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")
+    rows = [json.loads(line) for line in lines]
+    seconds, tokens = sum(r["seconds"] for r in rows), sum(r["tokens"] for r in rows)
+    last = rows[-max(1, len(rows) // 10) :]
+    mean_loss = sum(r["loss"] for r in last) / len(last)
+    objective = " + ".join(t.name if t.weight == 1 else f"{t.weight} {t.name}" for t in terms.terms)
+    figures: list[dict[str, Any]] = [
+        {"name": "objective", "value": objective},
+        {"name": "updates", "value": steps},
+        {"name": "rows", "value": len(planted.trees)},
+        {"name": "loss, mean of the last tenth", "value": round(mean_loss, 4)},
+        {"name": "data tokens a second", "value": round(tokens / max(seconds, 1e-9))},
+        {"name": "time in the loop", "value": round(seconds, 1), "unit": "s"},
+        {"name": "learning rate", "value": training.learning_rate},
+    ]
+    run.write("summary.json", {"do": run.do, "figures": figures, "notes": [planted.text()]})
+
+
+def found(run: StageRun, findings: Sequence[Finding], examples: Sequence[Any] = ()) -> None:
+    """findings.json, and examples.json where there are any."""
+    names = sorted({f.model for f in findings})
+    body = {"suite": run.name, "models": names, "findings": [f.as_json() for f in findings]}
+    run.write("findings.json", body)
+    if examples:
+        run.write("examples.json", list(examples))

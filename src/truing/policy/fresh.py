@@ -1,0 +1,76 @@
+"""A new model with a tokenizer trained on given text: what the embedded world and tests start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from truing.errors import UserError, unknown
+
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+SPEC = {"new": "llama", "hidden": 256, "layers": 6, "vocab": 8000}
+
+
+def tokenizer_from(texts: Iterable[str], vocab: int) -> Any:
+    """A byte-level BPE tokenizer with a chat template of one token per role and one end token."""
+    bpe = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<|begin|>", "<|end|>", *ROLES]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    bpe.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<pad>", additional_special_tokens=list(ROLES)
+    )
+    tokenizer.chat_template = "{{ '<|begin|>' }}" + TEMPLATE
+    return tokenizer
+
+
+def make(spec: Mapping[str, Any], texts: Iterable[str], folder: Path, *, seed: int = 0, positions: int = 2048) -> Path:
+    """Write a model with random weights and its tokenizer into `folder`, in Hugging Face format.
+
+    `spec` is a recipe's `{new: llama, hidden: 256, layers: 6, vocab: 8000}`; heads are 64 wide (or the hidden size
+    where that is smaller), embeddings are tied.
+    """
+    spec = SPEC | dict(spec)
+    if spec["new"] not in ARCHITECTURES:
+        raise UserError(unknown("architecture", str(spec["new"]), ARCHITECTURES))
+    hidden = int(spec["hidden"])
+    width = int(spec.get("head", 64))
+    if hidden % min(width, hidden):
+        raise UserError(f"base: hidden must be a multiple of {width}, got {hidden}")
+    tokenizer = tokenizer_from(texts, int(spec["vocab"]))
+    config = AutoConfig.for_model(
+        spec["new"],
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=int(spec["layers"]),
+        num_attention_heads=hidden // min(width, hidden),
+        num_key_value_heads=hidden // min(width, hidden),
+        head_dim=min(width, hidden),
+        intermediate_size=3 * hidden,
+        max_position_embeddings=positions,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,37 @@
+"""Reward heads: `AutoModelForSequenceClassification(num_labels=1)`, so that plain transformers gives the same score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from truing.policy.load import load
+from truing.policy.policy import Policy
+
+
+def fresh_reward(name: str, *, seed: int) -> Policy:
+    """The causal model `name` with its language head replaced by a scalar head drawn from `seed`.
+
+    Plain transformers finds the token to read the score from as the last one that is not padding. Where a tokenizer
+    pads with its end token that would be one token too early, so such a model gets a padding token of its own.
+    """
+    policy = load(name, "reward", seed=seed)
+    tokenizer, model = policy.tokenizer, policy.model
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        weight = model.score.weight
+        drawn = torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5
+        weight.copy_(drawn.to(weight.device))
+    return policy
+
+
+def save(policy: Policy, folder: Path) -> None:
+    """Write a policy in Hugging Face layout (safetensors, tokenizer with its template): plain transformers loads it."""
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)

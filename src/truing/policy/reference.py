@@ -1,0 +1,66 @@
+"""The reference's log-probabilities: computed once per data set, in inference mode, and kept on disk.
+
+The reference of a run is the policy as the stage received it. What is stored is keyed by the content of the weights
+and of the tokens (and so of data, tokenizer and template); a file with another key is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from truing.data.batch import Batch, Tree, pack, trees_digest
+from truing.errors import UserError
+from truing.policy.policy import Policy
+
+
+class Reference:
+    """Log-probabilities of every response token of a data set under the reference, by tree index."""
+
+    def __init__(self, logp: Tensor, offsets: Tensor) -> None:
+        self.logp, self.offsets = logp, offsets
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """The reference's log-probabilities of the batch's response tokens, shape [R], in the batch's order."""
+        parts = [self.logp[self.offsets[t.index] : self.offsets[t.index + 1]] for t in batch.trees]
+        return torch.cat(parts)
+
+
+def compute(policy: Policy, trees: Sequence[Tree], tokens_per_device: int) -> Reference:
+    """Read every tree once with `policy` as it is now. Trees must be numbered 0, 1, 2, ... by `index`."""
+    lengths = torch.tensor([0] + [sum(len(b.ids) for b in t.branches) for t in trees])
+    with torch.inference_mode():
+        parts = [policy.logp(Batch(group)).cpu() for group in pack(trees, tokens_per_device)]
+    return Reference(torch.cat(parts).clone(), lengths.cumsum(0))
+
+
+def cached(policy: Policy, trees: Sequence[Tree], path: Path, tokens_per_device: int) -> Reference:
+    """The reference from `path` if its key is right, else computed and written there; a wrong key is refused."""
+    key = {"weights": policy.weights_digest(), "data": trees_digest(trees)}
+    if path.exists():
+        return read(path, key)
+    reference = compute(policy, trees, tokens_per_device)
+    part = path.with_name(path.name + ".part")
+    save_file({"logp": reference.logp, "offsets": reference.offsets}, part, metadata={"key": json.dumps(key)})
+    part.replace(path)
+    return reference
+
+
+def read(path: Path, key: dict[str, str]) -> Reference:
+    """Stored reference log-probabilities, refused if they belong to other weights or other data."""
+    with safe_open(str(path), framework="pt") as file:
+        found = json.loads((file.metadata() or {}).get("key", "{}"))
+        wrong = [name for name in key if found.get(name) != key[name]]
+        if wrong:
+            told = "; ".join(f"{name}: {found.get(name, 'unknown')} there, {key[name]} here" for name in wrong)
+            raise UserError(
+                f"{path}: these reference log-probabilities come from other {' and '.join(wrong)} ({told}).\n"
+                "  Delete the file to have them computed again."
+            )
+        return Reference(file.get_tensor("logp"), file.get_tensor("offsets"))

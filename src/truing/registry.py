@@ -1,0 +1,296 @@
+"""From a name to a part: objectives, stages and users' own, each described by its signature alone.
+
+A name is a built-in (`dpo`), a function in a file (`mine.py:my_loss`) or module (`pkg.mod:my_loss`), or an entry point
+(`package/name`, in the group `truing.objective` or `truing.stage`). `resolve` reads what a recipe has to know without
+executing anything; `load` imports the part to run it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import types as python_types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import truing.types
+from truing.errors import UserError, unknown
+from truing.signature import Kind, Option, Part, group_options, read_parts
+
+__all__ = [
+    "Data",
+    "Evidence",
+    "Findings",
+    "Kind",
+    "Model",
+    "Models",
+    "Objective",
+    "ObjectiveSpec",
+    "Option",
+    "Part",
+    "RewardModel",
+    "Stage",
+    "load",
+    "objective",
+    "parts",
+    "resolve",
+    "stage",
+]
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The references of a stage's signature: what stands here in a recipe is `$stage`, `$base`, or a name or path.
+Model: TypeAlias = Any
+Models: TypeAlias = Any
+RewardModel: TypeAlias = Any
+Data: TypeAlias = Any
+Findings: TypeAlias = Any
+Evidence: TypeAlias = Any
+ObjectiveSpec: TypeAlias = Any
+
+PACKAGE = Path(__file__).parent
+FILES: dict[Kind, tuple[str, ...]] = {
+    "objective": ("objectives/*.py",),
+    "stage": ("pipeline/stages.py", "pipeline/stages_*.py"),
+}
+
+
+class Objective:
+    """A pure function of signals with options: one loss per row (`_B`) or token (`_BT`), never reduced.
+
+    `signals` are its positional parameters, `needs` those it cannot do without, `optional` the others; `options` its
+    keyword-only parameters. Call it with signals by position or name; shapes are checked against the names.
+    """
+
+    def __init__(self, fn: Callable[..., Tensor], source: str, exempt: Mapping[str, str], differs: str) -> None:
+        functools.update_wrapper(self, fn)
+        if not source:
+            raise TypeError(f"objective '{fn.__name__}' names no source")
+        parameters = inspect.signature(fn).parameters.values()
+        signals = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
+        self.source, self.exempt, self.differs = source, dict(exempt), differs
+        self.signals = tuple(p.name for p in signals)
+        self.optional = tuple(p.name for p in signals if p.default is None)
+        self.needs = tuple(name for name in self.signals if name not in self.optional)
+        self.options = options_of(fn)
+        self.per: Literal["row", "token"] = "token" if "mask_BT" in self.signals else "row"
+
+    def __call__(self, *signals: Any, **named: Any) -> Tensor:
+        given = dict(zip(self.signals, signals, strict=False))
+        check_shapes(self.name, given | {name: named[name] for name in self.signals if name in named})
+        return self.fn(*signals, **named)
+
+    def bind(self, options: Mapping[str, Any]) -> Callable[..., Tensor]:
+        """This objective with its options checked and fixed; signals are still to come."""
+        return functools.partial(self, **checked(f"objective '{self.name}'", self.options, options))
+
+    def __repr__(self) -> str:
+        return f"<objective {self.name}({', '.join(self.signals)})>"
+
+
+class Stage:
+    """One step of a recipe. Called with the run and its options; the fields of `Training` are given flat or whole."""
+
+    def __init__(self, fn: Callable[..., Any], gives: str, parts: tuple[str, ...]) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
+        self.gives, self.parts = gives, parts
+        self.options = options_of(fn)
+        self.groups = {p.name: p.default for p in inspect.signature(fn).parameters.values() if is_group(p.default)}
+
+    def __call__(self, run: Any, **options: Any) -> Any:
+        given = dict(options)
+        for name, default in self.groups.items():
+            flat = {f.name: given.pop(f.name) for f in dataclasses.fields(default) if f.name in given}
+            given[name] = dataclasses.replace(given.get(name, default), **flat)
+        return self.fn(run, **given)
+
+    def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options in their own types; UserError for one that is unknown, missing or out of range."""
+        return checked(f"stage '{self.name}'", self.options, options)
+
+    def __repr__(self) -> str:
+        return f"<stage {self.name}>"
+
+
+def objective(
+    source: str, exempt: Mapping[str, str] = python_types.MappingProxyType({}), differs: str = ""
+) -> Callable[[Callable[..., Tensor]], Objective]:
+    """Make a function an objective. `exempt` names clauses of the contract it does not keep, each with the reason."""
+    return lambda fn: Objective(fn, source, exempt, differs)
+
+
+def stage(
+    gives: Literal["model", "reward", "data", "findings", "decision"], parts: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Stage]:
+    """Make a function a stage. `gives` is what later stages may refer to, `parts` the names of several outputs."""
+    return lambda fn: Stage(fn, gives, parts)
+
+
+def check_shapes(name: str, signals: Mapping[str, Any]) -> None:
+    """Raise TypeError unless every signal has the axes its name ends in, and one letter one size throughout."""
+    sizes: dict[str, int] = {}
+    for signal, value in signals.items():
+        if value is None:
+            continue
+        axes = signal.rpartition("_")[2]
+        shape = tuple(getattr(value, "shape", ()))
+        wrong = len(shape) != len(axes) if axes.isupper() else False
+        if wrong or (axes.isupper() and any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True))):
+            shapes = ", ".join(f"{s} {list(getattr(v, 'shape', ()))}" for s, v in signals.items() if v is not None)
+            raise TypeError(
+                f"{name}: the shapes do not agree with the names ({signal} is [{', '.join(axes)}]): {shapes}"
+            )
+
+
+def is_group(value: Any) -> bool:
+    """Whether a default is a dataclass of `truing.types`, whose fields are options."""
+    return dataclasses.is_dataclass(value) and getattr(truing.types, type(value).__name__, None) is type(value)
+
+
+def options_of(fn: Callable[..., Any]) -> tuple[Option, ...]:
+    """The options of a function, from its signature at run time."""
+    options = []
+    for p in inspect.signature(fn).parameters.values():
+        if p.kind is p.KEYWORD_ONLY and is_group(p.default):
+            options += group_options(type(p.default), dataclasses.asdict(p.default))
+        elif p.kind is p.KEYWORD_ONLY:
+            required = p.default is p.empty
+            options.append(Option(p.name, type_words(p.annotation), None if required else p.default, required))
+    return tuple(options)
+
+
+def type_words(annotation: Any) -> str:
+    """An annotation as the text it was written in, whether or not the module postpones annotations."""
+    if isinstance(annotation, str):
+        return annotation
+    for word in ("Positive", "NonNegative", "Fraction", "Count"):
+        if annotation == getattr(truing.types, word):
+            return word
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if origin in (typing.Union, python_types.UnionType):
+        return " | ".join(type_words(a) for a in arguments)
+    if origin is list:
+        return f"list[{type_words(arguments[0])}]"
+    return "None" if annotation is type(None) else getattr(annotation, "__name__", repr(annotation))
+
+
+def checked(owner: str, options: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Given options in their own types; UserError for one that is unknown, missing or out of range."""
+    known = {option.name: option for option in options}
+    for name in given:
+        if name not in known:
+            raise UserError(
+                f"{owner}: {unknown('option', name, known)}" if known else f"{owner} has no option '{name}'"
+            )
+    for option in options:
+        if option.required and option.name not in given:
+            raise UserError(f"{owner} needs '{option.name}'")
+    try:
+        return {name: known[name].check(value) for name, value in given.items()}
+    except ValueError as problem:
+        raise UserError(f"{owner}: {problem}") from None
+
+
+@functools.lru_cache(maxsize=32)
+def parts(kind: Kind, root: Path = PACKAGE) -> dict[str, Part]:
+    """Every built-in part of a kind, by name, read from the source files of the package at `root`."""
+    found: dict[str, Part] = {}
+    for pattern in FILES[kind]:
+        for file in sorted(root.glob(pattern)):
+            for name, part in read_parts(file, kind).items():
+                if name in found:
+                    raise UserError(f"{part.file}:{part.line}: {kind} '{name}' stands already in {found[name].file}")
+                found[name] = part
+    return found
+
+
+def resolve(name: str, kind: Kind, folder: Path | None = None, root: Path = PACKAGE) -> Part:
+    """What a recipe has to know of a part. A relative file is looked for in `folder`, then in the working folder."""
+    if ":" in name or "/" in name:
+        file, attribute = plug_in(name, kind, folder)
+        found = read_parts(file, kind)
+        if attribute not in found:
+            raise UserError(f"{name}: {unknown(kind, attribute, found)} (in {file}, decorated with @{kind})")
+        return found[attribute]
+    found = parts(kind, root)
+    if name not in found:
+        raise UserError(unknown(kind, name, found))
+    return found[name]
+
+
+def plug_in(name: str, kind: Kind, folder: Path | None = None) -> tuple[Path, str]:
+    """The source file and the function of a user's part, found without executing anything."""
+    where, _, attribute = name.rpartition(":")
+    if not where:
+        where, _, attribute = entry_point(name, kind).value.partition(":")
+    if not where.endswith(".py"):
+        return module_file(where, name), attribute
+    for base in (folder, Path.cwd()):
+        if base is not None and (base / where).is_file():
+            return (base / where).resolve(), attribute
+    raise UserError(f"{name}: there is no file {where}")
+
+
+def entry_point(name: str, kind: Kind) -> importlib.metadata.EntryPoint:
+    """The entry point `package/name`."""
+    package, _, wanted = name.partition("/")
+    known = {
+        f"{e.dist.name if e.dist else '?'}/{e.name}": e for e in importlib.metadata.entry_points(group=f"truing.{kind}")
+    }
+    if name not in known:
+        raise UserError(
+            f"package '{package}' offers no {kind} '{wanted}'; installed: {', '.join(sorted(known)) or 'none'}"
+        )
+    return known[name]
+
+
+def module_file(module: str, name: str) -> Path:
+    """The source file of a module; its parent packages are not imported."""
+    first, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        spec = None
+    folders = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    files = [Path(spec.origin)] if spec and spec.origin and spec.origin.endswith(".py") else []
+    for word in rest:
+        files = [f for d in folders for f in (d / f"{word}.py", d / word / "__init__.py") if f.is_file()]
+        folders = [d / word for d in folders]
+    if not files:
+        raise UserError(f"{name}: there is no module '{module}' with Python source in this environment")
+    return files[0]
+
+
+def load(name: str, kind: Kind, folder: Path | None = None) -> Any:
+    """The part itself, imported: an `Objective` or a `Stage`. What goes wrong inside a user's part names its file."""
+    if ":" not in name and "/" not in name:
+        part = resolve(name, kind)
+        module = ".".join(("truing", *Path(part.file).relative_to(PACKAGE).with_suffix("").parts))
+        return getattr(importlib.import_module(module), name)
+    file, attribute = plug_in(name, kind, folder)
+    spec = importlib.util.spec_from_file_location(f"truing_plug_in_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    try:
+        if name.rpartition(":")[0].endswith(".py"):
+            loaded = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+        else:
+            target = name.rpartition(":")[0] or entry_point(name, kind).value.partition(":")[0]
+            loaded = importlib.import_module(target)
+        found = getattr(loaded, attribute)
+    except Exception as problem:
+        raise UserError(f"{name}: {file} could not be loaded: {type(problem).__name__}: {problem}") from problem
+    if not isinstance(found, Objective if kind == "objective" else Stage):
+        raise UserError(f"{name}: '{attribute}' in {file} is not decorated with @{kind}")
+    return found

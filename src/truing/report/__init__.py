@@ -1,0 +1,1 @@
+"""What do we tell others? One page for a run, one card for a model."""

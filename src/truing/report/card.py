@@ -1,0 +1,88 @@
+"""A model's card: what it is, what it was made from, and what was measured of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from truing.report.words import figure, interval, label, unit, visible
+from truing.types import Finding
+
+
+def model_card(
+    *,
+    title: str,
+    base: str,
+    method: str,
+    data: Mapping[str, str] | None = None,
+    figures: Mapping[str, float | str] | None = None,
+    findings: Sequence[Finding] = (),
+    licence: str = "",
+    notes: Sequence[str] = (),
+) -> str:
+    """The card of a trained model as Markdown, with the front matter that the Hugging Face Hub reads.
+
+    `data` maps the name of each data set to the hash of its content, `figures` names training figures. No text given
+    here can add a key to the front matter, a tag or a table column.
+
+    >>> print(model_card(title="direct", base="world:desk/small", method="dpo").splitlines()[-1])
+    Licence: unknown. The licence of the base model and of the data may bind this model; check them before sharing it.
+    """
+    lines = [f"# {_plain(title)}", ""]
+    lines.append(f"Trained with truing: {_plain(method)}, starting from {_plain(base)}.")
+    if findings:
+        lines += ["", "## Measured", "", "| check | model | against | slice | value | 95 % interval | n |"]
+        lines += ["|---|---|---|---|---:|---:|---:|", *map(_row, findings)]
+        shown = dict.fromkeys(f"{label(f.check)}: {f.evidence}" for f in findings if f.evidence)
+        lines += ["", *(f"- {_plain(text)}" for text in shown)]
+    if figures:
+        lines += ["", "## Training", "", "| figure | value |", "|---|---:|"]
+        lines += [
+            f"| {_plain(label(k))} | {_plain(f'{v:.6g}' if isinstance(v, float) else str(v))} |"
+            for k, v in figures.items()
+        ]
+    if data:
+        lines += ["", "## Data", "", "| data | content hash |", "|---|---|"]
+        lines += [f"| {_plain(name)} | {_plain(content)} |" for name, content in data.items()]
+    if notes:
+        lines += ["", "## Notes", "", *(f"- {_plain(note)}" for note in notes)]
+    lines += ["", "## Licence", "", _licence(licence)]
+    return _front(base, method, licence) + "\n".join(lines) + "\n"
+
+
+def _front(base: str, method: str, licence: str) -> str:
+    facts: dict[str, object] = {
+        "library_name": "transformers",
+        "license": licence or "unknown",
+        "tags": ["truing", method],
+    }
+    # The Hub follows `base_model` as a link, so only a name of its own form may stand there.
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base):
+        facts["base_model"] = base
+    clean = yaml.safe_dump({k: _visible(v) for k, v in facts.items()}, sort_keys=False, allow_unicode=False, width=1000)
+    return f"---\n{clean}---\n\n"
+
+
+def _visible(x: object) -> object:
+    return [visible(str(y)) for y in x] if isinstance(x, list) else visible(str(x))
+
+
+def _row(f: Finding) -> str:
+    kind = {"points": " points", "tokens": " tokens", "nats": " nats"}.get(unit(f.check), "")
+    n = f"{f.n:,}" if f.n else ""
+    cells = [label(f.check), f.model, f.against, f.slice, figure(f.check, f.value) + kind, interval(f), n]
+    return "| " + " | ".join(map(_plain, cells)) + " |"
+
+
+def _licence(licence: str) -> str:
+    given = f"Licence: {_plain(licence)}." if licence else "Licence: unknown."
+    return f"{given} The licence of the base model and of the data may bind this model; check them before sharing it."
+
+
+def _plain(text: str) -> str:
+    """One line of Markdown that means only its own letters."""
+    line = re.sub(r"\s+", " ", visible(text)).strip()
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|!#$~])", r"\\\1", line)

@@ -1,0 +1,1 @@
+"""The model answers and is scored."""

@@ -1,0 +1,124 @@
+"""The in-process engine: batches of prompts in, sampled answers with their log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from truing.data.render import Renderer
+from truing.errors import UserError
+from truing.policy.policy import Policy
+from truing.types import Rollout
+
+BATCH_TOKENS = 16384  # prompt and response tokens held at once
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. The log-probabilities returned are those of the distribution sampled from (`temperature` included);
+    at temperature 0 the most likely token is taken, and the log-probabilities are the model's own."""
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    seed: int = 0
+
+
+def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling, n: int = 1) -> list[Rollout]:
+    """`n` answers to each prompt, in the order of the prompts.
+
+    Every answer draws from its own counter (seed, prompt, answer), so that the way prompts are batched does not change
+    what is sampled. Prompts of like length are batched together; answers that have ended are taken out of the batch.
+    """
+    if sampling.temperature < 0 or sampling.max_new_tokens < 1:
+        raise UserError("temperature must be 0 or more, and max_new_tokens 1 or more")
+    stops = stop_ids(policy)
+    todo = sorted(((p, k) for p in range(len(prompts)) for k in range(n)), key=lambda pk: len(prompts[pk[0]]))
+    before = policy.model.config._attn_implementation
+    policy.model.set_attn_implementation("sdpa")
+    done: dict[tuple[int, int], Rollout] = {}
+    try:
+        while todo:
+            longest = len(prompts[todo[-1][0]]) + sampling.max_new_tokens
+            size = max(1, BATCH_TOKENS // longest)
+            group, todo = todo[-size:], todo[:-size]
+            done |= _batch(policy, prompts, group, sampling, stops)
+    finally:
+        policy.model.set_attn_implementation(before)
+    return [done[p, k] for p in range(len(prompts)) for k in range(n)]
+
+
+def stop_ids(policy: Policy) -> frozenset[int]:
+    """The tokens that end an answer: those of the chat template, the tokenizer and the model's generation settings."""
+    settings = getattr(policy.model, "generation_config", None)
+    more = getattr(settings, "eos_token_id", None)
+    listed = more if isinstance(more, list) else [more]
+    return Renderer(policy.tokenizer).stop_ids | {i for i in listed if i is not None}
+
+
+@torch.inference_mode()
+def _batch(
+    policy: Policy, prompts: Sequence[Sequence[int]], group: list[tuple[int, int]], sampling: Sampling, stops: frozenset[int]
+) -> dict[tuple[int, int], Rollout]:
+    width = max(len(prompts[p]) for p, _ in group)
+    ids = torch.zeros(len(group), width, dtype=torch.long)
+    mask = torch.zeros(len(group), width, dtype=torch.long)
+    for b, (p, _) in enumerate(group):
+        ids[b, width - len(prompts[p]) :] = torch.tensor(prompts[p])
+        mask[b, width - len(prompts[p]) :] = 1
+    ids, mask = ids.to(policy.device), mask.to(policy.device)
+    draws = np.stack([_uniforms(sampling, p, k) for p, k in group])
+    taken: list[list[int]] = [[] for _ in group]
+    logps: list[list[float]] = [[] for _ in group]
+    alive = list(range(len(group)))
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = None
+    for t in range(sampling.max_new_tokens):
+        out = policy.model(
+            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        cache = out.past_key_values
+        token, logp = _draw(out.logits[:, -1].float(), sampling.temperature, draws[alive, t])
+        for b, i, value in zip(alive, token.tolist(), logp.tolist(), strict=True):
+            taken[b].append(i)
+            logps[b].append(value)
+        keep = [j for j, b in enumerate(alive) if taken[b][-1] not in stops]
+        if not keep:
+            break
+        if len(keep) < len(alive):
+            index = torch.tensor(keep, device=policy.device)
+            cache.batch_select_indices(index)
+            token, mask, position = token[index], mask[index], position[index]
+            alive = [alive[j] for j in keep]
+        ids, position = token[:, None], position[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return {
+        key: Rollout(
+            prompt_ids=tuple(prompts[key[0]]),
+            response_ids=tuple(taken[b]),
+            logp_T=tuple(logps[b]),
+            stop="eos" if taken[b][-1] in stops else "length",
+            group=key[0],
+        )
+        for b, key in enumerate(group)
+    }
+
+
+def _uniforms(sampling: Sampling, prompt: int, answer: int) -> np.ndarray:
+    key = np.random.Philox(key=[sampling.seed % 2**63, (prompt << 20) + answer])
+    return np.random.Generator(key).random(sampling.max_new_tokens)
+
+
+def _draw(logits_BV: Tensor, temperature: float, uniform: np.ndarray) -> tuple[Tensor, Tensor]:
+    if temperature == 0:
+        logp = logits_BV.log_softmax(-1)
+        token = logp.argmax(-1)
+    else:
+        logp = (logits_BV / temperature).log_softmax(-1)
+        u = torch.from_numpy(uniform).to(logp.device)[:, None]
+        summed = logp.double().exp().cumsum(-1)
+        token = torch.searchsorted(summed, u * summed[:, -1:], right=True).squeeze(1).clamp(max=logp.shape[1] - 1)
+    return token, logp.gather(1, token[:, None]).squeeze(1)

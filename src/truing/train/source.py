@@ -1,0 +1,53 @@
+"""Where batches come from. Order is a function of (seed, epoch) alone, so that a resumed run needs only a counter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from truing.data.batch import Batch, Tree, pack
+from truing.errors import UserError
+from truing.types import Training
+
+
+class DataSource:
+    """Steps over a fixed data set: shuffled trees, grouped by `tokens_per_step` or `rows_per_step`."""
+
+    def __init__(self, trees: Sequence[Tree], training: Training) -> None:
+        if not trees:
+            raise UserError("there is no row left to train on")
+        self.trees, self.training = tuple(trees), training
+
+    def epoch(self, number: int) -> list[tuple[Tree, ...]]:
+        """The steps of one epoch, in order."""
+        key = np.random.Philox(key=[self.training.seed % 2**63, number])
+        order = np.random.Generator(key).permutation(len(self.trees))
+        shuffled = [self.trees[i] for i in order]
+        if self.training.tokens_per_step is not None:
+            return list(pack(shuffled, self.training.tokens_per_step))
+        rows = self.training.rows_per_step or 16
+        return [tuple(shuffled[i : i + rows]) for i in range(0, len(shuffled), rows)]
+
+    @cached_property
+    def steps(self) -> int:
+        """Updates of the whole run."""
+        if self.training.steps is not None:
+            return self.training.steps
+        whole, rest = divmod(self.training.epochs, 1.0)
+        full = sum(len(self.epoch(e)) for e in range(int(whole)))
+        return full + math.ceil(rest * len(self.epoch(int(whole)))) if rest else full
+
+    def since(self, step: int) -> Iterator[tuple[int, Batch]]:
+        """(number, batch) of every update after `step`, counted from 1."""
+        number, epoch = 0, 0
+        while number < self.steps:
+            for group in self.epoch(epoch):
+                number += 1
+                if number > self.steps:
+                    return
+                if number > step:
+                    yield number, Batch(group)
+            epoch += 1

@@ -1,0 +1,229 @@
+"""The records that travel between the parts of Truing, and the few Protocols by which lower parts ask for higher ones.
+
+Everything here is frozen and free of torch. One `Judgement` serves a human click, an imported preference data set, a
+constitutional critic and a verifier, so that every method trains from every source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
+
+Positive = Annotated[float, "a number above 0"]
+NonNegative = Annotated[float, "a number from 0 up"]
+Fraction = Annotated[float, "a number from 0 to 1"]
+Count = Annotated[int, "a whole number from 1 up"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. Roles: system, user, assistant, tool."""
+
+    role: str
+    content: str
+
+
+Messages: TypeAlias = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt and the response a model should learn to give. `response` is one assistant message, or the rest of a
+    conversation (assistant, user, assistant, ...) of which every assistant turn is learned from."""
+
+    prompt: Messages
+    response: Messages
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rater said of the responses.
+
+    choice: `value` is the index of the better response; tie: None; score: one number per response;
+    ranking: response indices from best to worst; steps: one list of step labels per response.
+    `probability` is the soft label P(response `value` is better), where it is known.
+    """
+
+    kind: Literal["choice", "tie", "score", "ranking", "steps"]
+    value: Any = None
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One rater's verdict on the responses to one prompt. Each response is a tuple of messages, nearly always one."""
+
+    prompt_id: str
+    prompt: Messages
+    responses: tuple[Messages, ...]
+    verdict: Verdict
+    generators: tuple[str, ...] = ()
+    rater: str = ""
+    rubric: str = ""
+    reason: str = ""
+    principle: str = ""
+    seen_order: tuple[int, ...] = ()
+    strength: float | None = None
+    licence: str = ""
+    at: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> Messages:
+        """The better response of a choice."""
+        return self.responses[self.verdict.value]
+
+    @property
+    def rejected(self) -> Messages:
+        """The worse response of a choice between two."""
+        return self.responses[1 - self.verdict.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One answer a policy gave: token ids in, token ids and their log-probabilities (nats) out."""
+
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    logp_T: tuple[float, ...]
+    stop: Literal["eos", "length"]
+    policy_version: int = 0
+    group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a reward says of one response. A reward that failed has `failed=True` and says why; it is never 0.0."""
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    failed: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One measured fact about a model, the only thing a report shows and a gate reads.
+
+    `interval` is the 95 % interval of `value` (None where there is none), `n` the number of independent items,
+    `bound` what the value was to be held against, `verdict` a word ("better", "worse", "unclear", "passed", ...),
+    `evidence` a short text: how it was measured.
+    """
+
+    check: str
+    model: str
+    value: float
+    against: str = ""
+    slice: str = "all"
+    interval: tuple[float, float] | None = None
+    n: int = 0
+    bound: float | None = None
+    verdict: str = ""
+    evidence: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable form that programs read."""
+        names = ("check", "model", "against", "slice", "value", "interval", "n", "bound", "verdict", "evidence")
+        row = {name: getattr(self, name) for name in names}
+        row["interval"] = list(self.interval) if self.interval else None
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class RowNote:
+    """A row of a data file that was odd, and what was done with it. Rows are counted from 1, as in every message."""
+
+    row: int
+    field: str
+    problem: str
+    action: Literal["dropped", "joined", "kept", "truncated"]
+
+
+@dataclass(frozen=True)
+class Records:
+    """A data set in memory: records of one kind, where they came from, and which rows were odd."""
+
+    name: str
+    records: tuple[Demonstration | Judgement, ...]
+    rows: tuple[int, ...]
+    notes: tuple[RowNote, ...] = ()
+    digest: str = field(default="")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def texts(self) -> Iterator[str]:
+        """The text of every message: what a tokenizer is trained on."""
+        for record in self.records:
+            responses = (record.response,) if isinstance(record, Demonstration) else record.responses
+            for messages in (record.prompt, *responses):
+                yield from (m.content for m in messages)
+
+    def subset(self, indices: Sequence[int], name: str) -> Records:
+        """The records at `indices`, under a new name; row numbers stay those of the file."""
+        return Records(
+            name=name,
+            records=tuple(self.records[i] for i in indices),
+            rows=tuple(self.rows[i] for i in indices),
+            notes=self.notes,
+            digest=digest([self.digest, list(indices)]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The options that every training stage takes.
+
+    Give `epochs` or `steps`. `tokens_per_step` bounds the tokens of one update, `rows_per_step` its rows (pairs,
+    examples); `tokens_per_device` bounds what is held in memory at once and never changes the result.
+    """
+
+    epochs: Positive = 1.0
+    steps: Count | None = None
+    learning_rate: Positive = 1e-5
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Fraction = 0.1
+    weight_decay: NonNegative = 0.0
+    clip: Positive = 1.0
+    tokens_per_step: Count | None = None
+    rows_per_step: Count | None = None
+    tokens_per_device: Count = 8192
+    max_length: Count = 1024
+    checkpoint_every: Count | None = None
+    seed: int = 0
+
+
+class Generate(Protocol):
+    """Anything that answers prompts: the in-process engine, a server, a test."""
+
+    def __call__(self, prompts: Sequence[Messages], *, seed: int) -> list[str]: ...
+
+
+class Reward(Protocol):
+    """Anything that scores a response as text."""
+
+    def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]: ...
+
+
+def messages_json(messages: Messages) -> list[dict[str, str]]:
+    """Messages as plain data, the form chat templates and files use."""
+    return [{"role": m.role, "content": m.content} for m in messages]
+
+
+def digest(value: Any) -> str:
+    """A content hash of plain data: 16 hexadecimal digits of sha256 over canonical JSON.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def prompt_id(prompt: Messages) -> str:
+    """The identity of a prompt: the same words in the same roles give the same id."""
+    return digest(messages_json(prompt))

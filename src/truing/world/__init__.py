@@ -1,0 +1,84 @@
+"""A small world whose truth is known: `world:comparisons?n=4000&rater=careful` is a data set, `world:desk/small` a model.
+
+>>> len(records("world:prompts?n=3&split=eval"))
+3
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from truing.errors import UserError, unknown
+from truing.types import Records
+
+PREFIX = "world:"
+MODELS = ("tiny", "small", "medium")
+"""Sizes of the world's base models, as in `world:desk/small`."""
+
+
+class _Makers(Mapping[str, Callable[..., Records]]):
+    """Name -> maker. The makers are imported when the first one is asked for, so that importing the world is light."""
+
+    names = ("comparisons", "critiques", "demonstrations", "prompts", "pushback", "red_team", "text")
+
+    def __getitem__(self, name: str) -> Callable[..., Records]:
+        if name not in self.names:
+            raise KeyError(name)
+        from truing.world import makers
+
+        made: Callable[..., Records] = getattr(makers, name)
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+DATASETS: Mapping[str, Callable[..., Records]] = _Makers()
+"""The world's data sets by name."""
+
+
+def records(name: str) -> Records:
+    """The data set that a name such as `world:demonstrations?n=2000&seed=1` stands for."""
+    if not name.startswith(PREFIX):
+        raise UserError(f"'{name}' is not a data set of the world: those begin with {PREFIX}")
+    maker, _, query = name.removeprefix(PREFIX).partition("?")
+    if maker.startswith("desk/"):
+        raise UserError(f"'{name}' is a model, not a data set. Data sets: {', '.join(sorted(DATASETS))}")
+    if maker not in DATASETS:
+        raise UserError(unknown("data set of the world", maker, DATASETS))
+    make = DATASETS[maker]
+    return make(**_options(name, query, inspect.signature(make).parameters))
+
+
+def model(name: str) -> str:
+    """The size in the name of one of the world's models.
+
+    >>> model("world:desk/small")
+    'small'
+    """
+    size = name.removeprefix(PREFIX).removeprefix("desk/")
+    if not name.startswith(f"{PREFIX}desk/") or size not in MODELS:
+        raise UserError(unknown("model of the world", name, [f"{PREFIX}desk/{size}" for size in MODELS]))
+    return size
+
+
+def _options(name: str, query: str, known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else ():
+        key, equals, value = part.partition("=")
+        if key not in known:
+            raise UserError(f"{name}: {unknown('parameter', key, known)}")
+        if not equals or not value:
+            raise UserError(f"{name}: the parameter {key} has no value. Write {key}=...")
+        kind = type(known[key].default)
+        try:
+            options[key] = kind(value)
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise UserError(f"{name}: {key}={value} is not {wanted}") from None
+    return options

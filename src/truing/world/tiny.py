@@ -1,0 +1,35 @@
+"""The embedded models: sizes, what they are pretrained on, and the key under which they are cached. (No torch.)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from truing.types import Training, digest
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"new": "llama", "hidden": 96, "layers": 3, "vocab": 1000, "head": 48},
+    "small": {"new": "llama", "hidden": 192, "layers": 4, "vocab": 1000, "head": 48},
+    "medium": {"new": "llama", "hidden": 320, "layers": 6, "vocab": 1000, "head": 64},
+}
+TEXTS = {"tiny": 6000, "small": 12000, "medium": 16000}
+TRAINING = Training(
+    epochs=1,
+    learning_rate=3e-3,
+    warmup=0.05,
+    weight_decay=0.05,
+    tokens_per_step=4096,
+    tokens_per_device=4096,
+    max_length=512,
+)
+
+
+def text_name(size: str) -> str:
+    """The world's data set that a base model of this size is pretrained on."""
+    return f"world:text?n={TEXTS[size]}&seed=1"
+
+
+def cache_key(size: str) -> str:
+    """A content hash of all that a pretrained base model depends on: its size, its text and the world's source."""
+    sources = {p.name: p.read_text(encoding="utf-8") for p in sorted(Path(__file__).parent.glob("*.py"))}
+    return digest([SIZES[size], text_name(size), str(TRAINING), sources])

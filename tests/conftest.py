@@ -1,0 +1,38 @@
+"""Fixtures for all tests: one thread, no network, the real data, small models of several architectures."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """Pretrained world models are made once per test session, not in the user's cache."""
+    os.environ["TRUING_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def data_folder() -> Path:
+    return Path(os.environ.get("TRUING_DATA", ROOT / ".." / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets. A clone without it skips; a run that requires it fails."""
+    folder = data_folder()
+    if folder.is_dir():
+        return folder
+    message = f"the real data sets are not at {folder}; set TRUING_DATA to their folder"
+    if os.environ.get("TRUING_REQUIRE_DATA") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def hh(real_data) -> str:
+    """1,594 human preference pairs."""
+    return str(real_data / "hh_harmless_base_test" / "pairs.dev.jsonl.gz")

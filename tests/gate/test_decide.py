@@ -1,0 +1,126 @@
+"""The gate's table of verdicts, its exit codes and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from truing.errors import UserError
+from truing.gate.decide import decide, read_findings, write_decision
+from truing.gate.rules import Rule
+from truing.types import Finding
+
+LOW = Rule(check="win_delta", end="lower", min=0.0, samples=200)
+SHORT = Rule(check="mean_length_delta_tokens", end="upper", max=20)
+
+
+def delta(value: float, half: float | None, n: int = 500, model: str = "direct") -> Finding:
+    ends = None if half is None else (value - half, value + half)
+    return Finding("win_delta", model, value, "warm", interval=ends, n=n)
+
+
+@pytest.mark.parametrize(
+    ("found", "rules", "verdict", "code"),
+    [
+        ([delta(0.12, 0.04)], [LOW], "ship", 0),
+        ([delta(0.04, 0.04)], [LOW], "ship", 0),  # the end lies on the bound
+        ([delta(0.02, 0.04)], [LOW], "hold", 1),  # straddles with samples enough
+        ([delta(-0.12, 0.04)], [LOW], "hold", 1),
+        ([delta(0.12, 0.04, n=199)], [LOW], "undecided", 4),
+        ([delta(-0.12, 0.04, n=199)], [LOW], "undecided", 4),
+        ([delta(0.12, 0.04, n=200)], [LOW], "ship", 0),
+        ([delta(0.12, 0.04, n=0)], [LOW], "undecided", 4),
+        ([], [LOW], "undecided", 4),
+        ([delta(0.12, 0.04)], [LOW, SHORT], "undecided", 4),
+        ([delta(-0.12, 0.04)], [LOW, SHORT], "hold", 1),  # a failure outweighs what is missing
+        ([delta(0.12, 0.04), delta(-0.1, 0.04, model="b")], [LOW], "hold", 1),  # every finding must pass
+        ([delta(0.12, 0.04), delta(-0.1, 0.04, model="b")], [LOW.model_copy(update={"model": "direct"})], "ship", 0),
+        ([delta(0.12, None)], [LOW], "ship", 0),  # no interval: the value
+        ([delta(-0.01, None)], [LOW], "hold", 1),
+        ([delta(0.12, 0.2)], [Rule(check="win_delta", end="value", min=0.0)], "ship", 0),
+        ([delta(0.12, 0.2)], [Rule(check="win_delta", end="upper", max=0.3)], "hold", 1),
+        ([delta(0.12, 0.1)], [Rule(check="win_delta", min=0.0, max=0.3)], "ship", 0),
+    ],
+)
+def test_verdicts(found: list[Finding], rules: list[Rule], verdict: str, code: int) -> None:
+    decision = decide(found, rules)
+    assert (decision.verdict, decision.exit_code) == (verdict, code)
+    assert decision.text().endswith("conditions met") and verdict in decision.text()
+
+
+def test_it_says_how_many_samples_it_would_take() -> None:
+    # The half-width 0.04 of 500 must shrink to 0.02: four times the samples.
+    result = decide([delta(0.02, 0.04)], [LOW]).results[0]
+    assert result.samples_needed == 2000 and "about 2000 samples would show it" in result.text
+    few = decide([delta(0.1, 0.04, n=120)], [LOW]).results[0]
+    assert few.samples_needed == 200 and "from 120 samples; 80 more are needed" in few.text
+    upper = decide([Finding("mean_length_delta_tokens", "a", 10.0, interval=(-10.0, 30.0), n=50)], [SHORT]).results[0]
+    assert upper.samples_needed == 200
+    assert "more samples would not settle it" in decide([delta(0.0, 0.04)], [LOW]).results[0].text
+
+
+def test_missing_evidence_names_what_is_near() -> None:
+    assert "Did you mean 'win_delta'?" in decide([delta(0.1, 0.01)], [Rule(check="win_dlta", min=0)]).text()
+    text = decide([delta(0.1, 0.01)], [Rule(check="win_delta", model="other", min=0)]).text()
+    assert "was measured for direct against warm" in text
+    assert "Measured: nothing." in decide([], [LOW]).text()
+
+
+def test_no_rules_and_no_numbers_are_refused() -> None:
+    with pytest.raises(UserError, match="at least one rule"):
+        decide([], [])
+    with pytest.raises(UserError, match="not a number"):
+        decide([delta(float("nan"), None)], [LOW])
+
+
+def test_decision_file_round_trip(tmp_path: Path) -> None:
+    found = [delta(0.12, 0.04)]
+    decision = decide(found, [LOW, SHORT])
+    path = write_decision(decision, tmp_path / "run" / "decision.json")
+    stored = json.loads(path.read_text())
+    assert stored["verdict"] == "undecided" and stored["exit_code"] == 4
+    assert [r["state"] for r in stored["results"]] == ["passed", "missing"]
+    assert stored["rules"][0] == {"check": "win_delta", "end": "lower", "min": 0.0, "samples": 200}
+    assert len(stored["evidence_hash"]) == 16
+    assert stored["evidence_hash"] != decide([delta(0.13, 0.04)], [LOW, SHORT]).as_json()["evidence_hash"]
+    assert read_findings(path) == found
+    assert [p.name for p in path.parent.iterdir()] == ["decision.json"]
+
+
+def test_a_run_folder_gives_every_finding_once(tmp_path: Path) -> None:
+    rows = [delta(0.1, 0.02).as_json(), delta(0.2, 0.02, model="b").as_json()]
+    for stage, these in (("exam", rows), ("deep/again", rows[:1])):
+        (tmp_path / stage).mkdir(parents=True)
+        (tmp_path / stage / "findings.json").write_text(json.dumps({"findings": these}))
+    assert len(read_findings(tmp_path)) == 2
+    assert read_findings(tmp_path / "exam" / "findings.json")[0] == delta(0.1, 0.02)
+    (tmp_path / "none").mkdir()
+    assert read_findings(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "no list under 'findings'"),
+        ('{"findings": {}}', "no list under 'findings'"),
+        ('{"findings": [3]}', "finding 1: is not an object"),
+        ('{"findings": [{"value": 1}]}', "has no check"),
+        ('{"findings": [{"check": "a", "value": "1"}]}', r"finding 1 \(a\): value must be a number"),
+        ('{"findings": [{"check": "a", "value": true}]}', "value must be a number"),
+        ('{"findings": [{"check": "a", "value": NaN}]}', "NaN is not a number"),
+        ('{"findings": [{"check": "a", "value": 1, "interval": [1]}]}', "interval must be"),
+        ('{"findings": [{"check": "a", "value": 1, "interval": [2, 1]}]}', "the wrong way round"),
+        ('{"findings": [{"check": "a", "value": 1, "n": 1.5}]}', "n must be a whole number"),
+        ('{"findings": [{"check": "a", "value": 1, "model": 3}]}', "model must be text"),
+    ],
+)
+def test_malformed_findings_are_the_users_to_mend(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_findings(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_findings(tmp_path / "absent.json")
