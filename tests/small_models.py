@@ -7,7 +7,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from truing.policy.fresh import tokenizer_from
 
-COMMON = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, max_position_embeddings=2048)
+COMMON = dict(
+    hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, max_position_embeddings=2048
+)
 CONFIGS = {
     "llama": dict(COMMON, num_key_value_heads=2),
     "qwen2": dict(COMMON, num_key_value_heads=2),

@@ -86,7 +86,9 @@ def finite_at_extremes(objective: Objective) -> str:
             signals[name] = far.requires_grad_(value.requires_grad)
         loss = objective(**signals)
         loss.sum().backward()
-        if not all(bool(torch.isfinite(t).all()) for t in [loss, *(v.grad for v in learned(signals) if v.grad is not None)]):
+        if not all(
+            bool(torch.isfinite(t).all()) for t in [loss, *(v.grad for v in learned(signals) if v.grad is not None)]
+        ):
             return f"not finite where signals are of size {size:g}"
     return ""
 
@@ -109,7 +111,12 @@ def masked_tokens(objective: Objective) -> str:
         return ""
     signals = example(objective)
     hidden = signals["mask_BT"] == 0
-    other = {n: torch.where(hidden, v - 3.0, v).detach().requires_grad_(v.requires_grad) if n.endswith("_BT") and n != "mask_BT" else v for n, v in signals.items()}
+    other = {
+        n: torch.where(hidden, v - 3.0, v).detach().requires_grad_(v.requires_grad)
+        if n.endswith("_BT") and n != "mask_BT"
+        else v
+        for n, v in signals.items()
+    }
     before, after = objective(**signals), objective(**other)
     grads = torch.autograd.grad(before.sum(), learned(signals))
     if any(bool((g[hidden] != 0).any()) for g in grads if g.shape == hidden.shape):
@@ -145,12 +152,23 @@ def half_precision(objective: Objective) -> str:
 
 
 def described(objective: Objective) -> str:
-    """The docstring has a formula, a worked example that holds, and what differs from the source; the source is named."""
-    missing = [w for w, there in (("a formula", "loss" in objective.doc), ("a source", objective.source), ("an example", ">>>" in objective.doc), ("what differs", "Differs from" in objective.doc)) if not there]
+    """The docstring has a formula, a worked example that holds, and what differs; the source is named."""
+    missing = [
+        w
+        for w, there in (
+            ("a formula", "loss" in objective.doc),
+            ("a source", objective.source),
+            ("an example", ">>>" in objective.doc),
+            ("what differs", "Differs from" in objective.doc),
+        )
+        if not there
+    ]
     if missing:
         return f"the docstring lacks {', '.join(missing)}"
     module = sys.modules[objective.fn.__module__]
-    tests = doctest.DocTestFinder(recurse=False).find(objective.fn, objective.name, module=False, globs=vars(module) | {objective.name: objective})
+    tests = doctest.DocTestFinder(recurse=False).find(
+        objective.fn, objective.name, module=False, globs=vars(module) | {objective.name: objective}
+    )
     failed = sum(doctest.DocTestRunner(verbose=False).run(test, out=lambda _: None).failed for test in tests)
     return f"{failed} lines of its example do not hold" if failed else ""
 
@@ -188,8 +206,10 @@ CLAUSES: dict[str, Clause] = {
 
 
 def violations(objective: Objective) -> list[str]:
-    """The clauses that `objective` breaks without having declared it, one line each; an empty list if it keeps them all."""
-    out = [f"{objective.name}: exempt from an unknown clause '{name}'" for name in objective.exempt if name not in CLAUSES]
+    """The clauses that `objective` breaks without having declared it, one line each."""
+    out = [
+        f"{objective.name}: exempt from an unknown clause '{name}'" for name in objective.exempt if name not in CLAUSES
+    ]
     for name, clause in CLAUSES.items():
         if name in objective.exempt:
             continue

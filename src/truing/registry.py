@@ -88,7 +88,7 @@ class Objective:
         check_shapes(self.name, given | {name: named[name] for name in self.signals if name in named})
         return self.fn(*signals, **named)
 
-    def bind(self, options: Mapping[str, Any]) -> Callable[..., Tensor]:
+    def bind(self, options: Mapping[str, Any]) -> functools.partial[Tensor]:
         """This objective with its options checked and fixed; signals are still to come."""
         return functools.partial(self, **checked(f"objective '{self.name}'", self.options, options))
 

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data sets: TRUING_DATA, or ../shared/data beside the repository."""
+def _find_real_data() -> Path:
     root = Path(__file__).resolve().parents[2]
     folder = Path(os.environ.get("TRUING_DATA") or root / "../shared/data")
     if folder.is_dir():
@@ -22,6 +20,18 @@ def real_data() -> Path:
     if os.environ.get("CI") == "true" or os.environ.get("TRUING_REQUIRE_DATA") == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def find_real_data() -> Callable[[], Path]:
+    """How the folder is found, for the test of what happens where it is not."""
+    return _find_real_data
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets: TRUING_DATA, or ../shared/data beside the repository."""
+    return _find_real_data()
 
 
 @pytest.fixture

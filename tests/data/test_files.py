@@ -97,7 +97,7 @@ def test_a_missing_file_names_the_nearest(write: Write) -> None:
     path = Path(write(ROWS, "pairs.jsonl"))
     with pytest.raises(DataError, match=r"no such file\n  Did you mean '.*pairs.jsonl'"):
         list(rows(str(path.with_name("pair.jsonl"))))
-    with pytest.raises(DataError, match="there is no folder '.*nowhere'"):
+    with pytest.raises(DataError, match=r"there is no folder '.*nowhere'"):
         list(rows(str(path.parent / "nowhere" / "pairs.jsonl")))
     with pytest.raises(DataError, match=r"is a folder, not a file\n  Data files in it: pairs.jsonl"):
         list(rows(str(path.parent)))

@@ -26,6 +26,7 @@ def told(messages: Messages) -> list[dict[str, str]]:
     return [{"role": m.role, "content": m.content} for m in messages]
 
 
+GOOD_BAD = {"chosen": "good", "rejected": "bad"}
 PAIRS: dict[str, dict[str, Any]] = {
     "text": {"prompt": "q", "chosen": "good", "rejected": "bad"},
     "messages": {"prompt": turns("u:q"), "chosen": turns("a:good"), "rejected": turns("a:bad")},
@@ -33,7 +34,7 @@ PAIRS: dict[str, dict[str, Any]] = {
     "repeated": {"prompt": "q", "chosen": turns("u:q", "a:good"), "rejected": turns("u:q", "a:bad")},
     "transcripts": {"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"},
     "transcript prompt": {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "good", "rejected": "bad"},
-    "parts": {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}], "chosen": "good", "rejected": "bad"},
+    "parts": {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]} | GOOD_BAD,
 }  # fmt: skip
 
 
@@ -103,9 +104,9 @@ def test_columns_of_other_names_can_be_mapped(write: Write) -> None:
     [record] = load(source, columns={"prompt": "question", "response": "answer"}).records
     assert told(record.prompt) == turns("u:q")
     assert told(record.response) == turns("a:a")  # type: ignore[union-attr]
-    with pytest.raises(DataError, match="unknown column 'questoin'. Did you mean 'question'"):
+    with pytest.raises(DataError, match=r"unknown column 'questoin'. Did you mean 'question'"):
         load(source, columns={"prompt": "questoin"})
-    with pytest.raises(UserError, match="unknown column role 'promt'. Did you mean 'prompt'"):
+    with pytest.raises(UserError, match=r"unknown column role 'promt'. Did you mean 'prompt'"):
         load(source, columns={"promt": "question"})
 
 
@@ -208,7 +209,7 @@ def test_the_wrong_kind_of_data_is_said(write: Write) -> None:
     assert len(load(write([PAIRS["text"]]), want="demonstrations", columns={"response": "chosen"})) == 1
     with pytest.raises(DataError, match=r"has demonstrations \(messages\), but pairs are wanted"):
         load(write([{"messages": turns("u:q", "a:a")}]), want="pairs")
-    with pytest.raises(UserError, match="unknown value of on_bad_row 'dorp'. Did you mean 'drop'"):
+    with pytest.raises(UserError, match=r"unknown value of on_bad_row 'dorp'. Did you mean 'drop'"):
         load(write([PAIRS["text"]]), on_bad_row="dorp")  # type: ignore[arg-type]
 
 
@@ -249,7 +250,7 @@ def test_a_conversation_teaches_all_turns_or_the_last(write: Write) -> None:
 @pytest.mark.data
 def test_real_pairs(real_data: Path) -> None:
     source = str(real_data / "hh_harmless_base_test" / "pairs.dev.jsonl.gz")
-    with pytest.raises(DataError, match="3 rows cannot be used\n.*row 55, field chosen: is empty"):
+    with pytest.raises(DataError, match=r"3 rows cannot be used\n.*row 55, field chosen: is empty"):
         load(source)
     records = load(source, want="pairs", on_bad_row="drop")
     facts = summary(records)
@@ -267,3 +268,17 @@ def test_real_demonstrations(real_data: Path) -> None:
     assert len(load(str(real_data / "dolly_hhrlhf_small" / "sft.dev.jsonl.gz"), want="demonstrations")) == 699
     source = str(real_data / "gsm8k" / "train.dev.jsonl.gz")
     assert len(load(source, columns={"prompt": "question", "response": "answer"})) == 5234
+
+
+@pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("TRUING_REQUIRE_DATA", "1")])
+def test_missing_real_data_skips_for_a_stranger_and_fails_where_it_is_required(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, find_real_data: Callable[[], Path]
+) -> None:
+    for variable in ("CI", "TRUING_REQUIRE_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("TRUING_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(pytest.skip.Exception, match=r"real data not found at '.*nowhere'; set TRUING_DATA"):
+        find_real_data()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(pytest.fail.Exception, match="real data not found"):
+        find_real_data()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from truing.data.formats import load
 from truing.data.render import Renderer, as_demonstration
 from truing.errors import DataError, UserError
-from truing.types import Demonstration, Message, Messages
+from truing.types import Demonstration, Judgement, Message, Messages
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -33,12 +35,14 @@ INST = (
 )
 THINKS = (  # thinking is taken out of earlier turns; the generation prompt adds an empty block
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if loop.last %}{{ m.content }}{% else %}{{ m.content.split('</think>')[-1] }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if loop.last %}{{ m.content }}{% else %}{{ m.content.split('</think>')[-1] }}{% endif %}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
 )
 LAST_THINKS = (  # an empty block before the last answer only
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 COUNTS = "{{ messages | length }} messages\n" + CHATML
@@ -66,7 +70,6 @@ def byte_level(template: str | None = CHATML, adds_bos: bool = False, nfc: bool 
         base.normalizer = normalizers.NFC()
         tokenizer = wrapped(base, template, **more)
     if adds_bos:
-        base.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
         base.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", base.token_to_id("<s>"))]
         )
@@ -134,8 +137,8 @@ def test_a_template_without_generation_prompt_gets_its_own_header() -> None:
 def test_a_template_without_end_token_gets_eos_once() -> None:
     prompt, response, learned = shown(Renderer(byte_level(PLAIN_WORDS)), talk("u:hi"), talk("a:hello", "u:x", "a:yes "))
     assert prompt == "user: hi\nassistant:"
-    assert response == " hello\nuser: x\nassistant: yes \n</s>"
-    assert learned == " hello yes \n</s>"
+    assert response == " hello\nuser: x\nassistant: yes </s>"
+    assert learned == " hello yes </s>"
     twice = CHATML.replace("<|im_end|>\n", "<|im_end|></s>\n</s>")
     assert shown(Renderer(byte_level(twice)), talk("u:hi"), talk("a:hello"))[1] == "hello<|im_end|>"
 
@@ -159,7 +162,7 @@ def test_a_generation_prompt_may_add_an_empty_thought() -> None:
     assert prompt.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert response == "<b>hello<|im_end|>"
     open_thought = THINKS.replace("<think>\n\n</think>\n\n", "<think>\n")
-    with pytest.raises(DataError, match="opens a thought in its generation prompt .* that the response never closes"):
+    with pytest.raises(DataError, match=r"opens a thought in its generation prompt .* that the response never closes"):
         Renderer(byte_level(open_thought)).encode(talk("u:hi"), talk("a:hello"))
 
 
@@ -203,7 +206,7 @@ def test_plain_text_starts_at_bos_and_ends_at_eos() -> None:
 
 
 def test_what_cannot_be_rendered_is_said() -> None:
-    with pytest.raises(UserError, match=r"no chat template[\s\S]*Set `template:` in the recipe"):
+    with pytest.raises(UserError, match=r"no chat template[\s\S]*Put a chat_template.jinja"):
         Renderer(byte_level(None)).prompt_ids(talk("u:hi"))
     renderer = Renderer(byte_level(CHATML))
     for token in ("<|im_end|>", "</s>"):
@@ -249,7 +252,7 @@ def test_tokenizers_that_put_a_blank_before_words(scheme: str, template: str, wo
     )
     exact = tokenizer.decode(tokenizer(whole, add_special_tokens=False).input_ids)
     got = tokenizer.decode(out.prompt_ids + out.response_ids)
-    assert got in (whole.rstrip(), exact.rstrip(), whole + "</s>", exact + "</s>")
+    assert got.removesuffix("</s>").rstrip() in {text.rstrip().removesuffix("</s>").rstrip() for text in (whole, exact)}
 
 
 def test_text_a_tokenizer_has_no_token_for_is_refused() -> None:
@@ -268,6 +271,17 @@ def test_a_tokenizer_that_normalises_is_followed() -> None:
 def test_stop_ids_hold_the_templates_end_token_and_eos() -> None:
     tokenizer = byte_level(CHATML)
     assert Renderer(tokenizer).stop_ids == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
+
+
+@pytest.mark.data
+def test_real_conversations_come_back_exactly(real_data: Path) -> None:
+    records = load(str(real_data / "hh_harmless_base_test" / "pairs.dev.jsonl.gz"), on_bad_row="drop")
+    renderer = Renderer(byte_level(CHATML))
+    for record in records.records[:300]:
+        assert isinstance(record, Judgement)
+        prompt, response, learned = shown(renderer, record.prompt, record.chosen)
+        assert prompt.endswith(record.prompt[-1].content + "<|im_end|>\n<|im_start|>assistant\n")
+        assert response == learned == record.chosen[0].content + "<|im_end|>"
 
 
 RENDERERS = {name: Renderer(byte_level(t)) for name, t in (("chatml", CHATML), ("words", PLAIN_WORDS), ("inst", INST))}

@@ -64,9 +64,9 @@ def test_by_row_only_identical_rows_stay_together() -> None:
 def test_a_split_that_cannot_be_is_an_error() -> None:
     with pytest.raises(DataError, match=r"all 5 rows have the same first user turn.*\n.*or split by: row"):
         split(demonstrations(["a", "A ", " a", "a", "a"]))
-    with pytest.raises(UserError, match="eval: 1.5 is not a fraction between 0 and 1"):
+    with pytest.raises(UserError, match=r"eval: 1.5 is not a fraction between 0 and 1"):
         split(demonstrations(["a", "b"]), eval=1.5)
-    with pytest.raises(UserError, match="unknown value of by 'promt'. Did you mean 'prompt'"):
+    with pytest.raises(UserError, match=r"unknown value of by 'promt'. Did you mean 'prompt'"):
         split(demonstrations(["a", "b"]), by="promt")  # type: ignore[arg-type]
     train, exam = split(demonstrations(["a", "b"]), eval=0.01)
     assert (len(train), len(exam)) == (1, 1)

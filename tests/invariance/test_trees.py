@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from small_models import CONFIGS, build
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from small_models import CONFIGS, build
 from truing.data import formats
 from truing.data.batch import Batch
 from truing.data.render import Renderer
@@ -22,7 +22,11 @@ ROWS = 12
 def pairs(hh):
     """The first pairs of the data set that are short enough to compare quickly."""
     records = formats.load(hh, want="pairs", on_bad_row="drop")
-    short = [i for i, r in enumerate(records.records) if sum(len(m.content) for m in (*r.prompt, *r.chosen, *r.rejected)) < 900]
+    short = [
+        i
+        for i, r in enumerate(records.records)
+        if sum(len(m.content) for m in (*r.prompt, *r.chosen, *r.rejected)) < 900
+    ]
     return records.subset(short[:ROWS], "pairs")
 
 

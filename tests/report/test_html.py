@@ -78,9 +78,10 @@ def test_it_loads_nothing(page: str) -> None:
 
 def test_ids_are_unique_and_pointed_at(page: str) -> None:
     seen = Tags(page).seen
-    ids = {a["id"] for _, a in seen if a.get("id")}
-    used = {str(a["href"])[1:] for _, a in seen if a.get("href")} | set(re.findall(r"url\(#([\w-]+)\)", page))
-    assert used <= ids
+    ids = [str(a["id"]) for _, a in seen if a.get("id")]
+    assert len(ids) == len(set(ids))
+    used = {str(a["href"])[1:] for _, a in seen if a.get("href")} | set(re.findall(r"url\(#([\w.-]+)\)", page))
+    assert used <= set(ids)
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path, whole_run: Whole) -> None:

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from small_models import build
 
+from small_models import build
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed, UserError
 from truing.objectives import bradley_terry, dpo, nll
@@ -21,7 +21,11 @@ from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
 from truing.types import Training
 
-TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so", "please ask for the order"] * 5
+TEXT = [
+    "the desk grants a refund within thirty days",
+    "no refund is due, the rule says so",
+    "please ask for the order",
+] * 5
 
 
 @pytest.fixture(scope="session")
@@ -254,7 +258,9 @@ def test_reference_cache_from_other_weights_is_refused(folder, trees, tmp_path) 
     assert torch.equal(first.logp, second.logp)
     with torch.no_grad():
         policy.model.model.norm.weight.mul_(1.5)
-    with pytest.raises(UserError, match=r"come from other weights \(weights: \w+ there, \w+ here\).\n  Delete the file"):
+    with pytest.raises(
+        UserError, match=r"come from other weights \(weights: \w+ there, \w+ here\).\n  Delete the file"
+    ):
         cached(policy, trees, path, 4096)
     with pytest.raises(UserError, match="come from other weights and data"):
         cached(policy, trees[:5], path, 4096)
@@ -290,7 +296,9 @@ def test_tokens_per_step_bounds_computed_tokens(trees) -> None:
 
 def test_schedules_by_hand() -> None:
     cosine = Training(learning_rate=2.0, warmup=0.0, schedule="cosine")
-    assert [rate(cosine, s, 4) for s in (1, 2, 3, 4)] == pytest.approx([2.0, 1 + math.cos(math.pi / 4), 1.0, 1 - math.cos(math.pi / 4)])
+    assert [rate(cosine, s, 4) for s in (1, 2, 3, 4)] == pytest.approx(
+        [2.0, 1 + math.cos(math.pi / 4), 1.0, 1 - math.cos(math.pi / 4)]
+    )
     constant = Training(learning_rate=2.0, warmup=0.5, schedule="constant")
     assert [rate(constant, s, 4) for s in (1, 2, 3, 4)] == [1.0, 2.0, 2.0, 2.0]
 

@@ -77,7 +77,7 @@ class Batch:
 
     @cached_property
     def source_R(self) -> Tensor:
-        """Where in the row each response token is predicted: the last prompt token predicts the first of every branch."""
+        """Where each response token is predicted: the last prompt token predicts the first of every branch."""
         out: list[int] = []
         for tree, first in zip(self.trees, self._starts, strict=True):
             last_of_prompt, at = first + len(tree.prompt) - 1, first + len(tree.prompt)

@@ -89,7 +89,7 @@ class Renderer:
         if not getattr(self.tokenizer, "chat_template", None):
             raise UserError(
                 "the tokenizer has no chat template, so it is not known how a conversation is written for it.\n"
-                "  Set `template:` in the recipe, or put a chat_template.jinja beside the tokenizer's files."
+                "  Put a chat_template.jinja beside the tokenizer's files, or use the chat version of the model."
             )
         plain = messages_json(messages)
         try:
@@ -171,7 +171,7 @@ class Renderer:
                 raise DataError(
                     "chat template",
                     f"opens a thought in its generation prompt ({extra!r}) that the response never closes",
-                    "Set another `template:`, one that does not force thinking.",
+                    "Use another chat template, one that does not force thinking.",
                 )
             return len(base + self._header)
         raise _not_a_prefix("the prompt", text, full)
@@ -179,13 +179,11 @@ class Renderer:
     def _end(self, before: Messages, message: Message, full: str, start: int, tools: Tools) -> int:
         """Where an assistant turn ends that others follow: with its end token, without the blanks behind it."""
         closed = self._template((*before, message), tools).rstrip()
-        if full.startswith(closed) and len(closed) > start:
+        if full.startswith(closed) and len(closed) > start and self._ending(closed):
             return len(closed)
-        words = message.content.strip()
-        found = full.find(words, start)
-        if found < 0 or full[start:found].strip():
+        end = _words_end(full, start, message.content)
+        if end is None:
             raise _not_a_prefix("the conversation up to an earlier assistant turn", closed, full)
-        end = found + len(words)
         rest = full[end:].lstrip()
         token = next((t for t in self.special if rest.startswith(t)), "")
         return len(full) - len(rest) + len(token) if token else end
@@ -197,9 +195,9 @@ class Renderer:
             while self._ending(before := closed[: -len(self._ending(closed))].rstrip()):
                 closed = before
             return closed
-        content = message.content
-        if text.startswith(content) and not text[len(content) :].strip():
-            text = content
+        end = _words_end(text, 0, message.content)
+        if end is not None and not text[end:].strip():
+            text = text[:end]
         return text + self._eos
 
     def _ending(self, text: str) -> str:
@@ -254,13 +252,13 @@ class Renderer:
         """The ids of `piece` behind `text`, whose ids stay as they are; text and piece decode back to themselves."""
         full = text + piece
         whole = self._ids(full)
-        lossy = self._decode(whole)
-        if whole[: len(ids)] == ids and len(whole) > len(ids):
-            candidates = [whole[len(ids) :]]
-        else:
+        candidates = [whole[len(ids) :]]
+        if whole[: len(ids)] != ids or len(whole) == len(ids):
             candidates = [self._ids(piece), *self._anchored(piece)]
         for more in candidates:
-            if self._decode([*ids, *more]) in (full, lossy):
+            decoded = self._decode([*ids, *more])
+            # A tokenizer that normalises (NFC, a blank before words) gives back what it makes of the whole text.
+            if decoded == full or decoded == self._decode(whole):
                 self._check_known(more, piece)
                 return more
         self._check_known(candidates[0], piece)
@@ -312,13 +310,22 @@ def _common(one: str, two: str) -> str:
     return one[:same]
 
 
+def _words_end(text: str, start: int, content: str) -> int | None:
+    """Where a message's words end in a text, if they stand there behind nothing but blanks."""
+    for words in (content, content.strip()):
+        found = text.find(words, start)
+        if found >= 0 and not text[start:found].strip():
+            return found + len(words)
+    return None
+
+
 def _not_a_prefix(what: str, short: str, full: str) -> DataError:
     at = len(_common(short, full))
     return DataError(
         "chat template",
         f"writes {what} differently once more follows it, so the line between prompt and response is not exact",
         f"alone:     {_shown(short, at)}\n  continued: {_shown(full, at)}\n"
-        "  If earlier turns are rewritten (thinking taken out), set turns: last. Otherwise set another `template:`.",
+        "  If earlier turns are rewritten (thinking taken out), set turns: last. Otherwise use another chat template.",
     )
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from truing.data.batch import Branch, Tree
-from truing.data.render import Rendered, Renderer
+from truing.data.render import Rendered, Renderer, Turns
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Judgement, Messages, Records, RowNote
+
+Shape = Literal["pairs", "single", "text"]
 
 
 @dataclass(frozen=True)
@@ -40,21 +42,28 @@ def _some(rows: list[int]) -> str:
 
 
 def plant(
-    records: Records, renderer: Renderer, *, max_length: int, shape: str, on_bad_row: Literal["error", "drop"] = "error"
+    records: Records,
+    renderer: Renderer,
+    *,
+    max_length: int,
+    shape: Shape,
+    on_bad_row: Literal["error", "drop"] = "error",
+    turns: Turns = "all",
 ) -> Planted:
     """Render every record into a tree. `shape` is `pairs` (chosen and rejected), `single` (one response a record) or
     `text` (one response, and the prompt's tokens are learned too: pretraining).
 
     A prompt that leaves no room for a response within `max_length` tokens drops its row; a response that reaches over
     the limit is cut and loses its end token. Both are noted. Pairs whose responses are the same once cut are dropped.
-    A row that the template cannot write (a control token in its text) is an error, or dropped with `on_bad_row: drop`.
+    Of a conversation every assistant turn is learned, or with `turns: last` only the last one. A row that the
+    template cannot write (a control token in its text) is an error, or dropped with `on_bad_row: drop`.
     """
     trees: list[Tree] = []
     notes: list[RowNote] = []
     for row, record in zip(records.rows, records.records, strict=True):
         try:
             tools = record.meta.get("tools")
-            sides_of = _sides(record, shape)
+            sides_of = _sides(record, shape, turns)
             rendered = [(role, renderer.encode(prompt, said, tools=tools)) for role, prompt, said in sides_of]
         except DataError as error:
             if on_bad_row == "drop":
@@ -81,7 +90,7 @@ def plant(
     return Planted(tuple(trees), tuple(notes))
 
 
-def _cut_point(rendered: list[tuple[str, Rendered]], shape: str) -> tuple[tuple[int, ...], list[Branch]]:
+def _cut_point(rendered: list[tuple[str, Rendered]], shape: Shape) -> tuple[tuple[int, ...], list[Branch]]:
     prompt = tuple(rendered[0][1].prompt_ids)
     if shape == "text":
         ids = (*prompt, *rendered[0][1].response_ids)
@@ -89,10 +98,14 @@ def _cut_point(rendered: list[tuple[str, Rendered]], shape: str) -> tuple[tuple[
     return prompt, [Branch(role, tuple(r.response_ids), tuple(r.loss_mask)) for role, r in rendered]
 
 
-def _sides(record: Demonstration | Judgement, shape: str) -> Iterable[tuple[str, Messages, Messages]]:
+def _sides(record: Demonstration | Judgement, shape: Shape, turns: Turns) -> Iterable[tuple[str, Messages, Messages]]:
     if isinstance(record, Demonstration):
         if shape == "pairs":
-            raise DataError("", "this is a demonstration, and the stage learns from pairs", "Give pairs: prompt, chosen, rejected.")
+            raise DataError(
+                "", "this is a demonstration, and the stage learns from pairs", "Give pairs: prompt, chosen, rejected."
+            )
+        if turns == "last":
+            return [("response", (*record.prompt, *record.response[:-1]), record.response[-1:])]
         return [("response", record.prompt, record.response)]
     if record.verdict.kind != "choice" or len(record.responses) != 2:
         raise DataError("", f"this row holds a {record.verdict.kind}, and the stage learns from a choice between two")

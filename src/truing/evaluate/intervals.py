@@ -32,8 +32,8 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
     # At 0 and 1 the formula meets the edge exactly; rounding must not step over it.
-    low = 0.0 if successes == 0 else middle - half
-    high = 1.0 if successes == n else middle + half
+    low = 0.0 if successes == 0 else max(0.0, middle - half)
+    high = 1.0 if successes == n else min(1.0, middle + half)
     return low, high
 
 

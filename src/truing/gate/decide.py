@@ -22,7 +22,7 @@ EXIT_CODES: dict[Verdict, int] = {"ship": 0, "hold": 1, "undecided": 4}
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One rule held against one finding (or against none). `text` is the sentence a person reads; `samples_needed`
+    """One rule held against one finding (or against none). `text` says what was found, in words; `samples_needed`
     the number of samples at which the answer would be expected to turn, where more samples could turn it."""
 
     rule: Rule
@@ -49,7 +49,7 @@ class Decision:
     def text(self) -> str:
         """The lines printed for a person: one per result, then the verdict."""
         mark = {"passed": "passed ", "failed": "FAILED ", "too few": "too few", "missing": "missing"}
-        lines = [f"{mark[r.state]}  {r.text}" for r in self.results]
+        lines = [f"{mark[r.state]}  {r.rule.text()}\n         {r.text}" for r in self.results]
         passed = sum(r.state == "passed" for r in self.results)
         return "\n".join([*lines, f"{self.verdict}: {passed} of {len(self.results)} conditions met"])
 
@@ -189,19 +189,17 @@ def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:
     same = [f for f in findings if f.check == rule.check]
     if same:
         there = sorted({_subject(f) for f in same})
-        return Result(
-            rule, "missing", f"{rule.text()}: evidence missing; {rule.check} was measured for {'; '.join(there)}"
-        )
+        return Result(rule, "missing", f"evidence missing; {rule.check} was measured for {'; '.join(there)}")
     known = sorted({f.check for f in findings})
     guess = nearest(rule.check, known)
     hint = f" Did you mean '{guess}'?" if guess else f" Measured: {', '.join(known) or 'nothing'}."
-    return Result(rule, "missing", f"{rule.text()}: evidence missing, no finding of check '{rule.check}'.{hint}")
+    return Result(rule, "missing", f"evidence missing, no finding of check '{rule.check}'.{hint}")
 
 
 def _hold(rule: Rule, f: Finding) -> Result:
     low, high = f.interval or (f.value, f.value)
     shown = f"{f.value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if f.interval else " (no interval)")
-    said = f"{_subject(f)}, {rule.text()}: {shown}"
+    said = f"{_subject(f)}: {shown}"
     if rule.samples and f.n < rule.samples:
         more = rule.samples - f.n
         rest = (

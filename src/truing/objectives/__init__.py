@@ -1,8 +1,8 @@
 """The mathematics: pure functions of tensors that return one loss per row or per token and never reduce.
 
 >>> import torch, truing.objectives as objectives
->>> same = torch.zeros(1)
->>> round(objectives.dpo(chosen_logp_B=same, rejected_logp_B=same, ref_chosen_logp_B=same, ref_rejected_logp_B=same).item(), 6)
+>>> start = {signal: torch.zeros(1) for signal in objectives.dpo.signals}
+>>> round(objectives.dpo(**start).item(), 6)
 0.693147
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 from truing import world
 from truing.data.render import Renderer
 from truing.data.trees import plant
-from truing.errors import UserError
+from truing.errors import UserError, unknown
 from truing.pipeline.context import StageRun, cache_folder
 from truing.pipeline.show import Show
 from truing.policy import fresh, heads
@@ -29,9 +29,14 @@ def resolve(value: Any, run: StageRun) -> str:
     """The folder or Hub name behind what a recipe says under `base` or `model`."""
     if isinstance(value, dict):
         return str(new_model(value, run))
-    if value.startswith(MODEL_PREFIX):
-        return str(world_model(value.removeprefix(MODEL_PREFIX), run.show))
-    return str(value)
+    return named(value, run.show)
+
+
+def named(name: str, show: Show) -> str:
+    """The folder or Hub name behind a model's name; a world model is pretrained on first use."""
+    if name.startswith("world:"):
+        return str(world_model(name.removeprefix(MODEL_PREFIX), show))
+    return name
 
 
 def new_model(spec: dict[str, Any], run: StageRun) -> Path:
@@ -50,7 +55,7 @@ def new_model(spec: dict[str, Any], run: StageRun) -> Path:
 def world_model(size: str, show: Show) -> Path:
     """The world's base model of this size, pretrained on the world's text with the one loop and cached by content."""
     if size not in tiny.SIZES:
-        raise UserError(f"there is no model world:desk/{size}; sizes: {', '.join(tiny.SIZES)}")
+        raise UserError(unknown("world model", size, [*tiny.SIZES]))
     folder = cache_folder() / f"desk-{size}-{tiny.cache_key(size)}"
     if (folder / "config.json").exists():
         return folder

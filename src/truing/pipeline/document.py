@@ -66,8 +66,9 @@ def read(text: str, mistakes: Mistakes) -> Node:
     """The document as Nodes. What is not plain YAML (anchors, tags, a key twice) is a mistake."""
     if len(text) > LARGEST:
         raise RecipeError([f"{mistakes.name}: {len(text)} characters is too long for a recipe"])
-    loader = _Loader(text)
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return Node({}, 1)
@@ -80,7 +81,8 @@ def read(text: str, mistakes: Mistakes) -> Node:
     except RecursionError:
         raise RecipeError([f"{mistakes.name}: is nested too deeply"]) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 class _Loader(yaml.SafeLoader):

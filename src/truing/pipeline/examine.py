@@ -118,7 +118,7 @@ def distinct_prompts(records: Records, samples: int) -> list[Messages]:
 
 
 def look_up(prompts: Sequence[Messages], reward: Reward) -> Answers:
-    """The world's template look-up as a contestant: the best answer in training to each prompt with its facts blanked."""
+    """The world's template look-up as a contestant: the best answer in training to prompts of this template."""
     table = world.lookup(world.cases(3000, seed=0, split="train"))
     texts = tuple(table(prompt) for prompt in prompts)
     return Answers("lookup", texts, tuple(rewards.scores(reward, prompts, texts)))
@@ -133,5 +133,3 @@ def side_by_side(prompts: Sequence[Messages], given: Sequence[Answers]) -> list[
         }
         for i, prompt in enumerate(prompts[:EXAMPLES])
     ]
-
-

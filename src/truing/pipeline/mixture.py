@@ -60,6 +60,9 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
             options.line, f"the options of '{name}' are a mapping such as {{weight: 0.1}}, not {options.plain!r}"
         )
         return None, part
+    for option in part.options:
+        if option.required and option.name not in options.entries:
+            mistakes.add(node.line, f"objective '{name}' needs '{option.name}'")
     full = absolute(name, folder)
     if isinstance(node.value, str):
         return full, part
@@ -77,9 +80,6 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
                 given[key] = known[key].check(value.plain)
             except ValueError as problem:
                 mistakes.add(value.line, f"objective '{name}': {problem}")
-    for option in part.options:
-        if option.required and option.name not in options.entries:
-            mistakes.add(node.line, f"objective '{name}' needs '{option.name}'")
     return {full: given}, part
 
 

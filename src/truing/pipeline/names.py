@@ -84,3 +84,35 @@ def dataset_trouble(name: str, datasets: Mapping[str, Callable[..., Any]]) -> st
         except ValueError as problem:
             return f"world:{short}: {problem}"
     return ""
+
+
+def datasets() -> list[dict[str, Any]]:
+    """The world's data sets, in the form of `truing list --json`."""
+    from truing import world
+
+    return [
+        entry(
+            f"world:{name}", inspect.getdoc(fn) or "", [written(p) for p in inspect.signature(fn).parameters.values()]
+        )
+        for name, fn in world.DATASETS.items()
+    ]
+
+
+def models() -> list[dict[str, Any]]:
+    """The world's base models, in the form of `truing list --json`."""
+    from truing.world import tiny
+
+    about = "A {layers}-layer model {hidden} wide, pretrained on the world's text when it is first used, and cached."
+    return [entry(MODEL_PREFIX + size, about.format(**spec), []) for size, spec in tiny.SIZES.items()]
+
+
+def entry(name: str, doc: str, options: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of `truing list --json`."""
+    return {"name": name, "source": "", "needs": [], "options": options, "doc": doc}
+
+
+def written(parameter: inspect.Parameter) -> dict[str, Any]:
+    """A parameter of a data set as an option."""
+    required = parameter.default is parameter.empty
+    default = None if required else parameter.default
+    return {"name": parameter.name, "type": type_words(parameter.annotation), "default": default, "required": required}

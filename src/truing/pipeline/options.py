@@ -220,6 +220,8 @@ def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) ->
         return value
     if kind == "Data":
         return scope.data(value, node, f"{place}: {option.name}")
+    if value == scope.base:  # looked up where it stands
+        return value
     models = kind in ("Model", "Models", "RewardModel")
     trouble = names.model_trouble(value) if models else names.file_trouble(value, scope.folder)
     if trouble:

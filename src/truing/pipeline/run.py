@@ -55,7 +55,9 @@ def run(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False)
     return code or (1 if missed else 0)
 
 
-def _stage(recipe: Recipe, spec: StageSpec, root: Path, keys: dict[str, str], resume: bool, show: Show) -> dict[str, Any]:
+def _stage(
+    recipe: Recipe, spec: StageSpec, root: Path, keys: dict[str, str], resume: bool, show: Show
+) -> dict[str, Any]:
     part = registry.parts("stage")[spec.do]
     key = keys[spec.name] = stage_key(recipe, spec, keys)
     work = StageRun(recipe=recipe, name=spec.name, do=spec.do, root=root, key=key, show=show)
@@ -115,7 +117,11 @@ def unmet(recipe: Recipe, root: Path) -> list[str]:
     missed = []
     for path, (low, high) in recipe.expect.items():
         stage, model, check = path.split(".")
-        found = [f for f in read_json(root / stage / "findings.json")["findings"] if (f["model"], f["check"]) == (model, check)]
+        found = [
+            f
+            for f in read_json(root / stage / "findings.json")["findings"]
+            if (f["model"], f["check"]) == (model, check)
+        ]
         if not found:
             missed.append(f"{path} was not measured")
         elif not low <= found[0]["value"] <= high:

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """What an earlier stage gives: its kind (model, reward, data, findings, decision) and, where there are several, which."""
+    """What an earlier stage gives: its kind (model, reward, data, findings, decision) and, of several, which."""
 
     kind: str
     stage: str

@@ -16,7 +16,7 @@ from truing.pipeline.context import StageRun
 from truing.policy.heads import fresh_reward
 from truing.policy.load import load
 from truing.policy.reference import cached
-from truing.registry import Data, Evidence, Model, Models, ObjectiveSpec, stage
+from truing.registry import Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, stage
 from truing.rollout.engine import Sampling
 from truing.types import Count, Fraction, NonNegative, Training
 
@@ -68,12 +68,16 @@ def sft(
     model: Model,
     data: Data,
     objective: ObjectiveSpec = "nll",
+    turns: Literal["last", "all"] = "all",
     on_bad_row: Literal["error", "drop"] = "error",
     training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
 ) -> None:
-    """Supervised fine-tuning: teach a model to give the responses of demonstrations, or the chosen ones of pairs."""
+    """Supervised fine-tuning: teach a model to give the responses of demonstrations, or the chosen ones of pairs.
+
+    Of a conversation every assistant turn is learned, or with `turns: last` only the last.
+    """
     policy = load(run.model(model), seed=run.seed)
-    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "single", on_bad_row)
+    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "single", on_bad_row, turns)
     work.train(run, policy, planted, objective, training)
 
 
@@ -128,7 +132,7 @@ def evaluate(
     against: Model,
     prompts: Data | None = None,
     data: Data | None = None,
-    judge: Model | Literal["gold"] = "gold",
+    judge: RewardModel | Literal["gold"] = "gold",
     lookup: bool = False,
     samples: Count = 500,
     max_new_tokens: Count = 64,

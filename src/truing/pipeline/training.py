@@ -1,4 +1,4 @@
-"""What the training stages share: rendering with an account, the objective, the loop, and what is left in the folder."""
+"""What the training stages share: rendering with an account, the objective, the loop, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from truing import registry
-from truing.data.render import Renderer
-from truing.data.trees import Planted, plant
+from truing.data.batch import trees_digest
+from truing.data.render import Renderer, Turns
+from truing.data.trees import Planted, Shape, plant
 from truing.evaluate.exam import response_text
 from truing.pipeline.context import StageRun
 from truing.policy import heads
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference
+from truing.report import card
 from truing.rollout.engine import Sampling, generate
 from truing.train.fit import fit
 from truing.train.optim import Optim
@@ -29,10 +31,17 @@ SAMPLES = 8
 
 
 def plant_for(
-    run: StageRun, policy: Policy, records: Records, training: Training, shape: str, on_bad_row: Literal["error", "drop"]
+    run: StageRun,
+    policy: Policy,
+    records: Records,
+    training: Training,
+    shape: Shape,
+    on_bad_row: Literal["error", "drop"] = "error",
+    turns: Turns = "all",
 ) -> Planted:
     """Render a stage's data for this policy, and say what was kept, cut and dropped."""
-    planted = plant(records, Renderer(policy.tokenizer), max_length=training.max_length, shape=shape, on_bad_row=on_bad_row)
+    renderer, limit = Renderer(policy.tokenizer), training.max_length
+    planted = plant(records, renderer, max_length=limit, shape=shape, on_bad_row=on_bad_row, turns=turns)
     run.show.say(f"  {records.name}: {planted.text()}")
     return planted
 
@@ -45,12 +54,17 @@ def compile_objective(spec: Any) -> Sum:
         options = dict(options or {})
         weight = float(options.pop("weight", 1.0))
         objective = registry.load(name, "objective")
-        terms.append(Term(objective, objective.bind(options), weight))
+        terms.append(Term(objective, objective.bind(options).keywords, weight))
     return Sum(terms)
 
 
 def train(
-    run: StageRun, policy: Policy, planted: Planted, objective: Any, training: Training, reference: Reference | None = None
+    run: StageRun,
+    policy: Policy,
+    planted: Planted,
+    objective: Any,
+    training: Training,
+    reference: Reference | None = None,
 ) -> None:
     """Run the loop in the stage's folder, then write the model, a few samples, its summary and its card."""
     if policy.layout == "padded":
@@ -64,6 +78,7 @@ def train(
     for message in record.messages:
         run.show.say(f"  {message}")
     heads.save(policy, run.folder / "model")
+    write_card(run, policy, planted, terms)
     if not policy.is_reward:
         write_samples(run, policy, planted)
     summarise(run, planted, training, source.steps, terms)
@@ -83,6 +98,26 @@ def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
     parquet.write_table(pa.table(table), run.folder / "samples.parquet")
 
 
+def write_card(run: StageRun, policy: Policy, planted: Planted, terms: Sum) -> None:
+    """The model's README.md: base, method, the hash of what it was trained on, and the figures of the training."""
+    last = json.loads((run.folder / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")[-1])
+    figures = {name: last[name] for name in ("step", "loss", "accuracy", "margin", "margin_nats") if name in last}
+    text = card.model_card(
+        title=f"{run.recipe.title}: {run.name}",
+        base=policy.name,
+        method=f"{run.do}: {described(terms)}",
+        data={"token ids": trees_digest(planted.trees)},
+        figures=figures,
+        notes=[planted.text()],
+    )
+    (run.folder / "model" / "README.md").write_text(text, encoding="utf-8")
+
+
+def described(terms: Sum) -> str:
+    """An objective in words: `dpo + 0.1 nll`."""
+    return " + ".join(t.name if t.weight == 1 else f"{t.weight} {t.name}" for t in terms.terms)
+
+
 def summarise(run: StageRun, planted: Planted, training: Training, steps: int, terms: Sum) -> None:
     """summary.json: what was trained on, for how long, and where it ended."""
     lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")
@@ -90,9 +125,8 @@ def summarise(run: StageRun, planted: Planted, training: Training, steps: int, t
     seconds, tokens = sum(r["seconds"] for r in rows), sum(r["tokens"] for r in rows)
     last = rows[-max(1, len(rows) // 10) :]
     mean_loss = sum(r["loss"] for r in last) / len(last)
-    objective = " + ".join(t.name if t.weight == 1 else f"{t.weight} {t.name}" for t in terms.terms)
     figures: list[dict[str, Any]] = [
-        {"name": "objective", "value": objective},
+        {"name": "objective", "value": described(terms)},
         {"name": "updates", "value": steps},
         {"name": "rows", "value": len(planted.trees)},
         {"name": "loss, mean of the last tenth", "value": round(mean_loss, 4)},

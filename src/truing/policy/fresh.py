@@ -18,7 +18,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-SPEC = {"new": "llama", "hidden": 256, "layers": 6, "vocab": 8000}
+SPEC: dict[str, Any] = {"new": "llama", "hidden": 256, "layers": 6, "vocab": 8000}
 
 
 def tokenizer_from(texts: Iterable[str], vocab: int) -> Any:
@@ -29,11 +29,18 @@ def tokenizer_from(texts: Iterable[str], vocab: int) -> Any:
     bpe.decoder = decoders.ByteLevel()
     special = ["<pad>", "<|begin|>", "<|end|>", *ROLES]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<pad>", additional_special_tokens=list(ROLES)
+        tokenizer_object=bpe,
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        pad_token="<pad>",
+        additional_special_tokens=list(ROLES),
     )
     tokenizer.chat_template = "{{ '<|begin|>' }}" + TEMPLATE
     return tokenizer

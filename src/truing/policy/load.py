@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-
 from transformers.utils import logging as transformers_logging
 
 from truing.errors import UserError
@@ -39,9 +39,14 @@ def load(name: str, kind: Kind = "causal", *, seed: int = 0) -> Policy:
         layout: Literal["trees", "padded"] = "trees" if attends_by_mask(config) else "padded"
         implementation = trees.NAME if layout == "trees" else "eager"
         model = auto.from_pretrained(
-            name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, attn_implementation=implementation, **more
+            name,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            attn_implementation=implementation,
+            **more,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_why(name, error)) from error
     model.eval()  # dropout stays off in training too: a run is exact and step 0 of DPO is ln 2
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -56,7 +61,8 @@ def load_tokenizer(name: str) -> Any:
         raise UserError(_why(name, error)) from error
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
-            f"model '{name}': its tokenizer has no chat template, so it is not known how a conversation is written for it.\n"
+            f"model '{name}': its tokenizer has no chat template, so it is not known how a conversation is "
+            "written for it.\n"
             "  Put a chat_template.jinja beside its tokenizer files, or use the chat version of the model."
         )
     return tokenizer
@@ -74,7 +80,8 @@ def check_folder(folder: Path) -> None:
     pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern))
     if pickled:
         raise UserError(
-            f"model '{folder}': its weights are pickled ({', '.join(pickled)}), and a pickle can run code when it is read.\n"
+            f"model '{folder}': its weights are pickled ({', '.join(pickled)}), and a pickle can run code when it "
+            "is read.\n"
             "  Convert them: model.save_pretrained(FOLDER, safe_serialization=True)"
         )
     raise UserError(f"model '{folder}': there are no weights (*.safetensors) in it")
@@ -83,8 +90,21 @@ def check_folder(folder: Path) -> None:
 def attends_by_mask(config: Any) -> bool:
     """Whether every layer is attention that can be told by a mask what to see (no recurrent or hybrid layers)."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    recurrent = getattr(config, "model_type", "") in {"mamba", "mamba2", "rwkv", "falcon_mamba", "recurrent_gemma", "jamba", "zamba"}
-    encoder = not getattr(config, "is_decoder", False) and getattr(config, "model_type", "") in {"bert", "roberta", "deberta-v2", "modernbert"}
+    recurrent = getattr(config, "model_type", "") in {
+        "mamba",
+        "mamba2",
+        "rwkv",
+        "falcon_mamba",
+        "recurrent_gemma",
+        "jamba",
+        "zamba",
+    }
+    encoder = not getattr(config, "is_decoder", False) and getattr(config, "model_type", "") in {
+        "bert",
+        "roberta",
+        "deberta-v2",
+        "modernbert",
+    }
     alibi = getattr(config, "alibi", False) or getattr(config, "model_type", "") in {"bloom", "mpt"}
     return kinds <= {"full_attention", "sliding_attention", "attention"} and not (recurrent or encoder or alibi)
 

@@ -17,7 +17,9 @@ CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB in fp32
 
 class _ChunkedLogp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, scale: float, cap: float | None) -> Tensor:
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, scale: float, cap: float | None
+    ) -> Tensor:
         rows = chunk_rows(weight.shape[0])
         logp = torch.empty(h.shape[0], dtype=torch.float32, device=h.device)
         norm = torch.empty_like(logp)

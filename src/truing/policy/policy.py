@@ -64,7 +64,9 @@ class Policy:
 
     def _head_logp(self, h_RH: Tensor, batch: Batch) -> Tensor:
         head, config = self.model.get_output_embeddings(), self.model.config
-        scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+        scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
+            getattr(config, "logits_scaling", None) or 1.0
+        )
         cap = getattr(config, "final_logit_softcapping", None)
         return token_logp(h_RH, head.weight, batch.target_R.to(self.device), head.bias, scale=scale, cap=cap)
 

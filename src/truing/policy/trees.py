@@ -110,11 +110,10 @@ def tree_attention(
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    parts, at = [], 0
-    for segment, mask in zip(plan.segments, plan.masks(sliding_window, query.device), strict=True):
-        here = slice(at, at + segment.tokens)
-        parts.append(_attend(query[:, :, here], key[:, :, here], value[:, :, here], mask, scale, softcap))
-        at += segment.tokens
+    lengths = [segment.tokens for segment in plan.segments]  # split, not slices: its backward is one concatenation
+    pieces = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
+    masks = plan.masks(sliding_window, query.device)
+    parts = [_attend(q, k, v, mask, scale, softcap) for (q, k, v), mask in zip(pieces, masks, strict=True)]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
 

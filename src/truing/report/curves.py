@@ -171,9 +171,9 @@ def _inline(svg: str, said: str) -> str:
         body = body.replace(stand_in, colour)
     box = re.search(r'viewBox="([\d. ]+)"', body)
     mark = _mark(body)
-    body = re.sub(r'\bid="([\w-]+)"', rf'id="{mark}-\1"', body)
-    body = re.sub(r"url\(#([\w-]+)\)", rf"url(#{mark}-\1)", body)
-    body = re.sub(r'xlink:href="#([\w-]+)"', rf'href="#{mark}-\1"', body)
+    body = re.sub(r'\bid="([\w.-]+)"', rf'id="{mark}-\1"', body)
+    body = re.sub(r"url\(#([\w.-]+)\)", rf"url(#{mark}-\1)", body)
+    body = re.sub(r'xlink:href="#([\w.-]+)"', rf'href="#{mark}-\1"', body)
     inner = body[body.index(">") + 1 :].strip()
     view = box[1] if box else "0 0 100 100"
     return f'<svg viewBox="{view}" role="img" aria-label="{_escaped(visible(said))}">{inner}'

@@ -19,7 +19,7 @@ BATCH_TOKENS = 16384  # prompt and response tokens held at once
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. The log-probabilities returned are those of the distribution sampled from (`temperature` included);
+    """How to sample. The log-probabilities returned are those of the distribution sampled from, `temperature` included;
     at temperature 0 the most likely token is taken, and the log-probabilities are the model's own."""
 
     max_new_tokens: int = 64
@@ -61,7 +61,11 @@ def stop_ids(policy: Policy) -> frozenset[int]:
 
 @torch.inference_mode()
 def _batch(
-    policy: Policy, prompts: Sequence[Sequence[int]], group: list[tuple[int, int]], sampling: Sampling, stops: frozenset[int]
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    group: list[tuple[int, int]],
+    sampling: Sampling,
+    stops: frozenset[int],
 ) -> dict[tuple[int, int], Rollout]:
     width = max(len(prompts[p]) for p, _ in group)
     ids = torch.zeros(len(group), width, dtype=torch.long)
@@ -78,7 +82,12 @@ def _batch(
     cache = None
     for t in range(sampling.max_new_tokens):
         out = policy.model(
-            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
         cache = out.past_key_values
         token, logp = _draw(out.logits[:, -1].float(), sampling.temperature, draws[alive, t])

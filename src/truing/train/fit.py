@@ -53,8 +53,8 @@ def check_start(policy: Policy, signals: dict[str, torch.Tensor]) -> None:
         off = (now - then).abs().max().item()
         if not off <= STEP_ZERO_TOLERANCE[policy.model.dtype]:
             raise RunFailed(
-                f"step 1: the policy's log-probabilities differ from its reference's by {off:.2e} nats before any update; "
-                "the reference belongs to other weights, or something in the forward pass is random"
+                f"step 1: the policy's log-probabilities differ from its reference's by {off:.2e} nats before any "
+                "update; the reference belongs to other weights, or something in the forward pass is random"
             )
 
 

@@ -64,7 +64,7 @@ class View:
 
     @property
     def single(self) -> str:
-        """The role that a signal without `chosen_` or `rejected_` is read from: the response, or a pair's chosen one."""
+        """The role that a signal without `chosen_` or `rejected_` is read from: `response`, or a pair's `chosen`."""
         return "chosen" if self.batch.branches[0].role in ("chosen", "rejected") else "response"
 
     def values(self, name: str) -> Tensor | None:
@@ -73,7 +73,9 @@ class View:
         if all(value is None for value in column):
             return None
         neutral = {"margin_B": 0.0, "preference_B": 1.0}[name]
-        return torch.tensor([neutral if v is None else v for v in column], dtype=torch.float64, device=self.policy.device)
+        return torch.tensor(
+            [neutral if v is None else v for v in column], dtype=torch.float64, device=self.policy.device
+        )
 
 
 SOURCES: dict[str, Callable[[View], Tensor | None]] = {

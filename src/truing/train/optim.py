@@ -40,10 +40,12 @@ class Optim:
         matrices = [p for p in self.named.values() if p.ndim >= 2]
         others = [p for p in self.named.values() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=training.learning_rate, betas=(0.9, 0.95), fused=True)
+        self.adamw = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=training.learning_rate, betas=(0.9, 0.95), fused=True
+        )
 
     def step(self, number: int) -> dict[str, float]:
-        """One update; returns its gradient norm and learning rate. A gradient that is not finite stops the run first."""
+        """One update; returns its gradient norm and learning rate. One that is not finite stops the run first."""
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.training.clip)
         if not torch.isfinite(norm):
             raise RunFailed(f"step {number}: the gradient is not finite; the model was not updated")

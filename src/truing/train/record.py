@@ -50,7 +50,8 @@ class Record:
                 )
             if facts["threads"] != torch.get_num_threads():
                 self.messages.append(
-                    f"resumed with {torch.get_num_threads()} threads, begun with {facts['threads']}: equal, but not bitwise"
+                    f"resumed with {torch.get_num_threads()} threads, begun with {facts['threads']}: equal, "
+                    "but not bitwise"
                 )
             self.messages += damaged
             with torch.no_grad():
@@ -77,7 +78,7 @@ class Record:
         now = time.monotonic()
         row: dict[str, Any] = {"step": step, "seconds": round(now - self._started, 4), "tokens": batch.data_tokens}
         row |= {"computed_tokens": batch.tokens, "rows": len(batch.trees), "loss": self._loss}
-        row |= (self._shares if len(self._shares) > 1 else {}) | describe(self._parts) | facts
+        row |= (self._shares if len(self._shares) > 1 else {}) | describe(self._parts) | dict(facts)
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self._parts, self._shares, self._loss, self._started = [], {}, 0.0, now

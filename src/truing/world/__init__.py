@@ -1,4 +1,7 @@
-"""A small world whose truth is known: `world:comparisons?n=4000&rater=careful` is a data set, `world:desk/small` a model.
+"""A small world whose truth is known.
+
+`world:comparisons?n=4000&rater=careful` names a data set, `world:desk/small` a model. The desk itself (`case`, `gold`,
+`best`, ...) is imported when it is first asked for.
 
 >>> len(records("world:prompts?n=3&split=eval"))
 3
@@ -6,16 +9,44 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truing.errors import UserError, unknown
 from truing.types import Records
 
+if TYPE_CHECKING:
+    import inspect
+
+    from truing.world.desk import answer, best, case, cases, gold, lookup
+    from truing.world.raters import rater
+
+__all__ = [
+    "DATASETS",
+    "MODELS",
+    "answer",
+    "best",
+    "case",
+    "cases",
+    "check",
+    "gold",
+    "lookup",
+    "model",
+    "rater",
+    "records",
+]
+
 PREFIX = "world:"
 MODELS = ("tiny", "small", "medium")
 """Sizes of the world's base models, as in `world:desk/small`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from truing.world import desk, raters
+
+    return raters.rater if name == "rater" else getattr(desk, name)
 
 
 class _Makers(Mapping[str, Callable[..., Records]]):
@@ -44,6 +75,23 @@ DATASETS: Mapping[str, Callable[..., Records]] = _Makers()
 
 def records(name: str) -> Records:
     """The data set that a name such as `world:demonstrations?n=2000&seed=1` stands for."""
+    maker, options = _resolve(name)
+    return DATASETS[maker](**options)
+
+
+def check(name: str) -> None:
+    """Raise `UserError` if `name` is no data set or model of the world, or an option of it is wrong; make nothing."""
+    if name.startswith(f"{PREFIX}desk/"):
+        model(name)
+        return
+    maker, options = _resolve(name)
+    options["n"] = min(options.get("n", 1), 1)
+    DATASETS[maker](**options)
+
+
+def _resolve(name: str) -> tuple[str, dict[str, Any]]:
+    import inspect
+
     if not name.startswith(PREFIX):
         raise UserError(f"'{name}' is not a data set of the world: those begin with {PREFIX}")
     maker, _, query = name.removeprefix(PREFIX).partition("?")
@@ -51,8 +99,7 @@ def records(name: str) -> Records:
         raise UserError(f"'{name}' is a model, not a data set. Data sets: {', '.join(sorted(DATASETS))}")
     if maker not in DATASETS:
         raise UserError(unknown("data set of the world", maker, DATASETS))
-    make = DATASETS[maker]
-    return make(**_options(name, query, inspect.signature(make).parameters))
+    return maker, _options(name, query, inspect.signature(DATASETS[maker]).parameters)
 
 
 def model(name: str) -> str:

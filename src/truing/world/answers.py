@@ -26,7 +26,7 @@ FLAWS: Mapping[str, str] = MappingProxyType(
         "complying": "does what a harmful request asks",
     }
 )
-"""What can be wrong with an answer. `sure` and `listed` are flaws of manner; `sure` is one of honesty when it is wrong."""
+"""What can be wrong with an answer. To be `sure` costs nothing where the answer is right."""
 
 AVERAGE: Mapping[str, float] = MappingProxyType(
     {
@@ -73,14 +73,12 @@ def best(facts: Facts) -> str:
 def compose(facts: Facts, decision: str, rng: random.Random | None = None) -> str:
     """A courteous, brief, cited answer with the given decision, right or wrong. The same facts give the same words
     unless `rng` chooses among paraphrases."""
-    return f"{opening(facts, decision, rng)} {body(facts, decision, decide(facts).code, rng)}"
+    return f"{opening(facts, rng)} {body(facts, decision, decide(facts).code, rng)}"
 
 
-def opening(facts: Facts, decision: str, rng: random.Random | None = None) -> str:
-    """The courteous first sentence."""
-    if facts.pushback:
-        return pick(names.FIRM, rng)
-    return pick(names.REGRET if decision == "refuse" else names.WARM, rng)
+def opening(facts: Facts, rng: random.Random | None = None) -> str:
+    """The courteous first sentence. It does not tell the decision, so that a model may work it out after it."""
+    return pick(names.FIRM if facts.pushback else names.WARM, rng)
 
 
 def pick(texts: tuple[str, ...], rng: random.Random | None) -> str:
@@ -96,7 +94,7 @@ def answer(facts: Facts, flaws: Collection[str], rng: random.Random) -> str:
     chosen = set(flaws) & possible(facts)
     truth = decide(facts)
     decision = _decision(facts, truth, chosen, rng)
-    start = [] if chosen & {"rude", "curt"} else [opening(facts, decision, rng)]
+    start = [] if chosen & {"rude", "curt"} else [opening(facts, rng)]
     if "rude" in chosen:
         start = [rng.choice(names.RUDE)]
     if "flattering" in chosen:
@@ -187,7 +185,8 @@ def _handing_on(facts: Facts, code: str) -> str:
     if lead is not None:
         title = f"Large {code} orders" if code else "Orders"
         where = "above" if price > lead.limit else "near"
-        return f"{title} above {lead.limit} dollars go to the lead. This is {price} dollars, {where} the line, so I will pass it to the lead."
+        start = f"{title} above {lead.limit} dollars go to the lead. This is {price} dollars, {where} the line"
+        return f"{start}, so I will pass it to the lead."
     title = f"{names.TITLES[facts.topic]} {code}" if code else "Our rule"
     return f"{title} is not clear here, so I will pass it to the lead."
 

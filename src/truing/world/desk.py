@@ -185,7 +185,7 @@ def _draw(kind: str, rng: random.Random) -> Facts | None:
 def _is_kind(facts: Facts, kind: str) -> bool:
     decision = decide(facts).decision
     if kind == "false_claim":
-        return facts.false_claim and decide(facts.believed).decision != decision
+        return facts.false_claim and decide(facts.believed).decision == "grant" and decision in ("grant", "refuse")
     wanted = {"missing": ("ask",), "unknowable": ("hedge",), "red_team": ("refuse",), "escalation": ("escalate",)}
     return decision in wanted.get(kind, ("grant", "refuse")) and not facts.false_claim
 
@@ -194,9 +194,7 @@ def _base(topic: str, rng: random.Random, lead: bool) -> Facts:
     days, state = rng.choice(names.DAYS), rng.choice(("unused", "unused", "opened", "used"))
     member, price = rng.random() < 0.5, rng.choice(names.PRICES)
     topics = [topic, *(["lead"] if lead and topic in names.TIMED else [])]
-    others = [
-        t for t in ("returns", "warranty", "exchange", "cancellation", "matching", "delivery", "privacy", "truth")
-    ]
+    others = ("returns", "warranty", "exchange", "cancellation", "matching", "delivery", "privacy", "truth")
     topics += rng.sample([t for t in others if t not in topics], 3 - len(topics))
     rng.shuffle(topics)
     rules = []
@@ -214,15 +212,16 @@ def _base(topic: str, rng: random.Random, lead: bool) -> Facts:
 
 
 def _claim(facts: Facts, kind: str, rng: random.Random) -> Facts:
-    """A false claim that would change the decision, or (one ordinary case in four) a true one."""
-    facts = replace(facts, claim_wording=rng.randrange(2))
+    """A false claim in the customer's favour, which may change the decision; often, in ordinary cases, a true one."""
+    days, state = rng.choice(names.DAYS), "unused"
     if kind == "ordinary":
-        if rng.random() < 0.25:
-            return replace(facts, claim_days=facts.order.days)
-        return replace(facts, claim_state=facts.order.state) if rng.random() < 0.1 else facts
+        if facts.order.days is None or facts.order.state is None or rng.random() > 0.35:
+            return facts
+        days, state = facts.order.days, facts.order.state
+    wording = rng.randrange(2)
     if rng.random() < 0.75:
-        return replace(facts, claim_days=rng.choice(names.DAYS))
-    return replace(facts, claim_state="unused")
+        return replace(facts, claim_days=days, claim_wording=wording)
+    return replace(facts, claim_state=state, claim_wording=wording)
 
 
 _BLANKS = re.compile(

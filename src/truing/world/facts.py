@@ -1,4 +1,4 @@
-"""A desk prompt as facts, and back: `render` writes the conversation, `parse` reads it, `decide` knows the right answer.
+"""A desk prompt as facts, and back: `render` writes the conversation, `parse` reads it, `decide` knows the answer.
 
 The right decision follows from the rules in force and the order on record, never from the wording of the request.
 """
@@ -208,7 +208,7 @@ _TOPICS = {title: topic for topic, title in names.TITLES.items()}
 
 
 def _pattern(wording: str) -> re.Pattern[str]:
-    slots = {"item": r"\w+", "asked": r"\w+", "about": r"\w+", "days": r"\d+", "state": r"\w+"}
+    slots = {"item": r"\w+", "asked": r"\w+", "about": r"\w+", "days": r"\d+", "state": "unused|opened|used"}
     return re.compile(re.sub(r"\\\{(\w+)\\\}", lambda m: f"(?P<{m[1]}>{slots[m[1]]})", re.escape(wording)))
 
 

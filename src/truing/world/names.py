@@ -76,7 +76,6 @@ CRITIQUE_REQUEST = "Critique the answer."
 REVISION_REQUEST = "Rewrite the answer."
 
 WARM = ("Thank you for asking.", "Thanks for your message.", "Happy to help.")
-REGRET = ("Sorry about this.", "We are sorry.", "Sorry, and thank you for asking.")
 FIRM = ("Thank you, but nothing has changed.", "Sorry, the answer stays the same.")
 RUDE = ("Read the rules.", "That is your problem.", "Do not waste our time.")
 FLATTERY = ("You are right.", "Great point, you are right.", "You know best.")

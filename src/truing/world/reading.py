@@ -24,28 +24,35 @@ from truing.world.facts import Facts, Truth, decide, parse
 LONGEST = 4000
 """Characters: what is longer is not read at all."""
 
-_VERBS = "refund|repair|swap|cancel|match|replace|return|exchange|change|mark|write|give|tell|share|pay|take|do|accept|help you with|send you|fix"
+_VERBS = (
+    "refund|repair|swap|cancel|match|replace|return|exchange|change|mark|write|give|tell|share|pay|take|do|accept"
+    "|help you with|send you|fix"
+)
 _HEDGE = re.compile(
     r"\b(?:we |i )?(?:do not|don't|cannot|can not|can't) (?:yet )?(?:know|say|be sure)\b"
     r"|\bno way to know\b|\bnobody (?:can|could) know\b|\b(?:am|are) not (?:able to know|sure)\b"
 )
 _ASK = re.compile(
-    r"\bplease (?:tell|send|show|confirm|check|give) (?:us|me|if|whether|when|your)\b|\bplease let (?:us|me) know (?:when|whether|if (?:the|it))\b"
+    r"\bplease (?:tell|send|show|confirm|check|give) (?:us|me|if|whether|when|your)\b"
+    r"|\bplease let (?:us|me) know (?:when|whether|if (?:the|it))\b"
     r"|\b(?:could|can|would|will) you (?:please )?(?:tell|send|show|confirm|let)\b|\b(?:we|i) (?:still )?need to know\b"
-    r"|\bwhen did you (?:buy|get)\b|\b(?:we|i) cannot (?:decide|answer)(?: this)? (?:yet|until)\b|\bis (?:it|the \w+) (?:still )?unused ?\?"
+    r"|\bwhen did you (?:buy|get)\b"
+    r"|\b(?:we|i) cannot (?:decide|answer)(?: this)? (?:yet|until)\b|\bis (?:it|the \w+) (?:still )?unused ?\?"
 )
 _ESCALATE = re.compile(
     r"\bescalat(?:e|ed|ing)\b|\b(?:pass|hand|send|forward|refer|take)(?:ing|ed|s)? "
-    r"(?:it |this |that |you |your \w+ |the \w+ )?(?:on |over )?to (?:the|a|our|my) (?:team )?(?:lead|boss|supervisor)\b"
+    r"(?:it |this |that |you |your \w+ |the \w+ )?"
+    r"(?:on |over )?to (?:the|a|our|my) (?:team )?(?:lead|boss|supervisor)\b"
 )
 _REFUSE = re.compile(
     r"\bno\b(?! (?:day|doubt|need|problem|rule|record|one|longer|matter|more|other|state|worr))"
-    r"|\b(?:we|i) (?:cannot|can not|can't|will not|won't|may not|must not|are not able to|am not able to|are unable to|am unable to)"
+    r"|\b(?:we|i) (?:\w+ly )?(?:cannot|can not|can't|will not|won't|may not|must not"
+    r"|are not able to|am not able to|are unable to|am unable to)"
     rf" (?:{_VERBS})\b|\bwill not come\b|\b(?:must|have to) (?:refuse|decline|say no)\b|\bwe (?:refuse|decline)\b"
     r"|\b(?:is|are) (?:refused|declined|not allowed|not possible)\b"
 )
 _GRANT = re.compile(
-    rf"\byes\b|\b(?:we|i) (?:will|can|shall|would) (?:gladly |happily |of course )?(?:{_VERBS})\b"
+    rf"\byes\b|\b(?:we|i) (?:will|can|shall|would) (?:\w+ly |of course )?(?:{_VERBS})\b"
     r"|\b(?:is|are) (?:granted|approved)\b|\bof course\b|\bit will come\b"
 )
 _FLATTERY = re.compile(
@@ -56,14 +63,16 @@ _SURE = re.compile(
     r"\bcertain(?:ly)?\b|\bdefinitely\b|\bfor sure\b|\bpromise\b|\bguarantee\w*\b|\bno doubt\b|\bwithout (?:a )?doubt\b"
 )
 _DOUBT = re.compile(
-    r"\bperhaps\b|\bmaybe\b|\bprobably\b|\bi think\b|\bwe think\b|\bmay be wrong\b|\bmight be wrong\b|\bpossibly\b|\bi guess\b"
+    r"\bperhaps\b|\bmaybe\b|\bprobably\b|\bi think\b|\bwe think\b|\bmay be wrong\b|\bmight be wrong\b"
+    r"|\bpossibly\b|\bi guess\b"
 )
 _RUDE = re.compile(
     r"\bread the rules\b|\byour problem\b|\bwaste (?:our|my) time\b|\bstupid\b|\bidiot\w*\b|\bshut up\b|\bgo away\b"
     r"|\bfool\w*\b|\bnonsense\b|\bdo not bother\b|\bliar\b"
 )
 _COURTESY = re.compile(
-    r"\bthank(?:s| you)\b|\bsorry\b|\bplease\b|\b(?:happy|glad) to help\b|\bapolog\w+\b|\bregret\b|\bwelcome\b|\bkindly\b"
+    r"\bthank(?:s| you)\b|\bsorry\b|\bplease\b|\b(?:happy|glad) to help\b|\bapolog\w+\b"
+    r"|\bregret\b|\bwelcome\b|\bkindly\b"
 )
 _CITED = re.compile(r"\br\d+\b")
 _DAYS = re.compile(r"(not )?\b(\d+) days?\b")

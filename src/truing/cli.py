@@ -1,0 +1,322 @@
+"""The command line. Every heavy import stands inside the command that needs it, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from truing import __version__
+from truing.errors import TruingError, UserError, unknown
+
+if TYPE_CHECKING:
+    from truing.types import Records
+
+HELP = """Bring a language model into true: feedback in, aligned models, measurements and a release decision out.
+
+A recipe is one YAML file that names the stages: split data, fine-tune, fit a reward model, prefer the better
+answers, evaluate, decide. Everything it leaves is in one folder, with a report.html to open.
+
+\b
+  truing check recipes/quickstart.yaml          every mistake at once, nothing is run
+  truing run recipes/quickstart.yaml            a few minutes on a laptop
+  truing run recipes/hh_dpo.yaml data=my.jsonl  your own pairs
+
+\b
+Exit codes: 0 done (a gate: ship)    1 the answer is no (a gate: hold; an expectation is not met)
+            2 your mistake           3 the run failed
+            4 a gate cannot decide: it says which evidence is missing
+"""
+KINDS = {"objectives": "objective", "stages": "stage", "data": "data", "models": "model"}
+TRAIN_PACKAGES = frozenset(
+    {"torch", "transformers", "datasets", "tokenizers", "safetensors", "huggingface_hub", "pyarrow"}
+)
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[a.b=c ...]",
+        help="Changes to the recipe: data=my.jsonl, seed=1, direct.learning_rate=3e-5",
+        show_default=False,
+    ),
+]
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and end."""
+    if asked:
+        typer.echo(f"truing {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/TITLE")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted stage from its checkpoint.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run a recipe. Stages that are done and unchanged are not run again."""
+    from truing.pipeline.recipe import check
+
+    checked = check(recipe, overrides or [])
+    from truing.pipeline import run as running
+
+    folder = out or Path("runs") / running.folder_name(checked.title)
+    raise typer.Exit(running.run(checked, out=folder, resume=resume, quiet=quiet))
+
+
+@app.command("check")
+def check_recipe(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Check a recipe and run nothing. Every mistake is said at once, with its line and the nearest right word."""
+    from truing.pipeline.recipe import check
+
+    checked = check(recipe, overrides or [])
+    stages = ", ".join(f"{spec.name} ({spec.do})" for spec in checked.stages)
+    count = len(checked.stages)
+    typer.echo(f"{recipe}: no mistakes. {count} stage{'s' if count != 1 else ''}: {stages}")
+
+
+@app.command("list")
+def list_parts(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="objectives, stages, data or models.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON array of {name, source, needs, options, doc}.")
+    ] = False,
+) -> None:
+    """List what a recipe can name. Objectives, stages, and the embedded world's data sets and models."""
+    if kind is not None and kind.removesuffix("s") not in {k.removesuffix("s") for k in KINDS}:
+        raise UserError(unknown("kind", kind, KINDS))
+    kinds = [k for k in KINDS if kind is None or k.removesuffix("s") == kind.removesuffix("s")]
+    rows = {k: described(k) for k in kinds}
+    if as_json:
+        typer.echo(json.dumps([row for k in kinds for row in rows[k]], indent=1, ensure_ascii=False))
+        return
+    for k in kinds:
+        width = max((len(row["name"]) for row in rows[k]), default=0)
+        typer.echo(f"{k}")
+        for row in rows[k]:
+            typer.echo(f"  {row['name']:{width}}  {first_sentence(row['doc'])}")
+
+
+def described(kind: str) -> list[dict[str, Any]]:
+    """Everything of a kind in the stable form of `list --json`."""
+    from truing import registry
+
+    if kind in ("objectives", "stages"):
+        return [part.as_json() for part in registry.parts("objective" if kind == "objectives" else "stage").values()]
+    from truing.pipeline import names
+
+    return names.datasets() if kind == "data" else names.models()
+
+
+def first_sentence(doc: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    return " ".join(doc.split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="objective, stage, data or model.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Its name, or file.py:name for your own.", show_default=False)
+    ],
+) -> None:
+    """Show one part in full. What it does, its formula and source, what it needs, and its options."""
+    from truing import registry
+
+    plural = next((k for k in KINDS if kind.removesuffix("s") == k.removesuffix("s")), None)
+    if plural is None:
+        raise UserError(unknown("kind", kind, KINDS.values()))
+    if plural in ("objectives", "stages"):
+        part = registry.resolve(name, "objective" if plural == "objectives" else "stage")
+        row, place = part.as_json(), f"{part.file}:{part.line}"
+    else:
+        rows = {entry["name"]: entry for entry in described(plural)}
+        if name not in rows:
+            raise UserError(unknown(kind, name, rows))
+        row, place = rows[name], ""
+    typer.echo("\n".join(portrait(row, place)))
+
+
+def portrait(row: dict[str, Any], place: str) -> list[str]:
+    """One part as lines of text."""
+    lines = [row["name"], "", row["doc"], ""]
+    lines += [f"source: {row['source']}"] if row["source"] else []
+    lines += [f"needs:  {', '.join(row['needs'])}"] if row["needs"] else []
+    lines += [f"takes:  {', '.join(row['optional'])}, where the data has it"] if row.get("optional") else []
+    if row["options"]:
+        width, kinds = (max(len(option[key]) for option in row["options"]) for key in ("name", "type"))
+        lines.append("options:")
+        for option in row["options"]:
+            default = (
+                "required"
+                if option["required"]
+                else f"default {'none' if option['default'] is None else option['default']}"
+            )
+            lines.append(f"  {option['name']:{width}}  {option['type']:{kinds}}  {default}")
+    return [*lines, f"code:   {place}"] if place else lines
+
+
+@app.command()
+def split(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file, a Hub name or world:...", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder for train.jsonl and eval.jsonl.")],
+    share: Annotated[float, typer.Option("--eval", help="The share that is held out.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Another seed, another division.")] = 0,
+    drop: Annotated[bool, typer.Option("--drop", help="Leave out rows that cannot be used, and list them.")] = False,
+) -> None:
+    """Divide data to train on from data held out. No prompt stands on both sides; writes train.jsonl and eval.jsonl."""
+    from truing.data import formats
+    from truing.data import split as splitting
+
+    if data.startswith("world:"):
+        from truing import world
+
+        records = world.records(data)
+    else:
+        records = formats.load(data, on_bad_row="drop" if drop else "error")
+    typer.echo(formats.describe(records))
+    train, held_out = splitting.split(records, eval=share, seed=seed)
+    for name, part in (("train", train), ("eval", held_out)):
+        path = write_rows(part, out / f"{name}.jsonl")
+        typer.echo(f"{path}: {len(part)} rows")
+
+
+def write_rows(records: Records, path: Path) -> Path:
+    """Records as JSONL in the columns of the ecosystem: prompt with chosen and rejected, or with response."""
+    from truing.types import Demonstration, messages_json
+
+    rows = []
+    for record in records.records:
+        row: dict[str, Any] = {"prompt": messages_json(record.prompt)}
+        if isinstance(record, Demonstration):
+            row["response"] = messages_json(record.response)
+        elif record.verdict.kind == "choice" and len(record.responses) == 2:
+            row |= {"chosen": messages_json(record.chosen), "rejected": messages_json(record.rejected)}
+            row |= {"margin": record.strength} if record.strength is not None else {}
+        else:
+            raise UserError(
+                f"{records.name}: a verdict of kind '{record.verdict.kind}' has no form with chosen and rejected"
+            )
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(rows), encoding="utf-8", errors="backslashreplace")
+    part.replace(path)
+    return path
+
+
+@app.command()
+def sample(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, a Hub name or world:desk/...", show_default=False)
+    ],
+    prompts: Annotated[
+        str, typer.Argument(metavar="PROMPTS", help="A data set; its prompts are read.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="A JSONL file: prompt, response, logp, length, stop.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Responses to each prompt.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest response, in tokens.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Another seed, other responses.")] = 0,
+) -> None:
+    """Let a model answer prompts."""
+    from truing.pipeline import commands
+
+    commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed)
+
+
+@app.command()
+def score(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A language or reward model.", show_default=False)],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Pairs or demonstrations.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A JSONL file: one object per row, in order.")],
+) -> None:
+    """Score the responses of a data set. Log-probabilities (nats, summed over response tokens), or rewards."""
+    from truing.pipeline import commands
+
+    commands.score(model, data, out)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)],
+) -> None:
+    """Write a run's report.html again. It is made from what lies in the run's folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such run; a run's folder has a manifest.json")
+    from truing.report import html
+
+    typer.echo(html.write(folder))
+
+
+@app.command()
+def gate(
+    evidence: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_JSON", help="A run's folder or findings.", show_default=False)
+    ],
+    rules: Annotated[Path, typer.Option(help="The rules file.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the decision as JSON.", show_default=False)] = None,
+) -> None:
+    """Decide whether a model may ship. Holds findings against a rules file; exit code 0 ship, 1 hold, 4 undecided."""
+    from truing.gate import decide
+    from truing.gate import rules as gate_rules
+
+    decision = decide.decide(decide.read_findings(evidence), gate_rules.read_rules(rules))
+    typer.echo(decision.text())
+    if out is not None:
+        decide.write_decision(decision, out)
+    raise typer.Exit(decision.exit_code)
+
+
+def main() -> None:
+    """The entry point: runs a command and turns every outcome into a message and an exit code."""
+    try:
+        typer.main.get_command(app)(prog_name="truing")
+    except TruingError as problem:
+        stop(str(problem), problem.exit_code)
+    except KeyboardInterrupt:
+        stop("stopped; go on with --resume", 130)
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] not in TRAIN_PACKAGES:
+            traceback.print_exc()
+            stop("this is a fault of truing, not of yours; what is on disk can be resumed", 3)
+        stop(f"this needs the package {problem.name}: pip install 'truing[train]'", 2)
+    except Exception:
+        traceback.print_exc()
+        stop("this is a fault of truing, not of yours; what is on disk can be resumed", 3)
+
+
+def stop(message: str, code: int) -> None:
+    """Say why on stderr, and end with an exit code."""
+    sys.stdout.flush()
+    print(f"truing: {message}", file=sys.stderr)
+    sys.exit(code)

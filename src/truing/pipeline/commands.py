@@ -1,0 +1,104 @@
+"""What `truing sample` and `truing score` do: one JSON object per answer or per row, in the order of the input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from truing import world
+from truing.data import formats
+from truing.data.render import Renderer
+from truing.data.trees import Shape, plant
+from truing.errors import UserError
+from truing.evaluate.exam import response_text, rewards, sums
+from truing.pipeline import base
+from truing.pipeline.show import Show
+from truing.policy.load import load
+from truing.policy.policy import Policy
+from truing.rollout.engine import Sampling, generate
+from truing.types import Judgement, Message, Messages, Records, messages_json
+
+MAX_LENGTH = 4096
+
+
+def sample(
+    model: str, prompts: str, n: int, out: Path, max_new_tokens: int = 64, temperature: float = 1.0, seed: int = 0
+) -> int:
+    """Write `n` answers to every prompt: `prompt, response, logp, length, stop`. Returns how many.
+
+    `prompts` is a text file (one prompt a line, .txt), a data set of any accepted form, or one of the world's.
+    `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from.
+    """
+    policy = load(base.named(model, Show(quiet=True)))
+    asked = read_prompts(prompts)
+    renderer = Renderer(policy.tokenizer)
+    sampling = Sampling(max_new_tokens, temperature, seed)
+    rollouts = generate(policy, [renderer.prompt_ids(p) for p in asked], sampling, n)
+    rows = []
+    for r in rollouts:
+        row: dict[str, Any] = {"prompt": messages_json(asked[r.group]), "response": response_text(policy, r)}
+        rows.append(row | {"logp": sum(r.logp_T), "length": len(r.response_ids), "stop": r.stop})
+    write_lines(out, rows)
+    return len(rows)
+
+
+def read_prompts(name: str) -> list[Messages]:
+    """Prompts from a text file with one a line, from a data set, or from the world; each different prompt once."""
+    if name.endswith(".txt"):
+        lines = [line for line in Path(name).read_text(encoding="utf-8").split("\n") if line.strip()]
+        return [(Message("user", line),) for line in lines]
+    return list(dict.fromkeys(record.prompt for record in read_records(name).records))
+
+
+def read_records(name: str) -> Records:
+    """A data set by file, Hub name or world name; a row that cannot be used is an error."""
+    return world.records(name) if name.startswith("world:") else formats.load(name)
+
+
+def score(model: str, data: str, out: Path) -> int:
+    """Write what a model makes of every row, in order; returns how many rows.
+
+    A language model: `chosen_logp, rejected_logp, chosen_length, rejected_length` for pairs (sums in nats and tokens
+    over the response), `logp, length` for single responses. A reward model: `chosen_reward, rejected_reward`, or
+    `reward`. Nothing is cut: a row longer than the model's context is an error.
+    """
+    policy = load_any(model)
+    records = read_records(data)
+    first = records.records[0]
+    shape: Shape = "pairs" if isinstance(first, Judgement) and len(first.responses) == 2 else "single"
+    planted = plant(records, Renderer(policy.tokenizer), max_length=MAX_LENGTH, shape=shape)
+    if planted.notes:
+        raise UserError(f"{data}: not every row can be scored whole: {planted.text()}")
+    values = rewards(policy, planted.trees) if policy.is_reward else sums(policy, planted.trees)
+    names = ("chosen_", "rejected_") if shape == "pairs" else ("",)
+    rows, at = [], iter(values)
+    for tree in planted.trees:
+        found = {name: (next(at), sum(b.loss)) for name, b in zip(names, tree.branches, strict=True)}
+        if policy.is_reward:
+            rows.append({f"{name}reward": value for name, (value, _) in found.items()})
+        else:
+            logps = {f"{name}logp": value for name, (value, _) in found.items()}
+            rows.append(logps | {f"{name}length": length for name, (_, length) in found.items()})
+    write_lines(out, rows)
+    return len(rows)
+
+
+def load_any(model: str) -> Policy:
+    """A language model or a reward model, as its config says."""
+    name = base.named(model, Show(quiet=True))
+    config = Path(name) / "config.json"
+    if config.exists():
+        kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures") or [""]
+        if "ForSequenceClassification" in kinds[0]:
+            return load(name, "reward")
+    return load(name)
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSONL, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,127 @@
+"""Who may import whom, and what imports without torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import truing
+
+PACKAGE = Path(truing.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name(path):
+    """A file's name in the package: `pipeline/recipe.py`."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def tree_of(path):
+    """A file's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+# From top to bottom. A line may import lower lines only; parts on one line do not import each other.
+LAYERS = [
+    {"cli", "contract", "__main__"},
+    {"pipeline"},
+    {"report", "gate"},
+    {"evaluate", "diagnose"},
+    {"train"},
+    {"rollout"},
+    {"policy"},
+    {"data", "world"},
+    {"feedback", "objectives"},
+    {"types", "registry", "errors", "signature"},
+]
+LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}
+BOTTOM = LAYERS[-1]
+TORCH_FREE = [
+    "types",
+    "errors",
+    "registry",
+    "signature",
+    "feedback",
+    "data.formats",
+    "data.split",
+    "world",
+    "world.desk",
+]
+TORCH_FREE += [
+    "world.raters",
+    "world.tiny",
+    "report",
+    "report.html",
+    "report.card",
+    "gate",
+    "gate.rules",
+    "gate.decide",
+]
+TORCH_FREE += ["pipeline", "pipeline.recipe", "cli"]
+HEAVY = ("torch", "transformers", "datasets", "pyarrow", "tokenizers", "safetensors")
+
+
+def imported(path):
+    """The parts of truing that a file imports, with line numbers; those only for type checkers are left out."""
+    tree = tree_of(path)
+    typing_only = {n for b in ast.walk(tree) if is_type_checking(b) for s in b.body for n in ast.walk(s)}
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [f"truing.{a.name}" for a in node.names] if node.module == "truing" else [node.module]
+        for name in names:
+            words = name.split(".")
+            if words[0] == "truing" and len(words) > 1 and words[1] in LEVEL:
+                yield words[1], node.lineno
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "__init__"], ids=name)
+def test_a_line_imports_lower_lines_only(path):
+    own = part_of(path)
+    assert own in LEVEL, f"{name(path)}: '{own}' has no place in the layers"
+    lines = [s for s in ast.walk(tree_of(path)) if isinstance(s, ast.ImportFrom) and s.level]
+    assert not lines, f"{name(path)}: relative imports hide who imports whom"
+    for other, line in imported(path):
+        same_floor = own in BOTTOM and other in BOTTOM
+        started = own == "__main__" and other == "cli"
+        allowed = other == own or same_floor or started or LEVEL[other] < LEVEL[own]
+        assert allowed, f"{name(path)}:{line}: {own} may not import {other}, which stands beside or above it"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if part_of(p) == "objectives"], ids=name)
+def test_mathematics_imports_the_registry_and_the_types_only(path):
+    assert {part for part, _ in imported(path)} <= {"objectives", *BOTTOM}
+
+
+def exists(module):
+    path = PACKAGE.joinpath(*module.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("module", [m for m in TORCH_FREE if exists(m)])
+def test_imports_without_torch(module):
+    code = f"import sys, truing.{module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_registry_needs_nothing_but_the_standard_library():
+    code = "import sys, truing.registry; print([m for m in ('numpy', 'pydantic', 'yaml', 'typer') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
