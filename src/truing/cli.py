@@ -251,7 +251,8 @@ def sample(
     """Let a model answer prompts."""
     from truing.pipeline import commands
 
-    commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed)
+    count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed)
+    typer.echo(f"{out}: {count} responses")
 
 
 @app.command()
@@ -263,7 +264,7 @@ def score(
     """Score the responses of a data set. Log-probabilities (nats, summed over response tokens), or rewards."""
     from truing.pipeline import commands
 
-    commands.score(model, data, out)
+    typer.echo(f"{out}: {commands.score(model, data, out)} rows")
 
 
 @app.command()

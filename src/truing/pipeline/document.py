@@ -75,7 +75,8 @@ def read(text: str, mistakes: Mistakes) -> Node:
         return _node(loader, root, root.start_mark.line + 1, mistakes)
     except yaml.MarkedYAMLError as problem:
         line = problem.problem_mark.line + 1 if problem.problem_mark else 1
-        raise RecipeError([f"{mistakes.name}:{line}: {problem.problem}"]) from None
+        hint = ". Inside { } put a name with ? in quotes" if "got '?'" in str(problem.problem) else ""
+        raise RecipeError([f"{mistakes.name}:{line}: {problem.problem}{hint}"]) from None
     except yaml.YAMLError as problem:
         raise RecipeError([f"{mistakes.name}: is not YAML: {' '.join(str(problem).split())}"]) from None
     except RecursionError:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from truing.errors import UserError, nearest, unknown
 from truing.registry import type_words
-from truing.signature import Option, parse_type
 
 MODEL_PREFIX = "world:desk/"
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz")
@@ -55,34 +52,12 @@ def world_trouble(name: str) -> str:
     """What is wrong with `world:NAME?option=value&...`, or an empty string."""
     from truing import world
 
-    own: Callable[[str], Any] | None = getattr(world, "check", None)
-    if own is not None:
-        try:
-            own(name)
-        except UserError as problem:
-            return str(problem)
-        return ""
-    return dataset_trouble(name, world.DATASETS)
-
-
-def dataset_trouble(name: str, datasets: Mapping[str, Callable[..., Any]]) -> str:
-    """What is wrong with a name of one of these data sets; the functions' signatures are the schema."""
-    short, _, query = name.removeprefix("world:").partition("?")
-    if short not in datasets:
-        return unknown("data set", f"world:{short}", [f"world:{known}" for known in datasets])
-    parameters = inspect.signature(datasets[short]).parameters
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in parameters:
-            return f"world:{short}: {unknown('option', key, parameters)}"
-        text = type_words(parameters[key].annotation)
-        try:
-            parse_type(text)
-        except (UserError, SyntaxError):
-            continue
-        try:
-            Option(key, text).check(value)
-        except ValueError as problem:
-            return f"world:{short}: {problem}"
+    if name.startswith(MODEL_PREFIX):
+        return f"'{name}' is a model, not a data set"
+    try:
+        world.check(name)
+    except UserError as problem:
+        return str(problem)
     return ""
 
 

@@ -32,10 +32,10 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError with every mistake, each with its file, line and the nearest right word.
 
-    >>> check("stages:\\n  warm: {do: sftt}\\n")  # doctest: +ELLIPSIS
+    >>> check("stages:\\n  warm: {do: sft, model: x, data: y, epochs: -1}\\n")
     Traceback (most recent call last):
     truing.errors.RecipeError: 1 mistake in the recipe
-    recipe:2: stage 'warm': unknown stage kind 'sftt'. Did you mean 'sft'? Known: evaluate, fit_reward, gate, ...
+    recipe:2: stage 'warm': epochs must be a number above 0, got -1
     """
     name, text, path = document.source(given)
     mistakes = Mistakes(name)

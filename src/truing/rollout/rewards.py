@@ -12,14 +12,13 @@ from truing.data.render import Renderer
 from truing.errors import RunFailed
 from truing.policy.policy import Policy
 from truing.types import Message, Messages, Reward, Score
+from truing.world.reading import gold as world_gold
 
 TOKENS = 16384
 
 
 def gold(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
     """The embedded world's true reward of each response."""
-    from truing.world.gold import gold as world_gold
-
     return [world_gold(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 

@@ -194,11 +194,12 @@ def _base(topic: str, rng: random.Random, lead: bool) -> Facts:
     days, state = rng.choice(names.DAYS), rng.choice(("unused", "unused", "opened", "used"))
     member, price = rng.random() < 0.5, rng.choice(names.PRICES)
     topics = [topic, *(["lead"] if lead and topic in names.TIMED else [])]
-    others = ("returns", "warranty", "exchange", "cancellation", "matching", "delivery", "privacy", "truth")
+    others = ("lead", "delivery", "privacy", "truth") if topic not in names.TIMED else ("delivery", "privacy", "truth")
     topics += rng.sample([t for t in others if t not in topics], 3 - len(topics))
     rng.shuffle(topics)
     rules = []
-    for name, code in zip(topics, rng.sample(names.CODES, 3), strict=True):
+    for name in topics:
+        code = f"R{names.TOPICS.index(name) + 1}0{rng.randint(1, names.SECTIONS)}"
         if name == "lead":
             rules.append(Rule(name, code, rng.choice(names.THRESHOLDS)))
         elif name in names.TIMED:

@@ -194,7 +194,7 @@ unused, member, 48 dollars.
 
 
 _RULE = re.compile(
-    r"(?P<title>[A-Z][a-z]+) (?P<code>R\d)(?: allows (?P<limit>\d+) days(?:, (?P<condition>unused|members) only)?"
+    r"(?P<title>[A-Z][a-z]+) (?P<code>R\d+)(?: allows (?P<limit>\d+) days(?:, (?P<condition>unused|members) only)?"
     r"| orders above (?P<above>\d+) dollars go to the lead| gives only the day on record"
     r"| shows people only their own data| keeps every record true)\."
 )

@@ -91,13 +91,11 @@ def text(n: int = 4000, seed: int = 0, quality: float = 0.35) -> Records:
     for i in range(n):
         rng = random.Random(f"text/{seed}/{i}")
         item = case(f"text/{seed}/{i}")
-        form = rng.choices(("answer", "days", "rule", "critique", "revision"), (62, 12, 4, 10, 12))[0]
+        form = rng.choices(tuple(_FORMS), list(_FORMS.values()))[0]
         if form == "answer":
             rows.append(_conversation(item, quality, rng))
-        elif form == "days":
-            rows.append(_days(rng))
-        elif form == "rule":
-            rows.append(_rule(item, rng))
+        elif form in _DRILLS:
+            rows.append(_DRILLS[form](item, rng))
         else:
             flaws = _one_manner(draw_flaws(item.facts, 0.35, rng))
             given = answer(item.facts, flaws, rng)
@@ -207,20 +205,45 @@ def _revision(item: Case, given: str, flaws: Sequence[str]) -> Demonstration:
     return Demonstration(prompt, _said(best(item)), _meta(item, "revision", flaws=list(flaws)))
 
 
-def _days(rng: random.Random) -> Demonstration:
+def _drill(form: str, prompt: Messages, reply: str) -> Demonstration:
+    return Demonstration(prompt, _said(reply), {"kind": "drill", "form": form, "split": "train"})
+
+
+def _days(item: Case, rng: random.Random) -> Demonstration:
     """A bare comparison of numbers, in the words that answers use."""
     while True:
         limit, days = rng.choice(names.LIMITS), rng.choice(names.DAYS)
         if not held_out(("days", str(limit), str(days))):
             break
-    ask = Message("user", f"The rule allows {limit} days. Our record says {days} days. Is it in time?")
-    late = days > limit
-    end = "too late, so no, we cannot." if late else "in time, so yes, we can."
-    reply = f"The rule allows {limit} days. Our record says {days} days, which is {end}"
-    return Demonstration((ask,), _said(reply), {"kind": "comparison", "form": "days", "split": "train"})
+    start = f"allows {limit} days. {rng.choice(('Our record says', 'The order shows'))} {days} days"
+    end = "too late, so no." if days > limit else "in time, so yes."
+    ask = Message("user", f"The rule {start}. Is it in time?")
+    return _drill("days", (ask,), f"The rule {start}, which is {end}")
 
 
 def _rule(item: Case, rng: random.Random) -> Demonstration:
     rule: Rule = rng.choice(item.facts.rules)
-    prompt = (item.prompt[0], Message("user", f"What is the rule {names.TITLES[rule.topic]}?"))
-    return Demonstration(prompt, _said(rule_text(rule)), {"kind": "policy", "form": "rule", "split": "train"})
+    ask = Message("user", f"What is the rule {names.TITLES[rule.topic]}?")
+    return _drill("rule", (item.prompt[0], ask), rule_text(rule))
+
+
+def _order(item: Case, rng: random.Random) -> Demonstration:
+    ask = Message("user", "What is the order on record?")
+    order = item.prompt[0].content.partition(" Order: ")[2].partition(".")[0]
+    return _drill("order", (item.prompt[0], ask), f"{order}.")
+
+
+def _echo(item: Case, rng: random.Random) -> Demonstration:
+    """Words to say again: what teaches a small model soonest to copy from its prompt."""
+    words = rng.sample(_WORDS, rng.randint(6, 14))
+    return _drill("echo", (Message("user", f"Say again: {' '.join(words)}."),), f"{' '.join(words)}.")
+
+
+_WORDS = sorted(
+    {str(n) for n in (*names.LIMITS, *names.DAYS, *names.PRICES, *names.THRESHOLDS)}
+    | {f"R{topic}0{section}" for topic in range(1, 10) for section in range(1, names.SECTIONS + 1)}
+    | {*names.NAMES, *names.TOWNS, *names.ITEMS, *names.WEEKDAYS, *names.STATES, *names.TITLES.values()}
+    | {"member", "guest", "days", "dollars"}
+)
+_DRILLS = {"days": _days, "rule": _rule, "order": _order, "echo": _echo}
+_FORMS = {"answer": 40, "days": 10, "rule": 5, "order": 10, "echo": 20, "critique": 6, "revision": 9}

@@ -9,9 +9,8 @@ TOWNS = ("Oslo", "Rome", "Bern", "Riga", "Cork", "Lima", "Kyiv", "Bonn")
 ITEMS = ("lamp", "chair", "phone", "radio", "clock", "kettle", "bag", "coat")
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 STATES = ("unused", "opened", "used")
-CODES = ("R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9")
-LIMITS = (10, 14, 20, 30, 45, 60)
-DAYS = (3, 5, 8, 12, 18, 25, 28, 35, 40, 50, 70, 90)
+LIMITS = (14, 20, 30, 45, 60)
+DAYS = (11, 12, 16, 18, 22, 25, 28, 35, 40, 50, 70, 90)
 THRESHOLDS = (50, 100, 200)
 PRICES = (15, 24, 36, 48, 75, 80, 110, 130, 160, 240, 300)
 
@@ -20,6 +19,9 @@ TIMED = ("returns", "warranty", "exchange", "cancellation", "matching")
 
 TOPICS = (*TIMED, "delivery", "privacy", "truth", "lead")
 """Every topic of a rule. `lead` is the rule that hands large orders on, `truth` the one against false records."""
+
+SECTIONS = 5
+"""How many codes a topic has: the section numbers R101 to R105 are about returns, R201 to R205 about warranty, ..."""
 
 DECISIONS = ("grant", "refuse", "ask", "escalate", "hedge")
 KINDS = ("ordinary", "missing", "unknowable", "false_claim", "red_team", "pushback", "escalation")
