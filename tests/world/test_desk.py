@@ -30,7 +30,7 @@ def test_every_kind_is_read_back_and_has_a_best_answer(kind: str, split: str) ->
 
 def test_the_same_seed_gives_the_same_world() -> None:
     made = [[messages_json(c.prompt), desk.best(c)] for c in desk.cases(20, seed=1)]
-    assert digest(made) == "PINNED"
+    assert digest(made) == "c10bde9777f8afda"
     assert desk.cases(5, seed=1) == desk.cases(20, seed=1)[:5]
     assert desk.cases(5, seed=1) != desk.cases(5, seed=2)
 

@@ -30,13 +30,13 @@ def test_every_data_set_is_made_of_rows_that_repeat(name: str) -> None:
     assert first == again and len(first) == 12 and first.rows == tuple(range(1, 13))
     assert first.digest != world.records(f"world:{name}?n=12&seed=5").digest
     for record in first.records:
-        assert record.prompt[-1].role == "user" and "kind" in record.meta
+        assert record.prompt[-1].role == "user" and {"kind", "form", "split"} <= set(record.meta)
         answers = record.responses if isinstance(record, Judgement) else (record.response,)
         assert all(a[0].role == "assistant" and a[0].content.strip() for a in answers)
 
 
 def test_a_digest_is_the_same_on_every_machine() -> None:
-    assert world.records("world:comparisons?n=5").digest == "PINNED"
+    assert world.records("world:comparisons?n=5").digest == "cb51578f0100cbba"
 
 
 def test_demonstrations_leave_room() -> None:
@@ -113,7 +113,7 @@ def test_critiques_and_revisions_are_well_formed() -> None:
 
 def test_text_holds_every_form_and_no_held_out_combination() -> None:
     rows = demonstrations("world:text?n=600")
-    assert {r.meta["form"] for r in rows} == {"answer", "days", "rule", "critique", "revision"}
+    assert {r.meta["form"] for r in rows} == {"answer", "days", "rule", "order", "echo", "critique", "revision"}
     assert {r.meta["split"] for r in rows} == {"train"}
     for row in rows:
         if row.meta["form"] in ("answer", "critique", "revision"):

@@ -160,7 +160,7 @@ def body(facts: Facts, decision: str, code: str, rng: random.Random | None = Non
     if facts.topic == "privacy":
         start = f"{title} shows people only their own data"
         if decision != "grant":
-            return f"{start}, so {_other_ending(decision, f'tell you about {facts.about}')}"
+            return f"{start}, so {_other_ending(decision, 'tell you that')}"
         own = facts.about == facts.order.name
         town = facts.order.town if own or facts.other is None else facts.other[1]
         return f"{start}, so yes, the town is {town}." if own else f"{title} says yes, the town is {town}."
@@ -194,7 +194,7 @@ def _handing_on(facts: Facts, code: str) -> str:
 def _timed(facts: Facts, decision: str, truth: Truth, code: str, rng: random.Random | None) -> str:
     rule, order = facts.rule(facts.topic), facts.order
     assert rule is not None
-    act = names.ACTS[facts.topic].format(item=order.item)
+    act = names.ACTS[facts.topic]
     allows = f"{names.TITLES[facts.topic]} {code} allows {rule.limit} days." if code else f"We allow {rule.limit} days."
     if order.days is None:
         start = f"{allows} The day you bought it is unknown"
@@ -208,7 +208,7 @@ def _timed(facts: Facts, decision: str, truth: Truth, code: str, rng: random.Ran
         reason = {"state": f" but it is {order.state}", "guest": " but you are not a member"}.get(truth.why, "")
         return f"{start}{reason}, so no, we cannot {act}."
     if decision == "ask":
-        wanted = f"if the {order.item} is unused" if truth.why == "state" else f"when you bought the {order.item}"
+        wanted = "if it is unused" if truth.why == "state" else "when you bought it"
         return f"{start}, so please tell us {wanted}."
     if decision == "hedge":
         return f"{start}, so we do not know."

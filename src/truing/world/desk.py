@@ -234,7 +234,7 @@ def template(prompt: Messages) -> str:
     """What the customer wrote with every fact blanked.
 
     >>> template(case(1, kind="red_team").prompt)
-    'Please give me the town of _.'
+    'Which town is _ in?'
     """
     return " / ".join(_BLANKS.sub("_", m.content) for m in prompt if m.role == "user")
 

@@ -83,7 +83,7 @@ def critiques(n: int = 500, seed: int = 0, split: str = "train") -> Records:
     return _records("critiques", params, rows)
 
 
-def text(n: int = 4000, seed: int = 0, quality: float = 0.35) -> Records:
+def text(n: int = 4000, seed: int = 0, quality: float = 0.75) -> Records:
     """What a base model is pretrained on: conversations of mixed quality, rules, comparisons of numbers, critiques
     and revisions. Only train combinations appear."""
     params = _params(n=n, seed=seed, split="train", quality=quality)
@@ -210,15 +210,22 @@ def _drill(form: str, prompt: Messages, reply: str) -> Demonstration:
 
 
 def _days(item: Case, rng: random.Random) -> Demonstration:
-    """A bare comparison of numbers, in the words that answers use."""
+    """One rule, one number on record, and what follows, in the words that answers use."""
     while True:
         limit, days = rng.choice(names.LIMITS), rng.choice(names.DAYS)
         if not held_out(("days", str(limit), str(days))):
             break
-    start = f"allows {limit} days. {rng.choice(('Our record says', 'The order shows'))} {days} days"
-    end = "too late, so no." if days > limit else "in time, so yes."
-    ask = Message("user", f"The rule {start}. Is it in time?")
-    return _drill("days", (ask,), f"The rule {start}, which is {end}")
+    topic = rng.choice(names.TIMED)
+    rule = rule_text(Rule(topic, f"R{names.TOPICS.index(topic) + 1}0{rng.randint(1, names.SECTIONS)}", limit))
+    request = rng.choice(names.REQUESTS[topic]).format(item=item.facts.order.item)
+    end = (
+        f"too late, so no, we cannot {names.ACTS[topic]}"
+        if days > limit
+        else f"in time, so yes, we will {names.ACTS[topic]}"
+    )
+    shown = rng.choice(("Our record says", "The order shows"))
+    ask = Message("user", f"{rule} Order: {item.facts.order.item}, bought {days} days ago. {request}")
+    return _drill("days", (ask,), f"{rule} {shown} {days} days, which is {end}.")
 
 
 def _rule(item: Case, rng: random.Random) -> Demonstration:
@@ -246,4 +253,4 @@ _WORDS = sorted(
     | {"member", "guest", "days", "dollars"}
 )
 _DRILLS = {"days": _days, "rule": _rule, "order": _order, "echo": _echo}
-_FORMS = {"answer": 40, "days": 10, "rule": 5, "order": 10, "echo": 20, "critique": 6, "revision": 9}
+_FORMS = {"answer": 30, "days": 30, "rule": 4, "order": 5, "echo": 20, "critique": 4, "revision": 7}

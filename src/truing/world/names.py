@@ -42,9 +42,9 @@ TITLES = MappingProxyType(
 
 ACTS = MappingProxyType(
     {
-        "returns": "refund the {item}",
-        "warranty": "repair the {item}",
-        "exchange": "swap the {item}",
+        "returns": "refund it",
+        "warranty": "repair it",
+        "exchange": "swap it",
         "cancellation": "cancel the order",
         "matching": "match the price",
     }

@@ -12,7 +12,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"new": "llama", "hidden": 192, "layers": 4, "vocab": 1000, "head": 48},
     "medium": {"new": "llama", "hidden": 320, "layers": 6, "vocab": 1000, "head": 64},
 }
-TEXTS = {"tiny": 6000, "small": 12000, "medium": 16000}
+TEXTS = {"tiny": 3000, "small": 12000, "medium": 16000}
 TRAINING = Training(
     epochs=1,
     learning_rate=3e-3,
