@@ -113,7 +113,7 @@ def test_critiques_and_revisions_are_well_formed() -> None:
 
 def test_text_holds_every_form_and_no_held_out_combination() -> None:
     rows = demonstrations("world:text?n=600")
-    assert {r.meta["form"] for r in rows} == {"answer", "days", "rule", "order", "echo", "critique", "revision"}
+    assert {r.meta["form"] for r in rows} == {"answer", "days", "rule", "order", "critique", "revision"}
     assert {r.meta["split"] for r in rows} == {"train"}
     for row in rows:
         if row.meta["form"] in ("answer", "critique", "revision"):
