@@ -49,7 +49,7 @@ class StageRun:
     def gives(self, stage: str) -> str:
         """What an earlier stage gives: model, reward, data, findings, decision."""
         do = next(spec.do for spec in self.recipe.stages if spec.name == stage)
-        return registry.parts("stage")[do].gives
+        return registry.resolve(do, "stage", Path(self.recipe.path).parent if self.recipe.path else None).gives
 
     def label(self, value: Any) -> str:
         """What a model is called in findings: its stage, or `base`."""

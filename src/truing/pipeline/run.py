@@ -58,7 +58,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False)
 def _stage(
     recipe: Recipe, spec: StageSpec, root: Path, keys: dict[str, str], resume: bool, show: Show
 ) -> dict[str, Any]:
-    part = registry.parts("stage")[spec.do]
+    part = registry.resolve(spec.do, "stage", work_folder(recipe))
     key = keys[spec.name] = stage_key(recipe, spec, keys)
     work = StageRun(recipe=recipe, name=spec.name, do=spec.do, root=root, key=key, show=show)
     done = read_json(work.folder / "stage.json")
@@ -72,11 +72,16 @@ def _stage(
     work.write("stage.json", row | {"state": "running"})
     show.say(f"{spec.name} ({spec.do})")
     began = time.monotonic()
-    registry.load(spec.do, "stage")(work, **spec.options)
+    registry.load(spec.do, "stage", work_folder(recipe))(work, **spec.options)
     seconds = round(time.monotonic() - began, 1)
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
     work.write("stage.json", row | {"state": "done", "gives": part.gives, "seconds": seconds})
     return row | {"state": "done", "seconds": seconds}
+
+
+def work_folder(recipe: Recipe) -> Path | None:
+    """Where a recipe's own files (plug-ins) are looked for first: beside it."""
+    return Path(recipe.path).parent if recipe.path else None
 
 
 def stage_key(recipe: Recipe, spec: StageSpec, keys: dict[str, str]) -> str:

@@ -16,6 +16,9 @@ from truing.world.raters import rater as find_rater
 
 CRITIQUE_REQUEST, REVISION_REQUEST = names.CRITIQUE_REQUEST, names.REVISION_REQUEST
 
+VERSION = 1
+"""Part of every digest: raise it when the same parameters come to mean other rows, so that no cache serves old ones."""
+
 _SAYS = {
     "uncited": "It cites no rule.",
     "miscited": "It cites the wrong rule.",
@@ -120,7 +123,7 @@ def _numbered(params: dict[str, int | float | str], kinds: Sequence[str] | None 
 def _records(maker: str, params: dict[str, int | float | str], rows: Sequence[Demonstration | Judgement]) -> Records:
     query = "&".join(f"{key}={value}" for key, value in params.items())
     return Records(
-        f"world:{maker}?{query}", tuple(rows), tuple(range(1, len(rows) + 1)), digest=digest([maker, params])
+        f"world:{maker}?{query}", tuple(rows), tuple(range(1, len(rows) + 1)), digest=digest([maker, params, VERSION])
     )
 
 
