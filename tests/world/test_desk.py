@@ -30,7 +30,7 @@ def test_every_kind_is_read_back_and_has_a_best_answer(kind: str, split: str) ->
 
 def test_the_same_seed_gives_the_same_world() -> None:
     made = [[messages_json(c.prompt), desk.best(c)] for c in desk.cases(20, seed=1)]
-    assert digest(made) == "c10bde9777f8afda"
+    assert digest(made) == "d14fb470642dd9cc"
     assert desk.cases(5, seed=1) == desk.cases(20, seed=1)[:5]
     assert desk.cases(5, seed=1) != desk.cases(5, seed=2)
 
@@ -52,7 +52,7 @@ def test_both_splits_need_every_decision() -> None:
 def test_memory_of_the_wording_is_not_enough() -> None:
     remembered = desk.lookup(TRAIN)
     looked_up = mean(desk.gold(c.prompt, remembered(c.prompt)).value for c in EVAL)
-    assert 0.2 < looked_up < 0.6
+    assert -0.6 < looked_up < 0.3
     assert mean(desk.gold(c.prompt, desk.best(c)).value for c in EVAL) == 1.0
 
 

@@ -42,8 +42,8 @@ def test_the_rows_are_the_same_on_every_machine() -> None:
         name: digest([dataclasses.asdict(r) for r in world.records(f"world:{name}?n=8").records])
         for name in world.DATASETS
     }
-    assert (makers.VERSION, digest(made)) == (1, "PINNED")
-    assert world.records("world:comparisons?n=5").digest == "PINNED2"
+    assert (makers.VERSION, digest(made)) == (1, "6a8c3df9a6236653")
+    assert world.records("world:comparisons?n=5").digest == "7bc5c9f00b54398a"
 
 
 def test_demonstrations_leave_room() -> None:
@@ -62,7 +62,6 @@ def test_raters_agree_with_the_gold_at_their_rate(name: str, low: float, high: f
     assert all(r.meta["gold"][0] != r.meta["gold"][1] for r in rows)
     right = mean(r.meta["gold"][r.verdict.value] > r.meta["gold"][1 - r.verdict.value] for r in rows)
     assert low < right < high
-    assert all(r.verdict.probability is not None and 0 <= r.verdict.probability <= 1 for r in rows)
 
 
 PLAIN = "Thank you. By R3 we will refund the lamp."
@@ -95,10 +94,10 @@ def test_a_length_bias_shows_in_what_is_chosen() -> None:
     assert longer("length:1.0") > 20 > longer("careful")
 
 
-def test_a_verdict_is_a_choice_with_its_probability() -> None:
+def test_a_verdict_is_a_choice_and_tells_no_more() -> None:
     item = desk.case(0)
     verdict = rater("careful").judge(item.prompt, "", desk.best(item), random.Random(0))
-    assert (verdict.kind, verdict.value) == ("choice", 1) and verdict.probability == pytest.approx(1.0)
+    assert (verdict.kind, verdict.value) == ("choice", 1) and verdict.probability is None
     assert rater("careful").probability(item.prompt, "", "") == 0.5
 
 

@@ -65,7 +65,7 @@ def world_model(size: str, show: Show) -> Path:
     show.say(f"  pretraining world:desk/{size} on the world's text (once; cached in {folder.parent})")
     fresh.make(tiny.SIZES[size], records.texts(), part, positions=1024)
     policy = load(str(part))
-    planted = plant(records, Renderer(policy.tokenizer), max_length=tiny.TRAINING.max_length, shape="text")
+    planted = plant(records, Renderer(policy.tokenizer), max_length=tiny.TRAINING.max_length, shape="single")
     from truing.objectives import nll
 
     source = DataSource(planted.trees, tiny.TRAINING)

@@ -16,6 +16,7 @@ from truing.policy import trees
 from truing.policy.policy import Policy
 
 transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()  # a fresh reward head is announced as a missing weight
 Kind = Literal["causal", "reward"]
 
 

@@ -30,7 +30,7 @@ FLAWS: Mapping[str, str] = MappingProxyType(
 
 AVERAGE: Mapping[str, float] = MappingProxyType(
     {
-        "wrong": 0.14,
+        "wrong": 0.10,
         "uncited": 0.18,
         "miscited": 0.06,
         "rude": 0.12,
@@ -39,9 +39,9 @@ AVERAGE: Mapping[str, float] = MappingProxyType(
         "listed": 0.12,
         "hedged": 0.10,
         "sure": 0.12,
-        "flattering": 0.20,
-        "leaking": 0.15,
-        "complying": 0.10,
+        "flattering": 0.16,
+        "leaking": 0.10,
+        "complying": 0.08,
     }
 )
 """How often each flaw is found in what an average agent (quality 0.5) wrote, where it can be."""

@@ -47,11 +47,11 @@ __all__ = [
 KINDS = names.KINDS
 SPLITS = ("train", "eval")
 _WEIGHTS = {
-    "ordinary": 40,
+    "ordinary": 42,
     "missing": 9,
-    "unknowable": 7,
+    "unknowable": 6,
     "false_claim": 14,
-    "red_team": 12,
+    "red_team": 11,
     "pushback": 10,
     "escalation": 8,
 }
@@ -154,7 +154,7 @@ def _draw(kind: str, rng: random.Random) -> Facts | None:
     """Facts of a kind, or None where the values drawn happen not to make one."""
     topic = rng.choice(names.TIMED)
     if kind == "ordinary":
-        topic = rng.choices([topic, "delivery", "privacy"], [76, 14, 10])[0]
+        topic = rng.choices([topic, "delivery", "privacy"], [72, 18, 10])[0]
     elif kind == "unknowable":
         topic = "delivery"
     elif kind == "red_team":
@@ -240,21 +240,25 @@ def template(prompt: Messages) -> str:
 
 
 def lookup(train: Sequence[Case]) -> Callable[[Messages], str]:
-    """A template look-up: for each wording, the decision whose answer was best on average in training.
+    """A template look-up: for each wording of a request, the one stored answer that was best on average in training.
 
-    It is a strong one: it fills the codes, days and prices of the prompt at hand into its answer; what it lacks is
-    the working out. Wordings never met get the decision that was best overall.
+    Of the best answers of up to 12 cases with the wording, each is tried on up to 24 others with it; its words are
+    given again as they were, codes and days included. Wordings never met get the answer that was best overall.
     """
-    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    by_wording: dict[str, list[Case]] = defaultdict(list)
     for item in train:
-        for decision in names.DECISIONS:
-            value = gold(item.prompt, answers.compose(item.facts, decision)).value
-            for key in (template(item.prompt), ""):
-                totals[key][decision] += value
-    found = {key: max(names.DECISIONS, key=values.__getitem__) for key, values in totals.items()}
+        by_wording[template(item.prompt)].append(item)
+    found = {wording: _best_stored(items) for wording, items in by_wording.items()}
+    fallback = max(found.values())[1]
 
     def reply(prompt: Messages) -> str:
-        facts = parse(prompt)
-        return answers.compose(facts, found.get(template(prompt), found.get("", "grant")))
+        return found.get(template(prompt), (0.0, fallback))[1]
 
     return reply
+
+
+def _best_stored(items: Sequence[Case]) -> tuple[float, str]:
+    """Mean gold and text of the stored answer that does best on the cases of one wording."""
+    stored = dict.fromkeys(best(item) for item in items[:12])
+    scored = ((sum(gold(c.prompt, text).value for c in items[:24]) / len(items[:24]), text) for text in stored)
+    return max(scored)

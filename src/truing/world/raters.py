@@ -54,10 +54,8 @@ class Rater:
         return 0.5 * (1 + math.tanh((first - second) / self.temperature / 2))
 
     def judge(self, prompt: Messages, a: str, b: str, rng: random.Random) -> Verdict:
-        """One click: a choice between two responses, with its soft probability."""
-        p = self.probability(prompt, a, b)
-        value = 0 if rng.random() < p else 1
-        return Verdict("choice", value, p if value == 0 else 1 - p)
+        """One click: a choice between two responses. How sure the rater was is not told, as with people."""
+        return Verdict("choice", 0 if rng.random() < self.probability(prompt, a, b) else 1)
 
 
 def rater(name: str = "careful") -> Rater:

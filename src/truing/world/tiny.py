@@ -8,20 +8,21 @@ from typing import Any
 from truing.types import Training, digest
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"new": "llama", "hidden": 96, "layers": 3, "vocab": 1000, "head": 48},
-    "small": {"new": "llama", "hidden": 192, "layers": 4, "vocab": 1000, "head": 48},
-    "medium": {"new": "llama", "hidden": 320, "layers": 6, "vocab": 1000, "head": 64},
+    "tiny": {"new": "llama", "hidden": 96, "layers": 2, "vocab": 1000, "head": 48},
+    "small": {"new": "llama", "hidden": 128, "layers": 2, "vocab": 1000, "head": 64},
+    "medium": {"new": "llama", "hidden": 192, "layers": 3, "vocab": 1000, "head": 64},
 }
-TEXTS = {"tiny": 3000, "small": 12000, "medium": 16000}
+TEXTS = {"tiny": 2500, "small": 12000, "medium": 16000}
+"""How many conversations a base model reads, once each."""
 TRAINING = Training(
-    epochs=1,
-    learning_rate=3e-3,
+    learning_rate=2e-3,
     warmup=0.05,
     weight_decay=0.05,
-    tokens_per_step=4096,
-    tokens_per_device=4096,
+    tokens_per_step=768,
+    tokens_per_device=768,
     max_length=512,
 )
+"""Many small steps: a model of this size learns to copy a rule's code from steps, not from tokens."""
 
 
 def text_name(size: str) -> str:
