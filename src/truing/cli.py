@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -30,6 +34,7 @@ answers, evaluate, decide. Everything it leaves is in one folder, with a report.
 Exit codes: 0 done (a gate: ship)    1 the answer is no (a gate: hold; an expectation is not met)
             2 your mistake           3 the run failed
             4 a gate cannot decide: it says which evidence is missing
+            130 stopped by Ctrl-C    143 stopped by SIGTERM; a run goes on with --resume
 """
 KINDS = {"objectives": "objective", "stages": "stage", "data": "data", "models": "model"}
 TRAIN_PACKAGES = frozenset(
@@ -79,6 +84,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted stage from its checkpoint.")
     ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw an interrupted stage's checkpoint away and begin it anew.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a recipe. Stages that are done and unchanged are not run again."""
@@ -88,7 +96,11 @@ def run(
     from truing.pipeline import run as running
 
     folder = out or Path("runs") / running.folder_name(checked.title)
-    raise typer.Exit(running.run(checked, out=folder, resume=resume, quiet=quiet))
+    try:
+        code = running.run(checked, out=folder, resume=resume, restart=restart, quiet=quiet)
+    except KeyboardInterrupt:
+        stop("stopped; go on with --resume", 130)
+    raise typer.Exit(code)
 
 
 @app.command("check")
@@ -206,7 +218,8 @@ def split(
     typer.echo(formats.describe(records))
     train, held_out = splitting.split(records, eval=share, seed=seed)
     for name, part in (("train", train), ("eval", held_out)):
-        path = write_rows(part, out / f"{name}.jsonl")
+        with users_files():
+            path = write_rows(part, out / f"{name}.jsonl")
         typer.echo(f"{path}: {len(part)} rows")
 
 
@@ -218,7 +231,7 @@ def write_rows(records: Records, path: Path) -> Path:
     for record in records.records:
         row: dict[str, Any] = {"prompt": messages_json(record.prompt)}
         if isinstance(record, Demonstration):
-            row["response"] = messages_json(record.response)
+            row |= {"response": messages_json(record.response)} if record.response else {}
         elif record.verdict.kind == "choice" and len(record.responses) == 2:
             row |= {"chosen": messages_json(record.chosen), "rejected": messages_json(record.rejected)}
             row |= {"margin": record.strength} if record.strength is not None else {}
@@ -251,7 +264,8 @@ def sample(
     """Let a model answer prompts."""
     from truing.pipeline import commands
 
-    count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed)
+    with users_files():
+        count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed)
     typer.echo(f"{out}: {count} responses")
 
 
@@ -264,7 +278,9 @@ def score(
     """Score the responses of a data set. Log-probabilities (nats, summed over response tokens), or rewards."""
     from truing.pipeline import commands
 
-    typer.echo(f"{out}: {commands.score(model, data, out)} rows")
+    with users_files():
+        count = commands.score(model, data, out)
+    typer.echo(f"{out}: {count} rows")
 
 
 @app.command()
@@ -272,11 +288,10 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)],
 ) -> None:
     """Write a run's report.html again. It is made from what lies in the run's folder."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such run; a run's folder has a manifest.json")
     from truing.report import html
 
-    typer.echo(html.write(folder))
+    with users_files():
+        typer.echo(html.write(folder))
 
 
 @app.command()
@@ -294,18 +309,32 @@ def gate(
     decision = decide.decide(decide.read_findings(evidence), gate_rules.read_rules(rules))
     typer.echo(decision.text())
     if out is not None:
-        decide.write_decision(decision, out)
+        with users_files():
+            decide.write_decision(decision, out)
     raise typer.Exit(decision.exit_code)
+
+
+@contextmanager
+def users_files() -> Iterator[None]:
+    """A file that was named on the command line and cannot be read or written is the user's mistake."""
+    try:
+        yield
+    except OSError as problem:
+        name = problem.filename2 or problem.filename
+        if name is None or problem.errno == errno.ENOSPC:
+            raise
+        raise UserError(f"{name}: {problem.strerror}") from problem
 
 
 def main() -> None:
     """The entry point: runs a command and turns every outcome into a message and an exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: stop("stopped", 143))
     try:
         typer.main.get_command(app)(prog_name="truing")
     except TruingError as problem:
         stop(str(problem), problem.exit_code)
     except KeyboardInterrupt:
-        stop("stopped; go on with --resume", 130)
+        stop("stopped", 130)
     except ModuleNotFoundError as problem:
         if (problem.name or "").partition(".")[0] not in TRAIN_PACKAGES:
             traceback.print_exc()
@@ -316,7 +345,7 @@ def main() -> None:
         stop("this is a fault of truing, not of yours; what is on disk can be resumed", 3)
 
 
-def stop(message: str, code: int) -> None:
+def stop(message: str, code: int) -> NoReturn:
     """Say why on stderr, and end with an exit code."""
     sys.stdout.flush()
     print(f"truing: {message}", file=sys.stderr)

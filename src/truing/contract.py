@@ -20,6 +20,7 @@ from truing.registry import Objective, Option
 Signals = dict[str, Tensor]
 Clause = Callable[[Objective], str]
 ROWS, TOKENS = 5, 7
+SHIFT = 0.25
 UP = ("logp_BT", "logp_B", "chosen_logp_B", "chosen_reward_B")
 DOWN = ("rejected_logp_B", "rejected_reward_B")
 
@@ -143,6 +144,28 @@ def _others(option: Option) -> list[Any]:
     return [0.3, 0.05, 0.7] if option.type == "Fraction" else [0.5, 2.0, 3]
 
 
+def no_dead_signal(objective: Objective) -> str:
+    """Every signal it asks for changes the loss."""
+    signals = {name: value.detach() for name, value in example(objective).items()}
+    base = objective(**signals)
+    for name, value in signals.items():
+        moved = 1 - value if name.startswith("mask") or name == "preference_B" else value + SHIFT
+        if bool((objective(**(signals | {name: moved})) == base).all()):
+            return f"signal '{name}' changes nothing"
+    return ""
+
+
+def against_reference(objective: Objective) -> str:
+    """Raising a reference's log-probability does the opposite of raising the policy's."""
+    signals = {name: value.detach() for name, value in example(objective).items()}
+    base = objective(**signals)
+    for name in [n for n in signals if f"ref_{n}" in signals]:
+        own, other = (objective(**(signals | {n: signals[n] + SHIFT})) - base for n in (name, f"ref_{name}"))
+        if bool((own * other > 0).any()):
+            return f"ref_{name} moves the loss the same way as {name}"
+    return ""
+
+
 def half_precision(objective: Objective) -> str:
     """bf16 signals give the fp32 loss within bf16's rounding."""
     signals = {n: v.detach() for n, v in example(objective).items()}
@@ -178,9 +201,13 @@ def direction(objective: Objective) -> str:
     signals = example(objective, optional=False)
     objective(**signals).sum().backward()
     for name, value in signals.items():
-        g = value.grad
-        if g is not None and ((name in UP and bool((g > 0).any())) or (name in DOWN and bool((g < 0).any()))):
+        if value.grad is None or name not in (*UP, *DOWN):
+            continue
+        g = value.grad if name in UP else -value.grad
+        if bool((g > 0).any()):
             return f"the first step moves {name} the wrong way"
+        if not bool((g < 0).any()):
+            return f"the first step does not move {name}"
     return ""
 
 
@@ -199,6 +226,8 @@ CLAUSES: dict[str, Clause] = {
     "gradient": gradient,
     "masked tokens": masked_tokens,
     "no dead option": no_dead_option,
+    "no dead signal": no_dead_signal,
+    "against reference": against_reference,
     "half precision": half_precision,
     "described": described,
     "direction": direction,

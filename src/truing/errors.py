@@ -7,7 +7,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# Characters that would change how the text around them is read, or that no page may hold.
+_HIDDEN = re.compile(
+    "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 class TruingError(Exception):
@@ -41,6 +47,15 @@ class RecipeError(UserError):
 
 class RunFailed(TruingError):
     """The run cannot go on; what is on disk can be resumed."""
+
+
+def visible(text: str) -> str:
+    """Text with control, zero-width and direction characters replaced by their visible code.
+
+    >>> visible("a\\u202eb")
+    'a⟨U+202E⟩b'
+    """
+    return _HIDDEN.sub(lambda m: f"⟨U+{ord(m[0]):04X}⟩", text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

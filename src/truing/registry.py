@@ -13,14 +13,16 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import traceback
 import types as python_types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import truing.types
-from truing.errors import UserError, unknown
+from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.signature import Kind, Option, Part, group_options, read_parts
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Option",
     "Part",
     "RewardModel",
+    "Rules",
     "Stage",
     "load",
     "objective",
@@ -53,6 +56,7 @@ RewardModel: TypeAlias = Any
 Data: TypeAlias = Any
 Findings: TypeAlias = Any
 Evidence: TypeAlias = Any
+Rules: TypeAlias = Any
 ObjectiveSpec: TypeAlias = Any
 
 PACKAGE = Path(__file__).parent
@@ -81,12 +85,22 @@ class Objective:
         self.optional = tuple(p.name for p in signals if p.default is None)
         self.needs = tuple(name for name in self.signals if name not in self.optional)
         self.options = options_of(fn)
+        if any(name.endswith("_BT") for name in self.signals) and "mask_BT" not in self.signals:
+            raise TypeError(
+                f"objective '{self.name}' asks for tokens and not for mask_BT, which says which of them count"
+            )
         self.per: Literal["row", "token"] = "token" if "mask_BT" in self.signals else "row"
+        self.place = ""  # of a user's own: file:function
 
     def __call__(self, *signals: Any, **named: Any) -> Tensor:
         given = dict(zip(self.signals, signals, strict=False))
         check_shapes(self.name, given | {name: named[name] for name in self.signals if name in named})
-        return self.fn(*signals, **named)
+        with blaming(self.place):
+            losses = self.fn(*signals, **named)
+        if self.place and not getattr(losses, "shape", ()):
+            got = f"{type(losses).__name__} of shape []" if hasattr(losses, "shape") else type(losses).__name__
+            raise RunFailed(f"{self.place} gave a {got}, not one loss per row or token")
+        return losses
 
     def bind(self, options: Mapping[str, Any]) -> functools.partial[Tensor]:
         """This objective with its options checked and fixed; signals are still to come."""
@@ -105,13 +119,15 @@ class Stage:
         self.gives, self.parts = gives, parts
         self.options = options_of(fn)
         self.groups = {p.name: p.default for p in inspect.signature(fn).parameters.values() if is_group(p.default)}
+        self.place = ""  # of a user's own: file:function
 
     def __call__(self, run: Any, **options: Any) -> Any:
         given = dict(options)
         for name, default in self.groups.items():
             flat = {f.name: given.pop(f.name) for f in dataclasses.fields(default) if f.name in given}
-            given[name] = dataclasses.replace(given.get(name, default), **flat)
-        return self.fn(run, **given)
+            given[name] = given.get(name, default).changed(**flat)
+        with blaming(self.place):
+            return self.fn(run, **given)
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options in their own types; UserError for one that is unknown, missing or out of range."""
@@ -133,6 +149,20 @@ def stage(
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Make a function a stage. `gives` is what later stages may refer to, `parts` the names of several outputs."""
     return lambda fn: Stage(fn, gives, parts)
+
+
+@contextmanager
+def blaming(place: str) -> Iterator[None]:
+    """Turn what goes wrong inside a user's own function (`place` is file:function) into a RunFailed that names it."""
+    try:
+        yield
+    except Exception as problem:
+        if not place or isinstance(problem, TruingError):
+            raise
+        file = place.rpartition(":")[0]
+        lines = [f.lineno for f in traceback.extract_tb(problem.__traceback__) if f.filename == file]
+        where = f" (line {lines[-1]})" if lines else ""
+        raise RunFailed(f"{place}{where}: {type(problem).__name__}: {problem}") from problem
 
 
 def check_shapes(name: str, signals: Mapping[str, Any]) -> None:
@@ -293,4 +323,5 @@ def load(name: str, kind: Kind, folder: Path | None = None) -> Any:
         raise UserError(f"{name}: {file} could not be loaded: {type(problem).__name__}: {problem}") from problem
     if not isinstance(found, Objective if kind == "objective" else Stage):
         raise UserError(f"{name}: '{attribute}' in {file} is not decorated with @{kind}")
+    found.place = f"{file}:{attribute}"
     return found

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import functools
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -26,10 +27,11 @@ REFERENCES: dict[str, tuple[frozenset[str], str]] = {
     "Data": (frozenset({"data"}), "data ($stage.part, $inputs.name, a file, a Hub name or world:...)"),
     "Findings": (frozenset({"findings"}), "findings ($stage or a JSON file)"),
     "Evidence": (frozenset({"findings"}), "findings ($stage or a JSON file), or a list of them"),
+    "Rules": (frozenset(), "a rules file"),
 }
 NUMBERS: dict[str, tuple[str, bool, float, float]] = {
     # type word: what it is called, whole numbers only, lowest, highest
-    "Positive": ("a number above 0", False, math.ulp(0.0), math.inf),
+    "Positive": ("a number above 0", False, sys.float_info.min, math.inf),  # training flushes smaller ones to 0
     "NonNegative": ("a number from 0 up", False, 0.0, math.inf),
     "Fraction": ("a number from 0 to 1", False, 0.0, 1.0),
     "float": ("a number", False, -math.inf, math.inf),
@@ -230,7 +232,10 @@ def number(word: str, value: Any) -> float | int:
     _, whole, low, high = NUMBERS[word]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("not a number")
-    found = float(value)
+    try:
+        found = float(value)
+    except OverflowError as error:
+        raise ValueError("out of range") from error
     if not math.isfinite(found) or not low <= found <= high or (whole and found != int(found)):
         raise ValueError("out of range")
     if whole:

@@ -6,11 +6,14 @@ constitutional critic and a verifier, so that every method trains from every sou
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 Positive = Annotated[float, "a number above 0"]
 NonNegative = Annotated[float, "a number from 0 up"]
@@ -132,6 +135,38 @@ class Finding:
         row["interval"] = list(self.interval) if self.interval else None
         return row
 
+    @classmethod
+    def from_json(cls, row: Any) -> Finding:
+        """The finding that `as_json` wrote; ValueError says which field cannot be used.
+
+        >>> Finding.from_json({"check": "win_rate", "model": "direct", "value": 0.6, "interval": [0.5, 0.7]}).interval
+        (0.5, 0.7)
+        """
+        if not isinstance(row, Mapping):
+            raise ValueError("is not an object")
+        words = {name: row.get(name) or "" for name in ("check", "model", "against", "slice", "verdict", "evidence")}
+        for name, word in words.items():
+            if not isinstance(word, str):
+                raise ValueError(f"{name} must be text, not {word!r}")
+        check, value = words["check"], row.get("value")
+        bound: Any = row.get("bound")
+        interval, n = row.get("interval"), row.get("n") or 0
+        if not check:
+            raise ValueError("has no check")
+        if value is None or not is_number(value):
+            raise ValueError(f"value must be a number, not {value!r} ({check})")
+        if interval is not None and not (
+            isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
+        ):
+            raise ValueError(f"interval must be [low, high], not {interval!r} ({check})")
+        if interval is not None and interval[0] > interval[1]:
+            raise ValueError(f"interval {interval} has its ends the wrong way round ({check})")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ValueError(f"n must be a whole number from 0 up, not {n!r} ({check})")
+        words["slice"] = words["slice"] or "all"
+        ends = (float(interval[0]), float(interval[1])) if interval else None
+        return cls(value=float(value), interval=ends, n=n, bound=float(bound) if is_number(bound) else None, **words)
+
 
 @dataclass(frozen=True, slots=True)
 class RowNote:
@@ -179,8 +214,12 @@ class Training:
     """The options that every training stage takes.
 
     Give `epochs` or `steps`. `tokens_per_step` bounds the tokens of one update, `rows_per_step` its rows (pairs,
-    examples); `tokens_per_device` bounds what is held in memory at once and never changes the result.
+    examples): give one of them. `tokens_per_device` bounds what is held in memory at once and never changes the
+    result. `seed` is counted from the recipe's.
     """
+
+    EITHER: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "steps"), ("tokens_per_step", "rows_per_step"))
+    """Of each pair one is given; the other's default then says nothing."""
 
     epochs: Positive = 1.0
     steps: Count | None = None
@@ -195,6 +234,17 @@ class Training:
     max_length: Count = 1024
     checkpoint_every: Count | None = None
     seed: int = 0
+
+    def changed(self, **options: Any) -> Training:
+        """These options with some changed. One of a pair puts away a stage's default for the other.
+
+        >>> Training(tokens_per_step=8192).changed(rows_per_step=4).tokens_per_step is None
+        True
+        """
+        own: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(self)}
+        given = {name for name, value in options.items() if value is not None}
+        away = {b: own[b] for pair in self.EITHER for a, b in (pair, pair[::-1]) if a in given and b not in options}
+        return dataclasses.replace(self, **(away | options))
 
 
 class Generate(Protocol):
@@ -212,6 +262,18 @@ class Reward(Protocol):
 def messages_json(messages: Messages) -> list[dict[str, str]]:
     """Messages as plain data, the form chat templates and files use."""
     return [{"role": m.role, "content": m.content} for m in messages]
+
+
+def is_number(x: Any) -> bool:
+    """Whether `x` is a finite number (true and false are none)."""
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+
+
+def source_digest(*parts: str) -> str:
+    """A content hash of the package's own source, or of some of its folders: what made a thing that is kept."""
+    package = Path(__file__).parent
+    files = sorted(f for part in parts or (".",) for f in (package / part).rglob("*.py"))
+    return digest([[f.relative_to(package).as_posix(), f.read_text(encoding="utf-8")] for f in files])
 
 
 def digest(value: Any) -> str:

@@ -47,7 +47,7 @@ def test_help_answers_in_under_half_a_second():
         seconds.append(time.monotonic() - began)
     assert min(seconds) < 0.5, seconds
     assert done.returncode == 0
-    for word in ("truing run recipes/quickstart.yaml", "Exit codes", "report.html", "gate"):
+    for word in ("truing run recipes/quickstart.yaml", "Exit codes", "report.html", "gate", "130", "143"):
         assert word in done.stdout
 
 
@@ -131,9 +131,42 @@ def test_the_gates_answer_is_the_exit_code(folder, rules, code):
     assert json.loads((folder / "decision.json").read_text())["exit_code"] == code
 
 
-def test_a_run_that_is_not_there():
-    done = truing("report", "nowhere")
-    assert done.returncode == 2 and "there is no such run" in done.stderr
+@pytest.mark.parametrize("out", [".", "parts", "found.json/decision.json"])
+def test_a_decision_that_cannot_be_written(folder, out):
+    (folder / "parts").mkdir()
+    done = truing("gate", "found.json", "--rules", "ship.yaml", "--out", out, cwd=folder)
+    assert done.returncode == 2 and done.stderr.startswith(f"truing: {out.partition('/')[0]}: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_a_run_that_is_not_there(folder, name):
+    done = truing("report", name, cwd=folder)
+    assert done.returncode == 2 and f"{name}: there is no such run; a run's folder has a manifest.json" in done.stderr
+    assert not (folder / "report.html").exists()
+
+
+def test_files_that_are_not_there_are_the_users_mistake(monkeypatch, capsys):
+    def fail(*_):
+        raise FileNotFoundError(2, "No such file or directory", "nope.txt")
+
+    monkeypatch.setattr("truing.pipeline.commands.sample", fail)
+    monkeypatch.setattr(sys, "argv", ["truing", "sample", "m", "nope.txt", "--out", "o.jsonl"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "truing: nope.txt: No such file or directory\n"
+
+
+def test_only_a_run_can_be_gone_on_with(monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("truing.pipeline.commands.sample", stopped)
+    monkeypatch.setattr(sys, "argv", ["truing", "sample", "m", "p", "--out", "o.jsonl"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130 and "--resume" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,25 @@ def strange(chosen_logits_B: Tensor) -> Tensor:
     return chosen_logits_B
 
 
+def one_sided(chosen_logp_B: Tensor, rejected_logp_B: Tensor, ref_rejected_logp_B: Tensor) -> Tensor:
+    return rejected_logp_B - ref_rejected_logp_B.detach() + 0 * chosen_logp_B
+
+
+def without_reference(chosen_logp_B: Tensor, ref_chosen_logp_B: Tensor) -> Tensor:
+    return -chosen_logp_B
+
+
+def reference_flipped(chosen_logp_B: Tensor, ref_chosen_logp_B: Tensor) -> Tensor:
+    return -(chosen_logp_B + ref_chosen_logp_B.detach())
+
+
 @pytest.mark.parametrize(
     ("fn", "clause"),
     [
+        (one_sided, "no dead signal"),
+        (one_sided, "direction"),
+        (without_reference, "no dead signal"),
+        (reference_flipped, "against reference"),
         (reduced, "one loss per row"),
         (centred, "batch size"),
         (upside_down, "direction"),
@@ -83,6 +99,14 @@ def strange(chosen_logits_B: Tensor) -> Tensor:
 def test_catches(fn, clause: str) -> None:
     found = contract.violations(make(fn))
     assert any(line.startswith(f"{fn.__name__}: {clause}:") for line in found), found
+
+
+def test_tokens_without_a_mask_are_refused_where_they_are_declared() -> None:
+    def unaware(logp_BT: Tensor) -> Tensor:
+        return -logp_BT
+
+    with pytest.raises(TypeError, match="asks for tokens and not for mask_BT"):
+        objective(source="a test")(unaware)
 
 
 def test_catches_a_bare_docstring() -> None:

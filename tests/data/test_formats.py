@@ -153,6 +153,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"chosen": turns("u:q", "a:x"), "rejected": turns("u:p", "a:y")}, "shares no prompt with rejected"),
     ({"chosen": "x", "rejected": "y"}, "there is no prompt: no column 'prompt', and this text is no transcript"),
     ({"prompt": "q", "completion": "a", "label": "good"}, "field label: is 'good', not true or false"),
+    ({"prompt": "q", "chosen": "a", "rejected": "b", "margin": 10**400}, "field margin: is '1000"),
     ({"prompt": "q", "completions": ["a"], "labels": [True, False]}, "field labels: has 2 entries for 1 steps"),
     ({"prompt": "q", "completions": [], "labels": []}, "field completions: is an empty list of steps"),
     ({"prompt": "q", "completions": "a", "labels": [True]}, "completions: is text, not a list with one entry per step"),
@@ -190,6 +191,26 @@ def test_bad_rows_are_listed_together_or_dropped_and_noted(write: Write) -> None
     assert (facts["rows"], facts["usable"]) == (61, 30)
     assert "dropped 30: chosen is empty (rows 2, 4, 6," in describe(records)
     assert "40 and 10 more)" in describe(records)
+
+
+@pytest.mark.parametrize("label", [0, "false", "FALSE", False])
+def test_an_undesirable_response_is_no_demonstration(write: Write, label: Any) -> None:
+    with pytest.raises(DataError, match="the response is labelled undesirable"):
+        load(write([{"prompt": "q", "completion": "a", "label": label}]), want="demonstrations")
+
+
+def test_a_row_nested_without_end_is_a_bad_row(write: Write) -> None:
+    deep = "[" * 700 + "]" * 700
+    source = write('{"prompt": "q", "response": "a"}\n{"prompt": "q", "response": "a", "more": ' + deep + "}\n")
+    found = load(source, on_bad_row="drop")
+    assert found.rows == (1,)
+    assert [(n.row, n.problem) for n in found.notes] == [(2, "is nested more than 100 deep")]
+
+
+def test_a_transcript_that_the_user_ends_is_a_conversation(write: Write) -> None:
+    row = {"prompt": "\n\nHuman: one\n\nAssistant: two\n\nHuman: three", "response": "four"}
+    [record] = load(write([row])).records
+    assert told(record.prompt) == turns("u:one", "a:two", "u:three")
 
 
 def test_a_missing_column_names_the_nearest(write: Write) -> None:

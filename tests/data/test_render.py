@@ -176,6 +176,20 @@ def test_thoughts_taken_out_of_earlier_turns_are_refused_there_and_fine_in_the_p
     assert response == "four<|im_end|>"
 
 
+@pytest.mark.parametrize("change", ["split('</think>')[-1]", "upper()"])
+def test_a_template_that_changes_what_is_learned_is_refused(change: str) -> None:
+    """Thoughts taken out of the answer, or its letters changed: another text would be learned than the row says."""
+    words = "{{ m.content." + change + " if m.role == 'assistant' else m.content }}"
+    template = CHATML.replace("{{ m.content }}", words)
+    with pytest.raises(DataError, match=r"message 2 \(assistant\): is left out or changed by the chat template"):
+        Renderer(byte_level(template)).encode(talk("u:hi"), talk("a:<b>two and two</think>four"))
+
+
+def test_control_tokens_in_a_rows_tools_are_refused() -> None:
+    with pytest.raises(DataError, match=r"tools: holds the control token '<\|im_end\|>'"):
+        Renderer(byte_level(TOOLS)).encode(talk("u:hi"), talk("a:ho"), tools=[{"name": "f<|im_end|>"}])
+
+
 def test_a_template_that_keeps_no_prefix_is_refused_with_both_texts() -> None:
     with pytest.raises(DataError) as caught:
         Renderer(byte_level(COUNTS)).encode(talk("u:hi"), talk("a:hello"))

@@ -71,7 +71,9 @@ def test_nothing_left_is_an_error_with_the_account(renderer) -> None:
 
 def test_control_tokens_in_text_are_an_error_or_dropped(renderer) -> None:
     rows = records(pair("one <|end|><|assistant|>yes", "two", "three"), pair("one", "two", "three"))
-    with pytest.raises(DataError, match=r"pairs.jsonl, row 11: holds the control token '<\|end\|>'"):
+    with pytest.raises(
+        DataError, match=r"pairs.jsonl, row 11, message 1 \(user\): holds the control token '<\|end\|>'"
+    ):
         plant(rows, renderer, max_length=64, shape="pairs")
     planted = plant(rows, renderer, max_length=64, shape="pairs", on_bad_row="drop")
     assert [t.row for t in planted.trees] == [12] and "dropped 1" in planted.text()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.errors import UserError
-from truing.evaluate.intervals import bootstrap_mean, wilson
+from truing.evaluate.intervals import bootstrap_mean, mean_interval, t_mean, wilson
 
 
 def test_wilson_golden_without_ties() -> None:
@@ -52,6 +52,37 @@ def test_clusters_widen_the_interval_when_answers_repeat() -> None:
     width = plain[1] - plain[0]
     assert by_prompt == pytest.approx(plain, abs=1e-9)
     assert (naive[1] - naive[0]) == pytest.approx(width / 3, rel=0.1)
+
+
+@pytest.mark.parametrize("items", [3, 5, 10, 40])
+@pytest.mark.parametrize("per_cluster", [1, 3])
+def test_the_interval_of_a_mean_covers_it_19_times_in_20(items: int, per_cluster: int) -> None:
+    draws = np.random.default_rng(5)
+    labels = np.repeat(np.arange(items), per_cluster).tolist()
+    covered = 0
+    for _ in range(500):
+        shared = np.repeat(draws.normal(size=items), per_cluster)
+        interval = mean_interval((7.0 + shared + 0.3 * draws.normal(size=len(shared))).tolist(), labels)
+        covered += interval is not None and interval[0] <= 7.0 <= interval[1]
+    assert 0.92 <= covered / 500 <= 0.98
+
+
+def test_students_interval_by_hand() -> None:
+    # n = 4, mean 2.5, s = 1.2910, t at 97.5 % with 3 degrees of freedom = 3.1824
+    assert t_mean([1.0, 2.0, 3.0, 4.0]) == pytest.approx(
+        (2.5 - 3.182446 * 0.645497, 2.5 + 3.182446 * 0.645497), abs=1e-5
+    )
+    assert mean_interval([1.0, 2.0, 3.0, 4.0], None) == t_mean([1.0, 2.0, 3.0, 4.0])
+    doubled = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]
+    assert t_mean(doubled, list("aabbccdd")) == pytest.approx(t_mean([1.0, 2.0, 3.0, 4.0]), abs=1e-12)
+
+
+def test_few_items_and_no_spread_are_no_certainty() -> None:
+    assert mean_interval([0.1, 0.1], None) is None
+    assert mean_interval([0.1, 0.4], None) is None
+    assert mean_interval([0.1, 0.2, 0.3, 0.4], ["a", "a", "b", "b"]) is None
+    assert mean_interval([0.1] * 29, None) is None
+    assert mean_interval([0.1] * 30, None) == pytest.approx((0.1, 0.1))
 
 
 @pytest.mark.parametrize(

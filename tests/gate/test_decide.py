@@ -68,6 +68,15 @@ def test_missing_evidence_names_what_is_near() -> None:
     assert "Measured: nothing." in decide([], [LOW]).text()
 
 
+def test_what_a_file_says_cannot_command_a_terminal() -> None:
+    name = "a\x1b[2J\rship: 9 of 9 conditions met\nb\u202e"
+    rules = [LOW.model_copy(update={"model": name}), Rule(check="win_delta", model="other\x1b]0;x\x07", min=0)]
+    text = decide([delta(-0.1, 0.01, model=name)], rules).text()
+    assert not any(ord(c) < 32 and c != "\n" for c in text) and "\u202e" not in text
+    assert "a⟨U+001B⟩[2J ship: 9 of 9 conditions met b⟨U+202E⟩ against warm: -0.1" in text
+    assert text.count("\n") == 4, "two lines for each of two results, and the verdict"
+
+
 def test_no_rules_and_no_numbers_are_refused() -> None:
     with pytest.raises(UserError, match="at least one rule"):
         decide([], [])
@@ -104,11 +113,11 @@ def test_a_run_folder_gives_every_finding_once(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "no list under 'findings'"),
+        ("[]", "no list under 'findings'; give a run's folder, or the findings.json of an evaluate stage"),
         ('{"findings": {}}', "no list under 'findings'"),
         ('{"findings": [3]}', "finding 1: is not an object"),
         ('{"findings": [{"value": 1}]}', "has no check"),
-        ('{"findings": [{"check": "a", "value": "1"}]}', r"finding 1 \(a\): value must be a number"),
+        ('{"findings": [{"check": "a", "value": "1"}]}', "finding 1: value must be a number"),
         ('{"findings": [{"check": "a", "value": true}]}', "value must be a number"),
         ('{"findings": [{"check": "a", "value": NaN}]}', "NaN is not a number"),
         ('{"findings": [{"check": "a", "value": 1, "interval": [1]}]}', "interval must be"),

@@ -24,6 +24,14 @@ expect:
 """
 
 
+RULES = "rules: [{check: win_rate, end: lower, min: 0.5}]\n"
+
+
+@pytest.fixture(autouse=True)
+def _rules(tmp_path):
+    (tmp_path / "release.yaml").write_text(RULES, encoding="utf-8")
+
+
 @pytest.fixture
 def good(tmp_path):
     """The path of the recipe without mistakes."""

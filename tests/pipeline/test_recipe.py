@@ -233,6 +233,65 @@ ONE_MISTAKE = {
         "3: base: unknown key 'hiden'. Did you mean 'hidden'?",
     ),
     "new model without text": ("base: world:desk/tiny", "base: {new: llama}", "3: base: a new model needs 'text'"),
+    "stage without $ as model": (
+        "model: $warm, data: $data.train, eval",
+        "model: warm, data: $data.train, eval",
+        "8: stage 'rm': model: there is no folder 'warm'. Did you mean '$warm'?",
+    ),
+    "part without $ as data": (
+        "data: $data.train, epochs",
+        "data: data.train, epochs",
+        "7: stage 'warm': data: there is no file 'data.train'. Did you mean '$data.train'?",
+    ),
+    "misspelt gold": (
+        "judge: $rm",
+        "judge: golt",
+        "10: stage 'exam': judge: there is no folder 'golt'. Did you mean 'gold'?",
+    ),
+    "gold where no truth is known": (
+        "judge: $rm",
+        "judge: gold, prompts: $data.eval",
+        "10: stage 'exam': judge is gold, which knows the truth of prompts of the world only, and these come from "
+        "'some/pairs'; fit a reward model and give it as judge",
+    ),
+    "gold by default": ("judge: $rm", "prompts: some/prompts", "and these come from 'some/prompts'"),
+    "misspelt rules": (
+        "rules: release.yaml",
+        "rules: relase.yaml",
+        "11: stage 'release': rules: there is no file 'relase.yaml'. Did you mean 'release.yaml'?",
+    ),
+    "a stage as rules": (
+        "rules: release.yaml",
+        "rules: $exam",
+        "11: stage 'release': 'rules' must be a rules file, but $exam is findings",
+    ),
+    "missing evidence": (
+        "evidence: $exam",
+        "evidence: [$exam, fond.json]",
+        "11: stage 'release': evidence: there is no file 'fond.json'",
+    ),
+    "misspelt ending": (
+        "data: some/pairs",
+        "data: pairs.jsnol",
+        "4: input 'data': there is no file 'pairs.jsnol', and a Hub name has the form owner/name. "
+        "Give your own: data=FILE",
+    ),
+    "a name that no file can have": (
+        "data: some/pairs",
+        f"data: {'x' * 300}",
+        "4: input 'data': there is no file 'xxx",
+    ),
+    "base that is nothing": (
+        "base: world:desk/tiny",
+        "base: gpt2",
+        "3: base: there is no folder 'gpt2', and a Hub name has the form owner/name",
+    ),
+    "epochs and steps": ("epochs: 2", "epochs: 2, steps: 5", "7: stage 'warm': give epochs or steps, not both"),
+    "two sizes of a step": (
+        "epochs: 2",
+        "rows_per_step: 2, tokens_per_step: 5",
+        "7: stage 'warm': give tokens_per_step or rows_per_step, not both",
+    ),
     "no base": ("base: world:desk/tiny\n", "", "'model' is $base, but the recipe has no 'base'"),
 }
 
@@ -276,6 +335,56 @@ def test_the_command_line_overrides(good):
     assert recipe.stage("warm").options["epochs"] == 1.0
     assert recipe.stage("warm").options["model"] == "Qwen/Qwen3-0.6B"
     assert recipe.stage("direct").options["objective"] == {"dpo": {"beta": 0.01}}
+
+
+def test_what_the_command_line_says_replaces_the_other_of_a_pair(good):
+    options = check(good, ["warm.steps=3"]).stage("warm").options
+    assert options["steps"] == 3 and "epochs" not in options
+    with pytest.raises(RecipeError, match="give epochs or steps, not both"):
+        check(good, ["warm.steps=3", "warm.epochs=1"])
+
+
+def test_gold_knows_the_worlds_prompts_through_a_split(good):
+    override = ["exam.judge=gold", "exam.prompts=$data.eval"]
+    assert check(good, [*override, "data=world:comparisons?n=20"]).stage("exam").options["judge"] == "gold"
+    with pytest.raises(RecipeError, match="these come from 'other/pairs'"):
+        check(good, [*override, "data=other/pairs"])
+
+
+def test_an_expectation_of_a_reward_model_without_held_out_pairs(good):
+    good.write_text(good.read_text().replace(", eval: $data.eval", "") + "  rm.rm.held_out_accuracy: [0.5, 1]\n")
+    with pytest.raises(RecipeError, match=r"stage 'rm' .fit_reward. measures nothing without 'eval'"):
+        check(good)
+
+
+def test_every_mistake_of_a_rules_file_is_said_with_the_recipes(good, tmp_path):
+    (tmp_path / "release.yaml").write_text("rules:\n  - {chek: win_rate, min: 1}\n  - {check: win_rate}\n")
+    with pytest.raises(RecipeError) as problem:
+        check(good)
+    assert len(problem.value.mistakes) == 2
+    assert "story.yaml:11: stage 'release': rules: release.yaml, rule 1, line 2: unknown key 'chek'" in str(
+        problem.value
+    )
+
+
+def test_files_are_looked_for_beside_the_recipe_and_typed_ones_here(good, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    for folder in (tmp_path, here):
+        folder.mkdir(exist_ok=True)
+        (folder / "pairs.jsonl").write_text("{}\n")
+        (folder / "release.yaml").write_text("rules: [{check: win_rate, min: 0}]\n")
+    monkeypatch.chdir(here)
+    assert check(good).stage("release").options["rules"] == str(tmp_path / "release.yaml")
+    assert check(good, ["release.rules=release.yaml"]).stage("release").options["rules"] == "release.yaml"
+    assert check(good, ["data=pairs.jsonl"]).stage("data").options["data"] == "pairs.jsonl"
+
+
+def test_a_recipe_tells_what_the_command_line_changed(good):
+    recipe = check(good, ["warm.epochs=9", "seed=4"])
+    assert recipe.overrides == ("warm.epochs=9", "seed=4")
+    good.write_text(recipe.text)
+    again = check(good)
+    assert (again.seed, again.stage("warm").options["epochs"]) == (4, 9.0)
 
 
 def test_a_file_beside_the_recipe_is_found(good, tmp_path):

@@ -13,6 +13,8 @@ from truing.policy import heads
 from truing.policy import policy as policies
 from truing.policy.load import load
 from truing.policy.logp import chunk_rows, token_logp
+from truing.policy.policy import probe
+from truing.policy.trees import Call
 from truing.rollout.engine import Sampling, generate, stop_ids
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 5
@@ -91,11 +93,153 @@ def tree(seed: int = 0, size: int = 6) -> Tree:
     )
 
 
+def all_as_one(segment, window):
+    row = slice(segment.start, segment.start + segment.tokens)
+    yield row, (row,), None
+
+
+def whole_row(plan):
+    row = slice(0, sum(s.tokens for s in plan.segments))
+    return [Call(row, (row,), None)]
+
+
 def test_an_architecture_that_trees_do_not_fit_is_found_out(folder, monkeypatch) -> None:
     """Attention that lets siblings see each other is caught on the first batch, and nothing is trained."""
-    monkeypatch.setattr("truing.policy.trees.Segment.sees", lambda self, window, device: None)
+    monkeypatch.setattr("truing.policy.trees.Segment.calls", all_as_one)
     with pytest.raises(RunFailed, match=r"reading trees differs from plain rows by .* per token"):
         load(str(folder)).logp(Batch((tree(),)))
+
+
+def single(seed: int, size: int) -> Tree:
+    whole = tree(seed, size)
+    return Tree(whole.prompt, (Branch("response", whole.branches[0].ids, (True,) * size),), seed, seed + 1)
+
+
+def test_trees_that_see_each_other_are_found_out_for_demonstrations_too(folder, monkeypatch) -> None:
+    """One tree of one branch is a plain row; only two of them, packed, show a leak. A second call fails as well."""
+    monkeypatch.setattr("truing.policy.trees.Plan.calls", lambda self, w, d: whole_row(self))
+    policy = load(str(folder))
+    for _ in range(2):
+        with pytest.raises(RunFailed, match=r"reading trees differs from plain rows"):
+            policy.logp(Batch((single(0, 6), single(1, 9))))
+
+
+def test_the_probe_reaches_beyond_a_sliding_window() -> None:
+    batch = Batch(tuple(single(n, n) for n in (30, 12, 6, 80)))
+    assert [t.tokens for t in probe(batch, None).trees] == [11, 17]
+    assert [t.tokens for t in probe(batch, 20).trees] == [11, 35]
+    assert [t.tokens for t in probe(Batch((single(0, 6),)), 20).trees] == [11, 11]
+
+
+def dressed(model, source, folder):
+    """Save a model beside the tokenizer of another."""
+    model.save_pretrained(folder)
+    for name in os.listdir(source):
+        if name.startswith(("tokenizer", "chat_template", "special")):
+            (folder / name).write_bytes((source / name).read_bytes())
+    return folder
+
+
+def test_a_head_with_parts_of_its_own_is_read_through_the_model(folder, tmp_path) -> None:
+    """ModernBERT's decoder has a prediction layer before its logits, which a plain linear head would leave out."""
+    from transformers import ModernBertDecoderConfig, ModernBertDecoderForCausalLM
+
+    torch.manual_seed(0)
+    config = ModernBertDecoderConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, pad_token_id=0
+    )
+    policy = load(str(dressed(ModernBertDecoderForCausalLM(config), folder, tmp_path / "decoder")))
+    one = single(3, 9)
+    got = policy.logp(Batch((one,)))
+    ids = torch.tensor([[*one.prompt, *one.branches[0].ids]])
+    logp = policy.model(input_ids=ids).logits[0].log_softmax(-1)[len(one.prompt) - 1 : -1]
+    assert torch.allclose(got, logp.gather(1, ids[0, len(one.prompt) :, None]).squeeze(1), atol=2e-5)
+    assert policy.layout == "padded" and "parts of its own" in policy.notes[0]
+
+
+def test_an_encoder_is_a_reward_model_of_plain_rows(folder, tmp_path) -> None:
+    from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=2
+    )
+    source = dressed(BertForSequenceClassification(config), folder, tmp_path / "bert")
+    policy = heads.fresh_reward(str(source), seed=0)
+    assert policy.layout == "padded" and policy.is_reward
+    batch = Batch((tree(1),))
+    got = policy.rewards(batch)
+    got.sum().backward()
+    assert policy.model.classifier.weight.grad.abs().sum() > 0
+    heads.save(policy, tmp_path / "saved")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    assert plain.config.num_labels == 1
+    wanted = [plain(input_ids=torch.tensor([ids])).logits.item() for ids in policies.plain_rows(batch)]
+    assert got.tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_architectures_outside_the_attention_interface_are_read_in_plain_rows(folder, tmp_path) -> None:
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    torch.manual_seed(0)
+    config = GPTNeoConfig(
+        vocab_size=300,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global"], 2]],
+        max_position_embeddings=64,
+    )
+    policy = load(str(dressed(GPTNeoForCausalLM(config), folder, tmp_path / "neo")))
+    assert policy.layout == "padded"
+    assert policy.logp(Batch((tree(1),))).shape == (10,)
+
+
+def without(folder, prefix: str) -> None:
+    """Take the weights that begin with `prefix` out of a model's file."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(prefix)}
+    save_file(kept, path, metadata={"format": "pt"})
+
+
+def test_weights_that_are_not_in_the_files_are_no_random_numbers(folder) -> None:
+    without(folder, "model.layers.1.")
+    message = told(folder)
+    assert "its files lack model.layers.1." in message and "which LlamaForCausalLM needs" in message
+
+
+def test_a_language_model_is_no_reward_model(folder) -> None:
+    with pytest.raises(UserError, match=r"is no reward model: it has no scalar head \(score.weight\)") as caught:
+        load(str(folder), "reward")
+    assert "Fit one from it with a fit_reward stage" in str(caught.value)
+
+
+def test_the_digest_follows_the_config_and_not_the_name(folder, tmp_path) -> None:
+    """The same weights at another rope base give other numbers, so a reference of theirs is another reference."""
+    import shutil
+
+    other, same = shutil.copytree(folder, tmp_path / "other"), shutil.copytree(folder, tmp_path / "same")
+    config = json.loads((other / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 500.0}
+    (other / "config.json").write_text(json.dumps(config))
+    first, second, third = (load(str(f)).weights_digest() for f in (folder, same, other))
+    assert first == second != third
+
+
+def test_a_token_without_an_embedding(folder) -> None:
+    policy = load(str(folder))
+    bad = Tree((1, 2), (Branch("response", (3, 300), (True, True)),), 0, 1)
+    with pytest.raises(UserError, match=r"as 300, and its embedding has 300 rows; they do not belong together"):
+        policy.logp(Batch((bad,)))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_file_that_is_cut_off(folder, name) -> None:
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:40])
+    assert str(folder) in told(folder)
 
 
 def test_a_recurrent_model_falls_back_to_plain_rows(tmp_path) -> None:
@@ -122,11 +266,14 @@ def test_a_recurrent_model_falls_back_to_plain_rows(tmp_path) -> None:
     assert torch.allclose(got, torch.cat(wanted), atol=2e-5)
 
 
+@pytest.mark.parametrize("kept", [0, 26, 26 * 2, 10**6])
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
-def test_token_logp_against_plain_torch(cap, bias, scale, monkeypatch) -> None:
-    """Values and gradients of the chunked head, in chunks of two rows, against log_softmax on the whole."""
+def test_token_logp_against_plain_torch(cap, bias, scale, kept, monkeypatch) -> None:
+    """Values and gradients of the chunked head, in chunks of two rows, against log_softmax on the whole; with none,
+    some and all of the logits kept for the backward pass, which may be run twice."""
+    monkeypatch.setattr("truing.policy.logp.KEPT_ELEMENTS", kept)
     monkeypatch.setattr("truing.policy.logp.CHUNK_ELEMENTS", 26)
     assert chunk_rows(13) == 2
     generator = torch.Generator().manual_seed(0)
@@ -141,8 +288,9 @@ def test_token_logp_against_plain_torch(cap, bias, scale, monkeypatch) -> None:
     inputs = [x for x in (h, w, b) if x is not None]
     weight = torch.randn(7, generator=generator)
     theirs = torch.autograd.grad((plain * weight).sum(), inputs)
-    for one, two in zip(torch.autograd.grad((ours * weight).sum(), inputs), theirs, strict=True):
-        assert torch.allclose(one, two, atol=1e-5)
+    for _ in range(2):
+        found = torch.autograd.grad((ours * weight).sum(), inputs, retain_graph=True)
+        assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(found, theirs, strict=True))
 
 
 def test_padding_with_the_end_token_gets_a_padding_token_of_its_own(folder) -> None:

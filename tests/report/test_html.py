@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from truing.errors import UserError
-from truing.report import html
+from truing.evaluate.winrate import win_rate
+from truing.report import html, words
 from truing.report.curves import choose, curve, intervals
 from truing.types import Finding
 
@@ -47,10 +48,10 @@ def page(tmp_path_factory: pytest.TempPathFactory, whole_run: Whole) -> str:
 
 
 def test_it_says_what_a_reader_needs(page: str) -> None:
-    for words in (
+    for said in (
         "<b>Hold</b>",
         "1 of 2 met",
-        "direct beats warm on 66 % of 500 prompts (62–70 %).",
+        "direct beats warm: win rate 66 % (62–70 %; ties half); 500 prompts: 310 won, 40 tied, 150 lost; judged by gold.",
         "policy is worse than warm",
         "Responses of direct are 6.4 tokens longer",
         "9.31 nats per response",
@@ -63,8 +64,23 @@ def test_it_says_what_a_reader_needs(page: str) -> None:
         "6 min 52 s",
         "tokens/s",
     ):
-        assert words in page, words
+        assert said in page, said
     assert page.count("<svg") == 10  # the intervals, one curve of warm, four each of rm and direct
+
+
+def test_ties_are_not_worded_as_wins() -> None:
+    found = win_rate("direct", [1.0] * 30 + [0.0] * 64 + [-1.0] * 6, "warm", [0.0] * 100, [f"p{i}" for i in range(100)])
+    assert words.summary(found[:1]) == (
+        "direct beats warm: win rate 62 % (52–71 %; ties half); 100 prompts: 30 won, 64 tied, 6 lost; judged by gold."
+    )
+    level = words.summary([Finding("win_rate", "a", 0.5, "b", n=4)])
+    assert level == "a and b cannot be told apart: win rate 50 % (ties half) on 4 prompts."
+
+
+def test_what_a_stage_left_out_is_on_the_page(tmp_path: Path) -> None:
+    put(tmp_path / "manifest.json", {"stages": [{"name": "exam", "do": "evaluate"}]})
+    put(tmp_path / "exam/summary.json", {"do": "evaluate", "notes": ["no KL of a to b: their tokenizers differ"]})
+    assert "<li>no KL of a to b: their tokenizers differ</li>" in html.write(tmp_path).read_text(encoding="utf-8")
 
 
 def test_it_loads_nothing(page: str) -> None:
@@ -107,13 +123,16 @@ def test_hostile_text_in_pictures() -> None:
 
 
 def test_an_empty_run_and_no_run(tmp_path: Path) -> None:
+    put(tmp_path / "manifest.json", {})
     text = html.write(tmp_path).read_text(encoding="utf-8")
     assert "Nothing has been measured" in text and "No gate" in text and "<svg" not in text
-    with pytest.raises(UserError, match="not a run's folder"):
-        html.write(tmp_path / "absent")
+    (tmp_path / "other").mkdir()
+    for name in ("absent", "other"):
+        with pytest.raises(UserError, match="there is no such run; a run's folder has a manifest"):
+            html.write(tmp_path / name)
 
 
-@pytest.mark.parametrize("piece", ["manifest.json", "decision.json", "exam/findings.json", "rm/metrics.jsonl"])
+@pytest.mark.parametrize("piece", ["decision.json", "exam/findings.json", "rm/metrics.jsonl"])
 def test_a_missing_piece_is_left_out(tmp_path: Path, whole_run: Whole, piece: str) -> None:
     (whole_run(tmp_path) / piece).unlink()
     text = html.write(tmp_path).read_text(encoding="utf-8")
@@ -132,7 +151,7 @@ def test_a_damaged_piece_is_named(tmp_path: Path, whole_run: Whole) -> None:
 
 
 def test_odd_shapes_do_not_break_the_page(tmp_path: Path) -> None:
-    put(tmp_path / "manifest.json", {"title": 3, "stages": "x", "seconds": "soon", "versions": None})
+    put(tmp_path / "manifest.json", {"title": 3, "stages": [3, {"name": "a"}], "seconds": "soon", "versions": None})
     odd = {"figures": [3, {"name": None}], "tables": [{"title": "t", "rows": 3}], "notes": "n", "data": {"notes": [{}]}}
     put(tmp_path / "a/summary.json", odd)
     put(tmp_path / "a/examples.json", [{"prompt": 3, "responses": {"m": "text", "k": {"text": None, "score": "x"}}}])

@@ -173,6 +173,42 @@ def test_micro_batch_1_equals_8(folder, trees, tmp_path, objective) -> None:
         assert (gradient - found[1][1][name]).norm() <= 1e-4 * gradient.norm() + 1e-8, name
 
 
+def test_a_column_that_some_rows_lack_changes_nothing_in_parts(folder, trees, tmp_path) -> None:
+    """Margins on half of the rows: a part without any is read as margin 0, and the loop goes on."""
+    import dataclasses
+
+    some = tuple(dataclasses.replace(t, values={"margin_B": 1.0} if t.index < 3 else {}) for t in trees[:6])
+    losses = []
+    for size in (16, 4096):
+        policy = heads.fresh_reward(str(folder), seed=0)
+        options = training(rows_per_step=6, steps=1, epochs=1, tokens_per_device=size)
+        record = Record(tmp_path / str(size))
+        fit(policy, DataSource(some, options), terms(bradley_terry), Optim(policy.model, options, 1), record)
+        losses.append(metrics(tmp_path / str(size))[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_a_parameter_without_a_gradient_survives_a_resume(folder, trees, tmp_path) -> None:
+    policy = load(str(folder))
+    policy.model.register_parameter("spare", torch.nn.Parameter(torch.ones(2)))
+    options = training(steps=2, epochs=1, checkpoint_every=1)
+    optim = Optim(policy.model, options, 2)
+    fit(policy, DataSource(trees, options), terms(nll), optim, Record(tmp_path, every=1))
+    fresh = Optim(policy.model, options, 2)
+    fresh.restore(optim.state())
+    assert fresh.state().keys() == optim.state().keys()
+    assert not any(name.startswith("spare/") for name in optim.state())
+    with pytest.raises(RunFailed, match="optimiser state of elsewhere, which the model has not"):
+        fresh.restore({"elsewhere/step": torch.ones(())})
+
+
+def test_two_terms_of_one_objective_are_both_recorded(folder, trees, tmp_path) -> None:
+    both = Sum([Term(dpo, {}), Term(dpo, {"beta": 5.0})])
+    run(folder, trees, tmp_path, training(steps=2, epochs=1), both)
+    row = metrics(tmp_path)[1]
+    assert row["dpo"] != row["dpo_2"] and row["loss"] == pytest.approx(row["dpo"] + row["dpo_2"])
+
+
 def test_each_term_is_divided_by_its_own_count(folder, trees, tmp_path) -> None:
     """[dpo, nll] on ragged lengths: rows for dpo, the chosen responses' tokens for nll, over the whole step."""
     policy = load(str(folder))
@@ -264,6 +300,9 @@ def test_reference_cache_from_other_weights_is_refused(folder, trees, tmp_path) 
         cached(policy, trees, path, 4096)
     with pytest.raises(UserError, match="come from other weights and data"):
         cached(policy, trees[:5], path, 4096)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"this reference cannot be read .*\n  Delete it to have it computed again"):
+        cached(policy, trees, path, 4096)
 
 
 def test_the_reference_does_not_depend_on_how_it_is_batched(folder, trees) -> None:

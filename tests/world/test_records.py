@@ -6,14 +6,16 @@ import dataclasses
 import random
 import subprocess
 import sys
+from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 
 from truing import world
 from truing.errors import UserError
 from truing.types import Demonstration, Judgement, digest
-from truing.world import desk, makers
+from truing.world import desk, makers, tiny
 from truing.world.raters import FEATURES, rater
 
 
@@ -152,9 +154,24 @@ def test_a_wrong_name_says_what_would_be_right(name: str, said: str) -> None:
 
 
 def test_model_names() -> None:
-    assert world.model("world:desk/tiny") == "tiny"
+    assert tiny.size("world:desk/tiny") == "tiny"
     with pytest.raises(UserError, match="'world:desk/small'"):
-        world.model("world:desk/smal")
+        tiny.size("world:desk/smal")
+    world.check("world:desk/medium")
+    with pytest.raises(UserError, match="unknown model 'world:desk/large'"):
+        world.check("world:desk/large")
+
+
+@pytest.mark.parametrize("part", ["world", "train", "policy", "objectives", "data"])
+def test_a_cached_model_is_tied_to_all_source_that_made_it(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tiny.cache_key("tiny")
+    real = Path.read_text
+
+    def changed(path: Path, *args: Any, **named: Any) -> str:
+        return real(path, *args, **named) + ("# changed" if path.parent.name == part else "")
+
+    monkeypatch.setattr(Path, "read_text", changed)
+    assert tiny.cache_key("tiny") != before
 
 
 def test_the_world_imports_without_torch() -> None:

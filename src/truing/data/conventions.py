@@ -14,7 +14,8 @@ from truing.data.files import Row, kind
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement, Message, Messages, Verdict, prompt_id
 
-Want = Literal["pairs", "demonstrations", "any"]
+Want = Literal["pairs", "demonstrations", "prompts", "any"]
+Gives = Literal["pairs", "demonstrations", "prompts"]
 Turns = Literal["last", "all"]
 Record = Demonstration | Judgement
 Read = Callable[[Row, Oddities], Record]
@@ -28,7 +29,7 @@ class Convention:
     """A set of columns that names a kind of row, what its rows become, and how one is read."""
 
     columns: tuple[str, ...]
-    gives: Literal["pairs", "demonstrations"]
+    gives: Gives
     read: Read
 
     @property
@@ -40,7 +41,7 @@ class Convention:
 CONVENTIONS: list[Convention] = []
 
 
-def convention(gives: Literal["pairs", "demonstrations"], *names: str) -> Callable[[Read], Read]:
+def convention(gives: Gives, *names: str) -> Callable[[Read], Read]:
     """Add one or more lines (`a/b/c`) to the table. The first line whose columns a file has reads it."""
 
     def add(read: Read) -> Read:
@@ -127,7 +128,7 @@ def dialogue(row: Row, odd: Oddities) -> Record:
 @convention("demonstrations", "prompt/response", "prompt/completion")
 def demonstration(row: Row, odd: Oddities) -> Record:
     """A prompt and the response to learn."""
-    if row.get("label") is False:
+    if row.get("label") is not None and not _boolean(row["label"], "label"):
         raise Unusable("label", "the response is labelled undesirable, so it is no demonstration")
     return Demonstration(*_prompt_and_response(row, odd), _meta(row))
 
@@ -139,16 +140,27 @@ def plain(row: Row, odd: Oddities) -> Record:
     return Demonstration((), response, {**_meta(row), "plain": True})
 
 
+@convention("prompts", "prompt")
+def prompt_alone(row: Row, odd: Oddities) -> Record:
+    """A prompt to answer: a demonstration with an empty response, which no stage can learn from."""
+    return Demonstration(talk.prompt(row["prompt"], "prompt", odd), (), _meta(row))
+
+
 def find(source: str, columns: Iterable[str], want: Want) -> Convention:
-    """The convention a file follows, by its columns; or an error that names what is missing and what would do."""
+    """The convention a file follows, by its columns; or an error that names what is missing and what would do.
+
+    Prompts can be read from every kind of row. Unless they are what is wanted, a file is taken for prompts alone only
+    where no other column could hold a response.
+    """
     columns = list(columns)
-    fitting = [c for c in CONVENTIONS if want in ("any", c.gives)]
+    alone = want == "prompts" or set(columns) <= {"prompt", *META}
+    fitting = [c for c in CONVENTIONS if want in ("any", "prompts", c.gives) and (alone or c.gives != "prompts")]
     for one in fitting:
         if set(one.columns) <= set(columns):
             return one
     accepted = ", ".join(c.name for c in fitting)
     other = next((c for c in CONVENTIONS if set(c.columns) <= set(columns)), None)
-    if other is not None:
+    if other is not None and (alone or other.gives != "prompts"):
         way = " For demonstrations from pairs, map the column: response = chosen." if want == "demonstrations" else ""
         raise DataError(
             source,
@@ -163,8 +175,7 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
     raise DataError(
         source,
         f"{', '.join(lines)}; found columns: {', '.join(columns) or 'none'}",
-        f"{''.join(hints)}Accepted conventions: {accepted}.\n"
-        f"  Or say which column is which: columns: {{{near.columns[-1]}: ...}}",
+        f"{''.join(hints)}Accepted conventions: {accepted}. Rename the columns of the file to one of these.",
     )
 
 
@@ -245,10 +256,10 @@ def _number(row: Row, name: str, low: float = -math.inf, high: float = math.inf)
         return None
     try:
         number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise Unusable(name, f"is {value!r}, not a number")
+        raise Unusable(name, f"is {str(value)[:40]!r}, not a number")
     if not low <= number <= high:
         raise Unusable(name, f"is {number:g}, not between {low:g} and {high:g}")
     return number

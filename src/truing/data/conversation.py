@@ -111,8 +111,10 @@ def transcript(value: str) -> Messages:
 
 def prompt(value: Any, name: str, odd: Oddities) -> Messages:
     """A prompt from text, messages or a raw transcript that ends where the assistant is to speak."""
-    if isinstance(value, str) and is_transcript(value) and value.rstrip().endswith("\n\nAssistant:"):
-        return checked_prompt(transcript(value)[:-1], name, odd)
+    if isinstance(value, str) and is_transcript(value):
+        turns = transcript(value)
+        open_turn = turns[-1].role == "assistant" and not turns[-1].content
+        return checked_prompt(turns[:-1] if open_turn else turns, name, odd)
     if isinstance(value, list | tuple):
         return checked_prompt(messages(value, name), name, odd)
     return (Message("user", text(value, name)),)

@@ -26,6 +26,8 @@ Row = dict[str, Any]
 OnBad = Callable[[int, str, str], None]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
+DEEPEST = 100
+"""How deep a row may be nested."""
 LISTS = ("messages", "conversations", "completions", "labels", "tools")
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^\s/]+)?")
 
@@ -276,4 +278,6 @@ def _bad_text(value: Any, field: str = "") -> tuple[str, str]:
         parts = ((f"{field}[{i}]", v) for i, v in enumerate(value))
     else:
         return "", ""
+    if field.count(".") + field.count("[") > DEEPEST:
+        return field[:40], f"is nested more than {DEEPEST} deep"
     return next((bad for name, part in parts if (bad := _bad_text(part, name))[1]), ("", ""))

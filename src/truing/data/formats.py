@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from truing.data import files
 from truing.data.conventions import CONVENTIONS, OPTIONAL, Convention, Record, Turns, Want, as_demonstration, find
@@ -25,13 +25,14 @@ def load(
 ) -> Records:
     """Read a file or Hub data set into records.
 
-    `want` says which kind is asked for: `pairs` (judgements of any kind) or `demonstrations`. `columns` says which
-    column of the file plays which role (`{"prompt": "question", "response": "answer"}`). `turns` says whether a
-    conversation teaches every assistant turn or its last one only. A row that cannot be used is an error that names
-    row and field, all of them at once; with `on_bad_row="drop"` it is left out and noted.
+    `want` says which kind is asked for: `pairs` (judgements of any kind), `demonstrations`, or `prompts` (rows of any
+    kind, with a response or without). `columns` says which column of the file plays which role (`{"prompt":
+    "question", "response": "answer"}`). `turns` says whether a conversation teaches every assistant turn or its last
+    one only. A row that cannot be used is an error that names row and field, all of them at once; with
+    `on_bad_row="drop"` it is left out and noted.
     """
     for name, value, known in (
-        ("want", want, ("pairs", "demonstrations", "any")),
+        ("want", want, get_args(Want)),
         ("on_bad_row", on_bad_row, ("error", "drop")),
         ("turns", turns, ("last", "all")),
     ):

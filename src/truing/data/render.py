@@ -48,14 +48,14 @@ class Renderer:
         """
         if not prompt:
             return [self._text_start]
-        self._refuse_control_tokens(prompt)
+        self._refuse_control_tokens(prompt, tools)
         text = self._prompt_text(prompt, tools)
         return self._prompt(prompt, text)
 
     def encode(self, prompt: Messages, response: Messages, *, tools: Tools = None) -> Rendered:
         """A prompt and the response behind it. The response may go on for several turns (assistant, user, ...): then
         all of it is in `response_ids`, and `loss_mask` picks the assistant's turns. An empty prompt is plain text."""
-        self._refuse_control_tokens((*prompt, *response))
+        self._refuse_control_tokens((*prompt, *response), tools)
         if not response or response[0].role != "assistant" or response[-1].role != "assistant":
             raise DataError("response", "must begin and end with an assistant message")
         if not prompt:
@@ -155,6 +155,8 @@ class Renderer:
                 pieces.append((full[at:start], False))
             last = i == len(response) - 1
             at = len(full) if last else self._end(before, message, full, start, tools)
+            if message.content.strip() not in full[start:at]:
+                raise _left_out(len(prompt) + i, message, full)
             pieces.append((self._closed(full[start:], message) if last else full[start:at], True))
         return pieces
 
@@ -212,12 +214,15 @@ class Renderer:
 
     # What must not be in a message, and what must be in the text.
 
-    def _refuse_control_tokens(self, messages: Messages) -> None:
-        for i, message in enumerate(messages):
-            found = self._control.search(message.content) if self._control else None
+    def _refuse_control_tokens(self, messages: Messages, tools: Tools) -> None:
+        texts = [(f"message {i + 1} ({message.role})", message.content) for i, message in enumerate(messages)]
+        if tools:
+            texts.append(("tools", json.dumps(tools, ensure_ascii=False)))
+        for place, text in texts:
+            found = self._control.search(text) if self._control else None
             if found:
                 raise DataError(
-                    f"message {i + 1} ({message.role})",
+                    place,
                     f"holds the control token '{found[0]}' of the tokenizer, at place {found.start() + 1}",
                     "Take it out of the text, or set on_bad_row: drop",
                 )
@@ -229,10 +234,7 @@ class Renderer:
             if message.role == "assistant" or words in text:
                 continue
             if not any(json.dumps(words, ensure_ascii=ascii)[1:-1] in text for ascii in (True, False)):
-                raise DataError(
-                    f"message {i + 1} ({message.role})",
-                    f"is left out or changed by the chat template, which wrote {_shown(text, 0)}",
-                )
+                raise _left_out(i, message, text)
 
     # Text to ids.
 
@@ -317,6 +319,14 @@ def _words_end(text: str, start: int, content: str) -> int | None:
         if found >= 0 and not text[start:found].strip():
             return found + len(words)
     return None
+
+
+def _left_out(i: int, message: Message, text: str) -> DataError:
+    return DataError(
+        f"message {i + 1} ({message.role})",
+        f"is left out or changed by the chat template, which wrote {_shown(text, 0)}",
+        "Use a chat template that writes every message as it is, or take out what it does not write.",
+    )
 
 
 def _not_a_prefix(what: str, short: str, full: str) -> DataError:

@@ -93,7 +93,7 @@ def _choose(records: Records, groups: list[list[int]], eval: float, seed: int) -
         content = min(digest(record_json(records.records[i])) for i in members)
         return hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
 
-    target = max(1, round(eval * len(records)))
+    target = min(max(1, round(eval * len(records))), len(records) - 1)
     queue = sorted(groups, key=order)
     held_out: set[int] = set()
     for members in queue:

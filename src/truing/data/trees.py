@@ -69,7 +69,8 @@ def plant(
             if on_bad_row == "drop":
                 notes.append(RowNote(row, error.place, error.problem, "dropped"))
                 continue
-            raise DataError(f"{records.name}, row {row}", error.problem, error.way_out) from error
+            place = f"{records.name}, row {row}" + (f", {error.place}" if error.place else "")
+            raise DataError(place, error.problem, error.way_out) from error
         prompt_ids, sides = _cut_point(rendered, shape)
         room = max_length - len(prompt_ids)
         if room < 1:
@@ -100,6 +101,8 @@ def _cut_point(rendered: list[tuple[str, Rendered]], shape: Shape) -> tuple[tupl
 
 def _sides(record: Demonstration | Judgement, shape: Shape, turns: Turns) -> Iterable[tuple[str, Messages, Messages]]:
     if isinstance(record, Demonstration):
+        if not record.response:
+            raise DataError("", "this is a prompt alone, without a response to learn from or to score")
         if shape == "pairs":
             raise DataError(
                 "", "this is a demonstration, and the stage learns from pairs", "Give pairs: prompt, chosen, rejected."

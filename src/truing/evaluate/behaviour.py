@@ -18,9 +18,12 @@ def length_delta(
     slice: str = "all",
     check: str = "mean_length_delta_tokens",
     *,
+    counted_by: str = "",
     seed: int = 0,
 ) -> Finding:
     """By how many tokens the responses of `model` are longer than those of `against` to the same prompts, on average.
+
+    `counted_by` names the model whose tokenizer counted both, where the two have not the same one.
 
     >>> length_delta("direct", [10, 14, 12], "warm", [8, 10, 9]).value
     3.0
@@ -28,6 +31,7 @@ def length_delta(
     same_length(lengths=lengths, lengths_against=lengths_against, prompt_ids=prompt_ids)
     ours, theirs = finite(lengths, f"length of {model}"), finite(lengths_against, f"length of {against}")
     interval = mean_interval((ours - theirs).tolist(), prompt_ids, seed)
+    whose = f", counted by {counted_by}'s tokenizer" if counted_by else ""
     return Finding(
         check,
         model,
@@ -38,7 +42,8 @@ def length_delta(
         independent(ours.tolist(), prompt_ids),
         bound=0.0,
         verdict=_side(interval, "longer", "shorter"),
-        evidence=f"{len(ours)} pairs of responses: {ours.mean():.1f} against {theirs.mean():.1f} tokens on average",
+        evidence=f"{len(ours)} pairs of responses: {ours.mean():.1f} against {theirs.mean():.1f} tokens on average"
+        + whose,
     )
 
 
@@ -55,8 +60,8 @@ def kl(
 ) -> Finding:
     """KL(model || reference) in nats per response: the mean of logp - ref_logp.
 
-    Both are summed over the tokens of responses that `model` itself has just given; on other responses the mean is
-    no KL. An estimate may fall below 0 by chance.
+    Both are summed over the tokens of responses that `model` itself has just given, at temperature 1; on other
+    responses the mean is no KL. An estimate may fall below 0 by chance.
 
     >>> kl("direct", [-10.0, -8.0], [-11.0, -10.0]).value
     1.5

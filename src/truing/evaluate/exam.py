@@ -19,12 +19,13 @@ from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
 
 @dataclass(frozen=True)
 class Answers:
-    """What one contestant said to every prompt, and what the judge thought of it."""
+    """What one contestant said to every prompt, and what the judge thought of it. A policy's have rollouts too."""
 
     name: str
     texts: tuple[str, ...]
     values: tuple[float, ...]
     rollouts: tuple[Rollout, ...] = ()
+    policy: Policy | None = None
 
 
 def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Answers:
@@ -32,7 +33,7 @@ def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward
     renderer = Renderer(policy.tokenizer)
     rollouts = generate(policy, [renderer.prompt_ids(p) for p in prompts], sampling)
     texts = tuple(response_text(policy, r) for r in rollouts)
-    return Answers(name, texts, tuple(scores(judge, prompts, texts)), tuple(rollouts))
+    return Answers(name, texts, tuple(scores(judge, prompts, texts)), tuple(rollouts), policy)
 
 
 def response_text(policy: Policy, rollout: Rollout) -> str:
@@ -42,22 +43,49 @@ def response_text(policy: Policy, rollout: Rollout) -> str:
     return text
 
 
+def same_tokens(one: Policy, other: Policy) -> bool:
+    """Whether two policies mean the same by every token id, and write a conversation in the same way."""
+    said = [digest([p.tokenizer.get_vocab(), p.tokenizer.chat_template]) for p in (one, other)]
+    return said[0] == said[1]
+
+
 def compare(one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
     """Win rate and mean scores of `one` over `other`, and, where both sampled tokens, the change of length."""
     ids = [prompt_id(p) for p in prompts]
     found = winrate.win_rate(one.name, one.values, other.name, other.values, ids, judged_by=judged_by)
-    if one.rollouts and other.rollouts:
-        lengths = [len(r.response_ids) for r in one.rollouts], [len(r.response_ids) for r in other.rollouts]
-        found.append(behaviour.length_delta(one.name, lengths[0], other.name, lengths[1], ids))
+    if one.policy and other.policy:
+        found.append(_longer(one, one.policy, other, other.policy, ids))
     return found
 
 
-def drift(one: Answers, policy: Policy, reference: Policy, against: str, prompts: Sequence[Messages]) -> list[Finding]:
-    """KL(policy || reference) on the policy's own fresh responses, and how many of them did not end."""
+def _longer(one: Answers, policy: Policy, other: Answers, rival: Policy, ids: Sequence[str]) -> Finding:
+    """The change of length, always in tokens of one tokenizer: that of `one` where the two have not the same."""
+    if same_tokens(policy, rival):
+        ours, theirs = ([len(r.response_ids) for r in a.rollouts] for a in (one, other))
+        return behaviour.length_delta(one.name, ours, other.name, theirs, ids)
+    ours, theirs = (
+        [len(policy.tokenizer(t, add_special_tokens=False).input_ids) for t in a.texts] for a in (one, other)
+    )
+    return behaviour.length_delta(one.name, ours, other.name, theirs, ids, counted_by=one.name)
+
+
+def no_kl(policy: Policy, reference: Policy, sampling: Sampling) -> str:
+    """Why the answers of `policy` say nothing of its KL to `reference`; an empty string where they do."""
+    if sampling.temperature != 1:
+        return f"responses were drawn at temperature {sampling.temperature:g}, and a KL needs them drawn at 1"
+    return "" if same_tokens(policy, reference) else "their tokenizers or chat templates differ"
+
+
+def drift(one: Answers, policy: Policy, reference: Policy, against: str, prompts: Sequence[Messages]) -> Finding:
+    """KL(policy || reference) on the policy's own fresh responses, drawn at temperature 1 (see `no_kl`)."""
     logp, ref_logp = (response_logp(p, one.rollouts) for p in (policy, reference))
-    ids = [prompt_id(p) for p in prompts]
+    return behaviour.kl(one.name, logp, ref_logp, [prompt_id(p) for p in prompts], against=against)
+
+
+def cut_off(one: Answers, prompts: Sequence[Messages]) -> Finding:
+    """How many responses ran into the length limit."""
     cut = [r.stop == "length" for r in one.rollouts]
-    return [behaviour.kl(one.name, logp, ref_logp, ids, against=against), behaviour.truncated_share(one.name, cut, ids)]
+    return behaviour.truncated_share(one.name, cut, [prompt_id(p) for p in prompts])
 
 
 def response_logp(policy: Policy, rollouts: Sequence[Rollout]) -> list[float]:

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from truing.errors import UserError
 
 Interval = tuple[float, float]
+FEWEST, FEW = 3, 30  # below FEWEST independent items a mean has no interval; below FEW it is Student's, not a bootstrap
+_ALIKE = 1e-12  # a width below this share of the value is rounding, not spread
 _HELD_AT_ONCE = 4_000_000  # drawn indices in memory at a time
 
 
@@ -44,7 +47,7 @@ def bootstrap_mean(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Interval:
-    """The percentile bootstrap interval of a mean, in the unit of `values`.
+    """The percentile bootstrap interval of a mean, in the unit of `values`. Too narrow for few items: see `t_mean`.
 
     With `clusters` (one label per value, such as its prompt) whole clusters are drawn, because answers to one prompt
     are not independent. One cluster alone says nothing of the spread between clusters, and is refused.
@@ -69,9 +72,40 @@ def bootstrap_mean(
     return float(low), float(high)
 
 
+def t_mean(values: Sequence[float], clusters: Sequence[Any] | None = None, level: float = 0.95) -> Interval:
+    """Student's interval of a mean, which holds its level where items are few. With `clusters` whole clusters count as
+    items, and the spread is that of their sums about the mean.
+
+    >>> low, high = t_mean([1.0, 2.0, 3.0])
+    >>> round(low, 3), round(high, 3)
+    (-0.484, 4.484)
+    """
+    x = finite(values, "value")
+    sums, counts = (x, np.ones_like(x)) if clusters is None else _by_cluster(x, clusters)
+    items = len(sums)
+    if items < 2:
+        raise UserError("one item (or one prompt) has no interval: at least two are needed")
+    mean = sums.sum() / counts.sum()
+    error = math.sqrt(items / (items - 1) * float(((sums - mean * counts) ** 2).sum())) / counts.sum()
+    half = stdtrit(items - 1, 0.5 + _checked(level) / 2) * error
+    return float(mean - half), float(mean + half)
+
+
 def mean_interval(values: Sequence[float], clusters: Sequence[Any] | None, seed: int = 0) -> Interval | None:
-    """The bootstrap interval at 95 %, or None where there is one independent item only."""
-    return bootstrap_mean(values, clusters, seed=seed) if independent(values, clusters) > 1 else None
+    """The interval of a mean at 95 %: Student's below 30 independent items, a bootstrap from there on.
+
+    None below 3 items, and where few items are all alike: no spread among few is no certainty.
+
+    >>> mean_interval([0.1, 0.1], None), mean_interval([0.1] * 12, None)
+    (None, None)
+    """
+    items = independent(values, clusters)
+    if items < FEWEST:
+        return None
+    if items >= FEW:
+        return bootstrap_mean(values, clusters, seed=seed)
+    low, high = t_mean(values, clusters)
+    return (low, high) if high - low > _ALIKE * max(abs(low), abs(high)) else None
 
 
 def independent(values: Sequence[Any], clusters: Sequence[Any] | None) -> int:

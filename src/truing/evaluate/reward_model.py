@@ -22,7 +22,7 @@ def accuracy(
     """The share of pairs with chosen reward above rejected reward, a tie counted as half.
 
     The strict share (a tie is a miss, as RewardBench counts) stands in the evidence. With `groups` (the prompt of
-    each pair) the interval is a bootstrap over groups, else Wilson's.
+    each pair) the interval is one over whole groups, else Wilson's.
 
     >>> f = accuracy("rm", [1.0, 0.2, 0.5, 0.5], [0.5, 0.4, 0.5, 0.1])
     >>> f.value, f.evidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from truing.evaluate.intervals import Interval, bootstrap_mean, finite, independent, mean_interval, same_length, wilson
+from truing.evaluate.intervals import Interval, finite, independent, mean_interval, same_length, wilson
 from truing.types import Finding
 
 
@@ -23,7 +23,7 @@ def win_rate(
     """Compare two models on the same prompts: `win_rate`, `win_delta`, both mean scores and their difference.
 
     Row i of both score lists answers prompt `prompt_ids[i]`. A tie counts as half a win; `win_delta` is
-    `win_rate - 0.5`, so 0 is level. The interval is Wilson's where every prompt occurs once, else a bootstrap over
+    `win_rate - 0.5`, so 0 is level. The interval is Wilson's where every prompt occurs once, else one over whole
     prompts. `prefix` goes before every check's name (`held_out_` gives `held_out_win_delta`).
 
     >>> found = win_rate("direct", [3, 1, 2, 2], "warm", [1, 2, 2, 1], ["a", "b", "c", "d"])
@@ -71,16 +71,15 @@ def win_rate(
 def share_interval(points: Sequence[float], clusters: Sequence[str] | None, seed: int = 0) -> Interval:
     """The 95 % interval of a mean of points in [0, 1] (1, half, 0).
 
-    Wilson where items are independent; else a bootstrap over clusters. Where every cluster has the same mean the
-    bootstrap has no width, which is no certainty: Wilson over the number of clusters stands in.
+    Wilson where items are independent; else that of a mean over clusters. Where clusters are too few or all alike that
+    has no width, which is no certainty: Wilson over the number of clusters stands in.
     """
     items = independent(points, clusters)
     share = float(finite(points, "point").mean())
-    if items < len(points) and items > 1:
-        low, high = bootstrap_mean(points, clusters, seed=seed)
-        if low < high:
-            return low, high
-    return wilson(share * items, items)
+    spread = mean_interval(points, clusters, seed) if items < len(points) else None
+    if spread is None or spread[0] == spread[1]:
+        return wilson(share * items, items)
+    return max(0.0, spread[0]), min(1.0, spread[1])
 
 
 def held_against(bound: float, interval: Interval | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from truing.errors import UserError, nearest
+from truing.errors import UserError, nearest, visible
 from truing.gate.rules import Rule
 from truing.types import Finding, digest
 
@@ -49,7 +49,7 @@ class Decision:
     def text(self) -> str:
         """The lines printed for a person: one per result, then the verdict."""
         mark = {"passed": "passed ", "failed": "FAILED ", "too few": "too few", "missing": "missing"}
-        lines = [f"{mark[r.state]}  {r.rule.text()}\n         {r.text}" for r in self.results]
+        lines = [f"{mark[r.state]}  {_line(r.rule.text())}\n         {_line(r.text)}" for r in self.results]
         passed = sum(r.state == "passed" for r in self.results)
         return "\n".join([*lines, f"{self.verdict}: {passed} of {len(self.results)} conditions met"])
 
@@ -117,63 +117,50 @@ def write_decision(decision: Decision, path: Path) -> Path:
 
 
 def read_findings(path: Path) -> list[Finding]:
-    """The findings of a run's folder (every findings.json beneath it), or of any JSON file with `findings`.
+    """The findings of a run's folder (of every stage its manifest calls done), of any folder (every findings.json
+    beneath it), or of any JSON file with `findings`.
 
     A folder without findings gives none, and a gate then says which evidence is missing.
     """
-    if path.is_dir():
+    if not path.is_dir():
+        return _read(path)
+    if (path / "manifest.json").is_file():
+        files = [file for name in _done(path / "manifest.json") if (file := path / name / "findings.json").is_file()]
+    else:
         files = sorted(path.rglob("findings.json")) or sorted(path.glob("decision.json"))
-        found = [f for file in files for f in _read(file)]
-        return list(dict.fromkeys(found))
-    return _read(path)
+    return list(dict.fromkeys(f for file in files for f in _read(file)))
+
+
+def _done(manifest: Path) -> list[str]:
+    stages = _json(manifest).get("stages")
+    rows = [row for row in stages if isinstance(row, dict)] if isinstance(stages, list) else []
+    return [str(row.get("name")) for row in rows if row.get("state") in ("done", "reused")]
 
 
 def _read(path: Path) -> list[Finding]:
+    rows = _json(path).get("findings")
+    if not isinstance(rows, list):
+        raise UserError(
+            f"{path}: has no list under 'findings'; give a run's folder, or the findings.json of an evaluate stage"
+        )
+    return [_finding(row, f"{path}, finding {i + 1}") for i, row in enumerate(rows)]
+
+
+def _json(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_no_constant)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: is not JSON ({e})") from e
-    rows = loaded.get("findings") if isinstance(loaded, dict) else None
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: has no list under 'findings'; it is what `truing evaluate --out` writes")
-    return [_finding(row, f"{path}, finding {i + 1}") for i, row in enumerate(rows)]
+    return loaded if isinstance(loaded, dict) else {}
 
 
 def _finding(row: Any, place: str) -> Finding:
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: is not an object")
-    for name in ("check", "model", "against", "slice", "verdict", "evidence"):
-        if not isinstance(row.get(name) or "", str):
-            raise UserError(f"{place}: {name} must be text, not {row[name]!r}")
-    if not row.get("check"):
-        raise UserError(f"{place}: has no check")
-    interval, n = row.get("interval"), row.get("n") or 0
-    if not _number(row.get("value")):
-        raise UserError(f"{place} ({row['check']}): value must be a number, not {row.get('value')!r}")
-    if interval is not None and not (isinstance(interval, list) and len(interval) == 2 and all(map(_number, interval))):
-        raise UserError(f"{place} ({row['check']}): interval must be [low, high], not {interval!r}")
-    if interval is not None and interval[0] > interval[1]:
-        raise UserError(f"{place} ({row['check']}): interval {interval} has its ends the wrong way round")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-        raise UserError(f"{place} ({row['check']}): n must be a whole number from 0 up, not {n!r}")
-    return Finding(
-        check=row["check"],
-        model=row.get("model") or "",
-        value=float(row["value"]),
-        against=row.get("against") or "",
-        slice=row.get("slice") or "all",
-        interval=(float(interval[0]), float(interval[1])) if interval else None,
-        n=n,
-        bound=float(row["bound"]) if _number(row.get("bound")) else None,
-        verdict=row.get("verdict") or "",
-        evidence=row.get("evidence") or "",
-    )
-
-
-def _number(x: Any) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+    try:
+        return Finding.from_json(row)
+    except ValueError as problem:
+        raise UserError(f"{place}: {problem}") from problem
 
 
 def _no_constant(word: str) -> float:
@@ -231,6 +218,11 @@ def _hold(rule: Rule, f: Finding) -> Result:
         f,
         needed,
     )
+
+
+def _line(text: str) -> str:
+    """A text that may come from a file, on one line, with nothing in it that a terminal would act on."""
+    return visible(" ".join(text.split()))
 
 
 def _met(x: float, side: str, bound: float) -> bool:

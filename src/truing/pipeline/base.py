@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from truing import world
 from truing.data.render import Renderer
 from truing.data.trees import plant
-from truing.errors import UserError, unknown
 from truing.pipeline.context import StageRun, cache_folder
 from truing.pipeline.show import Show
 from truing.policy import fresh, heads
@@ -19,10 +21,8 @@ from truing.train.optim import Optim
 from truing.train.record import Record
 from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
-from truing.types import digest
+from truing.types import digest, source_digest
 from truing.world import tiny
-
-MODEL_PREFIX = "world:desk/"
 
 
 def resolve(value: Any, run: StageRun) -> str:
@@ -35,43 +35,60 @@ def resolve(value: Any, run: StageRun) -> str:
 def named(name: str, show: Show) -> str:
     """The folder or Hub name behind a model's name; a world model is pretrained on first use."""
     if name.startswith("world:"):
-        return str(world_model(name.removeprefix(MODEL_PREFIX), show))
+        return str(world_model(tiny.size(name), show))
     return name
 
 
 def new_model(spec: dict[str, Any], run: StageRun) -> Path:
     """A fresh model with a tokenizer trained on the text that `spec` names, made once for the run."""
     records = run.records(spec["text"], on_bad_row="drop")
-    folder = run.root / f"base-{digest([spec, records.digest, run.seed])}"
+    size = {k: v for k, v in spec.items() if k != "text"}
+    folder = run.root / f"base-{digest([size, records.digest, run.seed, source_digest('policy')])}"
     if not (folder / "config.json").exists():
-        part = folder.with_name("." + folder.name)
-        shutil.rmtree(part, ignore_errors=True)
-        fresh.make({k: v for k, v in spec.items() if k != "text"}, records.texts(), part, seed=run.seed)
-        part.rename(folder)
+        with made_beside(folder) as part:
+            fresh.make(size, records.texts(), part, seed=run.seed)
         run.show.say(f"  made a new model from the text of {records.name}")
     return folder
 
 
 def world_model(size: str, show: Show) -> Path:
     """The world's base model of this size, pretrained on the world's text with the one loop and cached by content."""
-    if size not in tiny.SIZES:
-        raise UserError(unknown("world model", size, [*tiny.SIZES]))
     folder = cache_folder() / f"desk-{size}-{tiny.cache_key(size)}"
     if (folder / "config.json").exists():
         return folder
-    part = folder.with_name("." + folder.name)
-    shutil.rmtree(part, ignore_errors=True)
-    records = world.records(tiny.text_name(size))
     show.say(f"  pretraining world:desk/{size} on the world's text (once; cached in {folder.parent})")
-    fresh.make(tiny.SIZES[size], records.texts(), part, positions=1024)
-    policy = load(str(part))
+    with made_beside(folder) as part:
+        pretrain(size, part, show)
+    return folder
+
+
+def pretrain(size: str, folder: Path, show: Show) -> None:
+    """Make a model of this size and teach it the world's text."""
+    records = world.records(tiny.text_name(size))
+    fresh.make(tiny.SIZES[size], records.texts(), folder, positions=1024)
+    policy = load(str(folder))
     planted = plant(records, Renderer(policy.tokenizer), max_length=tiny.TRAINING.max_length, shape="single")
     from truing.objectives import nll
 
     source = DataSource(planted.trees, tiny.TRAINING)
     show.begin()
-    record = Record(part / "training", show=show.step)
+    record = Record(folder / "training", show=show.step)
     fit(policy, source, Sum([Term(nll, {})]), Optim(policy.model, tiny.TRAINING, source.steps), record)
-    heads.save(policy, part)
-    part.rename(folder)
-    return folder
+    heads.save(policy, folder)
+
+
+@contextmanager
+def made_beside(folder: Path) -> Iterator[Path]:
+    """A folder of one's own to make a model in, renamed when it is whole. Of two who make the same, the first stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield part
+        part.chmod(0o755)
+        try:
+            part.rename(folder)
+        except OSError:
+            if not (folder / "config.json").exists():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

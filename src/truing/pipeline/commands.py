@@ -9,18 +9,16 @@ from typing import Any
 
 from truing import world
 from truing.data import formats
+from truing.data.conventions import Want
 from truing.data.render import Renderer
 from truing.data.trees import Shape, plant
-from truing.errors import UserError
+from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, rewards, sums
 from truing.pipeline import base
 from truing.pipeline.show import Show
-from truing.policy.load import load
-from truing.policy.policy import Policy
+from truing.policy.load import context_length, load, load_any
 from truing.rollout.engine import Sampling, generate
 from truing.types import Judgement, Message, Messages, Records, messages_json
-
-MAX_LENGTH = 4096
 
 
 def sample(
@@ -31,8 +29,8 @@ def sample(
     `prompts` is a text file (one prompt a line, .txt), a data set of any accepted form, or one of the world's.
     `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from.
     """
-    policy = load(base.named(model, Show(quiet=True)))
     asked = read_prompts(prompts)
+    policy = load(base.named(model, Show(quiet=True)))
     renderer = Renderer(policy.tokenizer)
     sampling = Sampling(max_new_tokens, temperature, seed)
     rollouts = generate(policy, [renderer.prompt_ids(p) for p in asked], sampling, n)
@@ -47,14 +45,27 @@ def sample(
 def read_prompts(name: str) -> list[Messages]:
     """Prompts from a text file with one a line, from a data set, or from the world; each different prompt once."""
     if name.endswith(".txt"):
-        lines = [line for line in Path(name).read_text(encoding="utf-8").split("\n") if line.strip()]
-        return [(Message("user", line),) for line in lines]
-    return list(dict.fromkeys(record.prompt for record in read_records(name).records))
+        return list(dict.fromkeys((Message("user", line),) for line in read_lines(name)))
+    return list(dict.fromkeys(record.prompt for record in read_records(name, "prompts").records))
 
 
-def read_records(name: str) -> Records:
+def read_lines(name: str) -> list[str]:
+    """The lines of a text file that say something."""
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(name, f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(name, f"not UTF-8 ({error.reason})", "Save the file as UTF-8.") from error
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise DataError(name, "the file is empty: there is no prompt in it", "Write one prompt a line.")
+    return lines
+
+
+def read_records(name: str, want: Want = "any") -> Records:
     """A data set by file, Hub name or world name; a row that cannot be used is an error."""
-    return world.records(name) if name.startswith("world:") else formats.load(name)
+    return world.records(name) if name.startswith("world:") else formats.load(name, want=want)
 
 
 def score(model: str, data: str, out: Path) -> int:
@@ -64,13 +75,14 @@ def score(model: str, data: str, out: Path) -> int:
     over the response), `logp, length` for single responses. A reward model: `chosen_reward, rejected_reward`, or
     `reward`. Nothing is cut: a row longer than the model's context is an error.
     """
-    policy = load_any(model)
+    policy = load_any(base.named(model, Show(quiet=True)))
     records = read_records(data)
     first = records.records[0]
     shape: Shape = "pairs" if isinstance(first, Judgement) and len(first.responses) == 2 else "single"
-    planted = plant(records, Renderer(policy.tokenizer), max_length=MAX_LENGTH, shape=shape)
+    planted = plant(records, Renderer(policy.tokenizer), max_length=context_length(policy), shape=shape)
     if planted.notes:
-        raise UserError(f"{data}: not every row can be scored whole: {planted.text()}")
+        most = context_length(policy)
+        raise UserError(f"{data}: {model} reads {most} tokens, so not every row can be scored whole: {planted.text()}")
     values = rewards(policy, planted.trees) if policy.is_reward else sums(policy, planted.trees)
     names = ("chosen_", "rejected_") if shape == "pairs" else ("",)
     rows, at = [], iter(values)
@@ -83,17 +95,6 @@ def score(model: str, data: str, out: Path) -> int:
             rows.append(logps | {f"{name}length": length for name, (_, length) in found.items()})
     write_lines(out, rows)
     return len(rows)
-
-
-def load_any(model: str) -> Policy:
-    """A language model or a reward model, as its config says."""
-    name = base.named(model, Show(quiet=True))
-    config = Path(name) / "config.json"
-    if config.exists():
-        kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures") or [""]
-        if "ForSequenceClassification" in kinds[0]:
-            return load(name, "reward")
-    return load(name)
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

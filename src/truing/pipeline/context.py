@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from truing import registry, world
+from truing import world
 from truing.data import formats
-from truing.errors import DataError, UserError
-from truing.pipeline.recipe import Recipe, Ref
+from truing.data.conventions import Want
+from truing.errors import DataError
+from truing.gate import decide
+from truing.pipeline import labels
 from truing.pipeline.show import Show
+from truing.pipeline.spec import Recipe, Ref
 from truing.types import Finding, Records
 
 
 @dataclass
 class StageRun:
-    """One stage at work. `folder` is its own; `root` the run's."""
+    """One stage at work. `folder` is its own; `root` the run's; `key` is what its checkpoints are tied to; `read` the
+    content hash of every data set it read."""
 
     recipe: Recipe
     name: str
@@ -27,6 +31,7 @@ class StageRun:
     root: Path
     key: str
     show: Show
+    read: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -46,46 +51,38 @@ class StageRun:
 
         return base.resolve(value, self)
 
-    def gives(self, stage: str) -> str:
-        """What an earlier stage gives: model, reward, data, findings, decision."""
-        do = next(spec.do for spec in self.recipe.stages if spec.name == stage)
-        return registry.resolve(do, "stage", Path(self.recipe.path).parent if self.recipe.path else None).gives
+    def labels(self, models: Sequence[Any], taken: Sequence[str] = ()) -> list[str]:
+        """What models are called in findings: short names that tell them apart."""
+        return labels.labels(models, self.recipe.base, taken)
 
-    def label(self, value: Any) -> str:
-        """What a model is called in findings: its stage, or `base`."""
-        return value.stage if isinstance(value, Ref) else "base"
-
-    def records(self, value: Any, on_bad_row: str = "error") -> Records:
+    def records(self, value: Any, on_bad_row: str = "error", want: Want = "any") -> Records:
         """A data set: a part of a split, a file, a Hub name or one of the world's."""
+        found = self._records(value, on_bad_row, want)
+        self.read[found.name] = found.digest
+        return found
+
+    def _records(self, value: Any, on_bad_row: str, want: Want = "any") -> Records:
         if isinstance(value, Ref):
             return self._part(value)
         if value.startswith("world:"):
             return world.records(value)
-        return formats.load(value, on_bad_row=on_bad_row)  # type: ignore[arg-type]
+        return formats.load(value, on_bad_row=on_bad_row, want=want)  # type: ignore[arg-type]
 
     def _part(self, ref: Ref) -> Records:
         stored = json.loads((self.root / ref.stage / "split.json").read_text(encoding="utf-8"))
-        whole = self.records(stored["data"], stored["on_bad_row"])
+        data = stored["data"]
+        whole = self._records(Ref(**data) if isinstance(data, dict) else data, stored["on_bad_row"])
         if whole.digest != stored["digest"]:
-            raise DataError(stored["data"], "has changed since it was split", "Run the recipe again without --resume.")
+            raise DataError(whole.name, "has changed since it was split", "Run the recipe again without --resume.")
         place = {row: i for i, row in enumerate(whole.rows)}
         return whole.subset([place[row] for row in stored[ref.part]], f"{whole.name} ({ref.part})")
 
     def findings(self, value: Any) -> list[Finding]:
-        """What an evaluate stage found."""
-        stored = json.loads((self.root / value.stage / "findings.json").read_text(encoding="utf-8"))
-        return [
-            Finding(**{**row, "interval": tuple(row["interval"]) if row["interval"] else None})
-            for row in stored["findings"]
-        ]
-
-    def file(self, name: str) -> Path:
-        """A file named in the recipe: beside the recipe, or from the working directory."""
-        places = [Path(name)] if self.recipe.path is None else [Path(self.recipe.path).parent / name, Path(name)]
-        for place in places:
-            if place.exists():
-                return place
-        raise UserError(f"{self.recipe.path}: stage {self.name} names the file {name}, which is not there")
+        """What an evaluate stage found, what a JSON file holds, or both and more in a list; each finding once."""
+        if isinstance(value, list | tuple):
+            return list(dict.fromkeys(f for item in value for f in self.findings(item)))
+        named = self.root / value.stage / "findings.json" if isinstance(value, Ref) else Path(value)
+        return decide.read_findings(named)
 
     def write(self, name: str, value: Any) -> None:
         """Write JSON into the stage's folder, whole or not at all."""
@@ -103,8 +100,3 @@ def write_json(path: Path, value: Any) -> None:
 def cache_folder() -> Path:
     """Where pretrained world models are kept: TRUING_CACHE, or ~/.cache/truing."""
     return Path(os.environ.get("TRUING_CACHE", "") or Path.home() / ".cache" / "truing")
-
-
-def data_summary(records: Records) -> Mapping[str, Any]:
-    """What a report shows of a data set: rows read and used, and what was odd."""
-    return formats.summary(records)

@@ -153,6 +153,11 @@ def override(root: Node, overrides: list[str], mistakes: Mistakes) -> None:
         _put(root, path, _unlined(value), mistakes)
 
 
+def write(root: Node) -> str:
+    """The document as YAML again."""
+    return yaml.safe_dump(root.plain, sort_keys=False, allow_unicode=True, width=1000)
+
+
 def _unlined(node: Node) -> Node:
     if isinstance(node.value, dict):
         return Node({key: _unlined(child) for key, child in node.value.items()})

@@ -11,22 +11,21 @@ from truing import world
 from truing.data.render import Renderer
 from truing.data.trees import plant
 from truing.errors import UserError
-from truing.evaluate.exam import Answers, answer, compare, drift, pair_accuracy
+from truing.evaluate.exam import Answers, answer, compare, cut_off, drift, no_kl, pair_accuracy, same_tokens
 from truing.pipeline.context import StageRun
-from truing.pipeline.recipe import Ref
-from truing.policy.load import load
+from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
-from truing.rollout.engine import Sampling
+from truing.rollout.engine import Sampling, fits
 from truing.types import Finding, Messages, Records, Reward
 
 EXAMPLES = 6
-MAX_LENGTH = 2048
+LOOKUP = "lookup"
 
 
 @dataclass
 class Exam:
-    """Contestants and what was found of them. Policies are loaded once."""
+    """Contestants and what was found of them; `notes` is what a reader must know beside it. Policies load once."""
 
     run: StageRun
     models: Sequence[Any]
@@ -34,43 +33,60 @@ class Exam:
     sampling: Sampling
     findings: list[Finding] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What the models are called in findings, and last the one they are held against."""
+        return self.run.labels([*self.models, self.against], taken=(LOOKUP,))
 
     @cached_property
     def contestants(self) -> dict[str, Policy]:
         """The models by name, without the one they are held against."""
-        other = self.run.label(self.against)
-        named = {self.run.label(m): m for m in self.models}
-        return {name: self._load(m) for name, m in named.items() if name != other}
+        named = dict(zip(self.names, self.models, strict=False))
+        return {name: load_any(self.run.model(m)) for name, m in named.items() if name != self.names[-1]}
 
     @cached_property
     def rival(self) -> Policy:
         """The model they are held against."""
-        return self._load(self.against)
+        return load(self.run.model(self.against))
 
-    def _load(self, value: Any) -> Policy:
-        reward = isinstance(value, Ref) and self.run.gives(value.stage) == "reward"
-        return load(self.run.model(value), "reward" if reward else "causal")
+    def note(self, text: str) -> None:
+        """Say something now, and keep it for the report."""
+        self.notes.append(text)
+        self.run.show.say(f"  {text}")
 
     def order(self, records: Records) -> None:
         """How often each model orders held-out pairs as the raters did."""
         for name, policy in self.contestants.items():
-            planted = plant(records, Renderer(policy.tokenizer), max_length=MAX_LENGTH, shape="pairs")
             reference = None if policy.is_reward else self.rival
+            if reference is not None and not same_tokens(policy, reference):
+                self.note(f"no implicit accuracy of {name} against {self.names[-1]}: their tokenizers differ")
+                continue
+            limit = min(context_length(p) for p in (policy, reference) if p is not None)
+            planted = plant(records, Renderer(policy.tokenizer), max_length=limit, shape="pairs")
+            if planted.notes:
+                self.note(f"held-out pairs that {name} ordered: {planted.text()}")
             self.findings.append(pair_accuracy(name, policy, planted.trees, reference))
 
     def answer(self, records: Records, judge: Any, samples: int, lookup: bool) -> None:
         """Every language model answers the same prompts; each is compared with the rival."""
-        prompts = distinct_prompts(records, samples)
-        other, reward, judged_by = self.run.label(self.against), *self._judge(judge)
+        speakers = {name: policy for name, policy in self.contestants.items() if not policy.is_reward}
+        if not speakers and not lookup:
+            raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.names[-1]} itself")
+        (reward, judged_by), other = self._judge(judge), self.names[-1]
+        prompts = self._readable(distinct_prompts(records, samples), {other: self.rival} | speakers)
         rival = answer(other, self.rival, prompts, reward, self.sampling)
         given = {other: rival}
-        for name, policy in self.contestants.items():
-            if policy.is_reward:
-                continue
+        for name, policy in speakers.items():
             self.run.show.say(f"  {name} answers {len(prompts)} prompts")
             given[name] = answer(name, policy, prompts, reward, self.sampling)
-            self.findings += compare(given[name], rival, prompts, judged_by)
-            self.findings += drift(given[name], policy, self.rival, other, prompts)
+            self.findings += [*compare(given[name], rival, prompts, judged_by), cut_off(given[name], prompts)]
+            why = no_kl(policy, self.rival, self.sampling)
+            if why:
+                self.note(f"no KL of {name} to {other}: {why}")
+            else:
+                self.findings.append(drift(given[name], policy, self.rival, other, prompts))
         if lookup:
             table = look_up(prompts, reward)
             for answers in given.values():
@@ -78,18 +94,30 @@ class Exam:
         self.findings = list({(f.check, f.model, f.against): f for f in self.findings}.values())
         self.examples = side_by_side(prompts, list(given.values()))
 
+    def _readable(self, prompts: Sequence[Messages], speakers: dict[str, Policy]) -> list[Messages]:
+        """The prompts that every model can read with room for its answer; how many are left out is said."""
+        left = list(prompts)
+        for policy in speakers.values():
+            renderer = Renderer(policy.tokenizer)
+            left = [p for p in left if fits(policy, renderer.prompt_ids(p), self.sampling)]
+        most, room = min(map(context_length, speakers.values())), self.sampling.max_new_tokens
+        why = f"with max_new_tokens {room} they are beyond the {most} tokens that a model here reads"
+        if not left:
+            raise UserError(f"stage {self.run.name}: no prompt is left to answer: {why}")
+        if len(left) < len(prompts):
+            self.note(f"{len(prompts) - len(left)} of {len(prompts)} prompts left out: {why}")
+        return left
+
     def _judge(self, judge: Any) -> tuple[Reward, str]:
         if judge == "gold":
             return rewards.gold, "gold"
         policy = load(self.run.model(judge), "reward")
-        if not policy.is_reward:
-            raise UserError(f"stage {self.run.name}: judge must be gold or a reward model")
-        return rewards.RewardModel(policy), f"reward model {self.run.label(judge)}"
+        return rewards.RewardModel(policy), f"reward model {self.run.labels([judge])[0]}"
 
     def headline(self) -> str:
         """The win rates in one sentence."""
         rates = [f for f in self.findings if f.check == "win_rate"]
-        return "; ".join(f"{f.model} over {f.against}: {_percent(f)}" for f in rates)
+        return "; ".join(f"{f.model} over {f.against}: win rate {_percent(f)}" for f in rates)
 
     def table(self) -> str:
         """What was found, as lines for a terminal."""
@@ -107,8 +135,8 @@ def _who(f: Finding) -> str:
 
 
 def _percent(f: Finding) -> str:
-    low, high = f.interval or (f.value, f.value)
-    return f"{100 * f.value:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of {f.n} prompts"
+    spread = f" [{100 * f.interval[0]:.0f}, {100 * f.interval[1]:.0f}]" if f.interval else ""
+    return f"{100 * f.value:.0f} %{spread} on {f.n} prompts, ties half"
 
 
 def distinct_prompts(records: Records, samples: int) -> list[Messages]:
@@ -121,7 +149,7 @@ def look_up(prompts: Sequence[Messages], reward: Reward) -> Answers:
     """The world's template look-up as a contestant: the best answer in training to prompts of this template."""
     table = world.lookup(world.cases(3000, seed=0, split="train"))
     texts = tuple(table(prompt) for prompt in prompts)
-    return Answers("lookup", texts, tuple(rewards.scores(reward, prompts, texts)))
+    return Answers(LOOKUP, texts, tuple(rewards.scores(reward, prompts, texts)))
 
 
 def side_by_side(prompts: Sequence[Messages], given: Sequence[Answers]) -> list[dict[str, Any]]:

@@ -3,59 +3,72 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from truing.errors import UserError, nearest, unknown
+from truing import world
+from truing.errors import UserError, nearest
 from truing.registry import type_words
+from truing.world import tiny
 
-MODEL_PREFIX = "world:desk/"
+HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz")
 
 
-def model_trouble(name: str) -> str:
-    """What is wrong with a model's name, or an empty string. Hub names and folders are not looked up."""
-    if not name.startswith("world:"):
-        return "" if not name.startswith((".", "/")) or Path(name).exists() else f"there is no folder '{name}'"
-    from truing.world import tiny
-
-    models = [MODEL_PREFIX + size for size in tiny.SIZES]
-    return "" if name in models else unknown("model", name, models)
+def find(name: str, folder: Path | None, typed: bool = False) -> Path | None:
+    """The file or folder of that name: beside the recipe, or else in the working folder; the other way round for a
+    name that was typed on the command line."""
+    here, beside = [Path(name)], [folder / name] if folder else []
+    return next((place for place in (here + beside if typed else beside + here) if os.path.exists(place)), None)
 
 
-def data_trouble(name: str, folder: Path | None) -> str:
-    """What is wrong with a data set's name, or an empty string."""
+def model_trouble(name: str, known: Sequence[str]) -> str:
+    """What is wrong with a model's name that is no folder's, or an empty string. `known` are references that fit."""
     if name.startswith("world:"):
-        return world_trouble(name)
-    if not name.endswith(DATA_SUFFIXES) and not name.startswith((".", "/")):
+        return said_by(lambda: tiny.size(name))
+    return "" if HUB.fullmatch(name) else f"there is no folder '{name}'{meant(name, known)}"
+
+
+def data_trouble(name: str, folder: Path | None, known: Sequence[str]) -> str:
+    """What is wrong with a data set's name that is no file's, or an empty string. `known` are references that fit."""
+    if name.startswith(tiny.PREFIX):
+        return f"'{name}' is a model, not a data set"
+    if name.startswith("world:"):
+        return said_by(lambda: world.check(name))
+    if name.endswith(DATA_SUFFIXES):
+        return file_trouble(name, folder)
+    if HUB.fullmatch(name):
         return ""
-    return file_trouble(name, folder)
+    hint = "" if f"${name}" in known else file_hint(name, folder)
+    return f"there is no file '{name}'{hint or meant(name, known)}"
 
 
 def file_trouble(name: str, folder: Path | None) -> str:
-    """What to say of a file that is neither in the working folder nor beside the recipe, or an empty string."""
-    if found_file(name, folder) is not None:
-        return ""
+    """What to say of a file that is neither in the working folder nor beside the recipe."""
+    return f"there is no file '{name}'{file_hint(name, folder)}"
+
+
+def file_hint(name: str, folder: Path | None) -> str:
+    """The file that a misspelt name most likely meant, as a question; empty where none is near."""
     places = [Path(name).parent, *([folder / Path(name).parent] if folder else [])]
     there = [entry.name for place in places if place.is_dir() for entry in place.iterdir()]
     hint = nearest(Path(name).name, there)
-    return f"there is no file '{name}'" + (f". Did you mean '{hint}'?" if hint else "")
+    return f". Did you mean '{hint}'?" if hint else ""
 
 
-def found_file(name: str, folder: Path | None) -> Path | None:
-    """The file of that name in the working folder or else beside the recipe, or None."""
-    places = [Path(name), *([folder / name] if folder else [])]
-    return next((place for place in places if place.exists()), None)
+def meant(name: str, known: Sequence[str]) -> str:
+    """The reference that a word without $ most likely meant, or what a Hub name looks like."""
+    hint = nearest(f"${name}", known)
+    return f". Did you mean '{hint}'?" if hint else ", and a Hub name has the form owner/name"
 
 
-def world_trouble(name: str) -> str:
-    """What is wrong with `world:NAME?option=value&...`, or an empty string."""
-    from truing import world
-
-    if name.startswith(MODEL_PREFIX):
-        return f"'{name}' is a model, not a data set"
+def said_by(look_up: Callable[[], object]) -> str:
+    """What a look-up complains of, or an empty string."""
     try:
-        world.check(name)
+        look_up()
     except UserError as problem:
         return str(problem)
     return ""
@@ -63,8 +76,6 @@ def world_trouble(name: str) -> str:
 
 def datasets() -> list[dict[str, Any]]:
     """The world's data sets, in the form of `truing list --json`."""
-    from truing import world
-
     return [
         entry(
             f"world:{name}", inspect.getdoc(fn) or "", [written(p) for p in inspect.signature(fn).parameters.values()]
@@ -75,10 +86,8 @@ def datasets() -> list[dict[str, Any]]:
 
 def models() -> list[dict[str, Any]]:
     """The world's base models, in the form of `truing list --json`."""
-    from truing.world import tiny
-
     about = "A {layers}-layer model {hidden} wide, pretrained on the world's text when it is first used, and cached."
-    return [entry(MODEL_PREFIX + size, about.format(**spec), []) for size, spec in tiny.SIZES.items()]
+    return [entry(tiny.PREFIX + size, about.format(**spec), []) for size, spec in tiny.SIZES.items()]
 
 
 def entry(name: str, doc: str, options: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 from truing import registry
 from truing.errors import UserError, nearest, unknown
 from truing.pipeline import names
-from truing.pipeline.document import LOST, Mistakes, Node
+from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
+from truing.pipeline.labels import labels
 from truing.pipeline.mixture import check_objective
+from truing.pipeline.names import HUB
 from truing.pipeline.spec import Ref, StageSpec
-from truing.signature import REFERENCES, Option, Part, describe, parse_type
+from truing.signature import REFERENCES, Option, Part, describe, guess, parse_type
+from truing.types import Training
 
 
 @dataclass
@@ -88,13 +92,19 @@ class Scope:
         wanted, words = REFERENCES[option.reference]
         if ref.kind in wanted:
             return value
-        fit = [f"${name}" for name, part in self.done.items() if part and part.gives in wanted and not part.outputs]
-        fit += [f"${n}.{o}" for n, part in self.done.items() if part and part.gives in wanted for o in part.outputs]
-        fit += ["$base"] if "model" in wanted and self.base is not None and ref.stage != "base" else []
+        fit = [name for name in self.fitting(option) if name != str(ref)]
         there = f". Fitting here: {', '.join(fit)}" if fit else ""
         what = {"reward": "a reward model", "model": "a model", "decision": "a decision"}.get(ref.kind, ref.kind)
         self.mistakes.add(line, f"{self.place}'{option.name}' must be {words}, but {ref} is {what}{there}")
         return LOST
+
+    def fitting(self, option: Option) -> list[str]:
+        """Every reference that fits the option: `$stage`, `$stage.part`, `$base`."""
+        wanted, _ = REFERENCES[option.reference]
+        done = {name: part for name, part in self.done.items() if part and part.gives in wanted}
+        fit = [f"${name}" for name, part in done.items() if not part.outputs]
+        fit += [f"${name}.{output}" for name, part in done.items() for output in part.outputs]
+        return fit + (["$base"] if "model" in wanted and self.base is not None else [])
 
     def missing(self, text: str, stage: str) -> str:
         """What to say of a reference to a stage that is not there, or not yet."""
@@ -106,21 +116,44 @@ class Scope:
         did = f" Did you mean '{hint}'?" if hint else ""
         return f"there is no stage '{text}' before this one.{did} Known: {', '.join(known) or 'none'}"
 
-    def data(self, name: str, node: Node, what: str) -> str:
+    def found(self, name: str, node: Node) -> str:
+        """The path of a file or folder of that name, or an empty string."""
+        place = names.find(name, self.folder, typed=node.line == COMMAND_LINE)
+        return "" if place is None else str(place)
+
+    def data(self, name: str, node: Node, what: str, known: Sequence[str] = ()) -> str:
         """A data set's name, checked; a file that stands beside the recipe is given with its folder."""
-        trouble = names.data_trouble(name, self.folder)
+        path = self.found(name, node)
+        if path and not name.startswith("world:"):
+            return path
+        trouble = names.data_trouble(name, self.folder, known)
         if trouble:
             own = f". Give your own: {node.input}=FILE" if node.input and not name.startswith("world:") else ""
             self.mistakes.add(node.line, f"{f'input {node.input!r}' if node.input else what}: {trouble}{own}")
-        found = None if name.startswith("world:") else names.found_file(name, self.folder)
-        return str(found) if found is not None and not Path(name).exists() else name
+        return name
+
+    def model(self, name: str, node: Node, what: str, known: Sequence[str] = ()) -> str:
+        """A model's name, checked; a folder that stands beside the recipe is given with its path."""
+        path = self.found(name, node)
+        if path and not name.startswith("world:"):
+            return path
+        trouble = names.model_trouble(name, known)
+        if trouble:
+            self.mistakes.add(node.line, f"{what}: {trouble}")
+        return name
+
+    def origin(self, value: Any) -> Any:
+        """The name of the data set that data come from, through every split."""
+        while isinstance(value, Ref):
+            value = self.options[value.stage].get("data")
+        return value
 
     def expectation_trouble(self, path: str) -> str:
         """What is wrong with `stage.model.check` in the expect block, or an empty string."""
-        words = path.split(".")
-        if len(words) != 3 or not all(words):
+        stage, _, rest = path.partition(".")
+        model, _, check = rest.rpartition(".")
+        if not (stage and model and check):
             return f"'{path}' is not of the form stage.model.check"
-        stage, model, _ = words
         if stage not in self.done:
             return f"'{path}': {unknown('stage', stage, self.done)}"
         part, options = self.done[stage], self.options[stage]
@@ -129,7 +162,9 @@ class Scope:
         if part.gives not in ("findings", "reward"):
             return f"'{path}': stage '{stage}' ({part.name}) measures nothing"
         listed = [*options.get("models", []), options.get("against")] if part.gives == "findings" else [Ref("", stage)]
-        models = {ref.stage if isinstance(ref, Ref) else "base" for ref in listed if ref is not None}
+        if part.gives == "reward" and "eval" not in options:
+            return f"'{path}': stage '{stage}' ({part.name}) measures nothing without 'eval'"
+        models = labels([model for model in listed if model is not None], self.base)
         return "" if model in models else f"'{path}': {unknown('model', model, models)}"
 
 
@@ -183,6 +218,8 @@ def check_options(name: str, part: Part, given: dict[str, Node], line: int, scop
     for option in part.options:
         if option.required and option.name not in given:
             scope.mistakes.add(line, f"stage '{name}' ({part.name}) needs '{option.name}'")
+    check_pairs(name, found, given, scope.mistakes)
+    check_gold(part, found, given, scope)
     return found
 
 
@@ -212,18 +249,63 @@ def refer(option: Option, node: Node, scope: Scope) -> Any:
 
 
 def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) -> Any:
-    """A name of a model, data set or file, checked; anything else as it is."""
+    """A name of a model, data set or file, checked and found; anything else as it is."""
     if isinstance(value, list):
-        return [look_up(place, option, item, node, scope) for item in value]
-    kind = option.reference
+        nodes = node.value if isinstance(node.value, list) else [node] * len(value)
+        return [look_up(place, option, item, child, scope) for item, child in zip(value, nodes, strict=True)]
+    kind, what = option.reference, f"{place}: {option.name}"
     if not isinstance(value, str) or not kind or f"'{value}'" in option.type:
         return value
     if kind == "Data":
-        return scope.data(value, node, f"{place}: {option.name}")
+        return scope.data(value, node, what, scope.fitting(option))
     if value == scope.base:  # looked up where it stands
         return value
-    models = kind in ("Model", "Models", "RewardModel")
-    trouble = names.model_trouble(value) if models else names.file_trouble(value, scope.folder)
-    if trouble:
-        scope.mistakes.add(node.line, f"{place}: {option.name}: {trouble}")
-    return value
+    if kind in ("Model", "Models", "RewardModel"):
+        hint = guess(parse_type(option.type), value)
+        if hint and not HUB.fullmatch(value) and not scope.found(value, node):
+            scope.mistakes.add(node.line, f"{what}: there is no folder '{value}'{hint}")
+            return value
+        return scope.model(value, node, what, scope.fitting(option))
+    path = scope.found(value, node)
+    if not path:
+        scope.mistakes.add(node.line, f"{what}: {names.file_trouble(value, scope.folder)}")
+    elif kind == "Rules":
+        check_rules(Path(path), what, node.line, scope.mistakes)
+    return path or value
+
+
+def check_rules(path: Path, what: str, line: int, mistakes: Mistakes) -> None:
+    """Note every mistake of a rules file. (It is read by what the gate itself reads it by, imported when needed.)"""
+    from truing.gate.rules import read_rules
+
+    trouble = names.said_by(lambda: read_rules(path))
+    for sentence in trouble.splitlines():
+        mistakes.add(line, f"{what}: {sentence}")
+
+
+def check_pairs(name: str, found: dict[str, Any], given: dict[str, Node], mistakes: Mistakes) -> None:
+    """Refuse two options of which one is to be given (`Training.EITHER`); the command line's replaces the file's."""
+    for pair in Training.EITHER:
+        both = [option for option in pair if found.get(option) is not None]
+        if len(both) < 2:
+            continue
+        file = [option for option in both if given[option].line != COMMAND_LINE]
+        if len(file) == 1:
+            del found[file[0]]
+        else:
+            line = max(given[option].line for option in both)
+            mistakes.add(line, f"stage '{name}': give {pair[0]} or {pair[1]}, not both")
+
+
+def check_gold(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """`gold` is the world's truth: it can judge answers to prompts of the world only."""
+    judge, prompts = part.option("judge"), found.get("prompts")
+    if judge is None or prompts is None or found.get("judge", "" if "judge" in given else judge.default) != "gold":
+        return
+    origin = scope.origin(prompts)
+    if isinstance(origin, str) and not origin.startswith("world:"):
+        scope.mistakes.add(
+            given.get("judge", given["prompts"]).line,
+            f"{scope.place}judge is gold, which knows the truth of prompts of the world only, and these come from "
+            f"'{origin}'; fit a reward model and give it as judge",
+        )

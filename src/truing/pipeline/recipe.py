@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from truing.errors import unknown
-from truing.pipeline import document, names
+from truing.pipeline import document
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.pipeline.options import Scope, check_stage, is_word
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.signature import Option
+from truing.types import is_number
 
 __all__ = ["Recipe", "Ref", "StageSpec", "check"]
 
@@ -32,7 +33,7 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError with every mistake, each with its file, line and the nearest right word.
 
-    >>> check("stages:\\n  warm: {do: sft, model: x, data: y, epochs: -1}\\n")
+    >>> check("stages:\\n  warm: {do: sft, model: a/x, data: a/y, epochs: -1}\\n")
     Traceback (most recent call last):
     truing.errors.RecipeError: 1 mistake in the recipe
     recipe:2: stage 'warm': epochs must be a number above 0, got -1
@@ -59,8 +60,9 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         base=base,
         inputs={key: node.plain for key, node in top.scope.inputs.items()},
         expect=expect,
-        text=text,
+        text=document.write(root) if overrides else text,
         path=str(path) if path else None,
+        overrides=tuple(overrides),
     )
     top.unused()
     mistakes.stop()
@@ -111,9 +113,7 @@ class Top:
         if isinstance(node.value, dict):
             plain = self.new_model(node)
         elif isinstance(node.value, str) and node.value:
-            plain, trouble = node.value, names.model_trouble(node.value)
-            if trouble:
-                mistakes.add(node.line, f"base: {trouble}")
+            plain = self.scope.model(node.value, node, "base")
         else:
             mistakes.add(
                 node.line, f"base is a Hub name, a folder, world:desk/small or {{new: llama, ...}}, not {node.plain!r}"
@@ -182,8 +182,3 @@ class Top:
                 )
         if self.scope.base is not None and "base" not in self.scope.used:
             self.scope.mistakes.add(self.entries["base"].line, "base is used by no stage; use it as $base or remove it")
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number (true and false are none)."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import platform
 import re
@@ -16,162 +14,154 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import truing
 from truing import registry
 from truing.errors import UserError
+from truing.pipeline import outcome
 from truing.pipeline.context import StageRun, write_json
-from truing.pipeline.recipe import Recipe, Ref, StageSpec
+from truing.pipeline.plan import Step, plan, read_json
+from truing.pipeline.recipe import Recipe
 from truing.pipeline.show import Show
 from truing.report import html
-from truing.types import digest
+from truing.types import source_digest
 
 
-def run(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False) -> int:
+def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = False, quiet: bool = False) -> int:
     """Run every stage of `recipe` under `out`; returns the exit code (0 done or ship, 1 hold or an expectation not met,
     4 a gate that cannot decide). Raises UserError or RunFailed with what is on disk left resumable.
 
     A stage whose options, inputs and code are unchanged is not run again. One that was interrupted goes on from its
-    last checkpoint with `resume`, and begins anew without.
+    last checkpoint with `resume`, and begins anew with `restart`.
     """
     show = Show(quiet)
-    root = out
-    root.mkdir(parents=True, exist_ok=True)
-    with only_writer(root):
-        started = time.time()
-        record: dict[str, Any] = manifest(recipe)
-        keys: dict[str, str] = {}
-        for spec in recipe.stages:
-            record["stages"].append(_stage(recipe, spec, root, keys, resume, show))
-            record["seconds"] = round(time.time() - started, 1)
-            write_json(root / "manifest.json", record)
-        code = gate_code(root, recipe)
-        missed = unmet(recipe, root)
-        path = html.write(root)
-    show.say(f"\nreport: {path}   ({record['seconds']:.0f} s)")
+    with only_writer(out):
+        steps = plan(recipe, out, resume=resume, restart=restart)
+        forget(out)
+        record = manifest(recipe, steps)
+        with recorded(record, out):
+            for step, row in zip(steps, record["stages"], strict=True):
+                carry_out(recipe, step, row, record, out, show)
+            gates = [step.spec.name for step in steps if step.gives == "decision"]
+            decision = outcome.decision(out, gates) if gates else {}
+            if decision:
+                write_json(out / "decision.json", decision)
+            missed = outcome.unmet(recipe, out)
+    show.say(f"\nreport: {out / 'report.html'}   ({record['seconds']:.0f} s)")
     for line in missed:
         show.say(f"expected, and not met: {line}")
     if recipe.expect and not missed:
         show.say(f"all {len(recipe.expect)} expectations of the recipe are met")
+    if len(gates) > 1:
+        show.say(f"{decision['verdict']}: the worst answer of {len(gates)} gates")
+    code: int = decision.get("exit_code", 0)
     return code or (1 if missed else 0)
 
 
-def _stage(
-    recipe: Recipe, spec: StageSpec, root: Path, keys: dict[str, str], resume: bool, show: Show
-) -> dict[str, Any]:
-    part = registry.resolve(spec.do, "stage", work_folder(recipe))
-    key = keys[spec.name] = stage_key(recipe, spec, keys)
-    work = StageRun(recipe=recipe, name=spec.name, do=spec.do, root=root, key=key, show=show)
-    done = read_json(work.folder / "stage.json")
-    row = {"name": spec.name, "do": spec.do, "key": key}
-    if done.get("key") == key and done.get("state") == "done":
-        show.say(f"{spec.name} ({spec.do}): unchanged, not run again")
-        return row | {"state": "reused", "seconds": done["seconds"]}
-    if work.folder.exists() and not (resume and done.get("key") == key):
-        shutil.rmtree(work.folder)
-    work.folder.mkdir(exist_ok=True)
-    work.write("stage.json", row | {"state": "running"})
-    show.say(f"{spec.name} ({spec.do})")
+def forget(root: Path) -> None:
+    """Remove the answer of an earlier run; UserError where a file of its name is not a run's."""
+    there = [root / name for name in ("manifest.json", "decision.json", "report.html") if (root / name).exists()]
+    if there and "stages" not in read_json(root / "manifest.json"):
+        raise UserError(
+            f"{there[0]}: no run of truing wrote this file, and a run would write over it; use another --out"
+        )
+    for path in there[1:]:
+        path.unlink()
+
+
+@contextmanager
+def recorded(record: dict[str, Any], root: Path) -> Iterator[None]:
+    """Keep manifest.json true while a run works, and write it and the report however the run ends."""
     began = time.monotonic()
-    registry.load(spec.do, "stage", work_folder(recipe))(work, **spec.options)
+    write_json(root / "manifest.json", record)
+    try:
+        yield
+        record["state"] = "done"
+    except BaseException as problem:
+        failed = isinstance(problem, Exception)
+        record["state"] = "failed" if failed else "stopped"
+        record["reason"] = (str(problem) or type(problem).__name__) if failed else "stopped from outside"
+        for row in record["stages"]:
+            if row["state"] == "running":
+                row["state"] = record["state"]
+        raise
+    finally:
+        record["seconds"] = round(time.monotonic() - began, 1)
+        write_json(root / "manifest.json", record)
+        html.write(root)
+
+
+def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str, Any], root: Path, show: Show) -> None:
+    """One step of the plan, with its row of the manifest kept up to date."""
+    work = StageRun(recipe=recipe, name=step.spec.name, do=step.spec.do, root=root, key=step.tie, show=show)
+    heading = f"{work.name} ({work.do})"
+    if step.action == "reuse":
+        stored = read_json(work.folder / "stage.json")
+        show.say(f"{heading}: {step.note}")
+        row |= {"state": "reused", "seconds": stored.get("seconds")}
+        record["data"] |= stored.get("data", {})
+        return
+    if step.action == "run":
+        clear(work.folder)
+    row["state"] = "running"
+    write_json(root / "manifest.json", record)
+    facts = {"name": work.name, "do": work.do, "key": step.key, "parts": step.parts}
+    work.write("stage.json", facts | {"state": "running"})
+    show.say(heading + (f": {step.note}" if step.note else ""))
+    began = time.monotonic()
+    registry.load(work.do, "stage", recipe.folder)(work, **step.spec.options)
     seconds = round(time.monotonic() - began, 1)
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
-    work.write("stage.json", row | {"state": "done", "gives": part.gives, "seconds": seconds})
-    return row | {"state": "done", "seconds": seconds}
+    work.write("stage.json", facts | {"state": "done", "gives": step.gives, "seconds": seconds, "data": work.read})
+    row |= {"state": "done", "seconds": seconds}
+    record["data"] |= work.read
 
 
-def work_folder(recipe: Recipe) -> Path | None:
-    """Where a recipe's own files (plug-ins) are looked for first: beside it."""
-    return Path(recipe.path).parent if recipe.path else None
+def clear(folder: Path) -> None:
+    """Remove a stage's folder, of which the plan has said that truing made it. A kill leaves it whole or gone."""
+    away = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(away, ignore_errors=True)
+    if folder.exists():
+        folder.rename(away)
+        shutil.rmtree(away)
 
 
-def stage_key(recipe: Recipe, spec: StageSpec, keys: dict[str, str]) -> str:
-    """A content hash of all that a stage depends on: its options, what it reads, the seed and the code."""
-    return digest([spec.do, recipe.seed, code_digest(), _content(spec.options, keys)])
-
-
-def _content(value: Any, keys: dict[str, str]) -> Any:
-    if isinstance(value, Ref):
-        return [keys[value.stage], value.part]
-    if isinstance(value, dict):
-        return {k: _content(v, keys) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_content(v, keys) for v in value]
-    if isinstance(value, str) and Path(value).is_file():
-        return [value, hashlib.sha256(Path(value).read_bytes()).hexdigest()]
-    return value
-
-
-def code_digest() -> str:
-    """A content hash of the package's own source, so that a changed stage is run again."""
-    folder = Path(truing.__file__).parent
-    out = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        out.update(path.read_bytes())
-    return out.hexdigest()[:16]
-
-
-def gate_code(root: Path, recipe: Recipe) -> int:
-    """The exit code of the recipe's gate, or 0 where it has none."""
-    if not any(spec.do == "gate" for spec in recipe.stages):
-        return 0
-    return {"ship": 0, "hold": 1, "undecided": 4}[read_json(root / "decision.json")["verdict"]]
-
-
-def unmet(recipe: Recipe, root: Path) -> list[str]:
-    """The lines of the recipe's `expect` block that did not come true: `stage.model.check: [low, high]`."""
-    missed = []
-    for path, (low, high) in recipe.expect.items():
-        stage, model, check = path.split(".")
-        found = [
-            f
-            for f in read_json(root / stage / "findings.json")["findings"]
-            if (f["model"], f["check"]) == (model, check)
-        ]
-        if not found:
-            missed.append(f"{path} was not measured")
-        elif not low <= found[0]["value"] <= high:
-            missed.append(f"{path} is {found[0]['value']:.3f}, not within [{low}, {high}]")
-    return missed
-
-
-def manifest(recipe: Recipe) -> dict[str, Any]:
-    """What a run was: recipe, versions, machine. The environment is not written, so no secret can be."""
+def manifest(recipe: Recipe, steps: list[Step]) -> dict[str, Any]:
+    """What a run is: recipe, versions, machine. The environment is not written, so no secret can be."""
     names = ("truing", "torch", "transformers", "numpy")
     import torch
 
+    rows = [{"name": s.spec.name, "do": s.spec.do, "key": s.key, "state": "pending", "seconds": None} for s in steps]
     return {
         "title": recipe.title,
         "recipe": recipe.text,
+        "overrides": list(recipe.overrides),
         "recipe_path": str(recipe.path or ""),
         "seed": recipe.seed,
+        "state": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": 0.0,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
-        "code": code_digest(),
+        "code": source_digest(),
+        "data": {},
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "stages": [],
+        "stages": rows,
     }
 
 
 @contextmanager
 def only_writer(root: Path) -> Iterator[None]:
     """Refuse a second run in the same folder; the lock goes with the process, however it ends."""
-    with (root / ".lock").open("w") as file:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = (root / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{root}: cannot be the run's folder ({error.strerror}); give another --out") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{root}: another run is writing here; wait for it, or give another --out") from error
         yield
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or an empty one where there is none or half of one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def folder_name(title: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -34,7 +35,8 @@ class Recipe:
     """A pipeline of stages.
 
     `base` is a Hub name, a folder, `world:desk/small`, or a mapping that describes a new model. `expect` maps
-    `stage.model.check` to the bounds its value must lie in. `text` and `path` say where the recipe came from.
+    `stage.model.check` to the bounds its value must lie in. `text` is the recipe with `overrides` (the command line's
+    `a.b=c`) put in, `path` its file.
 
     >>> warm = StageSpec("warm", "sft", {"model": "world:desk/tiny", "data": "world:demonstrations"})
     >>> Recipe(title="warm up", stages=(warm,)).stage("warm").do
@@ -49,6 +51,12 @@ class Recipe:
     expect: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     text: str = ""
     path: str | None = None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the recipe's own files are looked for first: beside it."""
+        return Path(self.path).parent if self.path else None
 
     def stage(self, name: str) -> StageSpec:
         """The stage of that name."""

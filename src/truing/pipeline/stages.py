@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from truing.data import formats
@@ -13,10 +15,11 @@ from truing.gate import rules as gate_rules
 from truing.pipeline import examine
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
+from truing.pipeline.spec import Ref
 from truing.policy.heads import fresh_reward
 from truing.policy.load import load
 from truing.policy.reference import cached
-from truing.registry import Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, stage
+from truing.registry import Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, Rules, stage
 from truing.rollout.engine import Sampling
 from truing.types import Count, Fraction, NonNegative, Training
 
@@ -38,7 +41,8 @@ def split(
     records = run.records(data, on_bad_row)
     run.show.say(formats.describe(records))
     parts = splitting.split(records, eval=eval, seed=run.seed + seed, by=by)
-    stored: dict[str, Any] = {"data": data, "digest": records.digest, "on_bad_row": on_bad_row}
+    source = asdict(data) if isinstance(data, Ref) else data
+    stored: dict[str, Any] = {"data": source, "digest": records.digest, "on_bad_row": on_bad_row}
     stored |= {name: list(part.rows) for name, part in zip(("train", "eval"), parts, strict=True)}
     run.write("split.json", stored)
     figures = [{"name": n, "value": len(p), "unit": "rows"} for n, p in zip(("train", "eval"), parts, strict=True)]
@@ -150,18 +154,21 @@ def evaluate(
     if data is not None:
         exam.order(run.records(data))
     if prompts is not None:
-        exam.answer(run.records(prompts), judge, samples, lookup)
+        exam.answer(run.records(prompts, want="prompts"), judge, samples, lookup)
     if not exam.findings:
         raise UserError(f"stage {run.name} has nothing to measure: give prompts (to answer) or data (pairs to order)")
     work.found(run, exam.findings, exam.examples)
     run.show.say(exam.table())
-    run.write("summary.json", {"do": "evaluate", "headline": exam.headline()})
+    run.write("summary.json", {"do": "evaluate", "headline": exam.headline(), "notes": exam.notes})
 
 
 @stage(gives="decision")
-def gate(run: StageRun, *, evidence: Evidence, rules: str) -> None:
-    """May it ship? Holds the findings of `evidence` against a rules file, and writes decision.json."""
-    decision = decide.decide(run.findings(evidence), gate_rules.read_rules(run.file(rules)))
-    decide.write_decision(decision, run.root / "decision.json")
+def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
+    """May it ship? Holds the findings of `evidence` against a rules file, and writes decision.json.
+
+    Of several gates in a recipe the worst answer is the run's.
+    """
+    decision = decide.decide(run.findings(evidence), gate_rules.read_rules(Path(rules)))
+    decide.write_decision(decision, run.folder / "decision.json")
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})

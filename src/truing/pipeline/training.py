@@ -13,13 +13,15 @@ from truing import registry
 from truing.data.batch import trees_digest
 from truing.data.render import Renderer, Turns
 from truing.data.trees import Planted, Shape, plant
+from truing.errors import UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline.context import StageRun
 from truing.policy import heads
+from truing.policy.load import context_length
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference
 from truing.report import card
-from truing.rollout.engine import Sampling, generate
+from truing.rollout.engine import Sampling, fits, generate
 from truing.train.fit import fit
 from truing.train.optim import Optim
 from truing.train.record import Record
@@ -41,6 +43,11 @@ def plant_for(
 ) -> Planted:
     """Render a stage's data for this policy, and say what was kept, cut and dropped."""
     renderer, limit = Renderer(policy.tokenizer), training.max_length
+    if limit > context_length(policy):
+        raise UserError(
+            f"stage {run.name}: max_length {limit} is beyond the {context_length(policy)} tokens that {policy.name} "
+            f"reads; set max_length: {context_length(policy)} or less"
+        )
     planted = plant(records, renderer, max_length=limit, shape=shape, on_bad_row=on_bad_row, turns=turns)
     run.show.say(f"  {records.name}: {planted.text()}")
     return planted
@@ -70,12 +77,12 @@ def train(
     if policy.layout == "padded":
         run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading one row per answer (slower)")
     terms = compile_objective(objective)
-    source = DataSource(planted.trees, training)
+    source = DataSource(planted.trees, training, run.seed)
     optim = Optim(policy.model, training, source.steps)
     run.show.begin()
     record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
     fit(policy, source, terms, optim, record, reference)
-    for message in record.messages:
+    for message in (*policy.notes, *record.messages):
         run.show.say(f"  {message}")
     heads.save(policy, run.folder / "model")
     write_card(run, policy, planted, terms)
@@ -86,8 +93,9 @@ def train(
 
 def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
     """What the trained model says to a few prompts of its own data: samples.parquet."""
-    prompts = [tree.prompt for tree in planted.trees[:SAMPLES]]
-    rollouts = generate(policy, prompts, Sampling(seed=run.seed))
+    sampling = Sampling(seed=run.seed)
+    prompts = [tree.prompt for tree in planted.trees if fits(policy, tree.prompt, sampling)][:SAMPLES]
+    rollouts = generate(policy, prompts, sampling)
     table = {
         "prompt": [policy.tokenizer.decode(p) for p in prompts],
         "response": [response_text(policy, r) for r in rollouts],

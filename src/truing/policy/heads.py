@@ -16,13 +16,15 @@ def fresh_reward(name: str, *, seed: int) -> Policy:
     Plain transformers finds the token to read the score from as the last one that is not padding. Where a tokenizer
     pads with its end token that would be one token too early, so such a model gets a padding token of its own.
     """
-    policy = load(name, "reward", seed=seed)
+    policy = load(name, "reward", seed=seed, fresh_head=True)
     tokenizer, model = policy.tokenizer, policy.model
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
+    if not hasattr(model, "score"):  # an encoder's classifier: transformers has drawn it from `seed`
+        return policy
     with torch.no_grad():
         generator = torch.Generator().manual_seed(seed)
         weight = model.score.weight

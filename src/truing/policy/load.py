@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +19,15 @@ from truing.policy.policy import Policy
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # a fresh reward head is announced as a missing weight
 Kind = Literal["causal", "reward"]
+ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "camembert", "modernbert"})
 
 
-def load(name: str, kind: Kind = "causal", *, seed: int = 0) -> Policy:
+def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh_head: bool = False) -> Policy:
     """Load a policy (`causal`) or a reward model (`reward`) with attention over trees.
 
-    `name` is a folder or a Hub name. A causal model loaded as a reward model gets a fresh scalar head, drawn from
-    `seed`. Raises UserError for a missing folder, pickled weights, a tokenizer without chat template, no network.
+    `name` is a folder or a Hub name. `fresh_head` lets a causal model be loaded as a reward model with a new scalar
+    head drawn from `seed`; every other weight must be in the files. Raises UserError for a missing folder, pickled or
+    missing weights, a tokenizer without chat template, no network.
     """
     folder = Path(name)
     if folder.exists():
@@ -33,32 +36,77 @@ def load(name: str, kind: Kind = "causal", *, seed: int = 0) -> Policy:
         raise UserError(f"model '{name}': no such folder, and a Hub name has the form owner/name")
     tokenizer = load_tokenizer(name)
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-    more: dict[str, Any] = {} if kind == "causal" else {"num_labels": 1}
+    more: dict[str, Any] = {} if kind == "causal" else {"num_labels": 1, "ignore_mismatched_sizes": fresh_head}
     torch.manual_seed(seed)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        layout: Literal["trees", "padded"] = "trees" if attends_by_mask(config) else "padded"
-        implementation = trees.NAME if layout == "trees" else "eager"
-        model = auto.from_pretrained(
+        if kind == "causal" and kind_of(config) == "reward":
+            raise UserError(f"model '{name}' is a reward model ({config.architectures[0]}); a language model is needed")
+        layout: Literal["trees", "padded"] = "trees" if attends_by_mask(config, auto) else "padded"
+        model, report = auto.from_pretrained(
             name,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
-            attn_implementation=implementation,
+            attn_implementation=trees.NAME if layout == "trees" else None,
+            output_loading_info=True,
             **more,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(_why(name, error)) from error
+    check_weights(name, model, report, kind, fresh_head)
     model.eval()  # dropout stays off in training too: a run is exact and step 0 of DPO is ln 2
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return Policy(model=model, tokenizer=tokenizer, name=name, layout=layout)
+
+
+HEADS = ("score", "classifier", "classification_head")
+
+
+def check_weights(name: str, model: Any, report: Any, kind: Kind, fresh_head: bool) -> None:
+    """Refuse a model some of whose weights were not in its files: they would be random numbers."""
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if fresh_head:
+        absent = {key for key in absent if key.split(".")[0] not in HEADS}
+    if not absent:
+        return
+    if kind == "reward" and all(key.split(".")[0] in HEADS for key in absent):
+        raise UserError(
+            f"model '{name}' is no reward model: it has no scalar head ({', '.join(sorted(absent))}).\n"
+            "  Fit one from it with a fit_reward stage."
+        )
+    some = ", ".join(sorted(absent)[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+    raise UserError(f"model '{name}': its files lack {some}, which {type(model).__name__} needs")
+
+
+def load_any(name: str) -> Policy:
+    """A language model or a reward model, as its config says."""
+    if Path(name).exists():
+        check_folder(Path(name))
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(_why(name, error)) from error
+    return load(name, kind_of(config))
+
+
+def kind_of(config: Any) -> Kind:
+    """What the weights under a config are: a reward model (a classifier's head), or else a language model."""
+    names = getattr(config, "architectures", None) or [""]
+    return "reward" if "ForSequenceClassification" in names[0] else "causal"
+
+
+def context_length(policy: Policy) -> int:
+    """How many tokens a model reads at most (prompt and response together); no bound where its config names none."""
+    config = policy.model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model, which must bring a chat template."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(_why(name, error)) from error
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
@@ -73,7 +121,10 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that is no model, or whose weights are pickled (a pickle can run code when it is read)."""
     if not (folder / "config.json").exists():
         raise UserError(f"model '{folder}': there is no config.json in it")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"model '{folder}': its config.json cannot be read ({error})") from error
     if "auto_map" in config:
         raise UserError(f"model '{folder}': its config.json asks to run code of its own (auto_map); that is refused")
     if any(folder.glob("*.safetensors")):
@@ -88,30 +139,22 @@ def check_folder(folder: Path) -> None:
     raise UserError(f"model '{folder}': there are no weights (*.safetensors) in it")
 
 
-def attends_by_mask(config: Any) -> bool:
-    """Whether every layer is attention that can be told by a mask what to see (no recurrent or hybrid layers)."""
+def attends_by_mask(config: Any, auto: Any = AutoModelForCausalLM) -> bool:
+    """Whether every layer is causal attention that goes through transformers' interface, so that a mask tells it what
+    to see. Recurrent and hybrid layers, encoders and ALiBi are read one row per answer instead."""
+    known = auto._model_mapping.get(type(config), None)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    recurrent = getattr(config, "model_type", "") in {
-        "mamba",
-        "mamba2",
-        "rwkv",
-        "falcon_mamba",
-        "recurrent_gemma",
-        "jamba",
-        "zamba",
-    }
-    encoder = not getattr(config, "is_decoder", False) and getattr(config, "model_type", "") in {
-        "bert",
-        "roberta",
-        "deberta-v2",
-        "modernbert",
-    }
-    alibi = getattr(config, "alibi", False) or getattr(config, "model_type", "") in {"bloom", "mpt"}
-    return kinds <= {"full_attention", "sliding_attention", "attention"} and not (recurrent or encoder or alibi)
+    causal = getattr(config, "is_decoder", None) is not False or not hasattr(config, "is_decoder")
+    encoder = getattr(config, "model_type", "") in ENCODERS and not (auto is AutoModelForCausalLM and causal)
+    return (
+        getattr(known, "_supports_attention_backend", False)
+        and kinds <= {"full_attention", "sliding_attention", "attention"}
+        and not (encoder or getattr(config, "alibi", False) or getattr(config, "is_encoder_decoder", False))
+    )
 
 
 def _why(name: str, error: Exception) -> str:
-    text = str(error)
+    text = str(error).strip() or type(error).__name__
     if Path(name).exists():
         return f"model '{name}': {text.splitlines()[0]}"
     return (

@@ -1,7 +1,8 @@
 """Log-probabilities of given tokens, without ever holding a [tokens, vocabulary] tensor.
 
-The language-model head, the log-softmax and the gather run in chunks; the backward pass computes each chunk's logits
-again. Memory is bounded by one chunk, whatever the number of tokens.
+The language-model head, the log-softmax and the gather run in chunks. The backward pass uses the logits of the first
+chunks, as many as fit a fixed amount of memory, and computes those of the others again. So memory is bounded whatever
+the number of tokens and the vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB in fp32
+CHUNK_ELEMENTS = 2**22  # logits computed at once: 16 MiB in fp32
+KEPT_ELEMENTS = 2**24  # logits kept for the backward pass: 64 MiB in fp32
 
 
 class _ChunkedLogp(torch.autograd.Function):
@@ -22,27 +24,30 @@ class _ChunkedLogp(torch.autograd.Function):
     ) -> Tensor:
         rows = chunk_rows(weight.shape[0])
         logp = torch.empty(h.shape[0], dtype=torch.float32, device=h.device)
-        norm = torch.empty_like(logp)
+        norm, kept = torch.empty_like(logp), []
+        room = KEPT_ELEMENTS // weight.shape[0] if any(ctx.needs_input_grad[:3]) else 0
         for at in range(0, h.shape[0], rows):
             here = slice(at, at + rows)
             z = _logits(h[here], weight, bias, scale, cap)
             norm[here] = z.logsumexp(-1)
             logp[here] = z.gather(1, target[here, None]).squeeze(1) - norm[here]
-        ctx.save_for_backward(h, weight, bias, target, norm)
+            if at + rows <= room:
+                kept.append(z)
+        ctx.save_for_backward(h, weight, bias, target, norm, *kept)
         ctx.scale, ctx.cap, ctx.rows = scale, cap, rows
         return logp
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        h, weight, bias, target, norm = ctx.saved_tensors
+        h, weight, bias, target, norm, *kept = ctx.saved_tensors
         dh = torch.empty_like(h)
         dw = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         db = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for at in range(0, h.shape[0], ctx.rows):
+        for number, at in enumerate(range(0, h.shape[0], ctx.rows)):
             here = slice(at, at + ctx.rows)
-            z = _logits(h[here], weight, bias, ctx.scale, ctx.cap)
+            z = kept[number] if number < len(kept) else _logits(h[here], weight, bias, ctx.scale, ctx.cap)
             slope = 1 - (z / ctx.cap).square() if ctx.cap else None
-            dz = z.sub_(norm[here, None]).exp_().mul_(-grad[here, None])
+            dz = (z - norm[here, None]).exp_().mul_(-grad[here, None])
             dz.scatter_add_(1, target[here, None], grad[here, None])
             if slope is not None:
                 dz.mul_(slope)
@@ -68,7 +73,7 @@ def chunk_rows(vocabulary: int) -> int:
     """How many tokens are scored at once for a vocabulary of this size.
 
     >>> chunk_rows(8192), chunk_rows(32768), chunk_rows(2**30)
-    (1024, 256, 1)
+    (512, 128, 1)
     """
     return max(1, CHUNK_ELEMENTS // vocabulary)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from truing.data.batch import Batch
-from truing.errors import RunFailed
+from truing.errors import RunFailed, UserError
 from truing.policy.logp import token_logp
-from truing.policy.trees import Plan, attending
+from truing.policy.trees import NAME, Plan, attending
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+UNREAD = ("dtype", "torch_dtype", "transformers_version", "architectures", "name_or_path")
+"""What stands in a config and changes no number."""
 
 
 @dataclass
@@ -25,7 +30,8 @@ class Policy:
     tokenizer: Any
     name: str
     layout: Literal["trees", "padded"] = "trees"
-    verified: bool = field(default=False)
+    verified: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -49,16 +55,18 @@ class Policy:
 
     def logp(self, batch: Batch) -> Tensor:
         """Log-probability of every response token, nats, fp32, shape [R]."""
-        if self.layout == "padded":
-            return plain_logp(self, batch)
+        self.check_ids(batch)
         self.verify(batch)
+        if self.layout == "padded":
+            return own_logp(self, batch)
         return self._head_logp(self.hidden(batch).index_select(0, batch.source_R.to(self.device)), batch)
 
     def rewards(self, batch: Batch) -> Tensor:
         """The scalar head read at the last token of every branch, shape [M]."""
-        if self.layout == "padded":
-            return plain_rewards(self, batch)
+        self.check_ids(batch)
         self.verify(batch)
+        if self.layout == "padded":
+            return own_rewards(self, batch)
         h_MH = self.hidden(batch).index_select(0, batch.ends_M.to(self.device))
         return self.model.score(h_MH).squeeze(-1).float()  # type: ignore[no-any-return]
 
@@ -70,35 +78,77 @@ class Policy:
         cap = getattr(config, "final_logit_softcapping", None)
         return token_logp(h_RH, head.weight, batch.target_R.to(self.device), head.bias, scale=scale, cap=cap)
 
+    def check_ids(self, batch: Batch) -> None:
+        """Refuse a token that the model has no embedding for."""
+        rows, largest = self.model.get_input_embeddings().weight.shape[0], int(batch.ids_N.max())
+        if largest >= rows:
+            raise UserError(
+                f"model '{self.name}': its tokenizer writes {self.tokenizer.convert_ids_to_tokens(largest)!r} as "
+                f"{largest}, and its embedding has {rows} rows; they do not belong together"
+            )
+
     def verify(self, batch: Batch) -> None:
-        """Once per policy: the smallest tree of the first batch must read the same as plain rows, or the run stops."""
-        if self.verified:
+        """Once per policy: two trees of the first batch, packed, must read as the model's own forward reads rows.
+
+        Where our head does not give the model's own logits (a head with parts of its own), the policy falls back to
+        the model's own forward, one row per answer, and `notes` says so. Where attention over trees is what differs,
+        the run stops.
+        """
+        if self.verified or self.layout == "padded":
             return
-        self.verified = True
-        small = Batch((min(batch.trees, key=lambda t: t.tokens),))
-        with torch.no_grad():
-            if self.is_reward:
-                off = (self.rewards(small) - plain_rewards(self, small)).abs().max().item()
-            else:
-                off = (self.logp(small) - plain_logp(self, small)).abs().max().item()
-        if not off <= TOLERANCE[self.model.dtype]:
+        trees = probe(batch, getattr(self.model.config, "sliding_window", None))
+        self.verified = True  # what follows reads by this very policy
+        try:
+            with torch.no_grad():
+                if not self._agrees(trees):
+                    self.layout = "padded"
+                    self.model.set_attn_implementation("eager")
+        except BaseException:
+            self.verified = False
+            raise
+
+    def _agrees(self, probed: Batch) -> bool:
+        kind, most = self.model.config.model_type, TOLERANCE[self.model.dtype]
+        fast, own = (self.rewards, own_rewards) if self.is_reward else (self.logp, own_logp)
+        wanted = own(self, probed)
+        off = (fast(probed) - wanted).abs().max().item()
+        if off <= most:
+            return True
+        plain = plain_rewards(self, probed) if self.is_reward else plain_logp(self, probed)
+        apart = (plain - wanted).abs().max().item()
+        if apart <= most:
             raise RunFailed(
                 f"{self.name}: reading trees differs from plain rows by {off:.2e} per token, so this architecture "
-                f"({self.model.config.model_type}) has a part that tree attention does not honour; nothing was trained"
+                f"({kind}) has a part that tree attention does not honour; nothing was trained"
             )
+        self.notes.append(
+            f"the head of {kind} has parts of its own ({apart:.2e} nats apart): reading one row per answer (slower)"
+        )
+        return False
 
     @property
     def is_reward(self) -> bool:
         """Whether this is a reward model (a scalar head) and not a language model."""
-        return hasattr(self.model, "score")
+        return type(self.model).__name__.endswith("ForSequenceClassification")
 
     def weights_digest(self) -> str:
-        """A content hash of all weights: two policies with the same digest give the same numbers."""
-        out = hashlib.sha256()
+        """A content hash of all weights and of the config: two policies with the same digest give the same numbers."""
+        config = {k: v for k, v in self.model.config.to_dict().items() if k not in UNREAD and not k.startswith("_")}
+        out = hashlib.sha256(json.dumps([config, self.layout], sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             out.update(name.encode() + str(tuple(tensor.shape)).encode() + str(tensor.dtype).encode())
-            out.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            out.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return out.hexdigest()[:16]
+
+
+def probe(batch: Batch, window: int | None) -> Batch:
+    """Two trees of this batch, packed: the smallest, and the smallest beyond the sliding window (or the next one).
+
+    A tree of one branch alone is a plain row; only a second tree shows whether the first is kept out of its sight.
+    """
+    by_size = sorted(batch.trees, key=lambda t: t.tokens)
+    longer = [t for t in by_size[1:] if window is not None and t.tokens > window]
+    return Batch((by_size[0], (longer or by_size[1:] or by_size)[0]))
 
 
 def plain_rows(batch: Batch) -> list[list[int]]:
@@ -106,25 +156,35 @@ def plain_rows(batch: Batch) -> list[list[int]]:
     return [[*tree.prompt, *branch.ids] for tree in batch.trees for branch in tree.branches]
 
 
+def uncached(policy: Policy) -> dict[str, bool]:
+    """Keyword arguments of a forward that keeps no cache, for the models that know the word."""
+    return {"use_cache": False} if hasattr(policy.model.config, "use_cache") else {}
+
+
+@contextmanager
+def own_attention(policy: Policy) -> Iterator[None]:
+    """Within this block the model attends as transformers wrote it, not over trees."""
+    before = policy.model.config._attn_implementation
+    if before == NAME:
+        policy.model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        if before == NAME:
+            policy.model.set_attn_implementation(before)
+
+
 def _plain_hidden(policy: Policy, batch: Batch) -> list[Tensor]:
     """Hidden states of every branch read as a row of its own, through the model's own attention."""
-    before = policy.model.config._attn_implementation
-    policy.model.set_attn_implementation("eager")
-    try:
-        rows = []
-        for ids in plain_rows(batch):
-            out = policy.body(input_ids=torch.tensor([ids], device=policy.device))
-            rows.append(out.last_hidden_state[0])
-        return rows
-    finally:
-        policy.model.set_attn_implementation(before)
+    with own_attention(policy):
+        rows = [torch.tensor([ids], device=policy.device) for ids in plain_rows(batch)]
+        return [policy.body(input_ids=ids, **uncached(policy)).last_hidden_state[0] for ids in rows]
 
 
 def plain_logp(policy: Policy, batch: Batch) -> Tensor:
-    """`Policy.logp` computed the plain way, one row per answer: the measure of the fast way, and the fallback."""
+    """`Policy.logp` with one row per answer and our head: the measure of attention over trees."""
     hidden = _plain_hidden(policy, batch)
-    branches = batch.branches
-    parts = [h[-len(b.ids) - 1 : -1] for h, b in zip(hidden, branches, strict=True)]
+    parts = [h[-len(b.ids) - 1 : -1] for h, b in zip(hidden, batch.branches, strict=True)]
     return policy._head_logp(torch.cat(parts), batch)
 
 
@@ -132,3 +192,21 @@ def plain_rewards(policy: Policy, batch: Batch) -> Tensor:
     """`Policy.rewards` computed the plain way, one row per answer."""
     h_MH = torch.stack([h[-1] for h in _plain_hidden(policy, batch)])
     return policy.model.score(h_MH).squeeze(-1).float()  # type: ignore[no-any-return]
+
+
+def own_logp(policy: Policy, batch: Batch) -> Tensor:
+    """`Policy.logp` from the model's own logits, one row per answer: the measure of our head, and the fallback."""
+    parts = []
+    with own_attention(policy):
+        for ids, branch in zip(plain_rows(batch), batch.branches, strict=True):
+            logits = policy.model(input_ids=torch.tensor([ids], device=policy.device), **uncached(policy)).logits[0]
+            logp = logits[-len(branch.ids) - 1 : -1].float().log_softmax(-1)
+            parts.append(logp.gather(1, torch.tensor(branch.ids, device=logp.device)[:, None]).squeeze(1))
+    return torch.cat(parts)
+
+
+def own_rewards(policy: Policy, batch: Batch) -> Tensor:
+    """`Policy.rewards` from the model's own forward, one row per answer."""
+    with own_attention(policy):
+        rows = [torch.tensor([ids], device=policy.device) for ids in plain_rows(batch)]
+        return torch.cat([policy.model(input_ids=ids, **uncached(policy)).logits.reshape(-1) for ids in rows]).float()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -54,13 +54,18 @@ def cached(policy: Policy, trees: Sequence[Tree], path: Path, tokens_per_device:
 
 def read(path: Path, key: dict[str, str]) -> Reference:
     """Stored reference log-probabilities, refused if they belong to other weights or other data."""
-    with safe_open(str(path), framework="pt") as file:
-        found = json.loads((file.metadata() or {}).get("key", "{}"))
-        wrong = [name for name in key if found.get(name) != key[name]]
-        if wrong:
-            told = "; ".join(f"{name}: {found.get(name, 'unknown')} there, {key[name]} here" for name in wrong)
-            raise UserError(
-                f"{path}: these reference log-probabilities come from other {' and '.join(wrong)} ({told}).\n"
-                "  Delete the file to have them computed again."
-            )
-        return Reference(file.get_tensor("logp"), file.get_tensor("offsets"))
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get("key", "{}"))
+            reference = Reference(file.get_tensor("logp"), file.get_tensor("offsets"))
+    except (SafetensorError, OSError, ValueError) as error:
+        again = "Delete it to have it computed again."
+        raise UserError(f"{path}: this reference cannot be read ({error}).\n  {again}") from error
+    wrong = [name for name in key if found.get(name) != key[name]]
+    if wrong:
+        told = "; ".join(f"{name}: {found.get(name, 'unknown')} there, {key[name]} here" for name in wrong)
+        raise UserError(
+            f"{path}: these reference log-probabilities come from other {' and '.join(wrong)} ({told}).\n"
+            "  Delete the file to have them computed again."
+        )
+    return reference

@@ -1,34 +1,48 @@
 """Attention over trees, for any Hugging Face model that goes through transformers' attention interface.
 
-One attention function is registered under the name `tree`. It reads the plan of the batch in hand and calls the fused
-kernel once per tree, with a small mask that lets a branch see its prompt and itself and nothing else. A tree of a few
-hundred tokens fits the processor's cache; a dense mask over the packed row would waste quadratic work.
+One attention function is registered under the name `tree`. It reads the plan of the batch in hand. On a CPU it calls
+the fused kernel twice per tree, once for the prompt and once for its branches, and writes into one output; a tree of a
+few hundred tokens fits the processor's cache, where a dense mask over the packed row would waste quadratic work. On a
+GPU one FlexAttention call reads the same plan as a block mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from truing.data.batch import Tree
 from truing.errors import UserError
 
 NAME = "tree"
+JOINT = 2
+"""Up to so many branches are read in one call that masks the others; more are read one by one."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the kernel: these queries see these keys, all earlier ones (`mask` None) or as an additive mask says.
+    Slices are places in the packed row."""
+
+    queries: slice
+    keys: tuple[slice, ...]
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One tree of the plan: the length of its prompt and of each branch, in tokens."""
+    """One tree of the plan: where it starts in the row, and the lengths of its prompt and of each branch, in tokens."""
 
+    start: int
     prompt: int
     branches: tuple[int, ...]
 
@@ -37,53 +51,117 @@ class Segment:
         """Tokens of the tree."""
         return self.prompt + sum(self.branches)
 
-    def sees(self, window: int | None, device: torch.device) -> Tensor | None:
-        """[t, t] mask of what each token may attend to, or None where plain causal attention says the same.
+    @cached_property
+    def positions(self) -> Tensor:
+        """The position of each token: every branch goes on where the prompt ended."""
+        return torch.cat([torch.arange(self.prompt)] + [self.prompt + torch.arange(n) for n in self.branches])
+
+    @cached_property
+    def owners(self) -> Tensor:
+        """Which branch each token belongs to, from 1; the prompt's tokens have 0."""
+        lengths = torch.tensor([self.prompt, *self.branches])
+        return torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+
+    def sees(self, window: int | None = None) -> Tensor:
+        """[t, t] mask of what each token may attend to: its prompt and its own branch, up to itself.
 
         `window` is the number of latest positions a sliding-window layer sees, counted in positions and not in
         places of the row, since a branch stands behind its siblings.
         """
-        plain = len(self.branches) <= 1
-        if plain and (window is None or window >= self.tokens):
-            return None
-        mask = torch.ones(self.tokens, self.tokens, dtype=torch.bool, device=device).tril()
-        at = self.prompt
-        for length in self.branches:
-            mask[at + length :, at : at + length] = False
-            at += length
-        if window is not None and window < self.tokens:
-            position = torch.cat([torch.arange(self.prompt)] + [self.prompt + torch.arange(n) for n in self.branches])
-            position = position.to(device)
-            mask &= position[:, None] - position[None, :] < window
-        return mask
+        owner, position = self.owners, self.positions
+        mask = (owner[None] == 0) | (owner[:, None] == owner[None])
+        mask = mask.tril()
+        return mask if window is None else mask & (position[:, None] - position[None] < window)
+
+    def calls(self, window: int | None) -> Iterator[tuple[slice, tuple[slice, ...], Tensor | None]]:
+        """Queries, keys and what they see, in calls that compute little of what is masked away."""
+        window = None if window is None or window >= self.tokens else window
+        row = slice(self.start, self.start + self.tokens)
+        if len(self.branches) <= 1:
+            yield row, (row,), None if window is None else self.sees(window)
+            return
+        sees = self.sees(window)
+        prompt = slice(self.start, self.start + self.prompt)
+        if self.prompt:
+            yield prompt, (prompt,), None if window is None else sees[: self.prompt, : self.prompt]
+        if len(self.branches) <= JOINT:
+            yield slice(prompt.stop, row.stop), (row,), sees[self.prompt :]
+            return
+        for at, length in zip(accumulate(self.branches, initial=self.prompt), self.branches, strict=False):
+            own = slice(self.start + at, self.start + at + length)
+            yield (
+                own,
+                (prompt, own),
+                torch.cat([sees[at : at + length, : self.prompt], sees[at : at + length, at : at + length]], 1),
+            )
 
 
 class Plan:
     """How the packed row divides into trees, with the masks made once and used by every layer."""
 
     def __init__(self, trees: tuple[Tree, ...]) -> None:
-        self.segments = [Segment(len(t.prompt), tuple(len(b.ids) for b in t.branches)) for t in trees]
-        self._masks: dict[tuple[int | None, torch.device], list[Tensor | None]] = {}
+        starts = accumulate((t.tokens for t in trees), initial=0)
+        self.segments = [
+            Segment(start, len(t.prompt), tuple(len(b.ids) for b in t.branches))
+            for start, t in zip(starts, trees, strict=False)
+        ]
+        self._calls: dict[tuple[int | None, torch.dtype], list[Call]] = {}
+        self._block_masks: dict[int | None, Any] = {}
 
-    def masks(self, window: int | None, device: torch.device) -> list[Tensor | None]:
-        """One mask per tree for layers with this window."""
-        key = (window, device)
-        if key not in self._masks:
-            self._masks[key] = [segment.sees(window, device) for segment in self.segments]
-        return self._masks[key]
+    def calls(self, window: int | None, dtype: torch.dtype) -> list[Call]:
+        """The kernel calls of layers with this window, in this precision."""
+        if (window, dtype) not in self._calls:
+            self._calls[window, dtype] = [
+                Call(queries, keys, None if sees is None else additive(sees, dtype))
+                for segment in self.segments
+                for queries, keys, sees in segment.calls(window)
+            ]
+        return self._calls[window, dtype]
+
+    def rule(self, window: int | None, device: torch.device) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """The same as a FlexAttention mask function of places in the packed row."""
+        tree = torch.cat([torch.full((s.tokens,), i) for i, s in enumerate(self.segments)]).to(device)
+        owner = torch.cat([s.owners for s in self.segments]).to(device)
+        position = torch.cat([s.positions for s in self.segments]).to(device)
+
+        def sees(_: Tensor, __: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            own = (owner[k] == 0) | (owner[k] == owner[q])
+            seen = (tree[q] == tree[k]) & own & (k <= q)
+            return seen if window is None else seen & (position[q] - position[k] < window)
+
+        return sees
+
+    def block_mask(self, window: int | None, device: torch.device) -> Any:
+        """`rule` as FlexAttention's block mask."""
+        if window not in self._block_masks:
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            n = sum(s.tokens for s in self.segments)
+            self._block_masks[window] = create_block_mask(self.rule(window, device), None, None, n, n, device=device)
+        return self._block_masks[window]
+
+
+def additive(sees: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as numbers to add to the scores."""
+    return torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, float("-inf"))
 
 
 _PLAN: ContextVar[Plan | None] = ContextVar("plan", default=None)
 
 
 @contextmanager
-def attending(plan: Plan) -> Iterator[None]:
+def attending(plan: Plan | None) -> Iterator[None]:
     """Within this block, models with tree attention attend by `plan`."""
     token = _PLAN.set(plan)
     try:
         yield
     finally:
         _PLAN.reset(token)
+
+
+def current() -> Plan | None:
+    """The plan in force."""
+    return _PLAN.get()
 
 
 def tree_attention(
@@ -106,24 +184,119 @@ def tree_attention(
         raise UserError("this model trains with attention dropout; set attention_dropout to 0 in its config.json")
     if unused.get("s_aux") is not None or unused.get("position_bias") is not None:
         raise UserError(f"{type(module).__name__} adds sinks or position biases that tree attention cannot honour")
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    lengths = [segment.tokens for segment in plan.segments]  # split, not slices: its backward is one concatenation
-    pieces = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
-    masks = plan.masks(sliding_window, query.device)
-    parts = [_attend(q, k, v, mask, scale, softcap) for (q, k, v), mask in zip(pieces, masks, strict=True)]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    if query.is_cuda:
+        return _flex(query, key, value, plan, sliding_window, scale, softcap), None
+    calls = plan.calls(sliding_window, query.dtype)
+    if softcap is None and query.shape[-1] == value.shape[-1]:
+        out: Tensor = _TreeAttention.apply(query, key, value, calls, scale)
+        return out, None
+    return _composed(query, key, value, calls, scale, softcap), None
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    if softcap is None:
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
-    if mask is None:
-        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
-    scores = torch.tanh(q @ k.transpose(2, 3) * (scale / softcap)) * softcap
-    return scores.masked_fill(~mask, float("-inf")).softmax(-1, dtype=torch.float32).to(q.dtype) @ v
+class _TreeAttention(torch.autograd.Function):
+    """The fused CPU kernel, call by call, into one output. Heads that share keys read them without a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: list[Call], scale: float) -> Tensor:
+        q, k, v = _grouped(query, key, value)
+        out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], query.shape[3])
+        o, norms = out[0].transpose(0, 1).unflatten(0, q.shape[:2]), []
+        for c in calls:
+            o[:, :, c.queries], norm = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                q[:, :, c.queries], _at(k, c), _at(v, c), 0.0, c.mask is None, attn_mask=c.mask, scale=scale
+            )
+            norms.append(norm)
+        ctx.save_for_backward(query, key, value, out, *norms)
+        ctx.calls, ctx.scale = calls, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, *norms = ctx.saved_tensors
+        q, k, v = _grouped(query, key, value)
+        o, g = (x[0].transpose(0, 1).unflatten(0, q.shape[:2]) for x in (out, grad))
+        dq, dk, dv = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        dq_grouped = dq[0].unflatten(0, q.shape[:2])
+        for c, norm in zip(ctx.calls, norms, strict=True):
+            a, b, d = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                g[:, :, c.queries],
+                q[:, :, c.queries],
+                _at(k, c),
+                _at(v, c),
+                o[:, :, c.queries],
+                norm,
+                0.0,
+                c.mask is None,
+                attn_mask=c.mask,
+                scale=ctx.scale,
+            )
+            dq_grouped[:, :, c.queries] = a
+            at = 0
+            for keys in c.keys:
+                length = keys.stop - keys.start
+                dk[0, :, keys] += b[:, :, at : at + length].sum(1)
+                dv[0, :, keys] += d[:, :, at : at + length].sum(1)
+                at += length
+        return dq, dk, dv, None, None
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[H_kv, H / H_kv, N, D] views of all three; keys and values are shared within a group."""
+    shape = (key.shape[1], query.shape[1] // key.shape[1])
+    q = query[0].unflatten(0, shape)
+    return q, key[0, :, None].expand(*shape, -1, -1), value[0, :, None].expand(*shape, -1, -1)
+
+
+def _at(x: Tensor, call: Call) -> Tensor:
+    parts = [x[:, :, keys] for keys in call.keys]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+
+def _composed(
+    query: Tensor, key: Tensor, value: Tensor, calls: list[Call], scale: float, softcap: float | None
+) -> Tensor:
+    """The same from plain operations, for what the kernel does not know (soft-caps)."""
+    q, k, v = _grouped(query, key, value)
+    parts = []
+    for c in calls:
+        scores = q[:, :, c.queries] @ _at(k, c).transpose(2, 3) * scale
+        scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
+        n = scores.shape[-1]
+        mask = c.mask if c.mask is not None else additive(torch.ones(n, n, dtype=torch.bool).tril(), scores.dtype)
+        weights = (scores + mask.to(scores.device)).softmax(-1, dtype=torch.float32).to(scores.dtype)
+        parts.append((weights @ _at(v, c)).flatten(0, 1))
+    return torch.cat(parts, 1).transpose(0, 1)[None]
+
+
+def _flex(
+    query: Tensor, key: Tensor, value: Tensor, plan: Plan, window: int | None, scale: float, softcap: float | None
+) -> Tensor:
+    """One FlexAttention call over the packed row."""
+    cap = softcap or 1.0
+
+    def capped(score: Tensor, *_: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    out: Tensor = _compiled()(
+        query,
+        key,
+        value,
+        score_mod=capped if softcap is not None else None,
+        block_mask=plan.block_mask(window, query.device),
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2)
+
+
+@cache
+def _compiled() -> Any:
+    """FlexAttention is only fast compiled; sizes change from batch to batch."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
 
 
 AttentionInterface.register(NAME, tree_attention)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)

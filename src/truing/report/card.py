@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from truing.report.words import figure, interval, label, unit, visible
+from truing.errors import visible
+from truing.report.words import figure, interval, label, unit
 from truing.types import Finding
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.report.words import label, visible
+from truing.errors import visible
+from truing.report.words import label
 from truing.types import Finding
 
 # Stand-ins that matplotlib draws with and that become the page's own colours afterwards.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from truing.errors import UserError
-from truing.types import Finding
+from truing.types import Finding, is_number
 
-_PIECES = ("summary.json", "metrics.jsonl", "findings.json", "examples.json")
+UNFINISHED = ("pending", "running")
+"""States of a stage whose folder may hold what an earlier run left."""
 
 
 @dataclass
@@ -47,31 +47,28 @@ class RunPieces:
 
 def read_run(folder: Path) -> RunPieces:
     """Everything a report shows of `folder`, in the order of the manifest's stages."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is not a run's folder")
+    if not (folder / "manifest.json").is_file():
+        raise UserError(f"{folder}: there is no such run; a run's folder has a manifest.json")
     damaged: list[str] = []
     manifest = _mapping(_json(folder / "manifest.json", damaged))
     listed = {str(row.get("name", "")): row for row in _rows(manifest.get("stages"))}
-    present = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / x).is_file() for x in _PIECES)}
     stages = []
-    for name in dict.fromkeys([*listed, *present]):
-        row = listed.get(name, {})
+    for name, row in listed.items():
         stage = StagePieces(name, str(row.get("do", "")), str(row.get("state", "")), as_number(row.get("seconds")))
-        if name in present:
-            _fill(stage, present[name], damaged)
+        if stage.state not in UNFINISHED:
+            _fill(stage, folder / name, damaged)
         stages.append(stage)
     decision = _mapping(_json(folder / "decision.json", damaged))
     return RunPieces(folder.resolve().name, manifest, stages, decision, damaged)
 
 
 def as_number(x: Any) -> float | None:
-    """A finite number, or None.
+    """`x` where it is a finite number, else None.
 
     >>> as_number(3), as_number(True), as_number("3"), as_number(float("nan"))
     (3.0, None, None, None)
     """
-    good = isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
-    return float(x) if good else None
+    return float(x) if is_number(x) else None
 
 
 def _fill(stage: StagePieces, folder: Path, damaged: list[str]) -> None:
@@ -79,11 +76,10 @@ def _fill(stage: StagePieces, folder: Path, damaged: list[str]) -> None:
     stage.do = stage.do or str(stage.summary.get("do", ""))
     stage.metrics = _metrics(folder / "metrics.jsonl", damaged)
     for i, row in enumerate(_rows(_mapping(_json(folder / "findings.json", damaged)).get("findings"))):
-        found = _finding(row)
-        if found is None:
-            damaged.append(f"{stage.name}/findings.json, finding {i + 1}: has no check or no number as its value")
-        else:
-            stage.findings.append(found)
+        try:
+            stage.findings.append(Finding.from_json(row))
+        except ValueError as problem:
+            damaged.append(f"{stage.name}/findings.json, finding {i + 1}: {problem}")
     stage.examples = _rows(_json(folder / "examples.json", damaged))
 
 
@@ -115,25 +111,6 @@ def _metrics(path: Path, damaged: list[str]) -> list[dict[str, float]]:
     if bad:
         damaged.append(f"{path.parent.name}/{path.name}: {bad} line{'s' if bad > 1 else ''} could not be read")
     return rows
-
-
-def _finding(row: Mapping[str, Any]) -> Finding | None:
-    value, n, ends = as_number(row.get("value")), as_number(row.get("n")), row.get("interval")
-    if value is None or not row.get("check"):
-        return None
-    low, high = (as_number(ends[0]), as_number(ends[1])) if isinstance(ends, list) and len(ends) == 2 else (None, None)
-    return Finding(
-        check=str(row["check"]),
-        model=str(row.get("model") or ""),
-        value=value,
-        against=str(row.get("against") or ""),
-        slice=str(row.get("slice") or "all"),
-        interval=(low, high) if low is not None and high is not None else None,
-        n=int(n or 0),
-        bound=as_number(row.get("bound")),
-        verdict=str(row.get("verdict") or ""),
-        evidence=str(row.get("evidence") or ""),
-    )
 
 
 def _mapping(x: Any) -> dict[str, Any]:

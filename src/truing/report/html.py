@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from truing.errors import visible
 from truing.report import curves, words
 from truing.report.folder import RunPieces, StagePieces, as_number, read_run
 from truing.types import Finding
@@ -55,7 +56,7 @@ def render(run: RunPieces) -> str:
     return page.get_template("page.html.j2").render(
         title=str(run.manifest.get("title") or run.name),
         manifest=run.manifest,
-        banner=_banner(run.decision),
+        banner=_banner(run),
         summary=words.summary(run.findings),
         tables=_tables(run.findings),
         plot=Markup(curves.intervals(overall)),
@@ -74,7 +75,7 @@ def render(run: RunPieces) -> str:
 def _shown(x: Any) -> Any:
     if x is None:
         return ""
-    return x if hasattr(x, "__html__") else words.visible(str(x))
+    return x if hasattr(x, "__html__") else visible(str(x))
 
 
 def _number(x: Any) -> str:
@@ -90,7 +91,11 @@ def _listed(x: Any) -> list[Mapping[str, Any]]:
     return [row for row in x if isinstance(row, Mapping)] if isinstance(x, list) else []
 
 
-def _banner(decision: Mapping[str, Any]) -> dict[str, str]:
+def _banner(run: RunPieces) -> dict[str, str]:
+    decision, state = run.decision, run.manifest.get("state")
+    if state in ("failed", "stopped"):
+        text = f"This run did not come to its end: {run.manifest.get('reason') or 'it does not say why'}"
+        return {"kind": "undecided", "word": str(state).capitalize(), "text": text}
     verdict = str(decision.get("verdict", ""))
     if verdict not in _BANNERS:
         return {"kind": "none", "word": "No gate", "text": "This run was not held against a gate's rules."}

@@ -8,20 +8,6 @@ from collections.abc import Sequence
 
 from truing.types import Finding
 
-# Characters that would change how the text around them is read, or that no page may hold.
-_HIDDEN = re.compile(
-    "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
-
-
-def visible(text: str) -> str:
-    """Text with control, zero-width and direction characters replaced by their visible code.
-
-    >>> visible("a\\u202eb")
-    'a⟨U+202E⟩b'
-    """
-    return _HIDDEN.sub(lambda m: f"⟨U+{ord(m[0]):04X}⟩", text)
-
 
 def unit(check: str) -> str:
     """The unit in which a check's values are shown: `%`, `points` (of per cent), `tokens`, `nats` or none.
@@ -107,7 +93,7 @@ def summary(findings: Sequence[Finding]) -> str:
     """A paragraph in plain words: who beats whom, by how much, and at what price in length and distance.
 
     >>> summary([Finding("win_rate", "direct", 0.62, "warm", interval=(0.58, 0.66), n=500)])
-    'direct beats warm on 62 % of 500 prompts (58–66 %).'
+    'direct beats warm: win rate 62 % (58–66 %; ties half) on 500 prompts.'
     """
     everywhere = [f for f in findings if f.slice == "all"]
     sentences = [_compared(f) for f in everywhere if f.check.endswith("win_rate")][:6]
@@ -118,16 +104,15 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def _compared(f: Finding) -> str:
-    share, spread = f"{100 * f.value:.0f} %", ""
-    if f.interval:
-        spread = f" ({100 * f.interval[0]:.0f}–{100 * f.interval[1]:.0f} %)"
-    of = f"{share} of {f.n} prompts{spread}" if f.n else f"{share} of prompts{spread}"
+    spread = f"{100 * f.interval[0]:.0f}–{100 * f.interval[1]:.0f} %; " if f.interval else ""
+    counted = f"; {f.evidence}" if f.evidence else f" on {f.n} prompts" if f.n else ""
+    rate = f"win rate {100 * f.value:.0f} % ({spread}ties half){counted}."
     other = f.against or "the other"
     if f.interval and f.interval[0] > 0.5:
-        return f"{f.model} beats {other} on {of}."
+        return f"{f.model} beats {other}: {rate}"
     if f.interval and f.interval[1] < 0.5:
-        return f"{f.model} is worse than {other}: it wins on {of}."
-    return f"{f.model} and {other} cannot be told apart: {f.model} wins on {of}."
+        return f"{f.model} is worse than {other}: {rate}"
+    return f"{f.model} and {other} cannot be told apart: {rate}"
 
 
 def _priced(f: Finding) -> str:

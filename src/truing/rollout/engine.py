@@ -11,6 +11,7 @@ from torch import Tensor
 
 from truing.data.render import Renderer
 from truing.errors import UserError
+from truing.policy.load import context_length
 from truing.policy.policy import Policy
 from truing.types import Rollout
 
@@ -32,9 +33,16 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Samplin
 
     Every answer draws from its own counter (seed, prompt, answer), so that the way prompts are batched does not change
     what is sampled. Prompts of like length are batched together; answers that have ended are taken out of the batch.
+    A prompt that with its answer would not fit into the model's context is an error.
     """
     if sampling.temperature < 0 or sampling.max_new_tokens < 1:
         raise UserError("temperature must be 0 or more, and max_new_tokens 1 or more")
+    long = next((p for p in range(len(prompts)) if not fits(policy, prompts[p], sampling)), None)
+    if long is not None:
+        raise UserError(
+            f"prompt {long + 1} has {len(prompts[long])} tokens; with max_new_tokens {sampling.max_new_tokens} that is "
+            f"beyond the {context_length(policy)} that {policy.name} reads.\n  Shorten it, or lower max_new_tokens."
+        )
     stops = stop_ids(policy)
     todo = sorted(((p, k) for p in range(len(prompts)) for k in range(n)), key=lambda pk: len(prompts[pk[0]]))
     before = policy.model.config._attn_implementation
@@ -49,6 +57,11 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Samplin
     finally:
         policy.model.set_attn_implementation(before)
     return [done[p, k] for p in range(len(prompts)) for k in range(n)]
+
+
+def fits(policy: Policy, prompt: Sequence[int], sampling: Sampling) -> bool:
+    """Whether a prompt and the longest answer to it are within what the model reads."""
+    return len(prompt) + sampling.max_new_tokens <= context_length(policy)
 
 
 def stop_ids(policy: Policy) -> frozenset[int]:

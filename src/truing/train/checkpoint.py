@@ -47,7 +47,7 @@ def latest(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor]], dict[
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
             wrong = [n for n, known in manifest["files"].items() if file_digest(path / n) != known]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             damaged.append(f"{path.name} cannot be read ({error})")
             continue
         if wrong:

@@ -65,7 +65,12 @@ class Optim:
         return out
 
     def restore(self, tensors: dict[str, Any]) -> None:
-        """Put tensors made by `state` back."""
+        """Put tensors made by `state` back. A parameter that never had a gradient has none."""
+        keys = ("step", "exp_avg", "exp_avg_sq")
+        strange = {key.rpartition("/")[0] for key in tensors} - set(self.named)
+        if strange:
+            raise RunFailed(f"the checkpoint holds optimiser state of {sorted(strange)[0]}, which the model has not")
         for name, parameter in self.named.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
+            if f"{name}/step" not in tensors:
+                continue
             self.adamw.state[parameter] = {key: tensors[f"{name}/{key}"].clone().to(parameter.device) for key in keys}

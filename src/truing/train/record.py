@@ -99,7 +99,8 @@ def describe(parts: list[dict[str, Tensor]]) -> dict[str, float]:
     """The metrics that matter for a method, from its signals: margins and accuracies of pairs, mean log-ratios."""
     if not parts:
         return {}
-    s = {name: torch.cat([p[name] for p in parts]).double() for name in parts[0]}
+    shared = set(parts[0]).intersection(*parts)  # a column of the data may be missing from one part's rows
+    s = {name: torch.cat([p[name] for p in parts]).double() for name in shared}
     out: dict[str, float] = {}
     if "chosen_reward_B" in s and "rejected_reward_B" in s:
         d = s["chosen_reward_B"] - s["rejected_reward_B"]

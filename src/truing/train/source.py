@@ -14,16 +14,19 @@ from truing.types import Training
 
 
 class DataSource:
-    """Steps over a fixed data set: shuffled trees, grouped by `tokens_per_step` or `rows_per_step`."""
+    """Steps over a fixed data set: shuffled trees, grouped by `tokens_per_step` or `rows_per_step`.
 
-    def __init__(self, trees: Sequence[Tree], training: Training) -> None:
+    `seed` is the run's, to which the stage's own is added.
+    """
+
+    def __init__(self, trees: Sequence[Tree], training: Training, seed: int = 0) -> None:
         if not trees:
             raise UserError("there is no row left to train on")
-        self.trees, self.training = tuple(trees), training
+        self.trees, self.training, self.seed = tuple(trees), training, seed + training.seed
 
     def epoch(self, number: int) -> list[tuple[Tree, ...]]:
         """The steps of one epoch, in order."""
-        key = np.random.Philox(key=[self.training.seed % 2**63, number])
+        key = np.random.Philox(key=[self.seed % 2**63, number])
         order = np.random.Generator(key).permutation(len(self.trees))
         shuffled = [self.trees[i] for i in order]
         if self.training.tokens_per_step is not None:

@@ -40,6 +40,18 @@ class Sum:
         self.terms = tuple(terms)
 
     @property
+    def names(self) -> list[str]:
+        """The terms' names, for the record; two terms of one objective are told apart by a number.
+
+        >>> from truing.objectives import dpo, nll
+        >>> Sum([Term(dpo, {}), Term(nll, {}), Term(dpo, {"beta": 0.5})]).names
+        ['dpo', 'nll', 'dpo_2']
+        """
+        found = [term.name for term in self.terms]
+        earlier = [found[:i].count(name) for i, name in enumerate(found)]
+        return [name if not n else f"{name}_{n + 1}" for name, n in zip(found, earlier, strict=True)]
+
+    @property
     def signals(self) -> frozenset[str]:
         """Every signal that some term asks for, optional ones included."""
         return frozenset(name for term in self.terms for name in term.objective.signals)
@@ -56,9 +68,9 @@ class Sum:
     def total(self, signals: Mapping[str, Tensor], counts: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Sum over terms of weight * sum of losses / count of the whole step, and each term's share for the record."""
         total, shares = torch.zeros((), dtype=torch.float64), {}
-        for term, count in zip(self.terms, counts.tolist(), strict=True):
+        for name, term, count in zip(self.names, self.terms, counts.tolist(), strict=True):
             given = {name: signals[name] for name in term.objective.signals if name in signals}
             mean = term.objective(**given, **term.options).sum() / max(count, 1.0)
             total = total.to(mean.device) + term.weight * mean
-            shares[term.name] = mean.item()
+            shares[name] = mean.item()
         return total, shares

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from truing.errors import UserError, unknown
 from truing.types import Records
+from truing.world import tiny
 
 if TYPE_CHECKING:
     import inspect
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATASETS",
-    "MODELS",
     "answer",
     "best",
     "case",
@@ -31,14 +31,11 @@ __all__ = [
     "check",
     "gold",
     "lookup",
-    "model",
     "rater",
     "records",
 ]
 
 PREFIX = "world:"
-MODELS = ("tiny", "small", "medium")
-"""Sizes of the world's base models, as in `world:desk/small`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -81,8 +78,8 @@ def records(name: str) -> Records:
 
 def check(name: str) -> None:
     """Raise `UserError` if `name` is no data set or model of the world, or an option of it is wrong; make nothing."""
-    if name.startswith(f"{PREFIX}desk/"):
-        model(name)
+    if name.startswith(tiny.PREFIX):
+        tiny.size(name)
         return
     maker, options = _resolve(name)
     options["n"] = min(options.get("n", 1), 1)
@@ -100,18 +97,6 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     if maker not in DATASETS:
         raise UserError(unknown("data set of the world", maker, DATASETS))
     return maker, _options(name, query, inspect.signature(DATASETS[maker]).parameters)
-
-
-def model(name: str) -> str:
-    """The size in the name of one of the world's models.
-
-    >>> model("world:desk/small")
-    'small'
-    """
-    size = name.removeprefix(PREFIX).removeprefix("desk/")
-    if not name.startswith(f"{PREFIX}desk/") or size not in MODELS:
-        raise UserError(unknown("model of the world", name, [f"{PREFIX}desk/{size}" for size in MODELS]))
-    return size
 
 
 def _options(name: str, query: str, known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from truing.types import Training, digest
+from truing.errors import UserError, unknown
+from truing.types import Training, digest, source_digest
 
+PREFIX = "world:desk/"
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"new": "llama", "hidden": 96, "layers": 2, "vocab": 1000, "head": 48},
     "small": {"new": "llama", "hidden": 128, "layers": 2, "vocab": 1000, "head": 64},
@@ -30,7 +31,20 @@ def text_name(size: str) -> str:
     return f"world:text?n={TEXTS[size]}&seed=1"
 
 
+def size(name: str) -> str:
+    """The size in the name of one of the world's models.
+
+    >>> size("world:desk/small")
+    'small'
+    """
+    models = {PREFIX + size: size for size in SIZES}
+    if name not in models:
+        raise UserError(unknown("model", name, models))
+    return models[name]
+
+
 def cache_key(size: str) -> str:
-    """A content hash of all that a pretrained base model depends on: its size, its text and the world's source."""
-    sources = {p.name: p.read_text(encoding="utf-8") for p in sorted(Path(__file__).parent.glob("*.py"))}
-    return digest([SIZES[size], text_name(size), str(TRAINING), sources])
+    """A content hash of all that a pretrained base model depends on: size, text, options, and the source that reads,
+    renders and trains."""
+    source = source_digest("world", "data", "objectives", "policy", "train")
+    return digest([SIZES[size], text_name(size), str(TRAINING), source])

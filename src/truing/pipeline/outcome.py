@@ -1,0 +1,46 @@
+"""What a run came to: the answer of all its gates, and the expectations of its recipe that were not met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from truing.gate import decide
+from truing.pipeline.plan import read_json
+from truing.pipeline.spec import Recipe
+from truing.types import digest
+
+WORST_FIRST: tuple[decide.Verdict, ...] = ("hold", "undecided", "ship")
+
+
+def decision(root: Path, gates: list[str]) -> dict[str, Any]:
+    """One decision of several gates' (their stages' names): the worst verdict, over every gate's results."""
+    found = {name: read_json(root / name / "decision.json") for name in gates}
+    verdict = next(word for word in WORST_FIRST if word in {d["verdict"] for d in found.values()})
+    if len(found) == 1:
+        return found[gates[0]]
+    findings = list({digest(f): f for d in found.values() for f in d["findings"]}.values())
+    return {
+        "verdict": verdict,
+        "exit_code": decide.EXIT_CODES[verdict],
+        "gates": {name: d["verdict"] for name, d in found.items()},
+        "results": [r | {"rule": f"{name}: {r['rule']}"} for name, d in found.items() for r in d["results"]],
+        "rules": [rule for d in found.values() for rule in d["rules"]],
+        "evidence_hash": digest(findings),
+        "findings": findings,
+    }
+
+
+def unmet(recipe: Recipe, root: Path) -> list[str]:
+    """The lines of the recipe's `expect` block that did not come true: `stage.model.check: [low, high]`."""
+    missed = []
+    for path, (low, high) in recipe.expect.items():
+        stage, _, rest = path.partition(".")
+        model, _, check = rest.rpartition(".")
+        stored = read_json(root / stage / "findings.json").get("findings", [])
+        values = [f["value"] for f in stored if (f["model"], f["check"]) == (model, check)]
+        if not values:
+            missed.append(f"{path} was not measured")
+        elif not low <= values[0] <= high:
+            missed.append(f"{path} is {values[0]:.3f}, not within [{low}, {high}]")
+    return missed

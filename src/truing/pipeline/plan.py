@@ -1,0 +1,184 @@
+"""What each stage of a run depends on and what is to be done with it: all settled, or refused, before it begins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from truing import registry
+from truing.errors import UserError
+from truing.pipeline.spec import Recipe, Ref, StageSpec
+from truing.signature import Option, Part
+from truing.types import digest, source_digest
+
+Action: TypeAlias = Literal["reuse", "resume", "run"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a plan. `parts` is all that it depends on, `key` their hash; `note` is said before it begins."""
+
+    spec: StageSpec
+    gives: str
+    parts: dict[str, Any]
+    key: str
+    action: Action = "run"
+    note: str = ""
+
+    @property
+    def tie(self) -> str:
+        """What a checkpoint is tied to: all but truing's own source, which may be mended under an interrupted stage."""
+        return digest({name: part for name, part in self.parts.items() if name != "code"})
+
+
+def plan(recipe: Recipe, root: Path, *, resume: bool = False, restart: bool = False) -> list[Step]:
+    """Every stage with what is to be done. Raises UserError rather than lose a folder or a checkpoint unasked."""
+    if resume and restart:
+        raise UserError("--resume goes on from what --restart throws away: give one of them")
+    keys: dict[str, str] = {}
+    steps = []
+    for spec in recipe.stages:
+        part = registry.resolve(spec.do, "stage", recipe.folder)
+        parts = parts_of(recipe, spec, part, keys)
+        step = settle(Step(spec, part.gives, parts, digest(parts)), root / spec.name, resume, restart)
+        keys[spec.name] = step.key
+        steps.append(step)
+    return steps
+
+
+def settle(step: Step, folder: Path, resume: bool, restart: bool) -> Step:
+    """Whether a stage is reused, gone on with, or run from its beginning."""
+    spec, parts = step.spec, step.parts
+    stored = made_by_truing(folder)
+    changed = changes(stored.get("parts", {}), parts) if stored else {}
+    only_code = list(changed) == ["code"]
+    if stored.get("state") == "done" and (not changed or (resume and only_code)):
+        note = "unchanged" if not changed else f"{changed['code']}, nothing else has"
+        return Step(spec, step.gives, stored["parts"], stored["key"], "reuse", f"{note}, not run again")
+    reached = checkpoints(folder)
+    if stored.get("state") in (None, "done") or not reached or restart:
+        return step
+    said = f"stage '{spec.name}' was interrupted and has a checkpoint ({folder}/checkpoints/{reached[-1]})"
+    if not resume:
+        raise UserError(f"{said}: go on with --resume, or throw it away with --restart")
+    others = [sentence for name, sentence in changed.items() if name != "code"]
+    if others:
+        raise UserError(
+            f"{said}, but cannot go on from it: {'; '.join(others)}.\n"
+            "  Put that back, or throw the checkpoint away with --restart."
+        )
+    return Step(spec, step.gives, parts, step.key, "resume", changed.get("code", ""))
+
+
+def made_by_truing(folder: Path) -> dict[str, Any]:
+    """The stage.json of a folder that a run made, empty where there is no folder; UserError for anyone else's."""
+    stored = read_json(folder / "stage.json")
+    if stored.get("name") == folder.name and "key" in stored:
+        return stored
+    if folder.exists() and not (folder.is_dir() and all(p.name == "stage.json.part" for p in folder.iterdir())):
+        raise UserError(
+            f"{folder}: truing did not make this folder (it has no stage.json) and leaves it alone; "
+            "give another --out, or call the stage something else"
+        )
+    return {}
+
+
+def checkpoints(folder: Path) -> list[str]:
+    """The names of a stage's checkpoints, the newest last."""
+    return sorted(path.name for path in folder.glob("checkpoints/step-*"))
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between two sets of parts: its name, and a sentence for a person."""
+    said = {"code": "truing's own source has changed"} if old.get("code") != new["code"] else {}
+    for name in ("do", "seed"):
+        if old.get(name) != new[name]:
+            said[name] = f"{name} was {old.get(name)}, is {new[name]}"
+    was, now = old.get("options", {}), new["options"]
+    for name in sorted({*was, *now}):
+        if was.get(name) != now.get(name):
+            said[name] = f"{name} was {was.get(name, 'not given')}, is {now.get(name, 'not given')}"
+    was, now = old.get("inputs", {}), new["inputs"]
+    for name in sorted({*was, *now} - {*said}):
+        if was.get(name) != now.get(name):
+            said[name] = f"what {name} names has changed"
+    return said
+
+
+def parts_of(recipe: Recipe, spec: StageSpec, part: Part, keys: Mapping[str, str]) -> dict[str, Any]:
+    """All that a stage depends on: its options, the content of what they name, the seed and the code."""
+    inputs = {name: list(contents(part.option(name), value, keys)) for name, value in spec.options.items()}
+    if is_plug_in(spec.do):
+        inputs["do"] = [content_digest(Path(part.file))]
+    return {
+        "do": spec.do,
+        "seed": recipe.seed,
+        "options": {name: plain(value) for name, value in spec.options.items()},
+        "inputs": {name: found for name, found in inputs.items() if found},
+        "code": source_digest(),
+    }
+
+
+def plain(value: Any) -> Any:
+    """An option's value as JSON has it; a file by its name, for its content is looked at too."""
+    if isinstance(value, Ref):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return Path(value).name if isinstance(value, str) and os.path.exists(value) else value
+
+
+def contents(option: Option | None, value: Any, keys: Mapping[str, str]) -> Iterator[str]:
+    """The content hash of every stage, file, folder and plug-in that an option names."""
+    if option is not None and "ObjectiveSpec" in option.type:
+        terms = value if isinstance(value, list | tuple) else [value]
+        names = [term if isinstance(term, str) else next(iter(term)) for term in terms]
+        yield from (content_digest(registry.plug_in(name, "objective")[0]) for name in names if is_plug_in(name))
+    elif isinstance(value, Ref):
+        yield keys[value.stage]
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from contents(option, item, keys)
+    elif isinstance(value, str) and option is not None and is_place(option, value):
+        yield content_digest(Path(value))
+
+
+def is_place(option: Option, value: str) -> bool:
+    """Whether a text is a file's name, or, where the option takes a reference, a folder's."""
+    if f"'{value}'" in option.type:  # a choice such as 'gold'
+        return False
+    return os.path.isfile(value) or (bool(option.reference) and os.path.isdir(value))
+
+
+def is_plug_in(name: str) -> bool:
+    """Whether the name of a part is a user's own, not a built-in."""
+    return ":" in name or "/" in name
+
+
+def content_digest(path: Path) -> str:
+    """A content hash of a file, or of every file in a folder that is not hidden."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+        return digest([[p.relative_to(path).as_posix(), content_digest(p)] for p in files])
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or an empty one where there is none or half of one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
