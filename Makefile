@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint bench cost soak clean
 
 install: $(STAMP)
 
@@ -24,9 +24,38 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --doctest-modules src tests
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
+
+# Truing beside TRL on real pairs; needs the data (TRUING_DATA) and makes an environment of its own for the peer.
+TRUING_DATA ?= ../shared/data
+PAIRS ?= $(TRUING_DATA)/hh_harmless_base_test/pairs.dev.jsonl.gz
+MODELS ?= .bench/models
+TASKS ?= sft reward dpo dpo-cached
+NAMES ?= S-8k M-8k
+ROUNDS ?= 3
+PEER := .venv-peer/bin/python
+
+$(PEER): benchmarks/peer_trl.py
+	test -x $(PEER) || $(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-peer/bin/pip install --quiet --disable-pip-version-check trl==1.16.0
+	touch $(PEER)
+
+bench: $(STAMP) $(PEER)
+	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) $(NAMES)
+	$(BIN)/python benchmarks/compare.py $(PAIRS) $(MODELS) --tasks $(TASKS) --names $(NAMES) --rounds $(ROUNDS) $(BENCH)
+
+cost: $(STAMP)
+	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) S-8k S-32k S-128k
+	$(BIN)/python benchmarks/cost.py $(MODELS)
+
+# Random kills of one process and of two, each gone on with; the weights must be those of a quiet run.
+KILLS ?= 20
+SEED ?= 0
+soak: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m parallel.soak --kills $(KILLS) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .coverage

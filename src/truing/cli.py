@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from truing import __version__
-from truing.errors import TruingError, UserError, unknown
+from truing.disk import write_text
+from truing.errors import TruingError, UserError, redacted, unknown
 
 if TYPE_CHECKING:
     from truing.types import Records
@@ -240,11 +241,7 @@ def write_rows(records: Records, path: Path) -> Path:
                 f"{records.name}: a verdict of kind '{record.verdict.kind}' has no form with chosen and rejected"
             )
         rows.append(json.dumps(row, ensure_ascii=False) + "\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(rows), encoding="utf-8", errors="backslashreplace")
-    part.replace(path)
-    return path
+    return write_text(path, "".join(rows))
 
 
 @app.command()
@@ -337,16 +334,16 @@ def main() -> None:
         stop("stopped", 130)
     except ModuleNotFoundError as problem:
         if (problem.name or "").partition(".")[0] not in TRAIN_PACKAGES:
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
             stop("this is a fault of truing, not of yours; what is on disk can be resumed", 3)
         stop(f"this needs the package {problem.name}: pip install 'truing[train]'", 2)
     except Exception:
-        traceback.print_exc()
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         stop("this is a fault of truing, not of yours; what is on disk can be resumed", 3)
 
 
 def stop(message: str, code: int) -> NoReturn:
     """Say why on stderr, and end with an exit code."""
     sys.stdout.flush()
-    print(f"truing: {message}", file=sys.stderr)
+    print(f"truing: {redacted(message)}", file=sys.stderr)
     sys.exit(code)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 
@@ -14,6 +15,10 @@ from collections.abc import Iterable
 _HIDDEN = re.compile(
     "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
+
+# What a key of a service looks like, and a name with its password in front of a host.
+_KEY = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|xox[abp]-)[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+_KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 
 
 class TruingError(Exception):
@@ -56,6 +61,27 @@ def visible(text: str) -> str:
     'a⟨U+202E⟩b'
     """
     return _HIDDEN.sub(lambda m: f"⟨U+{ord(m[0]):04X}⟩", text)
+
+
+def holds_key(text: str) -> bool:
+    """Whether a text holds what looks like a key of a service, or a password in an address.
+
+    >>> holds_key("https://me:pass@host/pairs.jsonl"), holds_key("sk-learn/pairs")
+    (True, False)
+    """
+    return _KEY.search(text) is not None
+
+
+def redacted(text: str) -> str:
+    """A text without keys: what looks like one, and the value of every environment variable called so (`..._TOKEN`).
+
+    >>> redacted("cannot read https://me:pass@host/pairs.jsonl")
+    'cannot read https://⟨key⟩@host/pairs.jsonl'
+    """
+    for name, value in os.environ.items():
+        if _KEY_NAME.search(name) and len(value) >= 8:
+            text = text.replace(value, f"⟨{name}⟩")
+    return _KEY.sub("⟨key⟩", text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

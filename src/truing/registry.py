@@ -26,6 +26,7 @@ from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.signature import Kind, Option, Part, group_options, read_parts
 
 __all__ = [
+    "Columns",
     "Data",
     "Evidence",
     "Findings",
@@ -58,6 +59,7 @@ Findings: TypeAlias = Any
 Evidence: TypeAlias = Any
 Rules: TypeAlias = Any
 ObjectiveSpec: TypeAlias = Any
+Columns: TypeAlias = Any
 
 PACKAGE = Path(__file__).parent
 FILES: dict[Kind, tuple[str, ...]] = {

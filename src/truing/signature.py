@@ -43,6 +43,7 @@ OTHERS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "bool": ("true or false", bool),
     "None": ("none", type(None)),
     "dict": ("a mapping", dict),
+    "Columns": ("a mapping of roles to a file's columns, such as {chosen: better, rejected: worse}", dict),
     "ObjectiveSpec": ("an objective's name, {name: {option: value}}, or a list of these", (str, dict, list, tuple)),
 }
 PLURAL = frozenset({"Models"})

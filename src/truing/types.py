@@ -199,12 +199,13 @@ class Records:
                 yield from (m.content for m in messages)
 
     def subset(self, indices: Sequence[int], name: str) -> Records:
-        """The records at `indices`, under a new name; row numbers stay those of the file."""
+        """The records at `indices` with their notes, under a new name; row numbers stay those of the file."""
+        kept = {self.rows[i] for i in indices}
         return Records(
             name=name,
             records=tuple(self.records[i] for i in indices),
             rows=tuple(self.rows[i] for i in indices),
-            notes=self.notes,
+            notes=tuple(note for note in self.notes if note.row in kept),
             digest=digest([self.digest, list(indices)]),
         )
 
@@ -215,7 +216,8 @@ class Training:
 
     Give `epochs` or `steps`. `tokens_per_step` bounds the tokens of one update, `rows_per_step` its rows (pairs,
     examples): give one of them. `tokens_per_device` bounds what is held in memory at once and never changes the
-    result. `seed` is counted from the recipe's.
+    result. `seed` is counted from the recipe's. `precision: bf16` computes in bf16 from weights and moments kept in
+    fp32. `gradient_checkpointing` computes every layer again in the backward pass, for less memory and the same result.
     """
 
     EITHER: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "steps"), ("tokens_per_step", "rows_per_step"))
@@ -234,6 +236,8 @@ class Training:
     max_length: Count = 1024
     checkpoint_every: Count | None = None
     seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
 
     def changed(self, **options: Any) -> Training:
         """These options with some changed. One of a pair puts away a stage's default for the other.
@@ -245,6 +249,27 @@ class Training:
         given = {name for name, value in options.items() if value is not None}
         away = {b: own[b] for pair in self.EITHER for a, b in (pair, pair[::-1]) if a in given and b not in options}
         return dataclasses.replace(self, **(away | options))
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """The options of training a low-rank adapter in place of all weights; `lora_rank` asks for one.
+
+    `lora_alpha` over the rank scales what it adds (twice the rank unless given). `lora_targets` are names of linear
+    layers (all but the head unless given). With `lora_merge` the stage leaves a whole model and not an adapter.
+    """
+
+    NEEDS: ClassVar[tuple[str, tuple[str, ...]]] = ("lora_rank", ("lora_alpha", "lora_targets"))
+    """Without the first the others say nothing."""
+
+    lora_rank: Count | None = None
+    lora_alpha: Positive | None = None
+    lora_targets: list[str] | None = None
+    lora_merge: bool = False
+
+    def changed(self, **options: Any) -> Lora:
+        """These options with some changed."""
+        return dataclasses.replace(self, **options)
 
 
 class Generate(Protocol):

@@ -36,7 +36,7 @@ LAYERS = [
     {"policy"},
     {"data", "world"},
     {"feedback", "objectives"},
-    {"types", "registry", "errors", "signature"},
+    {"types", "registry", "errors", "signature", "disk"},
 ]
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}
 BOTTOM = LAYERS[-1]

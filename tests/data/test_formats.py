@@ -188,7 +188,7 @@ def test_bad_rows_are_listed_together_or_dropped_and_noted(write: Write) -> None
     assert (len(records), len(records.notes), records.rows[:3]) == (30, 31, (1, 3, 5))
     assert {note.action for note in records.notes} == {"dropped"}
     facts = summary(records)
-    assert (facts["rows"], facts["usable"]) == (61, 30)
+    assert (facts["read"], facts["usable"]) == (61, 30)
     assert "dropped 30: chosen is empty (rows 2, 4, 6," in describe(records)
     assert "40 and 10 more)" in describe(records)
 
@@ -275,7 +275,7 @@ def test_real_pairs(real_data: Path) -> None:
         load(source)
     records = load(source, want="pairs", on_bad_row="drop")
     facts = summary(records)
-    assert (facts["rows"], facts["usable"]) == (1594, 1591)
+    assert (facts["read"], facts["usable"]) == (1594, 1591)
     assert [(n["action"], n["field"], n["rows"]) for n in facts["notes"]] == [
         ("dropped", "chosen", [55, 350, 776]),
         ("joined", "chosen", [884, 1177, 1418]),

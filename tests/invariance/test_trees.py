@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from small_models import CONFIGS, build
 from truing.data import formats
 from truing.data.batch import Batch
 from truing.data.render import Renderer
 from truing.data.trees import plant
+from truing.errors import UserError
 from truing.objectives import dpo
 from truing.policy import heads
 from truing.policy.load import load
@@ -58,6 +59,7 @@ def test_token_logp_and_gradients(folder, pairs) -> None:
     policy, batch = grown(folder, pairs)
     model, plain = plain_token_logp(folder, batch)
     tree = policy.logp(batch)
+    assert policy.layout == "trees" and not policy.notes
     assert (tree - plain).abs().max() <= 2e-5
     weight = torch.linspace(-1, 1, len(plain))
     (tree * weight).sum().backward()
@@ -87,7 +89,23 @@ def test_a_saved_policy_is_the_same_in_plain_transformers(folder, pairs, tmp_pat
     assert (policy.logp(batch) - plain).abs().max() <= 2e-5
 
 
+def test_the_logits_of_rows_that_are_no_token_count(pairs, tmp_path) -> None:
+    """As in plain transformers: an embedding is often padded to a round size, and the softmax runs over all of it."""
+    folder = build("llama-spare", pairs.texts(), tmp_path)
+    policy, batch = grown(folder, pairs)
+    rows, tokens = policy.model.get_output_embeddings().weight.shape[0], len(policy.tokenizer)
+    assert rows == tokens + 64
+    before = policy.logp(batch).detach()
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight[tokens:] = 0
+        assert (policy.logp(batch) - before).abs().max() > 1e-3
+
+
 def test_a_saved_reward_model_scores_the_same_in_plain_transformers(folder, pairs, tmp_path) -> None:
+    if type(AutoConfig.from_pretrained(folder)) not in AutoModelForSequenceClassification._model_mapping:
+        with pytest.raises(UserError, match="has no reward form"):
+            heads.fresh_reward(str(folder), seed=3)
+        return
     policy = heads.fresh_reward(str(folder), seed=3)
     batch = Batch(plant(pairs, Renderer(policy.tokenizer), max_length=1024, shape="pairs").trees)
     ours = policy.rewards(batch)

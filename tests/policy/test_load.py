@@ -14,6 +14,7 @@ from truing.policy import policy as policies
 from truing.policy.load import load
 from truing.policy.logp import chunk_rows, token_logp
 from truing.policy.policy import probe
+from truing.policy.spare import spare_last_layer
 from truing.policy.trees import Call
 from truing.rollout.engine import Sampling, generate, stop_ids
 
@@ -178,23 +179,6 @@ def test_an_encoder_is_a_reward_model_of_plain_rows(folder, tmp_path) -> None:
     assert got.tolist() == pytest.approx(wanted, abs=1e-6)
 
 
-def test_architectures_outside_the_attention_interface_are_read_in_plain_rows(folder, tmp_path) -> None:
-    from transformers import GPTNeoConfig, GPTNeoForCausalLM
-
-    torch.manual_seed(0)
-    config = GPTNeoConfig(
-        vocab_size=300,
-        hidden_size=32,
-        num_layers=2,
-        num_heads=2,
-        attention_types=[[["global"], 2]],
-        max_position_embeddings=64,
-    )
-    policy = load(str(dressed(GPTNeoForCausalLM(config), folder, tmp_path / "neo")))
-    assert policy.layout == "padded"
-    assert policy.logp(Batch((tree(1),))).shape == (10,)
-
-
 def without(folder, prefix: str) -> None:
     """Take the weights that begin with `prefix` out of a model's file."""
     from safetensors.torch import load_file, save_file
@@ -235,35 +219,30 @@ def test_a_token_without_an_embedding(folder) -> None:
         policy.logp(Batch((bad,)))
 
 
+def test_the_last_layer_computes_what_is_read(folder) -> None:
+    """Its feed-forward part is spared the prompt's tokens, but for the last one; the layers below see them all."""
+    policy = load(str(folder))
+    batch = Batch((tree(1), single(2, 9)))
+    seen = {}
+    for number, layer in enumerate(policy.model.model.layers):
+        layer.mlp.gate_proj.register_forward_pre_hook(
+            lambda _, x, n=number: seen.setdefault(n, []).append(x[0].shape[1])
+        )
+    policy.verified = True
+    got = policy.logp(batch)
+    last = max(seen)
+    read = len(set(batch.source_R.tolist()))
+    assert seen[last] == [read] and seen[last - 1] == [batch.tokens] and read < batch.tokens
+    assert torch.allclose(got, policies.own_logp(policy, batch, 1), atol=2e-5)
+    experts = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+    assert not spare_last_layer(experts), "a model that names no layers is read whole"
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_a_file_that_is_cut_off(folder, name) -> None:
     path = folder / name
     path.write_bytes(path.read_bytes()[:40])
     assert str(folder) in told(folder)
-
-
-def test_a_recurrent_model_falls_back_to_plain_rows(tmp_path) -> None:
-    """A model that cannot attend by mask (Mamba) is read one row per answer, and gives its own numbers."""
-    from transformers import AutoModelForCausalLM, MambaConfig, MambaForCausalLM
-
-    source = build("llama", TEXT, tmp_path / "source", vocab=300)
-    config = MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4)
-    torch.manual_seed(0)
-    MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
-    for name in os.listdir(source):
-        if name.startswith(("tokenizer", "chat_template", "special")):
-            (tmp_path / "mamba" / name).write_bytes((source / name).read_bytes())
-    policy = load(str(tmp_path / "mamba"))
-    assert policy.layout == "padded"
-    one = tree()
-    got = policy.logp(Batch((one,)))
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "mamba").eval()
-    wanted = []
-    for branch in one.branches:
-        ids = torch.tensor([[*one.prompt, *branch.ids]])
-        logp = model(input_ids=ids).logits[0].log_softmax(-1)[len(one.prompt) - 1 : -1]
-        wanted.append(logp.gather(1, torch.tensor(branch.ids)[:, None]).squeeze(1))
-    assert torch.allclose(got, torch.cat(wanted), atol=2e-5)
 
 
 @pytest.mark.parametrize("kept", [0, 26, 26 * 2, 10**6])
@@ -323,6 +302,19 @@ def test_the_samplers_log_probabilities_are_the_trainers(folder) -> None:
         with torch.no_grad():
             logp = policy.logp(Batch((Tree(r.prompt_ids, (branch,), 0, 1),)))
         assert torch.allclose(logp, torch.tensor(r.logp_T), atol=1e-4)
+
+
+def test_answers_that_end_leave_the_others_alone(folder, monkeypatch) -> None:
+    """A third of all tokens end an answer, so that rows of all lengths are taken out of the batch all the time."""
+    monkeypatch.setattr("truing.rollout.engine.stop_ids", lambda policy: frozenset(range(100)))
+    policy = load(str(folder))
+    rollouts = generate(policy, prompts(policy, 10), Sampling(max_new_tokens=8, seed=4), n=2)
+    assert len({len(r.response_ids) for r in rollouts}) > 4
+    for r in rollouts:
+        branch = Branch("response", r.response_ids, (True,) * len(r.response_ids))
+        with torch.no_grad():
+            logp = policy.logp(Batch((Tree(r.prompt_ids, (branch,), 0, 1),)))
+        assert torch.allclose(logp, torch.tensor(r.logp_T), atol=2e-5)
 
 
 def test_sampling_does_not_depend_on_batching(folder, monkeypatch) -> None:

@@ -112,14 +112,14 @@ def test_resume_needs_all_of_the_state(folder, trees, tmp_path, part) -> None:
     options = training(checkpoint_every=4)
     whole = run(folder, trees, tmp_path / "a", options, terms(dpo))
     run(folder, trees, tmp_path / "b", options, terms(dpo), stop_after=4)
-    path = tmp_path / "b" / "checkpoints" / "step-00000004" / f"{part}.safetensors"
+    path = tmp_path / "b" / "checkpoints" / "step-00000004" / f"{part}-0.safetensors"
     tensors = load_file(path)
     name = next(n for n in sorted(tensors) if tensors[n].ndim == 2)
     tensors[name] = tensors[name] * 1.01
     save_file(tensors, path)
     manifest = path.with_name("manifest.json")
     facts = json.loads(manifest.read_text())
-    facts["files"][path.name] = checkpoint.file_digest(path)
+    facts["files"][path.name][0] = checkpoint.file_digest(path)
     manifest.write_text(json.dumps(facts))
     again = run(folder, trees, tmp_path / "b", options, terms(dpo))
     assert any(not torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(again).values(), strict=True))
@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(folder, trees, tmp_pa
     options = training(checkpoint_every=2)
     whole = run(folder, trees, tmp_path / "a", options, terms(dpo))
     run(folder, trees, tmp_path / "b", options, terms(dpo), stop_after=5)
-    newest = tmp_path / "b" / "checkpoints" / "step-00000004" / "model.safetensors"
+    newest = tmp_path / "b" / "checkpoints" / "step-00000004" / "model-0.safetensors"
     raw = bytearray(newest.read_bytes())
     raw[-7] ^= 1
     newest.write_bytes(raw)
@@ -138,7 +138,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(folder, trees, tmp_pa
     optim = Optim(policy.model, options, 8)
     record.begin(policy, optim, 8)
     assert record.step == 2
-    assert record.messages == ["step-00000004 is damaged (model.safetensors)"]
+    assert record.messages == ["step-00000004 is damaged (model-0.safetensors)"]
     again = run(folder, trees, tmp_path / "b", options, terms(dpo))
     assert all(torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(again).values(), strict=True))
 

@@ -167,7 +167,7 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
             f"has {other.gives} ({other.name}), but {want} are wanted",
             f"Accepted conventions: {accepted}.{way}",
         )
-    spare = [name for name in columns if name not in _KNOWN]
+    spare = [name for name in columns if name not in ROLES]
     close = {c: _like(c, spare) for one in fitting for c in one.columns if c not in columns}
     near = max(fitting, key=lambda c: (_likeness(c, columns, close), -len(c.columns)))
     lines = [f"missing column '{name}'" for name in near.columns if name not in columns]
@@ -188,7 +188,8 @@ def _like(name: str, columns: list[str]) -> str:
     return next(iter(difflib.get_close_matches(name, columns, n=1, cutoff=0.7)), "")
 
 
-_KNOWN = {name for one in CONVENTIONS for name in one.columns} | set(OPTIONAL)
+ROLES = frozenset(name for one in CONVENTIONS for name in one.columns) | set(OPTIONAL)
+"""Every column name that means something."""
 
 
 def as_demonstration(messages: Messages, turns: Turns = "last", meta: Mapping[str, Any] | None = None) -> Demonstration:

@@ -29,6 +29,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".cs
 DEEPEST = 100
 """How deep a row may be nested."""
 LISTS = ("messages", "conversations", "completions", "labels", "tools")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^\s/]+)?")
 
 
@@ -114,11 +115,13 @@ def _text(source: str, raw: bytes, line: int = 1) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
-        byte = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
-        what = f"not UTF-8: byte 0x{raw[error.start]:02x} at place {byte} of the line"
-        utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        way_out = "The file looks like UTF-16. " if utf16 else ""
-        raise DataError(f"{source}, line {line}", what, way_out + "Save the file as UTF-8.") from error
+        way_out = "The file looks like UTF-16. " if raw.startswith(_UTF16) else ""
+        raise DataError(f"{source}, line {line}", _not_text(raw, error), way_out + "Save the file as UTF-8.") from error
+
+
+def _not_text(raw: bytes, error: UnicodeDecodeError) -> str:
+    byte = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
+    return f"not UTF-8: byte 0x{raw[error.start]:02x} at place {byte} of the line"
 
 
 def _json_lines(source: str, lines: Iterable[bytes]) -> _Found:
@@ -129,7 +132,13 @@ def _json_lines(source: str, lines: Iterable[bytes]) -> _Found:
         if not raw.strip():
             continue
         number += 1
-        text = _text(source, raw, line).rstrip("\r\n")
+        if line == 1 and raw.startswith(_UTF16):
+            _text(source, raw)
+        try:
+            text = raw.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield number, {}, f"(line {line}) {_not_text(raw, error)}"
+            continue
         try:
             value = _parse(text)
         except (ValueError, RecursionError) as error:

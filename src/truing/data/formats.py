@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from truing.data import files
-from truing.data.conventions import CONVENTIONS, OPTIONAL, Convention, Record, Turns, Want, as_demonstration, find
+from truing.data.conventions import ROLES, Convention, Record, Turns, Want, as_demonstration, find
 from truing.data.conversation import Oddities, Unusable
 from truing.errors import DataError, UserError, nearest, unknown
-from truing.types import Demonstration, Records, RowNote, digest, messages_json
+from truing.types import Demonstration, Records, RowNote, digest, messages_json, prompt_id
 
 SHOWN = 20
 
@@ -83,24 +83,28 @@ def record_json(record: Record) -> dict[str, Any]:
 
 
 def summary(records: Records) -> dict[str, Any]:
-    """How many rows were read and are usable, and what was odd: notes by problem and action, with their rows."""
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for note in records.notes:
-        problem = "duplicate of an earlier row" if note.problem.startswith("duplicate of row") else note.problem
-        groups.setdefault((note.field, problem, note.action), []).append(note.row)
+    """How many rows were read and are usable, and what was odd: the form that a stage's summary.json keeps."""
     dropped = {note.row for note in records.notes if note.action == "dropped"}
-    notes = [
-        {"field": field, "problem": problem, "action": action, "rows": sorted(set(rows))}
+    notes = sorted(grouped(records.notes), key=lambda note: (-note["count"], note["field"], note["problem"]))
+    return {"file": records.name, "read": len(records) + len(dropped), "usable": len(records), "notes": notes}
+
+
+def grouped(notes: Iterable[RowNote]) -> list[dict[str, Any]]:
+    """Notes by field, problem and action, in the order met, with how many rows each is about and which."""
+    groups: dict[tuple[str, str, str], set[int]] = {}
+    for note in notes:
+        problem = "duplicate of an earlier row" if note.problem.startswith("duplicate of row") else note.problem
+        groups.setdefault((note.field, problem, note.action), set()).add(note.row)
+    return [
+        {"field": field, "problem": problem, "action": action, "count": len(rows), "rows": sorted(rows)}
         for (field, problem, action), rows in groups.items()
     ]
-    notes.sort(key=lambda note: (-len(note["rows"]), note["field"], note["problem"]))
-    return {"name": records.name, "rows": len(records) + len(dropped), "usable": len(records), "notes": notes}
 
 
 def describe(records: Records) -> str:
     """The summary as lines to print."""
     facts = summary(records)
-    lines = [f"{facts['name']}: {facts['rows']} rows read, {facts['usable']} usable"]
+    lines = [f"{facts['file']}: {facts['read']} rows read, {facts['usable']} usable"]
     for note in facts["notes"]:
         rows, field = note["rows"], f"{note['field']} " if note["field"] else ""
         lines.append(f"  {note['action']} {len(rows)}: {field}{note['problem']} ({_row_list(rows)})")
@@ -119,6 +123,7 @@ def _records(
     rows: list[int] = []
     notes: list[RowNote] = []
     seen: dict[str, int] = {}
+    named: dict[str, str] = {}
     for number, row in read:
         odd = Oddities()
         try:
@@ -130,6 +135,9 @@ def _records(
             record = as_demonstration(record.prompt + record.response, "last", record.meta)
         if (first := seen.setdefault(digest(record_json(record)), number)) != number:
             odd.add("", f"duplicate of row {first}", "kept")
+        said, given = prompt_id(record.prompt), str(record.meta.get("prompt_id", ""))
+        if given and named.setdefault(given, said) != said:
+            odd.add("prompt_id", "is that of an earlier row with another prompt", "kept")
         notes += [RowNote(number, field, problem, action) for field, problem, action in odd.found]
         records.append(record)
         rows.append(number)
@@ -149,12 +157,11 @@ def _record(chosen: Convention, row: files.Row, odd: Oddities) -> Record:
 def _renamed(
     source: str, read: list[tuple[int, files.Row]], found: list[str], columns: Mapping[str, str]
 ) -> tuple[list[tuple[int, files.Row]], list[str]]:
-    known = {name for one in CONVENTIONS for name in one.columns} | set(OPTIONAL)
     for name, actual in columns.items():
-        if name not in known:
-            raise UserError(f"columns: {unknown('column role', name, known)}")
+        if name not in ROLES:
+            raise UserError(f"columns: {unknown('column role', name, ROLES)}")
         if actual not in found:
-            raise DataError(source, f"columns: {unknown('column', actual, found)}")
+            raise DataError(source, f"columns: {unknown('column', str(actual), found)}")
     names = {actual: name for name, actual in columns.items()}
     hidden = set(columns) - set(columns.values())
 
@@ -183,4 +190,4 @@ def _list(source: str, bad: list[tuple[int, str, str]]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["as_demonstration", "content_digest", "describe", "load", "record_json", "summary"]
+__all__ = ["as_demonstration", "content_digest", "describe", "grouped", "load", "record_json", "summary"]

@@ -14,12 +14,14 @@ from functools import cached_property
 from typing import Any
 
 from truing.data.conventions import Turns, as_demonstration
+from truing.data.limits import at_most
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Message, Messages, messages_json
 
 __all__ = ["Rendered", "Renderer", "Turns", "as_demonstration"]
 
 Tools = list[dict[str, Any]] | None
+TEMPLATE_SECONDS = 10.0  # a template is a program, and may have been written never to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,14 @@ class Renderer:
             )
         plain = messages_json(messages)
         try:
-            text = self.tokenizer.apply_chat_template(
-                plain, tools=tools or None, add_generation_prompt=generation, tokenize=False
-            )
+            with at_most(TEMPLATE_SECONDS):
+                text = self.tokenizer.apply_chat_template(
+                    plain, tools=tools or None, add_generation_prompt=generation, tokenize=False
+                )
+        except TimeoutError:
+            raise UserError(
+                f"the chat template took more than {TEMPLATE_SECONDS:g} s to write one conversation; use another"
+            ) from None
         except Exception as error:  # the template is a program of its own and may raise anything
             raise DataError("chat template", f"refuses the conversation: {error}") from error
         if tools and text == self.tokenizer.apply_chat_template(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
 from truing.data.conventions import Record
 from truing.data.formats import content_digest, record_json
 from truing.errors import DataError, UserError, unknown
-from truing.types import Records, digest, messages_json
+from truing.types import Records, RowNote, digest, messages_json
 
 
 def split(
@@ -45,6 +46,25 @@ def overlap(a: Records, b: Records) -> list[tuple[int, int]]:
     for row, record in zip(a.rows, a.records, strict=True):
         first.setdefault(first_turn(record), row)
     return [(first[key], row) for row, r in zip(b.rows, b.records, strict=True) if (key := first_turn(r)) in first]
+
+
+def unseen(held_out: Records, trained: Iterable[Records]) -> Records:
+    """The rows of `held_out` that ask nothing asked in `trained` (by first user turn), the others noted as dropped.
+
+    A DataError where none is left.
+    """
+    seen = {row for records in trained for _, row in overlap(records, held_out)}
+    if not seen:
+        return held_out
+    if len(seen) == len(held_out):
+        raise DataError(
+            held_out.name,
+            f"nothing is held out: the first user turn of each of its {len(held_out)} rows was trained on",
+            "Divide the data with a split stage (by: prompt), or give other data.",
+        )
+    left = held_out.subset([i for i, row in enumerate(held_out.rows) if row not in seen], held_out.name)
+    notes = (RowNote(row, "prompt", "begins as one that was trained on", "dropped") for row in sorted(seen))
+    return replace(left, notes=(*left.notes, *notes))
 
 
 def first_turn(record: Record) -> str:
@@ -105,6 +125,4 @@ def _choose(records: Records, groups: list[list[int]], eval: float, seed: int) -
 
 def _part(records: Records, indices: list[int], name: str) -> Records:
     part = records.subset(indices, f"{records.name} ({name})")
-    rows = set(part.rows)
-    notes = tuple(note for note in records.notes if note.row in rows)
-    return replace(part, notes=notes, digest=content_digest(part.records))
+    return replace(part, digest=content_digest(part.records))

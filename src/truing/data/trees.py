@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from truing.data.batch import Branch, Tree
+from truing.data.formats import grouped
 from truing.data.render import Rendered, Renderer, Turns
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Judgement, Messages, Records, RowNote
@@ -30,15 +31,17 @@ class Planted:
         """
         actions = Counter(note.action for note in self.notes)
         told = f"kept {len(self.trees)} rows, truncated {actions['truncated']}, dropped {actions['dropped']}"
-        by_problem: dict[str, list[int]] = {}
-        for note in self.notes:
-            by_problem.setdefault(f"{note.field} {note.problem}", []).append(note.row)
-        parts = [f"{problem}: row{'s' * (len(r) > 1)} {_some(r)}" for problem, r in by_problem.items()]
+        parts = [f"{_problem(note)}: {_some(note['rows'])}" for note in grouped(self.notes)]
         return told + (f" ({'; '.join(parts)})" if parts else "")
 
 
+def _problem(note: Mapping[str, Any]) -> str:
+    return f"{note['field']} {note['problem']}".strip()
+
+
 def _some(rows: list[int]) -> str:
-    return ", ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+    more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:10]))}{more}"
 
 
 def plant(

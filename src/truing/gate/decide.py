@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from truing.disk import write_text
 from truing.errors import UserError, nearest, visible
 from truing.gate.rules import Rule
 from truing.types import Finding, digest
@@ -100,20 +99,8 @@ def decide(findings: Sequence[Finding], rules: Sequence[Rule]) -> Decision:
 
 def write_decision(decision: Decision, path: Path) -> Path:
     """Write decision.json so that a reader sees the old file or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(decision.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    return write_text(path, text)
 
 
 def read_findings(path: Path) -> list[Finding]:

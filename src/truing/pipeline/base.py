@@ -41,8 +41,8 @@ def named(name: str, show: Show) -> str:
 
 def new_model(spec: dict[str, Any], run: StageRun) -> Path:
     """A fresh model with a tokenizer trained on the text that `spec` names, made once for the run."""
-    records = run.records(spec["text"], on_bad_row="drop")
-    size = {k: v for k, v in spec.items() if k != "text"}
+    records = run.records(spec["text"], on_bad_row="drop", columns=spec.get("columns"))
+    size = {k: v for k, v in spec.items() if k not in ("text", "columns")}
     folder = run.root / f"base-{digest([size, records.digest, run.seed, source_digest('policy')])}"
     if not (folder / "config.json").exists():
         with made_beside(folder) as part:

@@ -12,6 +12,7 @@ from truing.data import formats
 from truing.data.conventions import Want
 from truing.data.render import Renderer
 from truing.data.trees import Shape, plant
+from truing.disk import write_text
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, rewards, sums
 from truing.pipeline import base
@@ -33,13 +34,23 @@ def sample(
     policy = load(base.named(model, Show(quiet=True)))
     renderer = Renderer(policy.tokenizer)
     sampling = Sampling(max_new_tokens, temperature, seed)
-    rollouts = generate(policy, [renderer.prompt_ids(p) for p in asked], sampling, n)
+    rollouts = generate(
+        policy, [prompt_ids(renderer, p, f"{prompts}, prompt {i + 1}") for i, p in enumerate(asked)], sampling, n
+    )
     rows = []
     for r in rollouts:
         row: dict[str, Any] = {"prompt": messages_json(asked[r.group]), "response": response_text(policy, r)}
         rows.append(row | {"logp": sum(r.logp_T), "length": len(r.response_ids), "stop": r.stop})
     write_lines(out, rows)
     return len(rows)
+
+
+def prompt_ids(renderer: Renderer, prompt: Messages, place: str) -> list[int]:
+    """A prompt's token ids; a DataError that begins with `place` where its template cannot write it."""
+    try:
+        return renderer.prompt_ids(prompt)
+    except DataError as error:
+        raise DataError(f"{place}, {error.place}", error.problem, error.way_out) from error
 
 
 def read_prompts(name: str) -> list[Messages]:
@@ -99,7 +110,4 @@ def score(model: str, data: str, out: Path) -> int:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSONL, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    part.replace(path)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

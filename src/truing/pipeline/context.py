@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from truing import world
 from truing.data import formats
 from truing.data.conventions import Want
+from truing.disk import write_text
 from truing.errors import DataError
 from truing.gate import decide
 from truing.pipeline import labels
@@ -23,7 +24,8 @@ from truing.types import Finding, Records
 @dataclass
 class StageRun:
     """One stage at work. `folder` is its own; `root` the run's; `key` is what its checkpoints are tied to; `read` the
-    content hash of every data set it read."""
+    content hash of every data set it read; `accounts` what became of their rows, for its summary. `leads` is false in
+    the processes that only train along: they write nothing."""
 
     recipe: Recipe
     name: str
@@ -31,7 +33,9 @@ class StageRun:
     root: Path
     key: str
     show: Show
+    leads: bool = True
     read: dict[str, str] = field(default_factory=dict)
+    accounts: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -48,30 +52,36 @@ class StageRun:
         if isinstance(value, Ref):
             return str(self.root / value.stage / "model")
         from truing.pipeline import base
+        from truing.train import parallel
 
-        return base.resolve(value, self)
+        return parallel.lead(lambda: base.resolve(value, self))
 
     def labels(self, models: Sequence[Any], taken: Sequence[str] = ()) -> list[str]:
         """What models are called in findings: short names that tell them apart."""
         return labels.labels(models, self.recipe.base, taken)
 
-    def records(self, value: Any, on_bad_row: str = "error", want: Want = "any") -> Records:
-        """A data set: a part of a split, a file, a Hub name or one of the world's."""
-        found = self._records(value, on_bad_row, want)
+    def records(
+        self, value: Any, on_bad_row: str = "error", want: Want = "any", columns: Mapping[str, str] | None = None
+    ) -> Records:
+        """A data set: a part of a split, a file (whose columns may be called otherwise), a Hub name or the world's."""
+        found = self._records(value, on_bad_row, want, columns)
         self.read[found.name] = found.digest
         return found
 
-    def _records(self, value: Any, on_bad_row: str, want: Want = "any") -> Records:
+    def _records(
+        self, value: Any, on_bad_row: str, want: Want = "any", columns: Mapping[str, str] | None = None
+    ) -> Records:
         if isinstance(value, Ref):
             return self._part(value)
         if value.startswith("world:"):
             return world.records(value)
-        return formats.load(value, on_bad_row=on_bad_row, want=want)  # type: ignore[arg-type]
+        return formats.load(value, on_bad_row=on_bad_row, want=want, columns=columns)  # type: ignore[arg-type]
 
     def _part(self, ref: Ref) -> Records:
         stored = json.loads((self.root / ref.stage / "split.json").read_text(encoding="utf-8"))
         data = stored["data"]
-        whole = self._records(Ref(**data) if isinstance(data, dict) else data, stored["on_bad_row"])
+        named = Ref(**data) if isinstance(data, dict) else data
+        whole = self._records(named, stored["on_bad_row"], columns=stored["columns"])
         if whole.digest != stored["digest"]:
             raise DataError(whole.name, "has changed since it was split", "Run the recipe again without --resume.")
         place = {row: i for i, row in enumerate(whole.rows)}
@@ -86,15 +96,13 @@ class StageRun:
 
     def write(self, name: str, value: Any) -> None:
         """Write JSON into the stage's folder, whole or not at all."""
-        write_json(self.folder / name, value)
+        if self.leads:
+            write_json(self.folder / name, value)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def cache_folder() -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from truing.errors import RecipeError, unknown
+from truing.errors import RecipeError, holds_key, unknown
 
 LARGEST = 1_000_000  # bytes; a recipe is a page of text
 COMMAND_LINE = 0  # the line number of what came from the command line
@@ -151,6 +152,18 @@ def override(root: Node, overrides: list[str], mistakes: Mistakes) -> None:
             mistakes.add(COMMAND_LINE, f"{item}: {problem.mistakes[0].partition(': ')[2]}")
             continue
         _put(root, path, _unlined(value), mistakes)
+
+
+def refuse_keys(text: str, overrides: Sequence[str], mistakes: Mistakes) -> None:
+    """Note every line that holds a key or a password: a recipe is kept in its run's folder and shown in its report."""
+    lines = [*enumerate(text.split("\n"), start=1), *((COMMAND_LINE, item) for item in overrides)]
+    for number, line in lines:
+        if holds_key(line):
+            mistakes.add(
+                number,
+                "holds what looks like a key or password, and a recipe is shown in its report. Take it out; keys are "
+                "read from the environment (HF_TOKEN)",
+            )
 
 
 def write(root: Node) -> str:

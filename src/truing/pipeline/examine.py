@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from truing import world
 from truing.data.render import Renderer
+from truing.data.split import unseen
 from truing.data.trees import plant
-from truing.errors import UserError
+from truing.errors import DataError, UserError
 from truing.evaluate.exam import Answers, answer, compare, cut_off, drift, no_kl, pair_accuracy, same_tokens
 from truing.pipeline.context import StageRun
+from truing.pipeline.spec import Ref
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
@@ -47,6 +49,17 @@ class Exam:
         return {name: load_any(self.run.model(m)) for name, m in named.items() if name != self.names[-1]}
 
     @cached_property
+    def trained_on(self) -> dict[str, list[Records]]:
+        """By contestant what its own stage was trained on, where that is a stage of this recipe."""
+        found = {}
+        for name, model in zip(self.names, self.models, strict=False):
+            options = self.run.recipe.stage(model.stage).options if isinstance(model, Ref) else {}
+            if options.get("data") is not None:
+                on_bad_row, columns = options.get("on_bad_row", "error"), options.get("columns")
+                found[name] = [self.run.records(options["data"], on_bad_row, columns=columns)]
+        return found
+
+    @cached_property
     def rival(self) -> Policy:
         """The model they are held against."""
         return load(self.run.model(self.against))
@@ -64,7 +77,9 @@ class Exam:
                 self.note(f"no implicit accuracy of {name} against {self.names[-1]}: their tokenizers differ")
                 continue
             limit = min(context_length(p) for p in (policy, reference) if p is not None)
-            planted = plant(records, Renderer(policy.tokenizer), max_length=limit, shape="pairs")
+            held_out = unseen(records, self.trained_on.get(name, ()))
+            planted = plant(held_out, Renderer(policy.tokenizer), max_length=limit, shape="pairs")
+            planted = replace(planted, notes=(*held_out.notes, *planted.notes))
             if planted.notes:
                 self.note(f"held-out pairs that {name} ordered: {planted.text()}")
             self.findings.append(pair_accuracy(name, policy, planted.trees, reference))
@@ -75,7 +90,12 @@ class Exam:
         if not speakers and not lookup:
             raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.names[-1]} itself")
         (reward, judged_by), other = self._judge(judge), self.names[-1]
-        prompts = self._readable(distinct_prompts(records, samples), {other: self.rival} | speakers)
+        fresh = unseen(records, (r for name in speakers for r in self.trained_on.get(name, ())))
+        if len(fresh) < len(records):
+            self.note(
+                f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
+            )
+        prompts = self._readable(distinct_prompts(fresh, samples), {other: self.rival} | speakers)
         rival = answer(other, self.rival, prompts, reward, self.sampling)
         given = {other: rival}
         for name, policy in speakers.items():
@@ -95,17 +115,25 @@ class Exam:
         self.examples = side_by_side(prompts, list(given.values()))
 
     def _readable(self, prompts: Sequence[Messages], speakers: dict[str, Policy]) -> list[Messages]:
-        """The prompts that every model can read with room for its answer; how many are left out is said."""
-        left = list(prompts)
-        for policy in speakers.values():
-            renderer = Renderer(policy.tokenizer)
-            left = [p for p in left if fits(policy, renderer.prompt_ids(p), self.sampling)]
+        """The prompts that every model can read with room for its answer; how many are left out, and why, is said."""
+        readers = [(policy, Renderer(policy.tokenizer)) for policy in speakers.values()]
+        left, refused = [], []
+        for number, prompt in enumerate(prompts, start=1):
+            try:
+                if all(fits(policy, reader.prompt_ids(prompt), self.sampling) for policy, reader in readers):
+                    left.append(prompt)
+            except DataError as error:
+                refused.append(f"prompt {number}, {error.place}: {error.problem}")
         most, room = min(map(context_length, speakers.values())), self.sampling.max_new_tokens
-        why = f"with max_new_tokens {room} they are beyond the {most} tokens that a model here reads"
+        beyond = len(prompts) - len(left) - len(refused)
+        whys = [(beyond, f"with max_new_tokens {room} they are beyond the {most} tokens that a model here reads")]
+        whys.append((len(refused), f"they cannot be written as a prompt ({'; '.join(refused[:3])})"))
         if not left:
+            why = "; ".join(why for count, why in whys if count)
             raise UserError(f"stage {self.run.name}: no prompt is left to answer: {why}")
-        if len(left) < len(prompts):
-            self.note(f"{len(prompts) - len(left)} of {len(prompts)} prompts left out: {why}")
+        for count, why in whys:
+            if count:
+                self.note(f"{count} of {len(prompts)} prompts left out: {why}")
         return left
 
     def _judge(self, judge: Any) -> tuple[Reward, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from truing import registry
+from truing.data.conventions import ROLES
 from truing.errors import UserError, nearest, unknown
 from truing.pipeline import names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
@@ -17,7 +18,7 @@ from truing.pipeline.mixture import check_objective
 from truing.pipeline.names import HUB
 from truing.pipeline.spec import Ref, StageSpec
 from truing.signature import REFERENCES, Option, Part, describe, guess, parse_type
-from truing.types import Training
+from truing.types import Lora, Training
 
 
 @dataclass
@@ -219,7 +220,9 @@ def check_options(name: str, part: Part, given: dict[str, Node], line: int, scop
         if option.required and option.name not in given:
             scope.mistakes.add(line, f"stage '{name}' ({part.name}) needs '{option.name}'")
     check_pairs(name, found, given, scope.mistakes)
+    check_lora(name, found, given, scope.mistakes)
     check_gold(part, found, given, scope)
+    check_columns(found, given, scope)
     return found
 
 
@@ -295,6 +298,35 @@ def check_pairs(name: str, found: dict[str, Any], given: dict[str, Node], mistak
         else:
             line = max(given[option].line for option in both)
             mistakes.add(line, f"stage '{name}': give {pair[0]} or {pair[1]}, not both")
+
+
+def check_lora(name: str, found: dict[str, Any], given: dict[str, Node], mistakes: Mistakes) -> None:
+    """Refuse an option of an adapter that says nothing because no adapter is asked for."""
+    needed, others = Lora.NEEDS
+    for option in others:
+        if found.get(option) is not None and found.get(needed) is None:
+            mistakes.add(given[option].line, f"stage '{name}': '{option}' says nothing without '{needed}'")
+
+
+def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """`columns` says how a file's columns are called: of roles that exist, and where a file (or Hub name) is read."""
+    columns, data = found.get("columns"), found.get("data")
+    if columns is None:
+        return
+    for role, name in columns.items():
+        if role not in ROLES:
+            scope.mistakes.add(given["columns"].line, f"{scope.place}columns: {unknown('column role', role, ROLES)}")
+        elif not isinstance(name, str):
+            scope.mistakes.add(
+                given["columns"].line, f"{scope.place}columns: '{role}' is a column's name, not {name!r}"
+            )
+    lost = "data" in given and data is None
+    if not lost and (not isinstance(data, str) or data.startswith("world:")):
+        scope.mistakes.add(
+            given["columns"].line,
+            f"{scope.place}columns says how a file's columns are called, and data is {data or 'not given'}; "
+            "give it where the file is read",
+        )
 
 
 def check_gold(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:

@@ -17,6 +17,8 @@ from truing.signature import Option, Part
 from truing.types import digest, source_digest
 
 Action: TypeAlias = Literal["reuse", "resume", "run"]
+HARMLESS = frozenset({"tokens_per_device", "gradient_checkpointing", "checkpoint_every"})
+"""Options of `Training` that change no result: an interrupted stage may go on with others, on a smaller machine."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def parts_of(recipe: Recipe, spec: StageSpec, part: Part, keys: Mapping[str, str
     return {
         "do": spec.do,
         "seed": recipe.seed,
-        "options": {name: plain(value) for name, value in spec.options.items()},
+        "options": {name: plain(value) for name, value in spec.options.items() if name not in HARMLESS},
         "inputs": {name: found for name, found in inputs.items() if found},
         "code": source_digest(),
     }

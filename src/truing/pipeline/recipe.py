@@ -25,6 +25,7 @@ NEW_MODEL = {
     "vocab": Option("vocab", "Count", 8000),
     "head": Option("head", "Count", 64),
     "text": Option("text", "Data", required=True),
+    "columns": Option("columns", "Columns"),
 }
 
 
@@ -45,6 +46,7 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         mistakes.add(root.line, f"a recipe is a mapping with the keys {', '.join(KEYS)}")
         mistakes.stop()
     document.override(root, list(overrides), mistakes)
+    document.refuse_keys(text, overrides, mistakes)
     for key, node in root.value.items():
         if key not in KEYS:
             mistakes.add(node.line, unknown("top-level key", key, KEYS))

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import platform
 import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from truing import registry
-from truing.errors import UserError
+from truing.errors import UserError, redacted
 from truing.pipeline import outcome
 from truing.pipeline.context import StageRun, write_json
 from truing.pipeline.plan import Step, plan, read_json
 from truing.pipeline.recipe import Recipe
 from truing.pipeline.show import Show
 from truing.report import html
-from truing.types import source_digest
+from truing.types import Training, source_digest
 
 
 def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = False, quiet: bool = False) -> int:
@@ -30,11 +31,27 @@ def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = Fals
     4 a gate that cannot decide). Raises UserError or RunFailed with what is on disk left resumable.
 
     A stage whose options, inputs and code are unchanged is not run again. One that was interrupted goes on from its
-    last checkpoint with `resume`, and begins anew with `restart`.
+    last checkpoint with `resume`, and begins anew with `restart`. Of the processes that torchrun started, the first
+    does all; the others train with it. Started again after a failure, they go on.
     """
-    show = Show(quiet)
+    from truing.train import parallel
+
+    again = parallel.restarted()
+    resume, restart = resume or again, restart and not again
+    with parallel.joined():
+        if parallel.rank():
+            follow(recipe, out)
+            return 0
+        return lead(recipe, out, resume, restart, Show(quiet))
+
+
+def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> int:
+    """The run as the first process does it, which is the only one but where several were started together."""
+    from truing.train import parallel
+
     with only_writer(out):
         steps = plan(recipe, out, resume=resume, restart=restart)
+        parallel.lead(lambda: json.dumps([[s.gives, s.parts, s.key, s.action] for s in steps]))
         forget(out)
         record = manifest(recipe, steps)
         with recorded(record, out):
@@ -54,6 +71,27 @@ def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = Fals
         show.say(f"{decision['verdict']}: the worst answer of {len(gates)} gates")
     code: int = decision.get("exit_code", 0)
     return code or (1 if missed else 0)
+
+
+def follow(recipe: Recipe, out: Path) -> None:
+    """The run as the other processes see it: they train with the first one, and wait while it does the rest."""
+    from truing.train import parallel
+
+    planned = json.loads(parallel.lead(str))
+    for step in (Step(spec, *rest) for spec, rest in zip(recipe.stages, planned, strict=True)):
+        if step.action == "reuse":
+            continue
+        parallel.meet()  # its folder is ready
+        stage = registry.load(step.spec.do, "stage", recipe.folder)
+        if trains(stage):
+            work = StageRun(recipe, step.spec.name, step.spec.do, out, step.tie, Show(quiet=True), leads=False)
+            stage(work, **step.spec.options)
+        parallel.meet()  # it is done
+
+
+def trains(stage: registry.Stage) -> bool:
+    """Whether a stage runs the loop, and so on every process: it takes the options of `Training`."""
+    return any(isinstance(group, Training) for group in stage.groups.values())
 
 
 def forget(root: Path) -> None:
@@ -78,19 +116,23 @@ def recorded(record: dict[str, Any], root: Path) -> Iterator[None]:
     except BaseException as problem:
         failed = isinstance(problem, Exception)
         record["state"] = "failed" if failed else "stopped"
-        record["reason"] = (str(problem) or type(problem).__name__) if failed else "stopped from outside"
+        record["reason"] = redacted(str(problem) or type(problem).__name__) if failed else "stopped from outside"
         for row in record["stages"]:
             if row["state"] == "running":
                 row["state"] = record["state"]
         raise
     finally:
         record["seconds"] = round(time.monotonic() - began, 1)
-        write_json(root / "manifest.json", record)
-        html.write(root)
+        told = record["state"] != "done"
+        with suppress(OSError) if told else nullcontext():  # a full disk must not hide what went wrong
+            write_json(root / "manifest.json", record)
+            html.write(root)
 
 
 def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str, Any], root: Path, show: Show) -> None:
     """One step of the plan, with its row of the manifest kept up to date."""
+    from truing.train import parallel
+
     work = StageRun(recipe=recipe, name=step.spec.name, do=step.spec.do, root=root, key=step.tie, show=show)
     heading = f"{work.name} ({work.do})"
     if step.action == "reuse":
@@ -107,12 +149,16 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     work.write("stage.json", facts | {"state": "running"})
     show.say(heading + (f": {step.note}" if step.note else ""))
     began = time.monotonic()
-    registry.load(work.do, "stage", recipe.folder)(work, **step.spec.options)
+    stage = registry.load(work.do, "stage", recipe.folder)
+    parallel.meet()
+    with nullcontext() if trains(stage) else parallel.alone():
+        stage(work, **step.spec.options)
     seconds = round(time.monotonic() - began, 1)
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
     work.write("stage.json", facts | {"state": "done", "gives": step.gives, "seconds": seconds, "data": work.read})
     row |= {"state": "done", "seconds": seconds}
     record["data"] |= work.read
+    parallel.meet()
 
 
 def clear(folder: Path) -> None:

@@ -16,12 +16,14 @@ from truing.pipeline import examine
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
 from truing.pipeline.spec import Ref
+from truing.policy import adapters
 from truing.policy.heads import fresh_reward
 from truing.policy.load import load
-from truing.policy.reference import cached
-from truing.registry import Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, Rules, stage
+from truing.policy.policy import Policy
+from truing.policy.recompute import recompute_layers
+from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, Rules, stage
 from truing.rollout.engine import Sampling
-from truing.types import Count, Fraction, NonNegative, Training
+from truing.types import Count, Fraction, Lora, NonNegative, Training
 
 
 @stage(gives="data", parts=("train", "eval"))
@@ -32,17 +34,19 @@ def split(
     by: Literal["prompt", "row"] = "prompt",
     eval: Fraction = 0.1,
     on_bad_row: Literal["error", "drop"] = "error",
+    columns: Columns | None = None,
     seed: int = 0,
 ) -> None:
     """Divide a data set into `train` and `eval`, with no prompt (nor first user turn) on both sides.
 
     `by: row` divides single rows instead. `on_bad_row: drop` leaves out rows that cannot be used, and lists them.
     """
-    records = run.records(data, on_bad_row)
+    records = run.records(data, on_bad_row, columns=columns)
     run.show.say(formats.describe(records))
     parts = splitting.split(records, eval=eval, seed=run.seed + seed, by=by)
     source = asdict(data) if isinstance(data, Ref) else data
     stored: dict[str, Any] = {"data": source, "digest": records.digest, "on_bad_row": on_bad_row}
+    stored["columns"] = columns
     stored |= {name: list(part.rows) for name, part in zip(("train", "eval"), parts, strict=True)}
     run.write("split.json", stored)
     figures = [{"name": n, "value": len(p), "unit": "rows"} for n, p in zip(("train", "eval"), parts, strict=True)]
@@ -57,11 +61,12 @@ def pretrain(
     model: Model,
     data: Data,
     on_bad_row: Literal["error", "drop"] = "error",
+    columns: Columns | None = None,
     training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
 ) -> None:
     """Teach a language model every token of a text, prompts included. Begins from `model`, often a new one."""
-    policy = load(run.model(model), seed=run.seed)
-    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "text", on_bad_row)
+    policy = learner(run, load(run.model(model), seed=run.seed), training)
+    planted = work.plant_for(run, policy, run.records(data, on_bad_row, columns=columns), training, "text", on_bad_row)
     work.train(run, policy, planted, "nll", training)
 
 
@@ -74,14 +79,18 @@ def sft(
     objective: ObjectiveSpec = "nll",
     turns: Literal["last", "all"] = "all",
     on_bad_row: Literal["error", "drop"] = "error",
+    columns: Columns | None = None,
     training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
+    lora: Lora = Lora(),
 ) -> None:
     """Supervised fine-tuning: teach a model to give the responses of demonstrations, or the chosen ones of pairs.
 
     Of a conversation every assistant turn is learned, or with `turns: last` only the last.
     """
-    policy = load(run.model(model), seed=run.seed)
-    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "single", on_bad_row, turns)
+    policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
+    planted = work.plant_for(
+        run, policy, run.records(data, on_bad_row, columns=columns), training, "single", on_bad_row, turns
+    )
     work.train(run, policy, planted, objective, training)
 
 
@@ -94,17 +103,23 @@ def fit_reward(
     eval: Data | None = None,
     objective: ObjectiveSpec = "bradley_terry",
     on_bad_row: Literal["error", "drop"] = "error",
+    columns: Columns | None = None,
     training: Training = Training(learning_rate=5e-4, rows_per_step=32),
+    lora: Lora = Lora(),
 ) -> None:
     """Fit a reward model to preferences: `model` with its language head replaced by a scalar one.
 
     With `eval`, its accuracy on held-out pairs is measured when it is trained.
     """
-    policy = fresh_reward(run.model(model), seed=run.seed)
-    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "pairs", on_bad_row)
-    work.train(run, policy, planted, objective, training)
+    whole = lora.lora_rank is None or lora.lora_merge
+    policy = learner(run, fresh_reward(run.model(model), seed=run.seed, whole=whole), training, lora)
+    records = run.records(data, on_bad_row, columns=columns)
+    planted, held_out = work.plant_for(run, policy, records, training, "pairs", on_bad_row), None
     if eval is not None:
-        held_out = work.plant_for(run, policy, run.records(eval, on_bad_row), training, "pairs", on_bad_row)
+        left = splitting.unseen(run.records(eval, on_bad_row, columns=columns), [records])
+        held_out = work.plant_for(run, policy, left, training, "pairs", on_bad_row)
+    work.train(run, policy, planted, objective, training)
+    if held_out is not None:
         work.found(run, [pair_accuracy(run.name, policy, held_out.trees)])
 
 
@@ -116,15 +131,17 @@ def prefer(
     data: Data,
     objective: ObjectiveSpec = "dpo",
     on_bad_row: Literal["error", "drop"] = "error",
+    columns: Columns | None = None,
     training: Training = Training(learning_rate=1e-4, rows_per_step=32),
+    lora: Lora = Lora(),
 ) -> None:
     """Train a policy on preference pairs. The reference is the policy as this stage received it."""
-    policy = load(run.model(model), seed=run.seed)
-    planted = work.plant_for(run, policy, run.records(data, on_bad_row), training, "pairs", on_bad_row)
+    policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
+    planted = work.plant_for(run, policy, run.records(data, on_bad_row, columns=columns), training, "pairs", on_bad_row)
     terms = work.compile_objective(objective)
     reference = None
     if terms.needs_reference:
-        reference = cached(policy, planted.trees, run.folder / "reference.safetensors", training.tokens_per_device)
+        reference = work.reference_of(run, policy, planted, training)
     work.train(run, policy, planted, objective, training, reference)
 
 
@@ -136,6 +153,7 @@ def evaluate(
     against: Model,
     prompts: Data | None = None,
     data: Data | None = None,
+    columns: Columns | None = None,
     judge: RewardModel | Literal["gold"] = "gold",
     lookup: bool = False,
     samples: Count = 500,
@@ -152,7 +170,7 @@ def evaluate(
     sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
     exam = examine.Exam(run, models, against, sampling)
     if data is not None:
-        exam.order(run.records(data))
+        exam.order(run.records(data, columns=columns))
     if prompts is not None:
         exam.answer(run.records(prompts, want="prompts"), judge, samples, lookup)
     if not exam.findings:
@@ -172,3 +190,22 @@ def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     decide.write_decision(decision, run.folder / "decision.json")
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})
+
+
+def learner(run: StageRun, policy: Policy, training: Training, lora: Lora = Lora()) -> Policy:
+    """The policy as a stage trains it: with its adapter, in its precision, with activations kept or computed again."""
+    if lora.lora_rank is not None:
+        adapters.put_on(policy, lora, seed=run.seed + training.seed)
+    if lora.lora_merge and policy.adapter is None:
+        raise UserError(
+            f"stage {run.name}: lora_merge, and {policy.name} is no adapter; give lora_rank, or leave it out"
+        )
+    policy.merge = lora.lora_merge
+    if policy.adapter is not None:
+        run.show.say(f"  an adapter is trained: {adapters.size(policy)}")
+    policy.compute_in(training.precision)
+    if policy.precision == "bf16" and policy.device.type == "cpu":
+        run.show.say("  precision bf16 on a CPU: correct, and often slower than fp32")
+    if training.gradient_checkpointing:
+        recompute_layers(policy.model)
+    return policy

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from truing import registry
-from truing.data.batch import trees_digest
+from truing.data.batch import Batch, trees_digest
 from truing.data.render import Renderer, Turns
 from truing.data.trees import Planted, Shape, plant
 from truing.errors import UserError
@@ -19,12 +20,15 @@ from truing.pipeline.context import StageRun
 from truing.policy import heads
 from truing.policy.load import context_length
 from truing.policy.policy import Policy
-from truing.policy.reference import Reference
+from truing.policy.reference import Reference, cached
 from truing.report import card
 from truing.rollout.engine import Sampling, fits, generate
+from truing.train.checkpoint import room
 from truing.train.fit import fit
 from truing.train.optim import Optim
+from truing.train.reading import compute_shared
 from truing.train.record import Record
+from truing.train.shard import sharded
 from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
 from truing.types import Finding, Records, Training
@@ -49,7 +53,9 @@ def plant_for(
             f"reads; set max_length: {context_length(policy)} or less"
         )
     planted = plant(records, renderer, max_length=limit, shape=shape, on_bad_row=on_bad_row, turns=turns)
-    run.show.say(f"  {records.name}: {planted.text()}")
+    planted = replace(planted, notes=(*records.notes, *planted.notes))
+    run.accounts.append(f"{records.name}: {planted.text()}")
+    run.show.say(f"  {run.accounts[-1]}")
     return planted
 
 
@@ -73,22 +79,33 @@ def train(
     training: Training,
     reference: Reference | None = None,
 ) -> None:
-    """Run the loop in the stage's folder, then write the model, a few samples, its summary and its card."""
-    if policy.layout == "padded":
-        run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading one row per answer (slower)")
+    """Run the loop in the stage's folder, on every process; the first then writes the model, a few samples, its summary
+    and its card."""
+    if policy.layout != "trees":
+        run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading rows of answers (slower)")
     terms = compile_objective(objective)
     source = DataSource(planted.trees, training, run.seed)
-    optim = Optim(policy.model, training, source.steps)
     run.show.begin()
     record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
-    fit(policy, source, terms, optim, record, reference)
+    with sharded(policy, Batch(source.epoch(0)[0])) as learner:
+        fit(learner, source, terms, Optim(learner.model, training, source.steps), record, reference)
     for message in (*policy.notes, *record.messages):
         run.show.say(f"  {message}")
-    heads.save(policy, run.folder / "model")
-    write_card(run, policy, planted, terms)
-    if not policy.is_reward:
-        write_samples(run, policy, planted)
-    summarise(run, planted, training, source.steps, terms)
+    if not run.leads:
+        return
+    with room(run.folder / "model"):
+        heads.save(policy, run.folder / "model")
+        write_card(run, policy, planted, terms)
+        if not policy.is_reward:
+            write_samples(run, policy, planted)
+        summarise(run, planted, training, source.steps, terms)
+
+
+def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Training) -> Reference:
+    """The reference of a stage: the policy as it is now, read by every process and kept by the first."""
+    path = run.folder / "reference.safetensors"
+    with room(path):
+        return cached(policy, planted.trees, path, training.tokens_per_device, compute_shared, run.leads)
 
 
 def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
@@ -142,7 +159,7 @@ def summarise(run: StageRun, planted: Planted, training: Training, steps: int, t
         {"name": "time in the loop", "value": round(seconds, 1), "unit": "s"},
         {"name": "learning rate", "value": training.learning_rate},
     ]
-    run.write("summary.json", {"do": run.do, "figures": figures, "notes": [planted.text()]})
+    run.write("summary.json", {"do": run.do, "figures": figures, "notes": run.accounts})
 
 
 def found(run: StageRun, findings: Sequence[Finding], examples: Sequence[Any] = ()) -> None:

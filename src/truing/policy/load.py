@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -13,23 +13,26 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from truing.errors import UserError
-from truing.policy import trees
-from truing.policy.policy import Policy
+from truing.policy import adapters, trees
+from truing.policy.policy import Layout, Policy
+from truing.policy.spare import spare_last_layer
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # a fresh reward head is announced as a missing weight
-Kind = Literal["causal", "reward"]
+Kind: TypeAlias = Literal["causal", "reward"]
 ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "camembert", "modernbert"})
 
 
 def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh_head: bool = False) -> Policy:
     """Load a policy (`causal`) or a reward model (`reward`) with attention over trees.
 
-    `name` is a folder or a Hub name. `fresh_head` lets a causal model be loaded as a reward model with a new scalar
-    head drawn from `seed`; every other weight must be in the files. Raises UserError for a missing folder, pickled or
-    missing weights, a tokenizer without chat template, no network.
+    `name` is a folder, of a model or of an adapter, or a Hub name. `fresh_head` lets a causal model be loaded as a
+    reward model with a new scalar head drawn from `seed`; every other weight must be in the files. Raises UserError for
+    a missing folder, pickled or missing weights, a tokenizer without chat template, no network.
     """
     folder = Path(name)
+    if adapters.is_adapter(folder):
+        return load_adapter(folder, kind, seed=seed, fresh_head=fresh_head)
     if folder.exists():
         check_folder(folder)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -42,7 +45,9 @@ def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh_head: bool = 
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if kind == "causal" and kind_of(config) == "reward":
             raise UserError(f"model '{name}' is a reward model ({config.architectures[0]}); a language model is needed")
-        layout: Literal["trees", "padded"] = "trees" if attends_by_mask(config, auto) else "padded"
+        if kind == "reward" and type(config) not in auto._model_mapping:
+            raise UserError(f"model '{name}': transformers has no reward form ({auto.__name__}) of {config.model_type}")
+        layout: Layout = "trees" if attends_by_mask(config, auto) else "padded"
         model, report = auto.from_pretrained(
             name,
             use_safetensors=True,
@@ -52,12 +57,39 @@ def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh_head: bool = 
             output_loading_info=True,
             **more,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         raise UserError(_why(name, error)) from error
     check_weights(name, model, report, kind, fresh_head)
+    if layout == "trees":
+        spare_last_layer(model)
     model.eval()  # dropout stays off in training too: a run is exact and step 0 of DPO is ln 2
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return Policy(model=model, tokenizer=tokenizer, name=name, layout=layout)
+
+
+def load_adapter(folder: Path, kind: Kind, *, seed: int, fresh_head: bool) -> Policy:
+    """The base that an adapter's folder names, with the adapter on it; its tokenizer where it brings one.
+
+    Only the adapter (of a reward model: and the head) is trained further.
+    """
+    config = adapters.read_config(folder)
+    if kind == "causal" and kind_of_adapter(config) == "reward":
+        raise UserError(f"adapter '{folder}' is one of a reward model; a language model is needed")
+    head = adapters.has_head(folder)
+    if kind == "reward" and not (head or fresh_head):
+        raise UserError(f"adapter '{folder}' is no reward model's: it has no scalar head; fit one with fit_reward")
+    base = adapters.base_of(folder, config)
+    try:
+        policy = load(base, kind, seed=seed, fresh_head=kind == "reward")
+    except UserError as error:
+        raise UserError(f"adapter '{folder}': its base cannot be loaded: {error}") from error
+    adapters.read_onto(policy, folder, seed=seed)
+    if (folder / "tokenizer_config.json").exists():
+        policy.tokenizer = load_tokenizer(str(folder))
+    if kind == "reward":
+        policy.model.config.pad_token_id = policy.tokenizer.pad_token_id
+    policy.name = str(folder)
+    return policy
 
 
 HEADS = ("score", "classifier", "classification_head")
@@ -81,6 +113,8 @@ def check_weights(name: str, model: Any, report: Any, kind: Kind, fresh_head: bo
 
 def load_any(name: str) -> Policy:
     """A language model or a reward model, as its config says."""
+    if adapters.is_adapter(Path(name)):
+        return load(name, kind_of_adapter(adapters.read_config(Path(name))))
     if Path(name).exists():
         check_folder(Path(name))
     try:
@@ -96,6 +130,11 @@ def kind_of(config: Any) -> Kind:
     return "reward" if "ForSequenceClassification" in names[0] else "causal"
 
 
+def kind_of_adapter(config: Any) -> Kind:
+    """What an adapter makes of its base, by its own config."""
+    return "reward" if config.get("task_type") == "SEQ_CLS" else "causal"
+
+
 def context_length(policy: Policy) -> int:
     """How many tokens a model reads at most (prompt and response together); no bound where its config names none."""
     config = policy.model.config.get_text_config()
@@ -106,7 +145,7 @@ def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model, which must bring a chat template."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(_why(name, error)) from error
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(

@@ -23,7 +23,7 @@ class _ChunkedLogp(torch.autograd.Function):
         ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, scale: float, cap: float | None
     ) -> Tensor:
         rows = chunk_rows(weight.shape[0])
-        logp = torch.empty(h.shape[0], dtype=torch.float32, device=h.device)
+        logp = torch.empty(h.shape[0], dtype=torch.promote_types(h.dtype, torch.float32), device=h.device)
         norm, kept = torch.empty_like(logp), []
         room = KEPT_ELEMENTS // weight.shape[0] if any(ctx.needs_input_grad[:3]) else 0
         for at in range(0, h.shape[0], rows):
@@ -41,7 +41,8 @@ class _ChunkedLogp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h, weight, bias, target, norm, *kept = ctx.saved_tensors
         dh = torch.empty_like(h)
-        dw = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        exact = torch.promote_types(weight.dtype, torch.float32)  # summed over many chunks, even if returned in bf16
+        dw = torch.zeros_like(weight, dtype=exact) if ctx.needs_input_grad[1] else None
         db = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for number, at in enumerate(range(0, h.shape[0], ctx.rows)):
             here = slice(at, at + ctx.rows)
@@ -54,14 +55,18 @@ class _ChunkedLogp(torch.autograd.Function):
             dz = dz.mul_(ctx.scale).to(h.dtype)
             dh[here] = dz @ weight
             if dw is not None:
-                dw.addmm_(dz.t(), h[here])
+                if dw.dtype == h.dtype:
+                    dw.addmm_(dz.t(), h[here])  # in place: no second tensor of the head's size
+                else:
+                    dw += dz.t() @ h[here]
             if db is not None:
                 db += dz.sum(0) / ctx.scale
-        return dh, dw, db, None, None, None
+        return dh, None if dw is None else dw.to(weight.dtype), db, None, None, None
 
 
 def _logits(h: Tensor, weight: Tensor, bias: Tensor | None, scale: float, cap: float | None) -> Tensor:
-    z = linear(h, weight).float()
+    z = linear(h, weight)
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
     if scale != 1.0:
         z = z * scale
     if bias is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from truing.errors import RunFailed, UserError
 from truing.policy.logp import token_logp
 from truing.policy.trees import NAME, Plan, attending
 
+Layout: TypeAlias = Literal["trees", "padded", "rows"]
+Precision: TypeAlias = Literal["fp32", "bf16"]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 UNREAD = ("dtype", "torch_dtype", "transformers_version", "architectures", "name_or_path")
 """What stands in a config and changes no number."""
@@ -24,14 +28,19 @@ UNREAD = ("dtype", "torch_dtype", "transformers_version", "architectures", "name
 
 @dataclass
 class Policy:
-    """A Hugging Face model with its tokenizer. `layout` says whether its layers read trees, or padded rows."""
+    """A Hugging Face model with its tokenizer. `layout` says whether its layers read trees, padded rows of answers, or
+    one row at a time. With an `adapter` (peft's, whose layers are in the model) only that is trained."""
 
     model: Any
     tokenizer: Any
     name: str
-    layout: Literal["trees", "padded"] = "trees"
+    layout: Layout = "trees"
     verified: bool = False
     notes: list[str] = field(default_factory=list)
+    precision: Precision = "fp32"
+    adapter: Any = None
+    base_digest: str = ""
+    merge: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -39,36 +48,58 @@ class Policy:
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What layers compute in; weights may be kept in more."""
+        return torch.bfloat16 if self.precision == "bf16" else self.model.dtype
+
+    def compute_in(self, precision: Precision) -> None:
+        """Compute in this precision from now on; UserError where the device has not got it."""
+        if precision == "bf16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise UserError(f"{torch.cuda.get_device_name()} does not compute in bf16; set precision: fp32")
+        self.precision = precision
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Within this block layers compute in `dtype`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @property
     def body(self) -> nn.Module:
         """The model without its head: token ids to hidden states."""
         return self.model.base_model  # type: ignore[no-any-return]
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Hidden states of the packed row, [N, H], prompt tokens computed once per tree."""
-        with attending(Plan(batch.trees)):
+    def hidden(self, batch: Batch, at: Tensor) -> Tensor:
+        """Hidden states at these places of the packed row, prompt tokens computed once per tree."""
+        at = at.to(self.device)
+        with attending(Plan(batch.trees, at.unique())), self.computing():
             out = self.body(
                 input_ids=batch.ids_N[None].to(self.device),
                 position_ids=batch.positions_N[None].to(self.device),
                 use_cache=False,
             )
-        return out.last_hidden_state[0]  # type: ignore[no-any-return]
+        return out.last_hidden_state[0].index_select(0, at)  # type: ignore[no-any-return]
 
     def logp(self, batch: Batch) -> Tensor:
         """Log-probability of every response token, nats, fp32, shape [R]."""
         self.check_ids(batch)
         self.verify(batch)
-        if self.layout == "padded":
-            return own_logp(self, batch)
-        return self._head_logp(self.hidden(batch).index_select(0, batch.source_R.to(self.device)), batch)
+        if self.layout != "trees":
+            return own_logp(self, batch, self._together(batch))
+        return self._head_logp(self.hidden(batch, batch.source_R), batch)
 
     def rewards(self, batch: Batch) -> Tensor:
         """The scalar head read at the last token of every branch, shape [M]."""
         self.check_ids(batch)
         self.verify(batch)
-        if self.layout == "padded":
-            return own_rewards(self, batch)
-        h_MH = self.hidden(batch).index_select(0, batch.ends_M.to(self.device))
-        return self.model.score(h_MH).squeeze(-1).float()  # type: ignore[no-any-return]
+        if self.layout != "trees":
+            return own_rewards(self, batch, self._together(batch))
+        return self._head_rewards(self.hidden(batch, batch.ends_M))
+
+    def _together(self, batch: Batch) -> int:
+        return batch.tokens if self.layout == "padded" else 1
+
+    def _head_rewards(self, h_MH: Tensor) -> Tensor:
+        score: Tensor = self.model.score(h_MH.to(self.model.dtype)).squeeze(-1)
+        return score.to(torch.promote_types(score.dtype, torch.float32))
 
     def _head_logp(self, h_RH: Tensor, batch: Batch) -> Tensor:
         head, config = self.model.get_output_embeddings(), self.model.config
@@ -76,7 +107,8 @@ class Policy:
             getattr(config, "logits_scaling", None) or 1.0
         )
         cap = getattr(config, "final_logit_softcapping", None)
-        return token_logp(h_RH, head.weight, batch.target_R.to(self.device), head.bias, scale=scale, cap=cap)
+        h_RH, weight = h_RH.to(self.dtype), head.weight.to(self.dtype)
+        return token_logp(h_RH, weight, batch.target_R.to(self.device), head.bias, scale=scale, cap=cap)
 
     def check_ids(self, batch: Batch) -> None:
         """Refuse a token that the model has no embedding for."""
@@ -94,21 +126,42 @@ class Policy:
         the model's own forward, one row per answer, and `notes` says so. Where attention over trees is what differs,
         the run stops.
         """
-        if self.verified or self.layout == "padded":
+        if self.verified or self.layout == "rows":
+            return
+        if self.layout == "padded":
+            self._verify_padding(batch)
             return
         trees = probe(batch, getattr(self.model.config, "sliding_window", None))
         self.verified = True  # what follows reads by this very policy
         try:
             with torch.no_grad():
                 if not self._agrees(trees):
-                    self.layout = "padded"
+                    self.layout, self.verified = "padded", False
                     self.model.set_attn_implementation("eager")
+                    self._verify_padding(batch)
         except BaseException:
             self.verified = False
             raise
 
+    def _verify_padding(self, batch: Batch) -> None:
+        """Once per policy: a long and a short row, padded, must read as they do alone; else no row is ever padded."""
+        self.verified = True
+        own, most = own_rewards if self.is_reward else own_logp, TOLERANCE[self.dtype] / 10
+        if self.is_reward and self.model.config.pad_token_id is None:
+            self.layout = "rows"
+            self.notes.append("the reward model has no padding token: reading one row at a time (slower)")
+            return
+        uneven = uneven_probe(batch)
+        with torch.no_grad():
+            off = (own(self, uneven, sys.maxsize) - own(self, uneven, 1)).abs().max().item()
+        if not off <= most:
+            self.layout = "rows"
+            self.notes.append(
+                f"padding changes what {self.model.config.model_type} gives by {off:.2e}: reading one row at a time"
+            )
+
     def _agrees(self, probed: Batch) -> bool:
-        kind, most = self.model.config.model_type, TOLERANCE[self.model.dtype]
+        kind, most = self.model.config.model_type, TOLERANCE[self.dtype]
         fast, own = (self.rewards, own_rewards) if self.is_reward else (self.logp, own_logp)
         wanted = own(self, probed)
         off = (fast(probed) - wanted).abs().max().item()
@@ -122,7 +175,7 @@ class Policy:
                 f"({kind}) has a part that tree attention does not honour; nothing was trained"
             )
         self.notes.append(
-            f"the head of {kind} has parts of its own ({apart:.2e} nats apart): reading one row per answer (slower)"
+            f"the head of {kind} has parts of its own ({apart:.2e} nats apart): reading rows of answers (slower)"
         )
         return False
 
@@ -134,11 +187,24 @@ class Policy:
     def weights_digest(self) -> str:
         """A content hash of all weights and of the config: two policies with the same digest give the same numbers."""
         config = {k: v for k, v in self.model.config.to_dict().items() if k not in UNREAD and not k.startswith("_")}
-        out = hashlib.sha256(json.dumps([config, self.layout], sort_keys=True, default=str).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            out.update(name.encode() + str(tuple(tensor.shape)).encode() + str(tensor.dtype).encode())
-            out.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return out.hexdigest()[:16]
+        return tensors_digest([config, self.layout], self.model)
+
+
+def tensors_digest(facts: Any, module: nn.Module) -> str:
+    """A content hash of plain facts and of every tensor of a module, with its name, shape and dtype."""
+    out = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        out.update(name.encode() + str(tuple(tensor.shape)).encode() + str(tensor.dtype).encode())
+        out.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return out.hexdigest()[:16]
+
+
+def uneven_probe(batch: Batch) -> Batch:
+    """The longest tree, and the shortest with one token of response: rows of which one needs padding."""
+    by_size = sorted(batch.trees, key=lambda t: t.tokens)
+    first = by_size[0].branches[0]
+    short = dataclasses.replace(first, ids=first.ids[:1], loss=first.loss[:1])
+    return Batch((by_size[-1], dataclasses.replace(by_size[0], branches=(short,))))
 
 
 def probe(batch: Batch, window: int | None) -> Batch:
@@ -178,7 +244,8 @@ def _plain_hidden(policy: Policy, batch: Batch) -> list[Tensor]:
     """Hidden states of every branch read as a row of its own, through the model's own attention."""
     with own_attention(policy):
         rows = [torch.tensor([ids], device=policy.device) for ids in plain_rows(batch)]
-        return [policy.body(input_ids=ids, **uncached(policy)).last_hidden_state[0] for ids in rows]
+        with policy.computing():
+            return [policy.body(input_ids=ids, **uncached(policy)).last_hidden_state[0] for ids in rows]
 
 
 def plain_logp(policy: Policy, batch: Batch) -> Tensor:
@@ -190,23 +257,58 @@ def plain_logp(policy: Policy, batch: Batch) -> Tensor:
 
 def plain_rewards(policy: Policy, batch: Batch) -> Tensor:
     """`Policy.rewards` computed the plain way, one row per answer."""
-    h_MH = torch.stack([h[-1] for h in _plain_hidden(policy, batch)])
-    return policy.model.score(h_MH).squeeze(-1).float()  # type: ignore[no-any-return]
+    return policy._head_rewards(torch.stack([h[-1] for h in _plain_hidden(policy, batch)]))
 
 
-def own_logp(policy: Policy, batch: Batch) -> Tensor:
-    """`Policy.logp` from the model's own logits, one row per answer: the measure of our head, and the fallback."""
-    parts = []
-    with own_attention(policy):
-        for ids, branch in zip(plain_rows(batch), batch.branches, strict=True):
-            logits = policy.model(input_ids=torch.tensor([ids], device=policy.device), **uncached(policy)).logits[0]
-            logp = logits[-len(branch.ids) - 1 : -1].float().log_softmax(-1)
-            parts.append(logp.gather(1, torch.tensor(branch.ids, device=logp.device)[:, None]).squeeze(1))
-    return torch.cat(parts)
+def own_logp(policy: Policy, batch: Batch, tokens: int = 1) -> Tensor:
+    """`Policy.logp` from the model's own logits: the measure of our head, and the fallback.
+
+    Rows are read together as long as they hold, padded, at most so many tokens; a larger one stands alone.
+    """
+    parts: dict[int, Tensor] = {}
+    rows = plain_rows(batch)
+    for group, logits in own_logits(policy, rows, tokens):
+        for m, z in zip(group, logits, strict=True):
+            ids, end = batch.branches[m].ids, len(rows[m])
+            z = z[end - len(ids) - 1 : end - 1]
+            logp = z.to(torch.promote_types(z.dtype, torch.float32)).log_softmax(-1)
+            parts[m] = logp.gather(1, torch.tensor(ids, device=logp.device)[:, None]).squeeze(1)
+    return torch.cat([parts[m] for m in range(len(rows))])
 
 
-def own_rewards(policy: Policy, batch: Batch) -> Tensor:
-    """`Policy.rewards` from the model's own forward, one row per answer."""
-    with own_attention(policy):
-        rows = [torch.tensor([ids], device=policy.device) for ids in plain_rows(batch)]
-        return torch.cat([policy.model(input_ids=ids, **uncached(policy)).logits.reshape(-1) for ids in rows]).float()
+def own_rewards(policy: Policy, batch: Batch, tokens: int = 1) -> Tensor:
+    """`Policy.rewards` from the model's own forward; rows are read together as in `own_logp`."""
+    parts: dict[int, Tensor] = {}
+    rows = plain_rows(batch)
+    for group, scores in own_logits(policy, rows, tokens):
+        parts |= dict(zip(group, scores.reshape(-1), strict=True))
+    found = torch.stack([parts[m] for m in range(len(rows))])
+    return found.to(torch.promote_types(found.dtype, torch.float32))
+
+
+def own_logits(policy: Policy, rows: list[list[int]], tokens: int) -> Iterator[tuple[list[int], Tensor]]:
+    """What the model's own forward gives for rows of like length, padded on the right, with which rows they are."""
+    pad = policy.model.config.get_text_config().pad_token_id or 0
+    with own_attention(policy), policy.computing():
+        for group in alike(list(map(len, rows)), tokens):
+            width = len(rows[group[0]])
+            ids = torch.tensor([rows[m] + [pad] * (width - len(rows[m])) for m in group], device=policy.device)
+            seen = torch.tensor([[1] * len(rows[m]) + [0] * (width - len(rows[m])) for m in group], device=ids.device)
+            mask = {"attention_mask": seen} if len(group) > 1 else {}
+            yield group, policy.model(input_ids=ids, **mask, **uncached(policy)).logits
+
+
+def alike(lengths: list[int], tokens: int) -> Iterator[list[int]]:
+    """Groups of rows of like length, the longest first, that hold with padding at most so many tokens.
+
+    >>> list(alike([5, 2, 6, 2], 12)), list(alike([5, 2], 1))
+    ([[2, 0], [1, 3]], [[0], [1]])
+    """
+    group: list[int] = []
+    for m in sorted(range(len(lengths)), key=lambda m: -lengths[m]):
+        if group and (len(group) + 1) * lengths[group[0]] > tokens:
+            yield group
+            group = []
+        group.append(m)
+    if group:
+        yield group

@@ -1,14 +1,16 @@
 """The reference's log-probabilities: computed once per data set, in inference mode, and kept on disk.
 
 The reference of a run is the policy as the stage received it. What is stored is keyed by the content of the weights
-and of the tokens (and so of data, tokenizer and template); a file with another key is refused.
+and of the tokens (and so of data, tokenizer and template), the precision, and truing's way of reading; a file with
+another key is refused. It is a table of its own, which no training of the policy reaches.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +20,9 @@ from torch import Tensor
 from truing.data.batch import Batch, Tree, pack, trees_digest
 from truing.errors import UserError
 from truing.policy.policy import Policy
+
+READING = 1
+"""Counted up whenever a change of truing's own reading may change a log-probability; stored references then go."""
 
 
 class Reference:
@@ -40,12 +45,26 @@ def compute(policy: Policy, trees: Sequence[Tree], tokens_per_device: int) -> Re
     return Reference(torch.cat(parts).clone(), lengths.cumsum(0))
 
 
-def cached(policy: Policy, trees: Sequence[Tree], path: Path, tokens_per_device: int) -> Reference:
-    """The reference from `path` if its key is right, else computed and written there; a wrong key is refused."""
+Compute: TypeAlias = Callable[[Policy, Sequence[Tree], int], Reference]
+
+
+def cached(
+    policy: Policy,
+    trees: Sequence[Tree],
+    path: Path,
+    tokens_per_device: int,
+    compute: Compute = compute,
+    keep: bool = True,
+) -> Reference:
+    """The reference from `path` if its key is right, else computed and, with `keep`, written there; a wrong key is
+    refused. Several processes compute it together, and one of them keeps it."""
     key = {"weights": policy.weights_digest(), "data": trees_digest(trees)}
+    key |= {"precision": policy.precision, "reading": str(READING)}
     if path.exists():
         return read(path, key)
     reference = compute(policy, trees, tokens_per_device)
+    if not keep:
+        return reference
     part = path.with_name(path.name + ".part")
     save_file({"logp": reference.logp, "offsets": reference.offsets}, part, metadata={"key": json.dumps(key)})
     part.replace(path)

@@ -97,9 +97,11 @@ class Segment:
 
 
 class Plan:
-    """How the packed row divides into trees, with the masks made once and used by every layer."""
+    """How the packed row divides into trees, with the masks made once and used by every layer. `read` names the places
+    whose hidden states are looked at in the end; None means all."""
 
-    def __init__(self, trees: tuple[Tree, ...]) -> None:
+    def __init__(self, trees: tuple[Tree, ...], read: Tensor | None = None) -> None:
+        self.read, self.tokens = read, sum(t.tokens for t in trees)
         starts = accumulate((t.tokens for t in trees), initial=0)
         self.segments = [
             Segment(start, len(t.prompt), tuple(len(b.ids) for b in t.branches))
@@ -136,8 +138,8 @@ class Plan:
         if window not in self._block_masks:
             from torch.nn.attention.flex_attention import create_block_mask
 
-            n = sum(s.tokens for s in self.segments)
-            self._block_masks[window] = create_block_mask(self.rule(window, device), None, None, n, n, device=device)
+            n, rule = self.tokens, self.rule(window, device)
+            self._block_masks[window] = create_block_mask(rule, None, None, n, n, device=device)
         return self._block_masks[window]
 
 
@@ -184,6 +186,8 @@ def tree_attention(
         raise UserError("this model trains with attention dropout; set attention_dropout to 0 in its config.json")
     if unused.get("s_aux") is not None or unused.get("position_bias") is not None:
         raise UserError(f"{type(module).__name__} adds sinks or position biases that tree attention cannot honour")
+    if torch.is_autocast_enabled(query.device.type):  # rotation leaves queries and keys in fp32, and values not
+        query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if query.is_cuda:
         return _flex(query, key, value, plan, sliding_window, scale, softcap), None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from truing.disk import write_text
 from truing.errors import visible
 from truing.report import curves, words
 from truing.report.folder import RunPieces, StagePieces, as_number, read_run
@@ -28,17 +27,7 @@ def write(run_folder: Path, *, out: Path | None = None) -> Path:
     """Write the report of `run_folder` as one HTML file (`report.html` inside it unless `out` is given)."""
     path = out or run_folder / "report.html"
     text = render(read_run(run_folder))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    return write_text(path, text)
 
 
 def render(run: RunPieces) -> str:
@@ -165,7 +154,8 @@ def _data(raw: Mapping[str, Any]) -> dict[str, Any]:
         rows: list[Any] = listed if isinstance(listed, list) else []
         more = f" and {len(rows) - _ROWS:,} more" if len(rows) > _ROWS else ""
         text = ", ".join(str(x) for x in rows[:_ROWS]) + more
-        notes.append({**dict.fromkeys(("problem", "action", "count"), ""), **note, "rows": text})
+        told = {**dict.fromkeys(("problem", "action", "count"), ""), **note, "rows": text}
+        notes.append(told | {"problem": f"{note.get('field', '')} {told['problem']}".strip()})
     return {**dict.fromkeys(("file", "read", "usable")), **raw, "notes": notes}
 
 

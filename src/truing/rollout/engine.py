@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from truing.data.batch import Batch, Branch, Tree
 from truing.data.render import Renderer
 from truing.errors import UserError
 from truing.policy.load import context_length
-from truing.policy.policy import Policy
+from truing.policy.policy import Policy, own_logits
+from truing.policy.trees import NAME
 from truing.types import Rollout
 
 BATCH_TOKENS = 16384  # prompt and response tokens held at once
@@ -46,7 +49,8 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Samplin
     stops = stop_ids(policy)
     todo = sorted(((p, k) for p in range(len(prompts)) for k in range(n)), key=lambda pk: len(prompts[pk[0]]))
     before = policy.model.config._attn_implementation
-    policy.model.set_attn_implementation("sdpa")
+    if before == NAME:
+        policy.model.set_attn_implementation("sdpa")
     done: dict[tuple[int, int], Rollout] = {}
     try:
         while todo:
@@ -55,7 +59,8 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Samplin
             group, todo = todo[-size:], todo[:-size]
             done |= _batch(policy, prompts, group, sampling, stops)
     finally:
-        policy.model.set_attn_implementation(before)
+        if before == NAME:
+            policy.model.set_attn_implementation(before)
     return [done[p, k] for p in range(len(prompts)) for k in range(n)]
 
 
@@ -80,43 +85,22 @@ def _batch(
     sampling: Sampling,
     stops: frozenset[int],
 ) -> dict[tuple[int, int], Rollout]:
-    width = max(len(prompts[p]) for p, _ in group)
-    ids = torch.zeros(len(group), width, dtype=torch.long)
-    mask = torch.zeros(len(group), width, dtype=torch.long)
-    for b, (p, _) in enumerate(group):
-        ids[b, width - len(prompts[p]) :] = torch.tensor(prompts[p])
-        mask[b, width - len(prompts[p]) :] = 1
-    ids, mask = ids.to(policy.device), mask.to(policy.device)
+    given = [prompts[p] for p, _ in group]
+    rows = Anew(policy, given) if recurrent(policy) else Cached(policy, given)
     draws = np.stack([_uniforms(sampling, p, k) for p, k in group])
     taken: list[list[int]] = [[] for _ in group]
     logps: list[list[float]] = [[] for _ in group]
     alive = list(range(len(group)))
-    position = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = None
     for t in range(sampling.max_new_tokens):
-        out = policy.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = out.past_key_values
-        token, logp = _draw(out.logits[:, -1].float(), sampling.temperature, draws[alive, t])
+        token, logp = _draw(rows.logits().float(), sampling.temperature, draws[alive, t])
         for b, i, value in zip(alive, token.tolist(), logp.tolist(), strict=True):
             taken[b].append(i)
             logps[b].append(value)
         keep = [j for j, b in enumerate(alive) if taken[b][-1] not in stops]
         if not keep:
             break
-        if len(keep) < len(alive):
-            index = torch.tensor(keep, device=policy.device)
-            cache.batch_select_indices(index)
-            token, mask, position = token[index], mask[index], position[index]
-            alive = [alive[j] for j in keep]
-        ids, position = token[:, None], position[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        rows.go_on(token, keep)
+        alive = [alive[j] for j in keep]
     return {
         key: Rollout(
             prompt_ids=tuple(prompts[key[0]]),
@@ -127,6 +111,78 @@ def _batch(
         )
         for b, key in enumerate(group)
     }
+
+
+def recurrent(policy: Policy) -> bool:
+    """Whether the model keeps a state in place of a cache of keys: it then reads its rows anew for every token."""
+    return bool(policy.model._is_stateful)
+
+
+class Cached:
+    """Rows that are being written: prompts padded on the left, with the keys and values of what was read."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]]) -> None:
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        self.policy, self.cache, self.told = policy, None, takes_positions(policy)
+        self.ids, self.mask = ids.to(policy.device), mask.to(policy.device)
+        self.position = (self.mask.cumsum(-1) - 1).clamp(min=0)
+
+    def logits(self) -> Tensor:
+        """The logits of every row's next token, [rows, vocabulary]."""
+        places = {"position_ids": self.position} if self.told else {}
+        with self.policy.computing():
+            out = self.policy.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **places,
+            )
+        self.cache = out.past_key_values
+        return out.logits[:, -1]  # type: ignore[no-any-return]
+
+    def go_on(self, token: Tensor, keep: list[int]) -> None:
+        """Write a token to each row, and keep only these rows."""
+        if len(keep) < len(token):
+            index = torch.tensor(keep, device=token.device)
+            self.cache.batch_select_indices(index)  # type: ignore[attr-defined]
+            token, self.mask, self.position = token[index], self.mask[index], self.position[index]
+        self.ids, self.position = token[:, None], self.position[:, -1:] + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+
+
+class Anew:
+    """Rows that are being written by a recurrent model, and read from their beginning for every token: slow, and exact
+    whatever state the model keeps."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]]) -> None:
+        self.policy, self.rows = policy, [list(p) for p in prompts]
+        ends = [
+            Tree(tuple(p[:-1]), (Branch("response", (p[-1],), (True,)),), i, i) for i, p in enumerate(prompts) if p[1:]
+        ]
+        if ends:  # whether rows can be padded and read together
+            policy.verify(Batch(tuple(ends)))
+
+    def logits(self) -> Tensor:
+        """The logits of every row's next token, [rows, vocabulary]."""
+        together = BATCH_TOKENS if self.policy.layout == "padded" and self.policy.verified else 1
+        last: dict[int, Tensor] = {}
+        for group, logits in own_logits(self.policy, self.rows, together):
+            last |= {m: z[len(self.rows[m]) - 1] for m, z in zip(group, logits, strict=True)}
+        return torch.stack([last[m] for m in range(len(self.rows))])
+
+    def go_on(self, token: Tensor, keep: list[int]) -> None:
+        """Write a token to each row, and keep only these rows."""
+        written = token.tolist()
+        self.rows = [[*self.rows[j], written[j]] for j in keep]
+
+
+def takes_positions(policy: Policy) -> bool:
+    """Whether the model is told positions; one that is not (ALiBi) counts them from the mask."""
+    return "position_ids" in inspect.signature(policy.model.forward).parameters
 
 
 def _uniforms(sampling: Sampling, prompt: int, answer: int) -> np.ndarray:

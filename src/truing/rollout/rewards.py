@@ -9,10 +9,10 @@ import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.data.render import Renderer
-from truing.errors import RunFailed
+from truing.errors import DataError, RunFailed
 from truing.policy.load import context_length
 from truing.policy.policy import Policy
-from truing.types import Message, Messages, Reward, Score
+from truing.types import Message, Messages, Reward, Score, is_number
 from truing.world.reading import gold as world_gold
 
 TOKENS = 16384
@@ -30,21 +30,31 @@ class RewardModel:
         self.policy, self.renderer = policy, Renderer(policy.tokenizer)
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
-        """The scalar head's value for each response; one that the model cannot read whole has failed."""
-        trees, most = [], context_length(self.policy)
+        """The scalar head's value for each response; one that its template cannot write, or that it cannot read whole,
+        has failed."""
+        read, found, most = [], {}, context_length(self.policy)
         for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            r = self.renderer.encode(prompt, (Message("assistant", response),))
-            branch = Branch("response", tuple(r.response_ids), tuple(r.loss_mask))
-            trees.append(Tree(tuple(r.prompt_ids), (branch,), i, i + 1))
-        read = [tree for tree in trees if tree.tokens <= most]
+            try:
+                tree = self._tree(prompt, response, i)
+            except DataError as error:
+                found[i] = _failed(str(error))
+                continue
+            if tree.tokens > most:
+                found[i] = _failed(f"prompt and response have {tree.tokens} tokens, and the reward model reads {most}")
+            else:
+                read.append(tree)
         with torch.inference_mode():
             values = [v for group in pack(read, TOKENS) for v in self.policy.rewards(Batch(group)).tolist()]
-        found = {tree.index: Score(v) for tree, v in zip(read, values, strict=True)}
-        return [found.get(tree.index) or _too_long(tree, most) for tree in trees]
+        found |= {tree.index: Score(v) for tree, v in zip(read, values, strict=True)}
+        return [found[i] for i in range(len(responses))]
+
+    def _tree(self, prompt: Messages, response: str, index: int) -> Tree:
+        r = self.renderer.encode(prompt, (Message("assistant", response),))
+        branch = Branch("response", tuple(r.response_ids), tuple(r.loss_mask))
+        return Tree(tuple(r.prompt_ids), (branch,), index, index + 1)
 
 
-def _too_long(tree: Tree, most: int) -> Score:
-    why = f"prompt and response have {tree.tokens} tokens, and the reward model reads {most}"
+def _failed(why: str) -> Score:
     return Score(math.nan, failed=True, why=why)
 
 
@@ -54,6 +64,8 @@ def scores(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str]
     if len(given) != len(responses):
         raise RunFailed(f"the reward gave {len(given)} scores for {len(responses)} responses")
     for i, score in enumerate(given):
-        if score.failed or not math.isfinite(score.value):
-            raise RunFailed(f"the reward failed on response {i + 1}: {score.why or score.value}")
+        if not isinstance(score, Score):
+            raise RunFailed(f"the reward failed on response {i + 1}: it gave {score!r}, which is no Score")
+        if score.failed or not is_number(score.value):
+            raise RunFailed(f"the reward failed on response {i + 1}: {score.why or f'its value is {score.value!r}'}")
     return [score.value for score in given]

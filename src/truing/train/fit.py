@@ -7,14 +7,15 @@ import math
 import torch
 
 from truing.data.batch import Batch
-from truing.errors import RunFailed
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference
 from truing.train import parallel
 from truing.train.observe import observe
 from truing.train.optim import Optim
 from truing.train.record import Record
-from truing.train.source import DataSource
+from truing.train.shard import forward
+from truing.train.source import DataSource, share
+from truing.train.stopping import Stopping
 from truing.train.terms import Sum
 
 STEP_ZERO_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -25,37 +26,45 @@ def fit(
 ) -> None:
     """Train `policy` in place until the source ends.
 
-    Every term's sum is divided once, by its count over the whole step on all ranks; a step that is not finite stops
-    the run before the update.
+    Every rank has the whole step and reads its share of it. Every term's sum is divided once, by its count over the
+    whole step, and gradients are summed over parts and ranks; a step that is not finite on one rank stops all before
+    the update. SIGTERM or SIGINT ends the run after the step in hand, with a checkpoint of it.
     """
     torch.set_flush_denormal(True)
-    record.begin(policy, optim, source.steps)
-    for step, batch in source.since(record.step):
-        counts = parallel.total(objective.counts(batch))
-        for part in batch.split(source.training.tokens_per_device):
-            signals = observe(policy, part, objective.signals, reference)
-            if step == 1:
-                check_start(policy, signals)
-            loss, shares = objective.total(signals, counts)
-            if not torch.isfinite(loss):
-                raise RunFailed(not_finite(step, part, loss.item()))
-            loss.backward()
-            record.note(signals, loss.item(), shares)
-        record.close(step, batch, optim, policy, optim.step(step))
+    look = forward(policy.model, observe)
+    with parallel.reaching(), Stopping() as stopping:
+        record.begin(policy, optim, source.steps)
+        for step, batch in source.since(record.step):
+            counts, problem = objective.counts(batch), ""
+            for part, weight in share(batch, source.training.tokens_per_device, parallel.rank(), parallel.world()):
+                signals = look(policy, part, objective.signals, reference)
+                loss, shares = objective.total(signals, counts)
+                problem = problem or trouble(step, part, policy, signals, loss.item())
+                (weight * loss).backward()
+                record.note(signals, loss.item(), shares, weight)
+            parallel.agree(problem)
+            record.close(step, batch, optim, policy, optim.step(step))
+            if number := stopping.asked():
+                record.keep(optim, policy)
+                stopping.obey(number)
 
 
-def check_start(policy: Policy, signals: dict[str, torch.Tensor]) -> None:
-    """Before the first update the policy is its own reference: every log-ratio is 0, so DPO's loss is ln 2."""
-    for role in ("", "chosen_", "rejected_"):
-        now, then = signals.get(f"{role}logp_B"), signals.get(f"ref_{role}logp_B")
-        if now is None or then is None:
-            continue
-        off = (now - then).abs().max().item()
-        if not off <= STEP_ZERO_TOLERANCE[policy.model.dtype]:
-            raise RunFailed(
-                f"step 1: the policy's log-probabilities differ from its reference's by {off:.2e} nats before any "
-                "update; the reference belongs to other weights, or something in the forward pass is random"
-            )
+def trouble(step: int, part: Batch, policy: Policy, signals: dict[str, torch.Tensor], loss: float) -> str:
+    """Why the model must not be updated by this part, or an empty string."""
+    off = apart(signals) if step == 1 else 0.0
+    if not off <= STEP_ZERO_TOLERANCE[policy.dtype]:
+        return (
+            f"step 1: the policy's log-probabilities differ from its reference's by {off:.2e} nats before any "
+            "update; the reference belongs to other weights, or something in the forward pass is random"
+        )
+    return "" if math.isfinite(loss) else not_finite(step, part, loss)
+
+
+def apart(signals: dict[str, torch.Tensor]) -> float:
+    """How far the policy is from its reference, nats. Before the first update it is its own: every log-ratio is 0."""
+    pairs = [(signals.get(f"{role}logp_B"), signals.get(f"ref_{role}logp_B")) for role in ("", "chosen_", "rejected_")]
+    found = [(now - then).abs().max() for now, then in pairs if now is not None and then is not None]
+    return torch.stack(found).max().item() if found else 0.0
 
 
 def not_finite(step: int, part: Batch, loss: float) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from truing.errors import RunFailed, UserError
+from truing.train.shard import full, piece
 from truing.types import Training
 
 
@@ -46,7 +47,7 @@ class Optim:
 
     def step(self, number: int) -> dict[str, float]:
         """One update; returns its gradient norm and learning rate. One that is not finite stops the run first."""
-        norm = nn.utils.clip_grad_norm_(self.named.values(), self.training.clip)
+        norm = full(nn.utils.clip_grad_norm_(self.named.values(), self.training.clip))
         if not torch.isfinite(norm):
             raise RunFailed(f"step {number}: the gradient is not finite; the model was not updated")
         lr = rate(self.training, number, self.steps)
@@ -57,15 +58,16 @@ class Optim:
         return {"grad_norm": norm.item(), "learning_rate": lr}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The optimiser's tensors by parameter name, to be written."""
+        """The optimiser's tensors by parameter name, to be written; sharded as the parameters are."""
         out = {}
         for name, parameter in self.named.items():
             for key, value in self.adamw.state[parameter].items():
-                out[f"{name}/{key}"] = value.detach().clone()
+                out[f"{name}/{key}"] = value.detach()
         return out
 
-    def restore(self, tensors: dict[str, Any]) -> None:
-        """Put tensors made by `state` back. A parameter that never had a gradient has none."""
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put the tensors of `state` back, of each the rows that this rank holds. A parameter that never had a gradient
+        has none."""
         keys = ("step", "exp_avg", "exp_avg_sq")
         strange = {key.rpartition("/")[0] for key in tensors} - set(self.named)
         if strange:
@@ -73,4 +75,8 @@ class Optim:
         for name, parameter in self.named.items():
             if f"{name}/step" not in tensors:
                 continue
-            self.adamw.state[parameter] = {key: tensors[f"{name}/{key}"].clone().to(parameter.device) for key in keys}
+            step, *moments = (tensors[f"{name}/{key}"].clone().to(parameter.device) for key in keys)
+            state = [torch.zeros_like(parameter, requires_grad=False) for _ in moments]
+            for moment, rows in zip(state, moments, strict=True):
+                piece(moment)[0].copy_(rows)
+            self.adamw.state[parameter] = dict(zip(keys, (step, *state), strict=True))

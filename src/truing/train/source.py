@@ -54,3 +54,32 @@ class DataSource:
                 if number > step:
                     yield number, Batch(group)
             epoch += 1
+
+
+def share(batch: Batch, tokens_per_device: int, rank: int, world: int) -> Iterator[tuple[Batch, float]]:
+    """This rank's parts of a step, each with its weight.
+
+    Every rank reads as many parts as the one with most, so that all meet in the same collectives: where its own are
+    fewer it reads a small one again, of weight 0.
+    """
+    shares = [list(Batch(trees).split(tokens_per_device)) for trees in balanced(batch.trees, world)]
+    for part in shares[rank]:
+        yield part, 1.0
+    idle = Batch((min(batch.trees, key=lambda tree: tree.tokens),))
+    for _ in range(max(map(len, shares)) - len(shares[rank])):
+        yield idle, 0.0
+
+
+def balanced(trees: Sequence[Tree], world: int) -> list[tuple[Tree, ...]]:
+    """A step's trees divided over ranks, each in the step's order: the largest first, to whoever has fewest tokens.
+
+    >>> sizes = [[t.tokens for t in s] for s in balanced([Tree((1,) * n, (), n, n) for n in (3, 9, 4, 1)], 2)]
+    >>> sizes
+    [[9], [3, 4, 1]]
+    """
+    held, places = [0] * world, [list[int]() for _ in range(world)]
+    for place in sorted(range(len(trees)), key=lambda i: -trees[i].tokens):
+        least = held.index(min(held))
+        held[least] += trees[place].tokens
+        places[least].append(place)
+    return [tuple(trees[i] for i in sorted(own)) for own in places]

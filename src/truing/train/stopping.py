@@ -1,0 +1,49 @@
+"""SIGTERM and SIGINT in training: the step in hand is finished and kept, then the signal does what it always does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+
+from truing.train import parallel
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopping:
+    """Within this block those signals are only noted. Where there is one process, a second one is obeyed at once."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self._asked and parallel.world() == 1:
+            self.obey(number)
+        self._asked = number
+        parallel.Bond.stopping = True
+
+    def asked(self) -> int:
+        """The signal that some rank was sent, or 0; the same answer on every rank."""
+        numbers = torch.zeros(parallel.world())
+        numbers[parallel.rank() if parallel.world() > 1 else 0] = self._asked
+        return int(parallel.total(numbers).max())
+
+    def obey(self, number: int) -> None:
+        """Do now what the signal did before this block."""
+        self.__exit__()
+        signal.raise_signal(number)

@@ -1,0 +1,230 @@
+"""Small training runs in fp64, by one process or by the ranks that torchrun starts: what the tests here spawn.
+
+    torchrun ... driver.py JOB.json     every case of a job, one after the other
+    python driver.py                    reads jobs from stdin, a path a line; each in a forked child of its own
+
+A job: the `folder` of a model, and `cases`, each with an `objective`, `out`, and options of `Training`. A case may end
+badly at a chosen point: its `kill`, or TRUING_TEST_KILL, is `POINT:NUMBER[:RANK]`, read here and nowhere in the product.
+What became of a case is in `out/ended-RANK.json`, its weights in `out/weights.safetensors`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from truing import objectives
+from truing.data.batch import Batch, Branch, Tree
+from truing.errors import TruingError
+from truing.policy import adapters, heads
+from truing.policy.load import load
+from truing.policy.recompute import recompute_layers
+from truing.train import checkpoint, parallel
+from truing.train import fit as fitting
+from truing.train.optim import Optim
+from truing.train.reading import compute_shared
+from truing.train.record import Record
+from truing.train.shard import sharded
+from truing.train.source import DataSource
+from truing.train.terms import Sum, Term
+from truing.types import Lora, Training
+
+torch.set_num_threads(1)
+
+
+def ragged(count: int, seed: int = 5) -> tuple[Tree, ...]:
+    """Pairs with prompts of 3 to 12 tokens and responses of 1 to 14."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(low: int, high: int) -> tuple[int, ...]:
+        n = int(torch.randint(low, high, (), generator=generator))
+        return tuple(torch.randint(10, 250, (n,), generator=generator).tolist())
+
+    def branch(role: str) -> Branch:
+        words = ids(1, 15)
+        return Branch(role, words, (True,) * len(words))
+
+    return tuple(Tree(ids(3, 13), (branch("chosen"), branch("rejected")), i, i + 1) for i in range(count))
+
+
+class Fate:
+    """Where this process is to be struck, and how often the place has still to be passed."""
+
+    point, left, out = "none", 0, Path()
+
+    @classmethod
+    def set(cls, told: str, out: Path) -> None:
+        cls.point, number, rank = [*told.split(":"), "", ""][:3]
+        cls.left, cls.out = int(number or 0), out
+        again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        if again or rank not in ("", os.environ.get("RANK", "0")):
+            cls.point = "none"
+
+    @classmethod
+    def struck(cls, point: str) -> bool:
+        cls.left -= point == cls.point
+        return point == cls.point and cls.left == 0
+
+
+def strike(owner, name: str, point: str, act, *, after: bool = False) -> None:
+    """Let `act` happen before, or after, a call of the product's own `owner.name`."""
+    real = getattr(owner, name)
+
+    def passing(*given, **named):
+        struck = Fate.struck(point)
+        if struck and not after:
+            act()
+        out = real(*given, **named)
+        return (act(out) if struck and after else None) or out
+
+    setattr(owner, name, passing)
+
+
+def kill(*_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    time.sleep(8)
+    os._exit(9)
+
+
+def fill() -> None:
+    """Leave no room on the disk of this case."""
+    with (Fate.out / "filler").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+
+
+def ill(signals):
+    return {name: value * float("nan") for name, value in signals.items()}
+
+
+def arrange() -> None:
+    """Make the points be met in the product's own code."""
+    strike(fitting, "observe", "part", kill)
+    strike(Optim, "step", "update", kill)
+    strike(checkpoint, "_write", "mid-save", kill, after=True)
+    strike(checkpoint, "_finish", "before-rename", kill)
+    strike(Path, "rename", "after-rename", kill, after=True)
+    strike(DataSource, "epoch", "epoch", kill)
+    strike(fitting, "observe", "hang", hang)
+    strike(fitting, "observe", "nan", ill, after=True)
+    strike(checkpoint, "_write", "full", fill)
+    strike(Record, "_append", "full-metrics", fill)
+    for name, number in (("sigterm", signal.SIGTERM), ("sigint", signal.SIGINT)):
+        strike(fitting, "observe", name, lambda number=number: os.kill(os.getpid(), number))
+        strike(Optim, "step", f"{name}-update", lambda number=number: os.kill(os.getpid(), number))
+        strike(checkpoint, "_finish", f"{name}-save", lambda number=number: os.kill(os.getpid(), number))
+
+
+def small_disk(folder: Path, size: str) -> None:
+    """A disk of this size under `folder`, for this process alone; it goes with it. Ends with 77 where that is denied."""
+    libc, user = ctypes.CDLL(None), os.geteuid()
+    folder.mkdir(parents=True, exist_ok=True)
+    new_mounts, new_user, private = 0x00020000, 0x10000000, 0x4000 | 0x40000  # CLONE_NEWNS, CLONE_NEWUSER, MS_REC...
+    if libc.unshare(new_mounts | (new_user if user else 0)):
+        os._exit(77)
+    if user:
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    if libc.mount(b"none", b"/", None, private, None) or libc.mount(
+        b"none", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()
+    ):
+        os._exit(77)
+
+
+def case(folder: str, spec: dict) -> None:
+    """One training run."""
+    objective, out, told = getattr(objectives, spec.pop("objective")), Path(spec.pop("out")), spec.pop("kill", None)
+    disk, count, lora, key = spec.pop("disk", None), spec.pop("rows", 20), spec.pop("lora", None), spec.pop("key", "k")
+    layout = spec.pop("layout", "trees")
+    Fate.set(told or os.environ.get("TRUING_TEST_KILL", "none"), out)
+    if disk:
+        small_disk(out, disk)
+    training = Training(**({"epochs": 2, "rows_per_step": 6, "learning_rate": 1e-3, "tokens_per_device": 40} | spec))
+    trees = ragged(count)
+    make = heads.fresh_reward if objective.name == "bradley_terry" else load
+    policy = make(folder, seed=3)
+    policy.layout = layout
+    policy.verified = True  # transformers' own attention, the measure, takes its softmax in fp32
+    if lora:
+        adapters.put_on(policy, Lora(lora_rank=lora), seed=1)
+    policy.model.double()
+    if training.gradient_checkpointing:
+        recompute_layers(policy.model)
+    terms = Sum([Term(objective, {})])
+    reference = compute_shared(policy, trees, 40) if terms.needs_reference else None
+    source = DataSource(trees, training)
+    record = Record(out, key=key, every=training.checkpoint_every)
+    with sharded(policy, Batch(source.epoch(0)[0])) as learner:
+        held = sum(getattr(p, "_local_tensor", p).numel() for p in learner.model.parameters())
+        fitting.fit(learner, source, terms, Optim(learner.model, training, source.steps), record, reference)
+    if parallel.rank() == 0:
+        weights = {n: p.detach().contiguous() for n, p in policy.model.named_parameters()}
+        weights |= {"reference": reference.logp} if reference is not None else {}
+        save_file(weights, out / "weights.safetensors")
+        facts = {"messages": record.messages, "held": held, "whole": sum(w.numel() for w in weights.values())}
+        (out / "facts.json").write_text(json.dumps(facts))
+
+
+def ended(folder: str, spec: dict, report: Path) -> int:
+    """Run a case, and write what became of it; its exit code."""
+    code, text = 0, ""
+    try:
+        case(folder, dict(spec))
+    except TruingError as problem:
+        code, text = problem.exit_code, str(problem)
+    except (SystemExit, KeyboardInterrupt) as stopped:
+        code = stopped.code if isinstance(stopped, SystemExit) else 130
+    out = Path(spec["out"])
+    files = {p.relative_to(out).as_posix(): p.stat().st_size for p in out.rglob("*") if p.is_file()}
+    lines = (out / "metrics.jsonl").read_text().splitlines() if "metrics.jsonl" in files else []
+    facts = {"code": code, "error": text, "files": files, "lines": lines}
+    report.write_text(json.dumps(facts))
+    return int(code or 0)
+
+
+def main(path: Path) -> int:
+    """Every case of a job; the last exit code."""
+    job, code = json.loads(path.read_text()), 0
+    with parallel.joined():
+        for number, spec in enumerate(job["cases"]):
+            code = ended(
+                job["folder"], spec, path.with_name(f"{path.stem}-{number}-{os.environ.get('RANK', '0')}.json")
+            )
+    return code
+
+
+def serve() -> None:
+    """Every job of stdin in a child of its own, which has all imports done; prints how each ended."""
+    for line in sys.stdin:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = main(Path(line.strip()))
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    arrange()
+    if len(sys.argv) == 1:
+        serve()
+    else:
+        sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,71 @@
+"""Random kills, one process and two in turn, until each chain of runs is through: its weights are those of a quiet run.
+
+make soak [KILLS=20] [SEED=0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+from parallel import jobs
+
+CASE = {"objective": "dpo", "checkpoint_every": 2}
+POINTS = {"part": 29, "update": 8, "mid-save": 6, "before-rename": 3, "after-rename": 3, "epoch": 5}
+FIRST_RANK_ONLY = ("before-rename", "after-rename")
+
+
+def run(processes: int, name: str, out: Path, kill: str) -> int:
+    """One run of a chain, killed or not; its exit code."""
+    case = CASE | {"out": str(out), "kill": kill}
+    if processes == 1:
+        return jobs.alone(name, **case).code
+    return jobs.two(name, [case])[2]
+
+
+def left(out: Path) -> str:
+    """The checkpoint that a killed run left."""
+    return max((path.name for path in out.glob("checkpoints/step-*")), default="no checkpoint")
+
+
+def off(out: Path) -> float:
+    """How far a finished chain is from the quiet run."""
+    measure, found = (jobs.load_file(folder / "weights.safetensors") for folder in (jobs.place() / "quiet-0", out))
+    return jobs.apart(measure, found)
+
+
+def main() -> int:
+    """The soak; 1 where some chain ended elsewhere than the quiet run."""
+    given = argparse.ArgumentParser()
+    given.add_argument("--kills", type=int, default=20)
+    given.add_argument("--seed", type=int, default=0)
+    options = given.parse_args()
+    draw, worst, chains = random.Random(options.seed), {1: 0.0, 2: 0.0}, {1: 0, 2: 0}
+    assert jobs.alone("quiet", **CASE).code == 0
+    for number in range(options.kills):
+        processes = 1 + number % 2
+        out = jobs.place() / f"chain-{processes}-{chains[processes]}"
+        point = draw.choice(list(POINTS))
+        rank = 0 if processes == 1 or point in FIRST_RANK_ONLY else draw.randrange(2)
+        kill, began = f"{point}:{draw.randint(1, POINTS[point])}:{rank}", time.monotonic()
+        code = run(processes, f"soak-{number}", out, kill)
+        told = f"kill {number + 1:3}: {processes} process{'es' if processes > 1 else ''}, {kill:20} "
+        if code:
+            print(f"{told} left {left(out)}  ({time.monotonic() - began:.0f} s)", flush=True)
+            continue
+        worst[processes] = max(worst[processes], off(out))
+        chains[processes] += 1
+        print(f"{told} not met any more: through, off by {off(out):.1e}", flush=True)
+    for processes in (1, 2):
+        out = jobs.place() / f"chain-{processes}-{chains[processes]}"
+        assert run(processes, f"last-{processes}", out, "none") == 0
+        worst[processes] = max(worst[processes], off(out))
+    print(f"{options.kills} kills, seed {options.seed}: one process off by {worst[1]:.1e}, two by {worst[2]:.1e}")
+    return int(worst[1] > 0 or worst[2] > 1e-12)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Two processes give what one gives: weights, metrics, references and checkpoints, in fp64 within 1e-12."""
+
+import shutil
+
+import pytest
+import torch
+
+from parallel import jobs
+from parallel.driver import ragged
+from truing.data.batch import Batch
+from truing.train.source import balanced, share
+
+EXACT = 1e-12
+
+
+@pytest.mark.parametrize("name", [*jobs.OBJECTIVES, "lora"])
+def test_two_ranks_give_the_weights_of_one(name) -> None:
+    """Ragged batches in parts, an uneven last batch, clipping by the global norm; an adapter and a reward head with
+    activations computed again. Each rank holds half of the parameters."""
+    one, two = jobs.single()[name], jobs.double()[name]
+    assert (one.code, two.code) == (0, 0)
+    assert jobs.apart(one.weights(), two.weights()) <= EXACT
+    assert one.facts()["held"] > 1.9 * two.facts()["held"]
+
+
+@pytest.mark.parametrize(("layout", "most"), [("rows", EXACT), ("padded", 1e-7)])
+def test_models_read_in_rows_are_divided_as_one_piece(layout, most) -> None:
+    """Their layers are called another number of times on each rank. transformers' own attention takes its softmax in
+    fp32, so rows padded to another length differ by that."""
+    one, two = jobs.single()[layout], jobs.double()[layout]
+    assert jobs.apart(one.weights(), two.weights()) <= most
+    assert one.facts()["held"] > 1.9 * two.facts()["held"]
+
+
+def test_the_measure_is_trained() -> None:
+    """The equality above says something: an objective of its own leaves other weights, and a step moves them."""
+    nll, dpo = (jobs.single()[name].weights() for name in ("nll", "dpo"))
+    dpo.pop("reference")
+    assert jobs.apart(nll, dpo) > 1e-4
+    assert len({row["rows"] for row in jobs.single()["dpo"].metrics()}) == 2, "the last batch of an epoch is smaller"
+
+
+def test_a_rank_that_gets_only_neutral_rows() -> None:
+    """One pair a step: the second rank reads it again at weight 0, and nothing hangs or counts twice."""
+    one, two = jobs.single()["lonely"], jobs.double()["lonely"]
+    assert jobs.apart(one.weights(), two.weights()) <= EXACT
+    assert [row["rows"] for row in two.metrics()] == [1] * 5
+
+
+@pytest.mark.parametrize("name", [*jobs.OBJECTIVES, "lonely"])
+def test_the_record_is_that_of_the_whole_step(name) -> None:
+    one, two = jobs.single()[name].metrics(), jobs.double()[name].metrics()
+    assert len(one) == len(two) == 5
+    for mine, theirs in zip(one, two, strict=True):
+        assert list(mine) == list(theirs)
+        assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-9)
+
+
+def test_the_reference_is_read_by_shares_and_the_same() -> None:
+    one, two = (found["dpo"].weights()["reference"] for found in (jobs.single(), jobs.double()))
+    assert len(one) > 200 and torch.equal(one, two)
+
+
+def test_a_checkpoint_of_one_process_is_resumed_by_two() -> None:
+    two = jobs.double()["resumed"]
+    assert jobs.apart(jobs.single()["dpo"].weights(), two.weights()) <= EXACT
+    assert [row["step"] for row in two.metrics()] == [4, 5], "it went on from step 3"
+    assert two.facts()["messages"] == ["resumed with 2 processes, begun with 1: equal, but not bitwise"]
+
+
+def test_a_checkpoint_of_two_is_resumed_by_one(tmp_path) -> None:
+    shutil.copytree(jobs.double()["dpo"].out / "checkpoints", tmp_path / "checkpoints")
+    one = jobs.alone("two-to-one", objective="dpo", steps=5, out=str(tmp_path))
+    assert jobs.apart(jobs.double()["dpo"].weights(), one.weights()) <= EXACT
+    assert [row["step"] for row in one.metrics()] == [4, 5]
+
+
+def test_shares_are_every_tree_once_in_as_many_parts() -> None:
+    trees = ragged(11)
+    for world in (1, 2, 3, 16):
+        found = [list(share(Batch(trees), 40, rank, world)) for rank in range(world)]
+        assert len({len(parts) for parts in found}) == 1, "every rank meets as often"
+        read = [tree.index for parts in found for part, weight in parts for tree in part.trees if weight]
+        assert sorted(read) == list(range(11))
+        assert all(part.trees for parts in found for part, _ in parts)
+    assert [part.trees for part, _ in share(Batch(trees), 40, 0, 1)] == [p.trees for p in Batch(trees).split(40)]
+    loads = [sum(tree.tokens for tree in own) for own in balanced(trees, 2)]
+    assert max(loads) - min(loads) <= min(tree.tokens for tree in trees)
