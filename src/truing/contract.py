@@ -19,28 +19,54 @@ from truing.registry import Objective, Option
 
 Signals = dict[str, Tensor]
 Clause = Callable[[Objective], str]
-ROWS, TOKENS = 5, 7
+ROWS, TOKENS, ANSWERS, STEPS = 5, 7, 4, 6
+SIZES = {"T": TOKENS, "K": ANSWERS, "S": STEPS}
+MASKS = {"T": "mask_BT", "K": "rank_mask_BK", "S": "step_mask_BS"}
+YES_OR_NO = ("desirable_B", "tie_B", "chosen_safe_B", "rejected_safe_B")
 SHIFT = 0.25
 UP = ("logp_BT", "logp_B", "chosen_logp_B", "chosen_reward_B")
 DOWN = ("rejected_logp_B", "rejected_reward_B")
 
 
-def example(objective: Objective, *, seed: int = 0, rows: int = ROWS, optional: bool = True) -> Signals:
-    """Plausible random signals in fp64; those that come from a model require gradients."""
+def example(objective: Objective, *, seed: int = 0, rows: int = ROWS, optional: bool = True, **options: Any) -> Signals:
+    """Plausible random signals in fp64; those that come from a model require gradients. The rows are a whole step: the
+    coupled signals are what the objective's own statistics make of them."""
     generator = torch.Generator().manual_seed(seed)
-    names = objective.signals if optional else objective.needs
-    return {name: _signal(name, rows, generator) for name in names}
+    names = [n for n in (objective.signals if optional else objective.needs) if n not in objective.coupled]
+    return coupled(objective, {name: _signal(name, rows, generator) for name in names}, **options)
+
+
+def coupled(objective: Objective, signals: Signals, **options: Any) -> Signals:
+    """These signals with the coupled ones as the second step of a run makes them: the first had other log-ratios."""
+    if not objective.coupled:
+        return signals
+    rows = next(iter(signals.values())).shape[0]
+    generator = torch.Generator().manual_seed(99)
+    step = {n: signals[n] if n in signals else _signal(n, rows, generator) for n in objective.surveyed}
+    first = {n: v + SHIFT if n.startswith(("logp", "mismatched")) else v for n, v in step.items()}
+    previous = objective.statistics(first, options, {})
+    made = objective.statistics(step, options, previous)
+    given = {n: signals[n] for n in objective.observed if n in signals}
+    return given | {n: v.expand(rows).clone() for n, v in made.items()}
 
 
 def _signal(name: str, rows: int, generator: torch.Generator) -> Tensor:
-    shape = (rows, TOKENS) if name.endswith("_BT") else (rows,)
+    shape = (rows, *(SIZES[axis] for axis in name.rpartition("_B")[2]))
     u = torch.rand(shape, generator=generator, dtype=torch.float64)
-    if name.startswith("mask"):
+    if name == "rank_mask_BK":
+        return (torch.arange(ANSWERS) < 2 + (3 * u[:, :1]).floor()).double()
+    if name in MASKS.values():
         value = (u > 0.3).double()
         value[:, 0] = 1.0
         return value
+    if name == "prompt_B":
+        return (torch.arange(rows) // 3).double()
+    if name in YES_OR_NO:
+        return (torch.arange(rows) % 2 == 0).double()
     if "length" in name:
         return 1 + (20 * u).floor()
+    if name == "step_label_BS":
+        return (3 * u).floor() - 1
     if name == "preference_B":
         return u
     if "logp" in name:
@@ -58,7 +84,7 @@ def learned(signals: Signals) -> list[Tensor]:
 def one_loss_per_row(objective: Objective) -> str:
     """Returns [B], or [B, T] where it is token-level, and never a mean."""
     loss = objective(**example(objective))
-    wanted = (ROWS, TOKENS) if objective.per == "token" else (ROWS,)
+    wanted = {"row": (ROWS,), "token": (ROWS, TOKENS), "step": (ROWS, STEPS)}[objective.per]
     return "" if tuple(loss.shape) == wanted else f"returned shape {tuple(loss.shape)}, not {wanted}"
 
 
@@ -85,6 +111,7 @@ def finite_at_extremes(objective: Objective) -> str:
             if value.requires_grad or name.startswith("ref_"):
                 far = -far.abs() * size if "logp" in name else far * size
             signals[name] = far.requires_grad_(value.requires_grad)
+        signals = coupled(objective, signals)
         loss = objective(**signals)
         loss.sum().backward()
         if not all(
@@ -108,13 +135,14 @@ def gradient(objective: Objective) -> str:
 
 def masked_tokens(objective: Objective) -> str:
     """What stands under the mask changes neither the loss nor the gradient."""
-    if "mask_BT" not in objective.signals:
+    axis = next((axis for axis, mask in MASKS.items() if mask in objective.signals), "")
+    if not axis:
         return ""
     signals = example(objective)
-    hidden = signals["mask_BT"] == 0
+    hidden = signals[MASKS[axis]] == 0
     other = {
         n: torch.where(hidden, v - 3.0, v).detach().requires_grad_(v.requires_grad)
-        if n.endswith("_BT") and n != "mask_BT"
+        if n.endswith(f"_B{axis}") and n != MASKS[axis]
         else v
         for n, v in signals.items()
     }
@@ -127,18 +155,25 @@ def masked_tokens(objective: Objective) -> str:
 
 def no_dead_option(objective: Objective) -> str:
     """Every option changes the loss."""
-    signals = example(objective)
-    base = objective(**signals)
+    base = pull(objective)
     for option in objective.options:
         tries = [v for v in _others(option) if v != option.default]
-        if not any(bool((objective(**signals, **{option.name: v}) != base).any()) for v in tries):
+        if not any(bool((pull(objective, **{option.name: v}) != base).any()) for v in tries):
             return f"option '{option.name}' changes nothing"
     return ""
 
 
+def pull(objective: Objective, **options: Any) -> Tensor:
+    """The losses of the example with these options, and their gradients."""
+    signals = example(objective, rows=4 * ROWS, **options)
+    losses = objective(**signals, **options)
+    grads = torch.autograd.grad(losses.sum(), learned(signals), allow_unused=True)
+    return torch.cat([losses.detach().flatten(), *(g.flatten() for g in grads if g is not None)])
+
+
 def _others(option: Option) -> list[Any]:
     if option.type.startswith("Literal"):
-        return [part.strip().strip("'\"") for part in option.type[8:-1].split(",")]
+        return [part.strip().strip("'\"") for part in option.type[8:-1].split(",") if part.strip()]
     if option.type == "bool":
         return [True, False]
     return [0.3, 0.05, 0.7] if option.type == "Fraction" else [0.5, 2.0, 3]
@@ -149,10 +184,23 @@ def no_dead_signal(objective: Objective) -> str:
     signals = {name: value.detach() for name, value in example(objective).items()}
     base = objective(**signals)
     for name, value in signals.items():
-        moved = 1 - value if name.startswith("mask") or name == "preference_B" else value + SHIFT
-        if bool((objective(**(signals | {name: moved})) == base).all()):
+        turned = name in (*MASKS.values(), *YES_OR_NO, "preference_B")
+        moved = 1 - value if turned else -value if name == "step_label_BS" else value + SHIFT
+        same = bool((objective(**(signals | {name: moved})) == base).all())
+        if same and not _steers(objective, signals, name, moved):
             return f"signal '{name}' changes nothing"
     return ""
+
+
+def _steers(objective: Objective, signals: Signals, name: str, moved: Tensor) -> bool:
+    """Whether a signal changes the gradient; an objective whose gradient is corrected may read one for that alone."""
+    models = ("policy", "reward")
+    found = []
+    for given in (signals, signals | {name: moved}):
+        live = {n: v.clone().requires_grad_(SIGNALS[n].origin in models) for n, v in given.items()}
+        grads = torch.autograd.grad(objective(**live).sum(), learned(live), allow_unused=True)
+        found.append([g for g in grads if g is not None])
+    return any(bool((a != b).any()) for a, b in zip(*found, strict=True))
 
 
 def against_reference(objective: Objective) -> str:
@@ -197,18 +245,37 @@ def described(objective: Objective) -> str:
 
 
 def direction(objective: Objective) -> str:
-    """The first step raises what was chosen and lowers what was rejected."""
+    """The first step, from the reference, raises what was chosen and lowers what was rejected; a single response goes
+    where its label or its advantage says, a step where its label does."""
     signals = example(objective, optional=False)
+    signals = coupled(objective, signals | {n: signals[n[4:]].detach() for n in signals if n[4:] in signals})
     objective(**signals).sum().backward()
     for name, value in signals.items():
-        if value.grad is None or name not in (*UP, *DOWN):
+        way = _way(name, signals)
+        if value.grad is None or way is None:
             continue
-        g = value.grad if name in UP else -value.grad
+        g = value.grad * way
         if bool((g > 0).any()):
             return f"the first step moves {name} the wrong way"
         if not bool((g < 0).any()):
             return f"the first step does not move {name}"
     return ""
+
+
+def _way(name: str, signals: Signals) -> Tensor | float | None:
+    """1 where an objective should raise this signal, -1 where it should lower it, None where nothing is promised."""
+    if name == "step_logit_BS":
+        return signals["step_label_BS"].sign() if "step_label_BS" in signals else None
+    advantage = next((v for n, v in signals.items() if n.startswith("advantage")), None)
+    if name in ("logp_B", "logp_BT") and advantage is not None:
+        return advantage.sign()
+    if name == "logp_B" and "desirable_B" in signals:
+        return 2 * signals["desirable_B"] - 1
+    if name == "chosen_reward_B" and "tie_B" in signals:
+        return 1 - signals["tie_B"]
+    if name == "rejected_reward_B" and "tie_B" in signals:
+        return signals["tie_B"] - 1
+    return 1.0 if name in UP else -1.0 if name in DOWN else None
 
 
 def known_signals(objective: Objective) -> str:
@@ -217,11 +284,32 @@ def known_signals(objective: Objective) -> str:
     return f"unknown signals: {', '.join(strange)}" if strange else ""
 
 
+def whole_step(objective: Objective) -> str:
+    """Statistics of a step do not depend on the order of its rows, and stay with their rows."""
+    if not objective.coupled:
+        return ""
+    generator = torch.Generator().manual_seed(3)
+    step = {name: _signal(name, ROWS, generator) for name in objective.surveyed}
+    order = torch.tensor([3, 0, 4, 1, 2])
+    made = objective.statistics(step, {}, {})
+    again = objective.statistics({n: v[order] for n, v in step.items()}, {}, {})
+    for name, value in made.items():
+        if value.requires_grad:
+            return f"a gradient flows through '{name}'"
+        if tuple(value.shape) not in ((), (ROWS,)):
+            return f"'{name}' has shape {list(value.shape)}: neither one number nor one a row"
+        problem = _same(value.expand(ROWS)[order], again[name].expand(ROWS), 1e-12, f"'{name}' follows the rows' order")
+        if problem:
+            return problem
+    return ""
+
+
 CLAUSES: dict[str, Clause] = {
     "known signals": known_signals,
     "one loss per row": one_loss_per_row,
     "batch order": batch_order,
     "batch size": batch_size,
+    "whole step": whole_step,
     "finite at extremes": finite_at_extremes,
     "gradient": gradient,
     "masked tokens": masked_tokens,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import truing.types
 from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.signature import Kind, Option, Part, group_options, read_parts
+from truing.types import Mean, default_mean, per_of
 
 __all__ = [
     "Columns",
@@ -72,10 +73,20 @@ class Objective:
     """A pure function of signals with options: one loss per row (`_B`) or token (`_BT`), never reduced.
 
     `signals` are its positional parameters, `needs` those it cannot do without, `optional` the others; `options` its
-    keyword-only parameters. Call it with signals by position or name; shapes are checked against the names.
+    keyword-only parameters. `mean` says what the loop divides by. `coupled` are the signals that are statistics of a
+    whole step, each with the pure function that makes it. Call it with signals by position or name; shapes are checked
+    against the names.
     """
 
-    def __init__(self, fn: Callable[..., Tensor], source: str, exempt: Mapping[str, str], differs: str) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Tensor],
+        source: str,
+        exempt: Mapping[str, str] = python_types.MappingProxyType({}),
+        differs: str = "",
+        coupled: Mapping[str, Callable[..., Tensor]] = python_types.MappingProxyType({}),
+        mean: Mean | None = None,
+    ) -> None:
         functools.update_wrapper(self, fn)
         if not source:
             raise TypeError(f"objective '{fn.__name__}' names no source")
@@ -91,7 +102,11 @@ class Objective:
             raise TypeError(
                 f"objective '{self.name}' asks for tokens and not for mask_BT, which says which of them count"
             )
-        self.per: Literal["row", "token"] = "token" if "mask_BT" in self.signals else "row"
+        self.mean: Mean = mean or default_mean(self.signals)
+        self.per = per_of(self.mean)
+        self.coupled = {name: Statistic(statistic, self) for name, statistic in coupled.items()}
+        if not set(self.coupled) <= set(self.needs):
+            raise TypeError(f"objective '{self.name}' couples {', '.join(coupled)} and does not ask for all of them")
         self.place = ""  # of a user's own: file:function
 
     def __call__(self, *signals: Any, **named: Any) -> Tensor:
@@ -104,12 +119,53 @@ class Objective:
             raise RunFailed(f"{self.place} gave a {got}, not one loss per row or token")
         return losses
 
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Its signals without the coupled ones: what has to be computed for the rows of one part of a step."""
+        return tuple(name for name in self.signals if name not in self.coupled)
+
+    @property
+    def surveyed(self) -> tuple[str, ...]:
+        """The signals its statistics read, to be computed without gradient over the whole step; empty for most."""
+        return tuple(dict.fromkeys(name for statistic in self.coupled.values() for name in statistic.needs))
+
+    def statistics(
+        self, step: Mapping[str, Tensor], options: Mapping[str, Any], previous: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Its coupled signals, from the `surveyed` signals of all rows of a step on all ranks.
+
+        `previous` are the values of the step before: of the stateful statistics, empty at the first step. Each result
+        has the shape [] (the same for every row) or [N], N rows of the step.
+        """
+        with blaming(self.place):
+            return {name: made(step, options, previous.get(name)) for name, made in self.coupled.items()}
+
     def bind(self, options: Mapping[str, Any]) -> functools.partial[Tensor]:
         """This objective with its options checked and fixed; signals are still to come."""
         return functools.partial(self, **checked(f"objective '{self.name}'", self.options, options))
 
     def __repr__(self) -> str:
         return f"<objective {self.name}({', '.join(self.signals)})>"
+
+
+class Statistic:
+    """How a coupled signal is made: positional parameters are signals of a whole step, keyword-only ones options of its
+    objective. One called `previous` makes it `stateful`: it is given its own value of the step before, or None."""
+
+    def __init__(self, fn: Callable[..., Tensor], owner: Objective) -> None:
+        parameters = inspect.signature(fn).parameters.values()
+        named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self.fn, self.needs = fn, tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+        self.stateful = "previous" in named
+        self.options = {option.name: option.default for option in owner.options if option.name in named}
+        strange = set(named) - set(self.options) - {"previous"}
+        if strange:
+            raise TypeError(f"{fn.__name__} reads {', '.join(sorted(strange))}: no option of objective '{owner.name}'")
+
+    def __call__(self, step: Mapping[str, Tensor], options: Mapping[str, Any], previous: Tensor | None) -> Tensor:
+        given = {name: step[name].detach() for name in self.needs}
+        chosen = {name: options.get(name, default) for name, default in self.options.items()}
+        return self.fn(**given, **chosen, **({"previous": previous} if self.stateful else {})).detach()
 
 
 class Stage:
@@ -140,10 +196,16 @@ class Stage:
 
 
 def objective(
-    source: str, exempt: Mapping[str, str] = python_types.MappingProxyType({}), differs: str = ""
+    source: str,
+    exempt: Mapping[str, str] = python_types.MappingProxyType({}),
+    differs: str = "",
+    coupled: Mapping[str, Callable[..., Tensor]] = python_types.MappingProxyType({}),
+    mean: Mean | None = None,
 ) -> Callable[[Callable[..., Tensor]], Objective]:
-    """Make a function an objective. `exempt` names clauses of the contract it does not keep, each with the reason."""
-    return lambda fn: Objective(fn, source, exempt, differs)
+    """Make a function an objective. `exempt` names clauses of the contract it does not keep, each with the reason;
+    `coupled` signals that are statistics of a whole step, each with the function that makes it; `mean` what the loop
+    divides by (default: tokens where it asks for `mask_BT`, labelled steps for `step_mask_BS`, otherwise rows)."""
+    return lambda fn: Objective(fn, source, exempt, differs, coupled, mean)
 
 
 def stage(

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import truing.types
 from truing.errors import UserError, nearest
+from truing.types import Mean, Per, default_mean, per_of
 
 Kind: TypeAlias = Literal["objective", "stage"]
 
@@ -94,11 +95,17 @@ class Part:
     doc: str
     file: str
     line: int
-    per: Literal["row", "token"] = "row"
+    mean: Mean = "row"
+    coupled: tuple[str, ...] = ()
     gives: str = ""
     outputs: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     differs: str = ""
+
+    @property
+    def per(self) -> Per:
+        """Whether it gives one loss per row, per token or per step of a solution."""
+        return per_of(self.mean)
 
     def option(self, name: str) -> Option | None:
         """The option of that name, or None."""
@@ -266,13 +273,9 @@ def read_parts(file: Path, kind: Kind) -> dict[str, Part]:
         module = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     except (SyntaxError, UnicodeDecodeError, OSError) as problem:
         raise UserError(f"{file}: cannot be read as Python: {problem}") from None
-    found = {}
-    for node in module.body:
-        if isinstance(node, ast.FunctionDef):
-            said = decoration(node, kind)
-            if said is not None:
-                found[node.name] = read_function(node, kind, said, file)
-    return found
+    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    found = {name: (node, decoration(node, kind)) for name, node in functions.items()}
+    return {n: read_function(f, kind, said, file, functions) for n, (f, said) in found.items() if said is not None}
 
 
 def decoration(node: ast.FunctionDef, kind: Kind) -> dict[str, ast.expr] | None:
@@ -289,13 +292,17 @@ def decoration(node: ast.FunctionDef, kind: Kind) -> dict[str, ast.expr] | None:
     return None
 
 
-def read_function(node: ast.FunctionDef, kind: Kind, said: dict[str, ast.expr], file: Path) -> Part:
-    """One decorated function as a Part."""
+def read_function(
+    node: ast.FunctionDef, kind: Kind, said: dict[str, ast.expr], file: Path, functions: dict[str, ast.FunctionDef]
+) -> Part:
+    """One decorated function as a Part; its statistics are among the `functions` of its file."""
     place = f"{file}:{node.lineno}: {kind} '{node.name}'"
     literal = functools.partial(constant, place)
     signals, optional = read_signals(node, place) if kind == "objective" else ((), ())
     options, unread = [], []
+    coupled = read_coupled(said.get("coupled"), place)
     read = {n.id for n in ast.walk(ast.Module(node.body, [])) if isinstance(n, ast.Name)}
+    read |= {p.arg for fn in coupled.values() for p in functions.get(fn, node).args.kwonlyargs}
     for parameter, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         added = read_option(parameter, default, place)
         options += added
@@ -311,12 +318,21 @@ def read_function(node: ast.FunctionDef, kind: Kind, said: dict[str, ast.expr], 
         doc=ast.get_docstring(node) or "",
         file=str(file),
         line=node.lineno,
-        per="token" if "mask_BT" in signals else "row",
+        mean=literal(said["mean"]) if "mean" in said else default_mean(signals),
+        coupled=tuple(coupled),
         gives=literal(said["gives"]) if "gives" in said else "",
         outputs=tuple(literal(said["parts"])) if "parts" in said else (),
         unread=tuple(unread),
         differs=literal(said["differs"]) if "differs" in said else "",
     )
+
+
+def read_coupled(given: ast.expr | None, place: str) -> dict[str, str]:
+    """The decorator's `coupled={"signal_B": function}`, each signal with the name of the function that makes it."""
+    if given is not None and not isinstance(given, ast.Dict):
+        raise UserError(f"{place}: coupled has to be written out as {{signal: function}}")
+    made = zip(given.keys, given.values, strict=True) if given else ()
+    return {constant(place, key): getattr(fn, "id", "") for key, fn in made if key}
 
 
 def refuse_twins(options: list[Option], place: str) -> None:

@@ -20,6 +20,11 @@ NonNegative = Annotated[float, "a number from 0 up"]
 Fraction = Annotated[float, "a number from 0 to 1"]
 Count = Annotated[int, "a whole number from 1 up"]
 
+Per: TypeAlias = Literal["row", "token", "step"]
+Mean: TypeAlias = Literal["row", "token", "response", "constant", "step"]
+"""What the loop divides the losses of a whole step by: its rows; its learned tokens; each response's own tokens, then
+the rows; the rows times the longest response allowed; its labelled steps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -282,6 +287,20 @@ class Reward(Protocol):
     """Anything that scores a response as text."""
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]: ...
+
+
+def default_mean(signals: Sequence[str]) -> Mean:
+    """What the loop divides by where an objective does not say: tokens or steps if it asks for their mask."""
+    return "token" if "mask_BT" in signals else "step" if "step_mask_BS" in signals else "row"
+
+
+def per_of(mean: Mean) -> Per:
+    """What one loss stands for, from what the losses are divided by.
+
+    >>> per_of("response")
+    'token'
+    """
+    return "token" if mean == "response" or mean == "constant" else mean
 
 
 def messages_json(messages: Messages) -> list[dict[str, str]]:

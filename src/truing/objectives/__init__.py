@@ -1,4 +1,4 @@
-"""The mathematics: pure functions of tensors that return one loss per row or per token and never reduce.
+"""The mathematics: pure functions of tensors that return one loss per row, token or step and never reduce.
 
 >>> import torch, truing.objectives as objectives
 >>> start = {signal: torch.zeros(1) for signal in objectives.dpo.signals}
@@ -6,8 +6,55 @@
 0.693147
 """
 
-from truing.objectives.likelihood import nll
-from truing.objectives.pairwise import dpo
-from truing.objectives.reward import bradley_terry
+from truing.objectives.divergence import fdo, kldo, kldo_nwj
+from truing.objectives.likelihood import gdc, nll
+from truing.objectives.pairwise import (
+    apo_down,
+    apo_zero,
+    bco_pair,
+    cdpo,
+    dpo,
+    dpo_norm,
+    dpo_ranked,
+    exo,
+    f_dpo,
+    hinge,
+    ipo,
+    nca,
+    robust_dpo,
+    sppo,
+)
+from truing.objectives.policy import (
+    awr,
+    cispo,
+    dapo,
+    dr_grpo,
+    grpo,
+    gspo,
+    ppo,
+    reinforce,
+    reinforce_pp,
+    rloo,
+    rwr,
+)
+from truing.objectives.referencefree import cpo, orpo, simpo, slic
+from truing.objectives.reward import (
+    bradley_terry,
+    confidence,
+    cost_model,
+    davidson,
+    plackett_luce,
+    rao_kupper,
+    regression,
+)
+from truing.objectives.steps import orm, prm
+from truing.objectives.unpaired import bco, kto
+from truing.objectives.value import value_clipped
 
-__all__ = ["bradley_terry", "dpo", "nll"]
+__all__ = [
+    "apo_down", "apo_zero", "awr", "bco", "bco_pair", "bradley_terry", "cdpo", "cispo", "confidence", "cost_model",
+    "cpo", "dapo", "davidson", "dpo", "dpo_norm", "dpo_ranked", "dr_grpo", "exo", "f_dpo", "fdo", "gdc", "grpo", "gspo",
+    "hinge", "ipo", "kldo", "kldo_nwj", "kto", "nca", "nll", "orm", "orpo", "plackett_luce", "ppo", "prm",
+    "rao_kupper", "regression", "reinforce", "reinforce_pp", "rloo", "robust_dpo", "rwr", "simpo", "slic", "sppo",
+    "value_clipped",
+]  # fmt: skip

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from truing.objectives.ratio import log_mean_exp
 from truing.registry import objective
+from truing.types import Positive
 
 
 @objective(source="Ouyang et al. 2022, section 3.5, arXiv 2203.02155 (supervised fine-tuning)")
@@ -24,3 +26,38 @@ def nll(logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
     [[0.5, 0.0]]
     """
     return -(logp_BT * mask_BT)
+
+
+def log_partition(old_logp_B: Tensor, ref_logp_B: Tensor, score_B: Tensor, *, beta: Positive) -> Tensor:
+    """log of the mean importance weight of a step's rollouts: an estimate of log Z, nats."""
+    return log_mean_exp(ref_logp_B + score_B / beta - old_logp_B)
+
+
+@objective(
+    source="Korbak et al. 2022, the GDC gradient, arXiv 2206.00761; target: Korbak et al. 2022, arXiv 2205.11275",
+    coupled={"log_partition_B": log_partition},
+)
+def gdc(
+    logp_B: Tensor,
+    old_logp_B: Tensor,
+    ref_logp_B: Tensor,
+    score_B: Tensor,
+    log_partition_B: Tensor,
+    *,
+    beta: Positive = 1.0,
+) -> Tensor:
+    """Match the policy to the tilted reference by the forward KL, which covers every good answer.
+
+        loss_b = -w_b * log pi(y_b),   w_b = p(y_b)/old(y_b),   p = ref * exp(score/beta) / Z
+
+    Returns [B]. The optimum is that of rewards under a KL leash, reached from the covering side. Z is the mean weight
+    of the step; the weights have mean 1 and no gradient.
+    Differs from the source: Z is estimated from the step alone, not as a moving average; no baseline (GDC++).
+
+    >>> import torch
+    >>> row = (torch.tensor([v]) for v in (-3.0, -3.0, -4.0, 1.0, 0.5))
+    >>> [round(x, 4) for x in gdc(*row).tolist()]
+    [1.8196]
+    """
+    w = (ref_logp_B + score_B / beta - old_logp_B - log_partition_B).detach().exp()
+    return -w * logp_B

@@ -1,12 +1,13 @@
-"""Objectives that fit a reward model to preferences."""
+"""Objectives that fit a reward model: to preferences, ties, rankings, scores, harm, and a weaker model's labels."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from truing.registry import objective
-from truing.types import NonNegative
+from truing.types import Fraction, NonNegative
 
 
 @objective(
@@ -41,3 +42,140 @@ def bradley_terry(
     if preference_B is not None:
         loss = preference_B * loss + (1 - preference_B) * softplus(d)
     return loss + centering * (chosen_reward_B + rejected_reward_B).square()
+
+
+@objective(source="Rao and Kupper 1967, JASA 62:194, with rewards as log-strengths")
+def rao_kupper(chosen_reward_B: Tensor, rejected_reward_B: Tensor, tie_B: Tensor, tie_logit_B: Tensor) -> Tensor:
+    """Bradley-Terry where raters may call a tie: close rewards are hard to tell apart.
+
+        loss_b = -log P,   P(win) = sigmoid(d - a),   P(tie) = 1 - sigmoid(d - a) - sigmoid(-d - a)
+        d = r_w - r_l,   a = ln theta = softplus(tie_logit) + 1e-6
+
+    Returns [B]. `tie_logit_B` is one parameter of the model, learned with it; theta = 1 is bradley_terry. At d = 0 the
+    share of ties is (theta - 1)/(theta + 1).
+    Differs from the source: theta is kept above 1 + 1e-6, where a tie would be impossible.
+
+    >>> import torch
+    >>> pair = torch.zeros(2), torch.zeros(2), torch.tensor([0.0, 1.0])
+    >>> [round(x, 4) for x in rao_kupper(*pair, tie_logit_B=torch.full((2,), -0.6931)).tolist()]
+    [0.9163, 1.6094]
+    """
+    d, a = chosen_reward_B - rejected_reward_B, softplus(tie_logit_B) + 1e-6
+    win = logsigmoid(d - a)
+    tie = 2 * a + (-(-2 * a).expm1()).log() + win + logsigmoid(-d - a)
+    return -torch.where(tie_B > 0.5, tie, win)
+
+
+@objective(source="Davidson 1970, JASA 65:317, with rewards as log-strengths")
+def davidson(chosen_reward_B: Tensor, rejected_reward_B: Tensor, tie_B: Tensor, tie_logit_B: Tensor) -> Tensor:
+    """Bradley-Terry with ties as a third outcome, whose weight is the pair's geometric mean times nu.
+
+        loss_b = -log P,   P(win) : P(tie) : P(loss) = exp(d/2) : nu : exp(-d/2),   d = r_w - r_l, nu = exp(tie_logit)
+
+    Returns [B]. `tie_logit_B` is one parameter of the model, learned with it; nu -> 0 is bradley_terry.
+    Differs from the source: nothing.
+
+    >>> import torch
+    >>> pair = torch.zeros(2), torch.zeros(2), torch.tensor([0.0, 1.0])
+    >>> [round(x, 4) for x in davidson(*pair, tie_logit_B=torch.zeros(2)).tolist()]
+    [1.0986, 1.0986]
+    """
+    d = chosen_reward_B - rejected_reward_B
+    win, tie, _ = torch.stack([d / 2, tie_logit_B, -d / 2]).log_softmax(0)
+    return -torch.where(tie_B > 0.5, tie, win)
+
+
+@objective(source="Plackett 1975; Luce 1959")
+def plackett_luce(reward_BK: Tensor, rank_mask_BK: Tensor) -> Tensor:
+    """Teach a reward model a whole ranking: each answer is to be picked first among those that are left.
+
+        loss_b = -sum_k log[exp(r_k) / sum_{i >= k} exp(r_i)],   best first
+
+    Returns [B]. Two answers give bradley_terry.
+    Differs from the source: nothing.
+
+    >>> import torch
+    >>> [round(x, 4) for x in plackett_luce(torch.tensor([[2.0, 0.5, 9.0]]), torch.tensor([[1.0, 1.0, 0.0]])).tolist()]
+    [0.2014]
+    """
+    return ranking_loss(reward_BK, rank_mask_BK)
+
+
+def ranking_loss(reward_BK: Tensor, rank_mask_BK: Tensor) -> Tensor:
+    """-log of the Plackett-Luce probability of the order given, best first; shape [B]."""
+    present = rank_mask_BK > 0
+    left = reward_BK.masked_fill(~present, -1e30).flip(1).logcumsumexp(1).flip(1)
+    return torch.where(present, left - reward_BK, 0.0).sum(1)
+
+
+@objective(source="Wang et al. 2024 (regression reward models of HelpSteer2), arXiv 2406.08673")
+def regression(reward_B: Tensor, target_B: Tensor) -> Tensor:
+    """Teach a reward model the scores that raters gave.
+
+        loss_b = (r_b - target_b)^2
+
+    Returns [B] in squared units of the score. The offset is identified, unlike a preference's.
+    Differs from the source: one head, one score; several attributes are several runs.
+
+    >>> import torch
+    >>> regression(torch.tensor([2.0]), torch.tensor([0.5])).tolist()
+    [2.25]
+    """
+    return (reward_B - target_B).square()
+
+
+@objective(
+    source="Dai et al. 2023 (Safe RLHF), eq. 6, arXiv 2310.12773",
+    exempt={"direction": "fits a cost, which is to be low for the chosen, less harmful response"},
+)
+def cost_model(
+    chosen_reward_B: Tensor, rejected_reward_B: Tensor, chosen_safe_B: Tensor, rejected_safe_B: Tensor
+) -> Tensor:
+    """Teach the scalar head a cost: higher for the more harmful response, and 0 at the border to harmless.
+
+        loss_b = -log sigmoid(c_l - c_w) - log sigmoid(s_w c_w) - log sigmoid(s_l c_l),   s = -1 harmless, +1 harmful
+
+    Returns [B]. `chosen` is the less harmful response, c what the head says of it.
+    Differs from the source: nothing.
+
+    >>> import torch
+    >>> [round(x, 4) for x in cost_model(*(torch.tensor([v]) for v in (-0.5, 0.8, 1.0, 0.0))).tolist()]
+    [1.0862]
+    """
+    ranking = softplus(chosen_reward_B - rejected_reward_B)
+    signs = softplus((2 * chosen_safe_B - 1) * chosen_reward_B) + softplus(
+        (2 * rejected_safe_B - 1) * rejected_reward_B
+    )
+    return ranking + signs
+
+
+def half_positive(reward_B: Tensor) -> Tensor:
+    """The probability sigmoid(r) that half of a step's rows exceed: their median."""
+    return reward_B.double().sigmoid().quantile(0.5)
+
+
+@objective(
+    source="Burns et al. 2023, the confidence loss, arXiv 2312.09390",
+    coupled={"threshold_B": half_positive},
+    exempt={
+        "gradient": "the median row stands on the step of its own hardened label",
+        "half precision": "the median row's hardened label turns with the last bit",
+    },
+)
+def confidence(reward_B: Tensor, target_B: Tensor, threshold_B: Tensor, *, weight: Fraction = 0.5) -> Tensor:
+    """Learn a weaker model's labels, and the more of its own hardened opinion the larger `weight`.
+
+        loss_b = CE(f, (1 - weight) * target_b + weight * [f_b > threshold]),   f = sigmoid(r_b)
+
+    Returns [B]. The threshold is the median of f over the step, so that half of it is positive; it and the hardened
+    opinion have no gradient. The source warms `weight` up from 0 over the first fifth of training.
+    Differs from the source: `weight` is constant; the two cross entropies are one, of the mixed target.
+
+    >>> import torch
+    >>> f = torch.tensor([0.8, 0.3]).logit()
+    >>> [round(x, 4) for x in confidence(f, torch.tensor([0.9, 0.4]), torch.tensor([0.55, 0.55])).tolist()]
+    [0.2925, 0.5261]
+    """
+    own = (reward_B.detach().sigmoid() > threshold_B).to(reward_B.dtype)
+    target = (1 - weight) * target_B + weight * own
+    return binary_cross_entropy_with_logits(reward_B, target.to(reward_B.dtype), reduction="none")

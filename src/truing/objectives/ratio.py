@@ -1,0 +1,44 @@
+"""Ratios of probabilities, and how their exponentials are kept finite."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from truing.errors import UserError
+
+LARGEST = 20.0
+"""The largest exponent that is followed exactly, nats; verl uses the same."""
+
+
+def log_ratio(logp: Tensor, ref_logp: Tensor) -> Tensor:
+    """log[pi(y)/ref(y)] in nats, with the reference held fixed."""
+    return logp - ref_logp.detach()
+
+
+def bounded_ratio(logp: Tensor, old_logp: Tensor) -> Tensor:
+    """pi(y)/old(y), with the log-ratio clamped to 20 nats on either side: beyond, there is no gradient."""
+    return log_ratio(logp, old_logp).clamp(-LARGEST, LARGEST).exp()
+
+
+def tangent_exp(x: Tensor, largest: float = LARGEST) -> Tensor:
+    """exp(x) up to `largest`, and its tangent beyond: the gradient never vanishes and never exceeds exp(largest).
+
+    >>> import torch
+    >>> tangent_exp(torch.tensor([0.0, 3.0]), largest=1.0).tolist()
+    [1.0, 8.154845237731934]
+    """
+    return x.clamp(max=largest).exp() + math.exp(largest) * (x - largest).clamp(min=0)
+
+
+def log_mean_exp(x: Tensor) -> Tensor:
+    """log of the mean of exp(x), over all of `x`."""
+    return x.logsumexp(0) - math.log(x.shape[0])
+
+
+def flip_rate(label_smoothing: float, lowest: float = 0.0) -> float:
+    """A share of wrong labels; UserError unless it is above `lowest` or equal to 0, and below one half."""
+    if not (lowest <= label_smoothing < 0.5):
+        raise UserError(f"label_smoothing must be at least {lowest:g} and below 0.5, got {label_smoothing:g}")
+    return label_smoothing
