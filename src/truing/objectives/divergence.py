@@ -55,7 +55,8 @@ def _counts(desirable_B: Tensor, prompt_B: Tensor) -> tuple[Tensor, Tensor]:
     """Each row's prompt as an index, and the rows of each class (desirable first) per prompt, [2, prompts]."""
     prompts = prompt_B.unique(return_inverse=True)[1]
     good, size = desirable_B > 0.5, int(prompts.max()) + 1
-    return prompts, torch.stack([prompts[good].bincount(minlength=size), prompts[~good].bincount(minlength=size)])
+    counts = [prompts[rows].bincount(minlength=size) for rows in (good, ~good)]
+    return prompts, torch.stack(counts).double()
 
 
 def moving_log_mean_exp(
