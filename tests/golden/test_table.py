@@ -41,35 +41,6 @@ def tree(value):
     return [tree(v) for v in value] if isinstance(value, (list, tuple)) else float(value)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_case(name: str) -> None:
-    if name in ELSEWHERE or name in NOT_HERE:
-        pytest.skip(NOT_HERE.get(name, "in test_golden.py"))
-    inputs, expected, compared = CASES[name]["inputs"], CASES[name]["expected"], []
-
-    def same(key, got, tolerance=None):
-        wanted = expected
-        for part in key.split("/"):
-            wanted = wanted[int(part) if isinstance(wanted, list) else part]
-        got = got.detach().double() if isinstance(got, torch.Tensor) else t(got)
-        wanted = torch.tensor(tree(wanted), dtype=torch.float64)
-        assert torch.allclose(got.reshape(wanted.shape), wanted, rtol=0, atol=tolerance or 2 * CASES[name]["tol"]), (
-            key,
-            got,
-            wanted,
-        )
-        compared.append(key)
-
-    TABLE[name](inputs, same)
-    assert compared, "nothing was compared"
-
-
-def test_every_case_has_a_place() -> None:
-    places = [set(TABLE), set(ELSEWHERE), set(NOT_HERE)]
-    assert set().union(*places) == set(CASES)
-    assert sum(map(len, places)) == len(CASES), "a case has two places"
-
-
 # --- pairs ------------------------------------------------------------------------------------------------------------
 
 
@@ -1155,3 +1126,30 @@ NOT_HERE = dict.fromkeys([f"dapo_overlong_{n}" for n in (70, 80, 81, 90, 100, 10
     "implicit_reward_accuracy": "a metric: train/record",
 }
 """Cases that concern other layers, each with the one it belongs to."""
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_case(name: str) -> None:
+    inputs, expected, compared = CASES[name]["inputs"], CASES[name]["expected"], []
+
+    def same(key, got, tolerance=None):
+        wanted = expected
+        for part in key.split("/"):
+            wanted = wanted[int(part) if isinstance(wanted, list) else part]
+        got = got.detach().double() if isinstance(got, torch.Tensor) else t(got)
+        wanted = torch.tensor(tree(wanted), dtype=torch.float64)
+        assert torch.allclose(got.reshape(wanted.shape), wanted, rtol=0, atol=tolerance or 2 * CASES[name]["tol"]), (
+            key,
+            got,
+            wanted,
+        )
+        compared.append(key)
+
+    TABLE[name](inputs, same)
+    assert compared, "nothing was compared"
+
+
+def test_every_case_has_a_place() -> None:
+    places = [set(TABLE), set(ELSEWHERE), set(NOT_HERE)]
+    assert set().union(*places) == set(CASES)
+    assert sum(map(len, places)) == len(CASES), "a case has two places"
