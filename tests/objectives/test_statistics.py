@@ -1,5 +1,7 @@
 """Statistics of a whole step, advantages and reward models: limits, states, and what is refused."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from truing import contract, registry
 from truing import objectives as o
 from truing.errors import UserError
-from truing.objectives import advantage, closed_form, kl
+from truing.objectives import advantage, closed_form, kl, ratio
 from truing.objectives.divergence import moving_log_mean_exp, prompt_weight
 from truing.registry import objective
 
@@ -205,3 +207,28 @@ def test_coupled_signals_are_read_from_source(tmp_path) -> None:
     (tmp_path / "bad.py").write_text(plug_in.replace("{'log_partition_B': mean_score}", "dict(x=mean_score)"))
     with pytest.raises(UserError, match=r"bad.py:5: objective 'mine': coupled has to be written out"):
         registry.resolve("bad.py:mine", "objective", tmp_path)
+
+
+def test_exponentials_go_on_along_their_tangent() -> None:
+    x = t(19.0, 20.0, 25.0).requires_grad_()
+    y = ratio.tangent_exp(x)
+    y.sum().backward()
+    top = math.exp(20)
+    assert torch.allclose(y, t(math.exp(19), top, 6 * top))
+    assert torch.allclose(x.grad[[0, 2]], t(math.exp(19), top))
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "dapo", "dr_grpo", "reinforce_pp", "cispo", "rloo", "gspo"])
+@pytest.mark.parametrize("gap", [500.0, -500.0])
+def test_a_policy_far_from_its_rollouts_stays_finite(name: str, gap: float) -> None:
+    """In fp32 exp(500) is infinite, and infinity times a clipped gradient of 0 is not a number."""
+    part = registry.load(name, "objective")
+    for sign in (1.0, -1.0):
+        signals = {n: v.detach().float() for n, v in contract.example(part).items()}
+        logp, old = (next(n for n in signals if n.startswith(start)) for start in ("logp", "old_logp"))
+        lengths = signals.get("length_B", torch.ones(1))
+        signals[logp] = (signals[old] + gap * lengths.reshape(-1, *[1] * (signals[old].dim() - 1))).requires_grad_()
+        signals |= {n: sign * v.abs() for n, v in signals.items() if n.startswith("advantage")}
+        losses = part(**signals)
+        losses.sum().backward()
+        assert torch.isfinite(losses).all() and torch.isfinite(signals[logp].grad).all()

@@ -17,7 +17,7 @@ stages:
   data: {do: splitt, data: some/pairs}
   warm: {do: sft, model: $base, data: some/pairs, lerning_rate: 1e-3}
   direct: {do: prefer, model: $wram, data: some/pairs, objective: bradley_terry}
-  late: {do: prefer, model: $warm, data: some/pairs, objective: dppo, epochs: -1}
+  late: {do: prefer, model: $warm, data: some/pairs, objective: ddpo, epochs: -1}
 """
 EIGHT_SAID = """\
 8 mistakes in the recipe
@@ -27,7 +27,7 @@ eight.yaml:4: stage 'data': unknown stage 'splitt'. Did you mean 'split'? Known:
 eight.yaml:5: stage 'warm' (sft): unknown option 'lerning_rate'. Did you mean 'learning_rate'? Known: OPTIONS
 eight.yaml:6: stage 'direct': there is no stage '$wram' before this one. Did you mean '$warm'? Known: $data, $warm, $base
 eight.yaml:6: objective 'bradley_terry' needs chosen_reward_B, rejected_reward_B, which prefer does not give; it belongs under fit_reward
-eight.yaml:7: unknown objective 'dppo'. Did you mean 'dpo'? Known: OBJECTIVES
+eight.yaml:7: unknown objective 'ddpo'. Did you mean 'dpo'? Known: OBJECTIVES
 eight.yaml:7: stage 'late': epochs must be a number above 0, got -1"""
 
 

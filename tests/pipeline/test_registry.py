@@ -231,8 +231,8 @@ def test_a_stage_takes_training_options_flat_or_whole():
 
 def test_names_of_built_in_parts():
     assert registry.resolve("dpo", "objective").name == "dpo"
-    with pytest.raises(UserError, match=r"unknown objective 'dppo'\. Did you mean 'dpo'"):
-        registry.resolve("dppo", "objective")
+    with pytest.raises(UserError, match=r"unknown objective 'ddpo'\. Did you mean 'dpo'"):
+        registry.resolve("ddpo", "objective")
 
 
 PLUG_IN = """

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from small_models import build
+from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed, UserError
 from truing.objectives import bradley_terry, dpo, nll
@@ -150,7 +151,15 @@ def test_a_checkpoint_of_another_recipe_is_refused(folder, trees, tmp_path) -> N
         Record(tmp_path, key="other").begin(policy, Optim(policy.model, training(), 8), 8)
 
 
-@pytest.mark.parametrize("objective", [(dpo,), (nll,), (dpo, nll)], ids=["dpo", "nll", "dpo+nll"])
+def on_pairs():
+    """Every built-in objective on pairs that the loop has all signals for."""
+    found = {n: p for n, p in registry.parts("objective").items() if {"chosen_logp_B"} <= set(p.needs) <= set(SOURCES)}
+    return tuple(registry.load(name, "objective") for name in found)
+
+
+@pytest.mark.parametrize(
+    "objective", [(dpo,), (nll,), (dpo, nll), on_pairs()], ids=["dpo", "nll", "dpo+nll", "every one on pairs"]
+)
 def test_micro_batch_1_equals_8(folder, trees, tmp_path, objective) -> None:
     """The same step in one part and tree by tree: gradients equal within fp32's rounding, ragged lengths and all."""
     policy = load(str(folder))
@@ -342,7 +351,18 @@ def test_schedules_by_hand() -> None:
     assert [rate(constant, s, 4) for s in (1, 2, 3, 4)] == [1.0, 2.0, 2.0, 2.0]
 
 
-def test_every_signal_can_be_observed() -> None:
+NOT_YET = """
+    advantage_B advantage_BT chosen_safe_B desirable_B entropy_BT logp_BK mismatched_logp_B old_logp_B old_logp_BT
+    old_value_BT prompt_B rank_mask_BK ref_logp_BK ref_logp_BT ref_mismatched_logp_B rejected_safe_B return_BT reward_BK
+    sampler_logp_BT score_B step_label_BS step_logit_BS step_mask_BS target_B tie_B tie_logit_B value_BT
+"""
+
+
+def test_every_signal_can_be_observed_or_is_owed() -> None:
+    """NOT_YET is what the loop owes the objectives; whoever adds a source takes its name off. A statistic of a step is
+    made by its objective and has no source."""
     from truing.objectives.signals import SIGNALS
 
-    assert set(SOURCES) == set(SIGNALS)
+    observable = {name for name, signal in SIGNALS.items() if signal.origin != "step"}
+    assert set(SOURCES) == observable - set(NOT_YET.split())
+    assert set(NOT_YET.split()) <= observable
