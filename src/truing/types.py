@@ -289,6 +289,40 @@ class Reward(Protocol):
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]: ...
 
 
+OWED = frozenset(
+    {
+        "advantage_B",
+        "advantage_BT",
+        "chosen_safe_B",
+        "desirable_B",
+        "entropy_BT",
+        "logp_BK",
+        "mismatched_logp_B",
+        "old_logp_B",
+        "old_logp_BT",
+        "old_value_BT",
+        "prompt_B",
+        "rank_mask_BK",
+        "ref_logp_BK",
+        "ref_logp_BT",
+        "ref_mismatched_logp_B",
+        "rejected_safe_B",
+        "return_BT",
+        "reward_BK",
+        "sampler_logp_BT",
+        "score_B",
+        "step_label_BS",
+        "step_logit_BS",
+        "step_mask_BS",
+        "target_B",
+        "tie_B",
+        "tie_logit_B",
+        "value_BT",
+    }
+)
+"""Signals of the vocabulary that no stage computes yet. An objective that needs one is called from Python only."""
+
+
 def default_mean(signals: Sequence[str]) -> Mean:
     """What the loop divides by where an objective does not say: tokens or steps if it asks for their mask."""
     return "token" if "mask_BT" in signals else "step" if "step_mask_BS" in signals else "row"

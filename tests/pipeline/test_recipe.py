@@ -436,3 +436,15 @@ def test_the_order_of_the_file_is_kept_and_yes_is_a_word(good):
     """A key such as `on` or `yes` stays the word it is, though YAML would read a truth value."""
     with pytest.raises(RecipeError, match="unknown top-level key 'on'"):
         check(good.read_text() + "on: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "signal"), [("prefer", "kto", "desirable_B"), ("sft", "grpo", "old_logp_BT")]
+)
+def test_an_objective_that_no_stage_can_compute_is_a_mistake(stage, name, signal) -> None:
+    text = (
+        "title: t\nbase: world:desk/tiny\nstages:\n"
+        f"  one: {{do: {stage}, model: $base, data: 'world:comparisons?n=20', objective: {name}}}\n"
+    )
+    with pytest.raises(RecipeError, match=rf"objective '{name}' needs .*{signal}.*, which no stage computes yet"):
+        check(text)

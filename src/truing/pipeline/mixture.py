@@ -9,6 +9,7 @@ from truing import registry
 from truing.errors import UserError, unknown
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.signature import Option, Part
+from truing.types import OWED
 
 Family: TypeAlias = Literal["tokens", "pairs", "rewards", "other"]
 WEIGHT = Option("weight", "NonNegative", 1.0)
@@ -54,6 +55,12 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
         part = registry.resolve(name, "objective", folder)
     except UserError as problem:
         mistakes.add(node.line, str(problem))
+        return None, None
+    owed = [signal for signal in part.needs if signal in OWED]
+    if owed:
+        mistakes.add(
+            node.line, f"objective '{name}' needs {', '.join(owed)}, which no stage computes yet; call it from Python"
+        )
         return None, None
     if options.value is not None and not isinstance(options.value, dict):
         mistakes.add(
