@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from truing.data.formats import content_digest, load
-from truing.data.split import overlap, split
+from truing.data.split import overlap, split, unseen
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Message, Records, RowNote
 
@@ -78,3 +78,16 @@ def test_real_pairs_split_clean(real_data: Path) -> None:
     train, exam = split(records)
     assert (len(train), len(exam)) == (1432, 159)
     assert not overlap(train, exam)
+
+
+def test_the_same_question_under_other_facts_is_another_one() -> None:
+    def records(*said: tuple[str, str]) -> Records:
+        made = [(Message("system", rules), Message("user", ask)) for rules, ask in said]
+        found = tuple(Demonstration(prompt, (Message("assistant", "yes"),)) for prompt in made)
+        return Records("d", found, tuple(range(1, len(found) + 1)))
+
+    trained = records(("R1 allows 30 days.", "May I return it?"))
+    left = unseen(
+        records(("R1 allows 60 days.", "May I return it?"), ("R1 allows 30 days.", "may I  return it?")), [trained]
+    )
+    assert left.rows == (1,) and [note.row for note in left.notes] == [2]

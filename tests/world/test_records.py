@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from truing import world
+from truing.data.split import unseen
 from truing.errors import UserError
 from truing.types import Demonstration, Judgement, digest
 from truing.world import desk, makers, tiny
@@ -179,3 +180,9 @@ def test_the_world_imports_without_torch() -> None:
         "import sys, truing.world as w; w.records('world:text?n=2'); assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_prompt_of_the_exam_is_taken_for_one_of_training() -> None:
+    """Wordings repeat; rules and records do not: the demo keeps all of its exam."""
+    trained = [world.records("world:demonstrations?n=2000"), world.records("world:comparisons?n=2500")]
+    assert len(unseen(world.records("world:prompts?n=600&split=eval"), trained)) == 600

@@ -49,11 +49,12 @@ def overlap(a: Records, b: Records) -> list[tuple[int, int]]:
 
 
 def unseen(held_out: Records, trained: Iterable[Records]) -> Records:
-    """The rows of `held_out` that ask nothing asked in `trained` (by first user turn), the others noted as dropped.
+    """The rows of `held_out` that open as no row of `trained` does (`opening`), the others noted as dropped.
 
     A DataError where none is left.
     """
-    seen = {row for records in trained for _, row in overlap(records, held_out)}
+    known = {opening(record) for records in trained for record in records.records}
+    seen = {row for row, r in zip(held_out.rows, held_out.records, strict=True) if opening(r) in known}
     if not seen:
         return held_out
     if len(seen) == len(held_out):
@@ -65,6 +66,20 @@ def unseen(held_out: Records, trained: Iterable[Records]) -> Records:
     left = held_out.subset([i for i, row in enumerate(held_out.rows) if row not in seen], held_out.name)
     notes = (RowNote(row, "prompt", "begins as one that was trained on", "dropped") for row in sorted(seen))
     return replace(left, notes=(*left.notes, *notes))
+
+
+def opening(record: Record) -> str:
+    """What stands before the first answer: the system's message, where there is one, and the first user turn.
+
+    Under another system message (other rules, other facts) the same question is another one.
+
+    >>> from truing.types import Demonstration, Message
+    >>> said = (Message("system", "Be kind."), Message("user", "What?"))
+    >>> opening(Demonstration(said, (Message("assistant", "c"),)))
+    'be kind. | what?'
+    """
+    system = [" ".join(m.content.casefold().split()) for m in record.prompt[:1] if m.role == "system"]
+    return " | ".join([*system, first_turn(record)])
 
 
 def first_turn(record: Record) -> str:
