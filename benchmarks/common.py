@@ -34,7 +34,7 @@ def arguments(doc: str) -> argparse.Namespace:
     parser.add_argument("--wall", action="store_true", help="wall time and all threads; else CPU time on one thread")
     args = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_TELEMETRY="1")
-    os.environ.update(WANDB_DISABLED="true", TRUING_CACHE=os.environ.get("TRUING_CACHE", "/tmp/truing-bench"))
+    os.environ.update(WANDB_DISABLED="true")
     if not args.wall:
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     return args

@@ -7,6 +7,11 @@ import tempfile
 from pathlib import Path
 
 
+def is_part(path: Path, name: str) -> bool:
+    """Whether `path` is what a kill within `write_text` leaves of the file `name`."""
+    return path.name.startswith(f".{name}.")
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write `path` so that a reader, or a kill at any moment, leaves the old file or the whole new one.
 

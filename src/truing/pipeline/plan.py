@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from truing import registry
+from truing.disk import is_part
 from truing.errors import UserError
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.signature import Option, Part
@@ -82,7 +83,7 @@ def made_by_truing(folder: Path) -> dict[str, Any]:
     stored = read_json(folder / "stage.json")
     if stored.get("name") == folder.name and "key" in stored:
         return stored
-    if folder.exists() and not (folder.is_dir() and all(p.name == "stage.json.part" for p in folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(is_part(p, "stage.json") for p in folder.iterdir())):
         raise UserError(
             f"{folder}: truing did not make this folder (it has no stage.json) and leaves it alone; "
             "give another --out, or call the stage something else"
