@@ -52,11 +52,13 @@ class Verdict:
     """What a rater said of the responses.
 
     choice: `value` is the index of the better response; tie: None; score: one number per response;
-    ranking: response indices from best to worst; steps: one list of step labels per response.
-    `probability` is the soft label P(response `value` is better), where it is known.
+    ranking: response indices from best to worst; comparisons: (first, second, P(first is better)) of each verdict on
+    two of the responses, one half for a tie; steps: one list of step labels per response, 1 good, 0 neutral, -1 bad.
+    A score may be a mapping of names to numbers (clarity, truth, ...). `probability` is the soft label
+    P(response `value` is better), where it is known.
     """
 
-    kind: Literal["choice", "tie", "score", "ranking", "steps"]
+    kind: Literal["choice", "tie", "score", "ranking", "comparisons", "steps"]
     value: Any = None
     probability: float | None = None
 
@@ -293,30 +295,13 @@ OWED = frozenset(
     {
         "advantage_B",
         "advantage_BT",
-        "chosen_safe_B",
-        "desirable_B",
         "entropy_BT",
-        "logp_BK",
-        "mismatched_logp_B",
         "old_logp_B",
         "old_logp_BT",
         "old_value_BT",
-        "prompt_B",
-        "rank_mask_BK",
-        "ref_logp_BK",
-        "ref_logp_BT",
-        "ref_mismatched_logp_B",
-        "rejected_safe_B",
         "return_BT",
-        "reward_BK",
         "sampler_logp_BT",
         "score_B",
-        "step_label_BS",
-        "step_logit_BS",
-        "step_mask_BS",
-        "target_B",
-        "tie_B",
-        "tie_logit_B",
         "value_BT",
     }
 )

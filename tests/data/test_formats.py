@@ -64,7 +64,7 @@ def test_other_conventions(write: Write) -> None:
     row = {"prompt": "q", "completions": ["one", "two"], "labels": [True, False]}
     [record] = load(write([row])).records
     assert isinstance(record, Judgement)
-    assert (record.verdict.kind, record.verdict.value) == ("steps", [[1.0, 0.0]])
+    assert (record.verdict.kind, record.verdict.value) == ("steps", [[1.0, -1.0]])
     assert record.responses[0][0].content == "one\ntwo"
     assert record.meta["steps"] == ["one", "two"]
     for row in (

@@ -138,7 +138,7 @@ ONE_MISTAKE = {
     "only an added term": (
         "[dpo, {nll: {weight: 0.1}}]",
         "nll",
-        "9: objective 'nll' reads single responses; under prefer it can only be added to one of pairs",
+        "9: objective 'nll' reads single responses; under prefer it can only be added to one that learns from pairs",
     ),
     "not this stage's": ("epochs: 2", "objective: dpo", "which sft does not give; it belongs under prefer"),
     "shape of an objective": (
@@ -439,7 +439,7 @@ def test_the_order_of_the_file_is_kept_and_yes_is_a_word(good):
 
 
 @pytest.mark.parametrize(
-    ("stage", "name", "signal"), [("prefer", "kto", "desirable_B"), ("sft", "grpo", "old_logp_BT")]
+    ("stage", "name", "signal"), [("prefer", "reinforce", "advantage_B"), ("sft", "grpo", "old_logp_BT")]
 )
 def test_an_objective_that_no_stage_can_compute_is_a_mistake(stage, name, signal) -> None:
     text = (

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
@@ -21,11 +21,27 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One continuation of a prompt. `loss[t]` says whether token t is learned from and counted."""
+    """One continuation of a prompt. `loss[t]` says whether token t is learned from and counted.
+
+    `role` is `response`, `chosen`, `rejected`, `desirable`, `undesirable`, or `compared` (one of several that are
+    compared in pairs). `targets` are the scores that raters gave it, by the name of the head that is to learn them
+    (the only one has an empty name), `steps` the tokens that end its labelled steps, each with its label.
+    """
 
     role: str
     ids: tuple[int, ...]
     loss: tuple[bool, ...]
+    targets: Mapping[str, float] = field(default_factory=dict)
+    steps: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A verdict on two branches of a tree, by their places, with what the data says of it by signal name."""
+
+    better: int
+    worse: int
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +49,9 @@ class Tree:
     """A prompt and its continuations: 1 for SFT, 2 for a pair, K for a ranking, G for a sampled group.
 
     `index` is the tree's place in its data set (reference log-probabilities are found by it), `row` its row in the
-    data file, `values` what the data says of it by signal name (`margin_B`, `preference_B`).
+    data file, `values` what the data says of a pair by signal name (`margin_B`, `preference_B`). Where several
+    responses are compared, `comparisons` lists the verdicts, each of them a row. `shadow` is the same prompt with
+    responses that belong to another one, for the objectives that read such.
     """
 
     prompt: tuple[int, ...]
@@ -41,6 +59,21 @@ class Tree:
     index: int
     row: int
     values: Mapping[str, float] = field(default_factory=dict)
+    comparisons: tuple[Comparison, ...] = ()
+    shadow: Tree | None = None
+
+    @property
+    def pairs(self) -> tuple[Comparison, ...]:
+        """Its rows where they are pairs: the comparisons, or the chosen branch and the first rejected one."""
+        roles = [branch.role for branch in self.branches]
+        if self.comparisons or "chosen" not in roles or "rejected" not in roles:
+            return self.comparisons
+        return (Comparison(roles.index("chosen"), roles.index("rejected"), self.values),)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it stands for: its comparisons, 1 for a pair or a ranking, or its responses."""
+        return len(self.pairs) or len(self.branches)
 
     @property
     def tokens(self) -> int:
@@ -137,9 +170,40 @@ class Batch:
         """Real tokens of the data, comparable across systems."""
         return sum(t.data_tokens for t in self.trees)
 
-    def rows(self, role: str) -> list[int]:
-        """The branches with this role, one per tree and in the order of the trees."""
-        return [m for m, b in enumerate(self.branches) if b.role == role]
+    @property
+    def rows(self) -> int:
+        """How many rows it stands for: pairs, rankings, or single responses."""
+        return sum(tree.rows for tree in self.trees)
+
+    @cached_property
+    def singles(self) -> list[int]:
+        """The branches that single-response signals are read from: every response, but of a pair the chosen one."""
+        return [m for m, b in enumerate(self.branches) if b.role not in ("rejected", "compared")]
+
+    @cached_property
+    def pairs(self) -> tuple[Comparison, ...]:
+        """The rows that are pairs, each with the places of its branches in the whole batch."""
+        return tuple(
+            Comparison(first + pair.better, first + pair.worse, pair.values)
+            for tree, first in zip(self.trees, self._branch_starts, strict=True)
+            for pair in tree.pairs
+        )
+
+    @property
+    def taught(self) -> tuple[bool, ...]:
+        """Which response tokens a likelihood term raises: the learned ones of every single that is not undesirable."""
+        own = set(self.singles)
+        return tuple(
+            flag and m in own and b.role != "undesirable" for m, b in enumerate(self.branches) for flag in b.loss
+        )
+
+    def shadows(self) -> Batch:
+        """The same prompts with responses that belong to others."""
+        return Batch(tuple(tree.shadow for tree in self.trees if tree.shadow is not None))
+
+    @cached_property
+    def _branch_starts(self) -> list[int]:
+        return [0, *accumulate(len(tree.branches) for tree in self.trees)][:-1]
 
     def split(self, tokens_per_device: int) -> Iterator[Batch]:
         """Parts that hold at most so many computed tokens (a larger tree stands alone). Changes no result."""

@@ -102,7 +102,7 @@ def steps(row: Row, odd: Oddities) -> Record:
     if len(said) != len(labels):
         raise Unusable("labels", f"has {len(labels)} entries for {len(said)} steps")
     parts = [talk.text(step, f"completions[{i}]") for i, step in enumerate(said)]
-    values = [float(_boolean(label, f"labels[{i}]")) for i, label in enumerate(labels)]
+    values = [1.0 if _boolean(label, f"labels[{i}]") else -1.0 for i, label in enumerate(labels)]
     response = (Message("assistant", "\n".join(parts)),)
     meta = {**_meta(row), "steps": parts}
     return Judgement(prompt_id(prompt), prompt, (response,), Verdict("steps", [values]), meta=meta)

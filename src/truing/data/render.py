@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -75,6 +77,18 @@ class Renderer:
     def demonstration(self, record: Demonstration) -> Rendered:
         """A demonstration, with the tools its row names."""
         return self.encode(record.prompt, record.response, tools=record.meta.get("tools"))
+
+    def ends(self, rendered: Rendered, parts: Sequence[str]) -> list[int]:
+        """The place in the response's ids of the token that ends each of these parts, which follow one another."""
+        ids = rendered.response_ids
+        text, at, found = self._decode(ids), 0, []
+        for number, part in enumerate(parts):
+            start = text.find(part.strip(), at)
+            if start < 0:
+                raise DataError(f"step {number + 1}", f"does not stand in the response as it is written: {part!r}")
+            at = start + len(part.strip())
+            found.append(bisect_left(range(1, len(ids)), at, key=lambda n: len(self._decode(ids[:n]))))
+        return found
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -30,7 +30,7 @@ SIGNALS: dict[str, Signal] = {
     "ref_logp_BT": Signal("reference", "the reference's log-probability of each response token, nats"),
     "desirable_B": Signal("data", "1 where the response is desirable, 0 where it is undesirable"),
     "prompt_B": Signal("data", "a number that says which prompt the row belongs to"),
-    "mismatched_logp_B": Signal("policy", "log-probability of the next row's response after this row's prompt, nats"),
+    "mismatched_logp_B": Signal("policy", "log-probability of another prompt's response after this prompt, nats"),
     "ref_mismatched_logp_B": Signal("reference", "the same under the reference, nats"),
     # pairs
     "chosen_logp_B": Signal("policy", "log-probability of the chosen response, nats"),
@@ -78,3 +78,14 @@ SIGNALS: dict[str, Signal] = {
     "log_partition_B": Signal("step", "log of the mean importance weight"),
     "threshold_B": Signal("step", "the probability that half of the step's rows exceed"),
 }
+
+
+def of_head(signal: str, head: str) -> str:
+    """The name of a signal as one of several heads gives it, or the data for that head: `reward_B:clarity`.
+
+    >>> of_head("reward_B", "clarity"), of_head("logp_B", "clarity"), of_head("reward_B", "")
+    ('reward_B:clarity', 'logp_B', 'reward_B')
+    """
+    known = SIGNALS.get(signal)
+    own = signal == "target_B" or (known is not None and known.origin == "reward" and signal != "tie_logit_B")
+    return f"{signal}:{head}" if head and own else signal

@@ -10,8 +10,9 @@ from typing import Any
 from truing import world
 from truing.data import formats
 from truing.data.conventions import Want
+from truing.data.kinds import Shape
 from truing.data.render import Renderer
-from truing.data.trees import Shape, plant
+from truing.data.trees import plant
 from truing.disk import write_text
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, rewards, sums

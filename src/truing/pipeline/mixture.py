@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from truing import registry
+from truing.data.kinds import WORDS, common_shape, shape_of
 from truing.errors import UserError, unknown
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.signature import Option, Part
 from truing.types import OWED
 
-Family: TypeAlias = Literal["tokens", "pairs", "rewards", "other"]
 WEIGHT = Option("weight", "NonNegative", 1.0)
+HEAD = Option("head", "str", "")
+"""What a term of a sum takes besides its objective's own options: its weight, and the head it reads and teaches."""
 
 
-def family(part: Part) -> Family:
-    """What an objective learns from, by its signals: single responses' tokens, pairs, or rewards."""
-    if any("reward" in name for name in part.needs):
-        return "rewards"
-    if any(name.startswith(("chosen_", "rejected_")) for name in part.needs):
-        return "pairs"
-    return "tokens" if part.per == "token" else "other"
+def of_reward(part: Part) -> bool:
+    """Whether an objective teaches a reward model, and not a policy."""
+    return any("reward" in name or "_logit_" in name for name in part.needs)
 
 
 def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mistakes) -> Any:
@@ -73,7 +71,8 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
     full = absolute(name, folder)
     if isinstance(node.value, str):
         return full, part
-    known = {option.name: option for option in (*part.options, WEIGHT)}
+    own = (WEIGHT, HEAD) if of_reward(part) else (WEIGHT,)
+    known = {option.name: option for option in (*part.options, *own)}
     given = {}
     for key, value in options.entries.items():
         if value.value is LOST:
@@ -97,37 +96,43 @@ def absolute(name: str, folder: Path | None) -> str:
 
 
 def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistakes) -> None:
-    """Whether every term can learn from what its stage reads. The stage's default objective says what that is."""
-    home = own_family(owner)
-    if home is None:
+    """Whether the terms can be learned together, and in this stage. Its default objective says what it trains, a
+    policy or a reward model, and whether single responses alone are enough for it."""
+    home = own_objective(owner)
+    if home is None or not terms:
         return
-    fitting = 0
     for part, line in terms:
-        kind = family(part)
-        if kind == home:
-            fitting += 1
-        elif not (kind == "tokens" and home == "pairs"):
-            stages = [name for name, other in registry.parts("stage").items() if own_family(other) == kind]
+        if of_reward(part) != of_reward(home) or (shape_of(home.needs) == "single" != shape_of(part.needs)):
+            stages = [name for name, other in registry.parts("stage").items() if trains(other, part)]
             belongs = f"; it belongs under {' or '.join(stages)}" if stages else ""
             mistakes.add(
                 line,
                 f"objective '{part.name}' needs {', '.join(part.needs)}, which {owner.name} does not give{belongs}",
             )
-            fitting += 1
-    if terms and not fitting:
-        part, line = terms[0]
+            return
+    part, line = terms[0]
+    try:
+        shape = common_shape((part.name, part.needs) for part, _ in terms)
+    except UserError as problem:
+        mistakes.add(line, str(problem))
+        return
+    if shape == "single" != shape_of(home.needs):
         mistakes.add(
             line,
-            f"objective '{part.name}' reads single responses; under {owner.name} it can only be added to one of {home}",
+            f"objective '{part.name}' reads single responses; under {owner.name} it can only be added to one that "
+            f"learns from {WORDS[shape_of(home.needs)]} or the like",
         )
 
 
-def own_family(owner: Part) -> Family | None:
-    """The family of a stage's default objective, or None where it has none."""
+def trains(owner: Part, part: Part) -> bool:
+    """Whether this stage can train this objective alone."""
+    home = own_objective(owner)
+    alone = (shape_of(part.needs) == "single", home is not None and shape_of(home.needs) == "single")
+    return home is not None and of_reward(home) == of_reward(part) and alone[0] == alone[1]
+
+
+def own_objective(owner: Part) -> Part | None:
+    """A stage's default objective, or None where it has none."""
     option = owner.option("objective")
     known = registry.parts("objective")
-    return (
-        family(known[option.default])
-        if option and isinstance(option.default, str) and option.default in known
-        else None
-    )
+    return known.get(option.default) if option and isinstance(option.default, str) else None

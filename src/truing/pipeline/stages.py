@@ -67,7 +67,7 @@ def pretrain(
     """Teach a language model every token of a text, prompts included. Begins from `model`, often a new one."""
     policy = learner(run, load(run.model(model), seed=run.seed), training)
     planted = work.plant_for(run, policy, run.records(data, on_bad_row, columns=columns), training, "text", on_bad_row)
-    work.train(run, policy, planted, "nll", training)
+    work.train(run, policy, planted, work.compile_objective("nll"), training)
 
 
 @stage(gives="model")
@@ -91,7 +91,7 @@ def sft(
     planted = work.plant_for(
         run, policy, run.records(data, on_bad_row, columns=columns), training, "single", on_bad_row, turns
     )
-    work.train(run, policy, planted, objective, training)
+    work.train(run, policy, planted, work.compile_objective(objective), training)
 
 
 @stage(gives="reward")
@@ -107,18 +107,21 @@ def fit_reward(
     training: Training = Training(learning_rate=5e-4, rows_per_step=32),
     lora: Lora = Lora(),
 ) -> None:
-    """Fit a reward model to preferences: `model` with its language head replaced by a scalar one.
+    """Fit a reward model: `model` with its language head replaced by a scalar one. The objective says what it learns
+    from: pairs, rankings, scores, labels, labelled steps.
 
     With `eval`, its accuracy on held-out pairs is measured when it is trained.
     """
+    terms = work.compile_objective(objective)
+    shape = work.shape_for(terms)
     whole = lora.lora_rank is None or lora.lora_merge
     policy = learner(run, fresh_reward(run.model(model), seed=run.seed, whole=whole), training, lora)
     records = run.records(data, on_bad_row, columns=columns)
-    planted, held_out = work.plant_for(run, policy, records, training, "pairs", on_bad_row), None
+    planted, held_out = work.plant_for(run, policy, records, training, shape, on_bad_row, terms=terms), None
     if eval is not None:
         left = splitting.unseen(run.records(eval, on_bad_row, columns=columns), [records])
-        held_out = work.plant_for(run, policy, left, training, "pairs", on_bad_row)
-    work.train(run, policy, planted, objective, training)
+        held_out = work.plant_for(run, policy, left, training, shape, on_bad_row, terms=terms)
+    work.train(run, policy, planted, terms, training)
     if held_out is not None:
         work.found(run, [pair_accuracy(run.name, policy, held_out.trees)])
 
@@ -135,14 +138,14 @@ def prefer(
     training: Training = Training(learning_rate=1e-4, rows_per_step=32),
     lora: Lora = Lora(),
 ) -> None:
-    """Train a policy on preference pairs. The reference is the policy as this stage received it."""
-    policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
-    planted = work.plant_for(run, policy, run.records(data, on_bad_row, columns=columns), training, "pairs", on_bad_row)
+    """Train a policy on preferences: pairs, rankings, or responses called desirable or undesirable, as its objective
+    reads them. The reference is the policy as this stage received it."""
     terms = work.compile_objective(objective)
-    reference = None
-    if terms.needs_reference:
-        reference = work.reference_of(run, policy, planted, training)
-    work.train(run, policy, planted, objective, training, reference)
+    policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
+    records = run.records(data, on_bad_row, columns=columns)
+    planted = work.plant_for(run, policy, records, training, work.shape_for(terms), on_bad_row, terms=terms)
+    reference = work.reference_of(run, policy, planted, training) if terms.needs_reference else None
+    work.train(run, policy, planted, terms, training, reference)
 
 
 @stage(gives="findings")

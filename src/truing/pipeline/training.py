@@ -12,8 +12,9 @@ import pyarrow.parquet as parquet
 
 from truing import registry
 from truing.data.batch import Batch, trees_digest
+from truing.data.kinds import Shape, common_shape, ties_of
 from truing.data.render import Renderer, Turns
-from truing.data.trees import Planted, Shape, plant
+from truing.data.trees import Planted, plant, with_shadows
 from truing.errors import UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline.context import StageRun
@@ -44,15 +45,27 @@ def plant_for(
     shape: Shape,
     on_bad_row: Literal["error", "drop"] = "error",
     turns: Turns = "all",
+    terms: Sum | None = None,
 ) -> Planted:
-    """Render a stage's data for this policy, and say what was kept, cut and dropped."""
+    """Render a stage's data for this policy, as its objective needs it, and say what was kept, cut and dropped."""
     renderer, limit = Renderer(policy.tokenizer), training.max_length
     if limit > context_length(policy):
         raise UserError(
             f"stage {run.name}: max_length {limit} is beyond the {context_length(policy)} tokens that {policy.name} "
             f"reads; set max_length: {context_length(policy)} or less"
         )
-    planted = plant(records, renderer, max_length=limit, shape=shape, on_bad_row=on_bad_row, turns=turns)
+    signals = terms.all_signals if terms else frozenset[str]()
+    planted = plant(
+        records,
+        renderer,
+        max_length=limit,
+        shape=shape,
+        on_bad_row=on_bad_row,
+        turns=turns,
+        ties=ties_of(signals),
+    )
+    if "mismatched_logp_B" in signals:
+        planted = replace(planted, trees=with_shadows(planted.trees, run.seed))
     planted = replace(planted, notes=(*records.notes, *planted.notes))
     run.accounts.append(f"{records.name}: {planted.text()}")
     run.show.say(f"  {run.accounts[-1]}")
@@ -65,17 +78,22 @@ def compile_objective(spec: Any) -> Sum:
     for part in spec if isinstance(spec, list | tuple) else [spec]:
         name, options = (part, {}) if isinstance(part, str) else next(iter(part.items()))
         options = dict(options or {})
-        weight = float(options.pop("weight", 1.0))
+        weight, head = float(options.pop("weight", 1.0)), options.pop("head", "")
         objective = registry.load(name, "objective")
-        terms.append(Term(objective, objective.bind(options).keywords, weight))
+        terms.append(Term(objective, objective.bind(options).keywords, weight, head))
     return Sum(terms)
+
+
+def shape_for(terms: Sum) -> Shape:
+    """The shape of data that all terms of an objective read; UserError where there is none."""
+    return common_shape((term.name, term.objective.needs) for term in terms.terms)
 
 
 def train(
     run: StageRun,
     policy: Policy,
     planted: Planted,
-    objective: Any,
+    terms: Sum,
     training: Training,
     reference: Reference | None = None,
 ) -> None:
@@ -83,7 +101,6 @@ def train(
     and its card."""
     if policy.layout != "trees":
         run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading rows of answers (slower)")
-    terms = compile_objective(objective)
     source = DataSource(planted.trees, training, run.seed)
     run.show.begin()
     record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
@@ -105,7 +122,8 @@ def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Trai
     """The reference of a stage: the policy as it is now, read by every process and kept by the first."""
     path = run.folder / "reference.safetensors"
     with room(path):
-        return cached(policy, planted.trees, path, training.tokens_per_device, compute_shared, run.leads)
+        trees = (*planted.trees, *(tree.shadow for tree in planted.trees if tree.shadow is not None))
+        return cached(policy, trees, path, training.tokens_per_device, compute_shared, run.leads)
 
 
 def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:

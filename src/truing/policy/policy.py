@@ -87,18 +87,37 @@ class Policy:
         return self._head_logp(self.hidden(batch, batch.source_R), batch)
 
     def rewards(self, batch: Batch) -> Tensor:
-        """The scalar head read at the last token of every branch, shape [M]."""
+        """The scalar head read at the last token of every branch, shape [M]; of several heads their mean."""
+        return self.head_rewards(batch).mean(1)
+
+    def head_rewards(self, batch: Batch) -> Tensor:
+        """Every scalar head read at the last token of every branch, shape [M, heads]."""
         self.check_ids(batch)
         self.verify(batch)
         if self.layout != "trees":
             return own_rewards(self, batch, self._together(batch))
         return self._head_rewards(self.hidden(batch, batch.ends_M))
 
+    def head_rewards_at(self, batch: Batch, at: Tensor) -> Tensor:
+        """Every scalar head read at these places of the packed row, shape [len(at), heads]; UserError for a model that
+        is not read in trees: its own forward gives one score a row."""
+        self.check_ids(batch)
+        self.verify(batch)
+        if self.layout != "trees":
+            raise UserError(f"{self.name}: {self.model.config.model_type} gives no score inside a response")
+        return self._head_rewards(self.hidden(batch, at))
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of a reward model's heads; one empty name where it has one."""
+        labels = self.model.config.id2label
+        return tuple(labels[i] for i in range(len(labels))) if len(labels) > 1 else ("",)
+
     def _together(self, batch: Batch) -> int:
         return batch.tokens if self.layout == "padded" else 1
 
     def _head_rewards(self, h_MH: Tensor) -> Tensor:
-        score: Tensor = self.model.score(h_MH.to(self.model.dtype)).squeeze(-1)
+        score: Tensor = self.model.score(h_MH.to(self.model.dtype))
         return score.to(torch.promote_types(score.dtype, torch.float32))
 
     def _head_logp(self, h_RH: Tensor, batch: Batch) -> Tensor:
@@ -162,7 +181,7 @@ class Policy:
 
     def _agrees(self, probed: Batch) -> bool:
         kind, most = self.model.config.model_type, TOLERANCE[self.dtype]
-        fast, own = (self.rewards, own_rewards) if self.is_reward else (self.logp, own_logp)
+        fast, own = (self.head_rewards, own_rewards) if self.is_reward else (self.logp, own_logp)
         wanted = own(self, probed)
         off = (fast(probed) - wanted).abs().max().item()
         if off <= most:
@@ -256,7 +275,7 @@ def plain_logp(policy: Policy, batch: Batch) -> Tensor:
 
 
 def plain_rewards(policy: Policy, batch: Batch) -> Tensor:
-    """`Policy.rewards` computed the plain way, one row per answer."""
+    """`Policy.head_rewards` computed the plain way, one row per answer."""
     return policy._head_rewards(torch.stack([h[-1] for h in _plain_hidden(policy, batch)]))
 
 
@@ -277,11 +296,11 @@ def own_logp(policy: Policy, batch: Batch, tokens: int = 1) -> Tensor:
 
 
 def own_rewards(policy: Policy, batch: Batch, tokens: int = 1) -> Tensor:
-    """`Policy.rewards` from the model's own forward; rows are read together as in `own_logp`."""
+    """`Policy.head_rewards` from the model's own forward; rows are read together as in `own_logp`."""
     parts: dict[int, Tensor] = {}
     rows = plain_rows(batch)
     for group, scores in own_logits(policy, rows, tokens):
-        parts |= dict(zip(group, scores.reshape(-1), strict=True))
+        parts |= dict(zip(group, scores.reshape(len(group), -1), strict=True))
     found = torch.stack([parts[m] for m in range(len(rows))])
     return found.to(torch.promote_types(found.dtype, torch.float32))
 

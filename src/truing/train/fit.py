@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 
@@ -16,8 +18,10 @@ from truing.train.record import Record
 from truing.train.shard import forward
 from truing.train.source import DataSource, share
 from truing.train.stopping import Stopping
+from truing.train.survey import Look, Parts, Survey
 from truing.train.terms import Sum
 
+Observe: TypeAlias = Callable[..., dict[str, torch.Tensor]]
 STEP_ZERO_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
@@ -31,14 +35,17 @@ def fit(
     the update. SIGTERM or SIGINT ends the run after the step in hand, with a checkpoint of it.
     """
     torch.set_flush_denormal(True)
-    look = forward(policy.model, observe)
+    look, survey = forward(policy.model, observe), Survey(objective)
     with parallel.reaching(), Stopping() as stopping:
-        record.begin(policy, optim, source.steps)
+        record.begin(policy, optim, source.steps, survey.state)
         for step, batch in source.since(record.step):
             counts, problem = objective.counts(batch), ""
-            for part, weight in share(batch, source.training.tokens_per_device, parallel.rank(), parallel.world()):
-                signals = look(policy, part, objective.signals, reference)
-                loss, shares = objective.total(signals, counts)
+            parts = list(share(batch, source.training.tokens_per_device, parallel.rank(), parallel.world()))
+            read = reading(look, policy, reference, objective, parts)
+            survey.take(batch, parts, read)
+            for part, weight in parts:
+                signals = read(part, objective.signals)
+                loss, shares = objective.total(signals, counts, survey.of(part))
                 problem = problem or trouble(step, part, policy, signals, loss.item())
                 (weight * loss).backward()
                 record.note(signals, loss.item(), shares, weight)
@@ -47,6 +54,14 @@ def fit(
             if number := stopping.asked():
                 record.keep(optim, policy)
                 stopping.obey(number)
+
+
+def reading(look: Observe, policy: Policy, reference: Reference | None, objective: Sum, parts: Parts) -> Look:
+    """How the signals of a part are computed. A step that is one part is looked at once, for its statistics too."""
+    if len(parts) > 1 or parallel.world() > 1:
+        return lambda part, names: look(policy, part, names, reference)
+    seen = look(policy, parts[0][0], objective.all_signals, reference)
+    return lambda part, names: seen
 
 
 def trouble(step: int, part: Batch, policy: Policy, signals: dict[str, torch.Tensor], loss: float) -> str:

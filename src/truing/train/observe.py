@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,83 +21,197 @@ class View:
 
     def __init__(self, policy: Policy, batch: Batch, reference: Reference | None) -> None:
         self.policy, self.batch, self.reference = policy, batch, reference
-        self._logp_R: Tensor | None = None
-        self._ref_R: Tensor | None = None
-        self._reward_M: Tensor | None = None
+        self._cache: dict[str, Tensor] = {}
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """The quantity of this name, computed the first time."""
+        if name not in self._cache:
+            self._cache[name] = compute()
+        return self._cache[name]
 
     def logp_R(self) -> Tensor:
         """Log-probability of every response token under the policy."""
-        if self._logp_R is None:
-            self._logp_R = self.policy.logp(self.batch)
-        return self._logp_R
+        return self.once("logp", lambda: self.policy.logp(self.batch))
 
     def ref_R(self) -> Tensor:
         """The same under the reference, which has no gradient."""
+        return self.once("ref", lambda: self._stored(self.batch))
+
+    def _stored(self, batch: Batch) -> Tensor:
         if self.reference is None:
             raise UserError("this objective needs a reference, and the stage has none")
-        if self._ref_R is None:
-            self._ref_R = self.reference.tokens(self.batch).to(self.policy.device)
-        return self._ref_R
+        return self.reference.tokens(batch).to(self.policy.device)
 
-    def reward_M(self) -> Tensor:
-        """The scalar head at the end of every branch."""
-        if self._reward_M is None:
-            self._reward_M = self.policy.rewards(self.batch)
-        return self._reward_M
+    def logp_M(self) -> Tensor:
+        """Log-probability of the learned tokens of every branch, summed in fp64."""
+        return self.once("logp sums", lambda: sums(self.logp_R(), self.batch))
 
-    def sums(self, logp_R: Tensor, role: str) -> Tensor:
-        """Sum over the learned tokens of each branch with this role, accumulated in fp64, shape [B]."""
-        device = logp_R.device
-        out = torch.zeros(len(self.batch.branches), dtype=torch.float64, device=device)
-        learned = self.batch.learned_R.to(device)
-        out = out.index_add(0, self.batch.branch_R.to(device), logp_R.double() * learned)
-        return out[self.batch.rows(role)]
+    def ref_M(self) -> Tensor:
+        """The same under the reference."""
+        return self.once("ref sums", lambda: sums(self.ref_R(), self.batch))
 
-    def padded(self, value_R: Tensor, role: str) -> Tensor:
-        """Response tokens of the branches with this role, padded with zeros to [B, T]."""
-        lengths = [len(b.ids) for b in self.batch.branches]
-        pieces = value_R.split(lengths)
-        return pad_sequence([pieces[m] for m in self.batch.rows(role)], batch_first=True)
+    def mismatched(self) -> Tensor:
+        """The policy's log-probability of another prompt's responses, without gradient."""
+        with torch.no_grad():
+            shadows = self.batch.shadows()
+            return sums(self.policy.logp(shadows), shadows)
 
-    def lengths(self, role: str) -> Tensor:
-        """Learned tokens of each branch with this role."""
-        counts = [sum(b.loss) for b in self.batch.branches if b.role == role]
-        return torch.tensor(counts, dtype=torch.float64, device=self.policy.device)
+    def ref_mismatched(self) -> Tensor:
+        """The same under the reference."""
+        shadows = self.batch.shadows()
+        return sums(self._stored(shadows), shadows)
 
-    @property
-    def single(self) -> str:
-        """The role that a signal without `chosen_` or `rejected_` is read from: `response`, or a pair's `chosen`."""
-        return "chosen" if self.batch.branches[0].role in ("chosen", "rejected") else "response"
+    def reward_M(self, head: str) -> Tensor:
+        """A scalar head at the end of every branch."""
+        return self._head(head, self.once("rewards", lambda: self.policy.head_rewards(self.batch)))
+
+    def step_logit_P(self, head: str) -> Tensor:
+        """A scalar head at the end of every labelled step, all branches one after the other."""
+        return self._head(head, self.once("steps", lambda: self.policy.head_rewards_at(self.batch, self.steps_at())))
+
+    def _head(self, head: str, score: Tensor) -> Tensor:
+        if head not in self.policy.heads:
+            there = ", ".join(filter(None, self.policy.heads)) or "one head without a name"
+            raise UserError(f"an objective reads the head {head!r}, and {self.policy.name} has {there}")
+        return score[:, self.policy.heads.index(head)]
+
+    def steps_at(self) -> Tensor:
+        """Where in the packed row each labelled step ends."""
+        ends = self.batch.ends_M.tolist()
+        branches = zip(self.batch.branches, ends, strict=True)
+        return torch.tensor([end - len(b.ids) + 1 + token for b, end in branches for token, _ in b.steps])
+
+    def stepwise(self, value_P: Tensor) -> Tensor:
+        """One value a step, padded with zeros to [B, S]."""
+        counts = [len(b.steps) for b in self.batch.branches]
+        pieces = value_P.split(counts)
+        return pad_sequence([pieces[m] for m in self.batch.singles], batch_first=True)
+
+    def labels(self) -> Tensor:
+        """The label of every step, [B, S]."""
+        return self.stepwise(self.tensor([label for b in self.batch.branches for _, label in b.steps]))
+
+    def padded(self, value_R: Tensor) -> Tensor:
+        """Response tokens of single responses, padded with zeros to [B, T]."""
+        pieces = value_R.split([len(b.ids) for b in self.batch.branches])
+        return pad_sequence([pieces[m] for m in self.batch.singles], batch_first=True)
+
+    def ranked(self, value_M: Tensor) -> Tensor:
+        """One value a branch, padded with zeros to [B, K]: the answers of each tree, best first."""
+        return pad_sequence(value_M.split([len(tree.branches) for tree in self.batch.trees]), batch_first=True)
+
+    def better(self, value_M: Tensor) -> Tensor:
+        """The better branch's value of every pair."""
+        return value_M[[pair.better for pair in self.batch.pairs]]
+
+    def worse(self, value_M: Tensor) -> Tensor:
+        """The worse branch's value of every pair."""
+        return value_M[[pair.worse for pair in self.batch.pairs]]
+
+    def lengths_M(self) -> Tensor:
+        """Learned tokens of every branch."""
+        return self.tensor([sum(b.loss) for b in self.batch.branches])
+
+    def roles(self) -> Tensor:
+        """1 for a desirable response, 0 for an undesirable one."""
+        return self.tensor([self.batch.branches[m].role == "desirable" for m in self.batch.singles])
+
+    def prompts(self) -> Tensor:
+        """A number for every single response's prompt, the same on every rank."""
+        numbers = [prompt_number(tree.prompt) for tree in self.batch.trees for _ in tree.branches]
+        return self.tensor([numbers[m] for m in self.batch.singles])
+
+    def targets(self, head: str) -> Tensor:
+        """The score that raters gave every single response, for one head."""
+        missing = [m for m in self.batch.singles if head not in self.batch.branches[m].targets]
+        if missing:
+            rows = [tree.row for tree in self.batch.trees for _ in tree.branches]
+            there = ", ".join(filter(None, self.batch.branches[missing[0]].targets)) or "one score without a name"
+            raise UserError(f"data row {rows[missing[0]]} has no score {head!r}: it has {there}")
+        return self.tensor([self.batch.branches[m].targets[head] for m in self.batch.singles])
 
     def values(self, name: str) -> Tensor | None:
-        """A column of the data, or None where no tree of the data has it."""
-        column = [tree.values.get(name) for tree in self.batch.trees]
-        if all(value is None for value in column):
-            return None
-        neutral = {"margin_B": 0.0, "preference_B": 1.0}[name]
-        return torch.tensor(
-            [neutral if v is None else v for v in column], dtype=torch.float64, device=self.policy.device
-        )
+        """A column of the pairs' data. An optional one is None where no pair of the part has it, and neutral where a
+        pair lacks it; UserError where a pair lacks another."""
+        column = [pair.values.get(name) for pair in self.batch.pairs]
+        if name in NEUTRAL:
+            if all(value is None for value in column):
+                return None
+            return self.tensor([NEUTRAL[name] if v is None else v for v in column])
+        if None in column:
+            row = next(t.row for t in self.batch.trees if any(name not in pair.values for pair in t.pairs))
+            raise UserError(f"data row {row} has no column '{name.removesuffix('_B')}', which the objective needs")
+        return self.tensor(column)
 
+    def ties(self) -> Tensor:
+        """1 where a pair is a tie."""
+        return self.tensor([pair.values.get("tie_B", 0.0) for pair in self.batch.pairs])
+
+    def tie_logit(self) -> Tensor:
+        """The reward model's tie parameter, for every pair."""
+        parameter: Tensor = self.policy.model.tie_logit
+        return parameter.double().expand(len(self.batch.pairs))
+
+    def tensor(self, values: Any) -> Tensor:
+        """Numbers of the data where the policy is."""
+        return torch.tensor(values, dtype=torch.float64, device=self.policy.device)
+
+
+def sums(logp_R: Tensor, batch: Batch) -> Tensor:
+    """Sum over the learned tokens of each branch, accumulated in fp64, shape [M]."""
+    device = logp_R.device
+    out = torch.zeros(len(batch.branches), dtype=torch.float64, device=device)
+    return out.index_add(0, batch.branch_R.to(device), logp_R.double() * batch.learned_R.to(device))
+
+
+def prompt_number(ids: tuple[int, ...]) -> float:
+    """A number that stands for a prompt: 52 bits of its hash, which fp64 holds exactly."""
+    return float(int(hashlib.sha256(str(ids).encode()).hexdigest()[:13], 16))
+
+
+NEUTRAL: Mapping[str, float] = {"margin_B": 0.0, "preference_B": 1.0}
+"""Columns that data may lack, each with what it means where a pair lacks it."""
 
 SOURCES: dict[str, Callable[[View], Tensor | None]] = {
-    "logp_BT": lambda v: v.padded(v.logp_R(), v.single),
-    "mask_BT": lambda v: v.padded(v.batch.learned_R.to(v.policy.device).float(), v.single),
-    "logp_B": lambda v: v.sums(v.logp_R(), v.single),
-    "length_B": lambda v: v.lengths(v.single),
-    "chosen_logp_B": lambda v: v.sums(v.logp_R(), "chosen"),
-    "rejected_logp_B": lambda v: v.sums(v.logp_R(), "rejected"),
-    "chosen_length_B": lambda v: v.lengths("chosen"),
-    "rejected_length_B": lambda v: v.lengths("rejected"),
-    "ref_logp_B": lambda v: v.sums(v.ref_R(), v.single),
-    "ref_chosen_logp_B": lambda v: v.sums(v.ref_R(), "chosen"),
-    "ref_rejected_logp_B": lambda v: v.sums(v.ref_R(), "rejected"),
-    "reward_B": lambda v: v.reward_M()[v.batch.rows(v.single)],
-    "chosen_reward_B": lambda v: v.reward_M()[v.batch.rows("chosen")],
-    "rejected_reward_B": lambda v: v.reward_M()[v.batch.rows("rejected")],
+    "logp_BT": lambda v: v.padded(v.logp_R()),
+    "ref_logp_BT": lambda v: v.padded(v.ref_R()),
+    "mask_BT": lambda v: v.padded(torch.tensor(v.batch.taught, device=v.policy.device).float()),
+    "logp_B": lambda v: v.logp_M()[v.batch.singles],
+    "ref_logp_B": lambda v: v.ref_M()[v.batch.singles],
+    "length_B": lambda v: v.lengths_M()[v.batch.singles],
+    "desirable_B": lambda v: v.roles(),
+    "prompt_B": lambda v: v.prompts(),
+    "mismatched_logp_B": lambda v: v.mismatched(),
+    "ref_mismatched_logp_B": lambda v: v.ref_mismatched(),
+    "chosen_logp_B": lambda v: v.better(v.logp_M()),
+    "rejected_logp_B": lambda v: v.worse(v.logp_M()),
+    "ref_chosen_logp_B": lambda v: v.better(v.ref_M()),
+    "ref_rejected_logp_B": lambda v: v.worse(v.ref_M()),
+    "chosen_length_B": lambda v: v.better(v.lengths_M()),
+    "rejected_length_B": lambda v: v.worse(v.lengths_M()),
+    "logp_BK": lambda v: v.ranked(v.logp_M()),
+    "ref_logp_BK": lambda v: v.ranked(v.ref_M()),
+    "rank_mask_BK": lambda v: v.ranked(torch.ones_like(v.lengths_M())),
     "margin_B": lambda v: v.values("margin_B"),
     "preference_B": lambda v: v.values("preference_B"),
+    "chosen_safe_B": lambda v: v.values("chosen_safe_B"),
+    "rejected_safe_B": lambda v: v.values("rejected_safe_B"),
+    "tie_B": lambda v: v.ties(),
+    "tie_logit_B": lambda v: v.tie_logit(),
+    "step_label_BS": lambda v: v.labels(),
+    "step_mask_BS": lambda v: v.stepwise(torch.ones(len(v.steps_at()), dtype=torch.float64, device=v.policy.device)),
 }
+"""Signals by name. Those of a head follow."""
+
+HEADS: dict[str, Callable[[View, str], Tensor]] = {
+    "reward_B": lambda v, head: v.reward_M(head)[v.batch.singles],
+    "chosen_reward_B": lambda v, head: v.better(v.reward_M(head)),
+    "rejected_reward_B": lambda v, head: v.worse(v.reward_M(head)),
+    "reward_BK": lambda v, head: v.ranked(v.reward_M(head)),
+    "step_logit_BS": lambda v, head: v.stepwise(v.step_logit_P(head)),
+    "target_B": lambda v, head: v.targets(head),
+}
+"""Signals of one head of a reward model (`reward_B:clarity`, or without a name the only one), and of its data."""
 
 
 def observe(
@@ -103,5 +219,11 @@ def observe(
 ) -> dict[str, Tensor]:
     """The named signals of this batch. Optional data signals that the data does not have are left out."""
     view = View(policy, batch, reference)
-    found = {name: SOURCES[name](view) for name in sorted(signals)}
+    found = {key: signal(view, key) for key in sorted(signals)}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def signal(view: View, key: str) -> Tensor | None:
+    """One signal of a batch, by its name or by its name and its head's."""
+    name, _, head = key.partition(":")
+    return HEADS[name](view, head) if name in HEADS else SOURCES[name](view)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from truing.train.optim import Optim
 from truing.train.shard import piece
 
 Show = Callable[[Mapping[str, float], int], None]
+Statistics: TypeAlias = dict[str, dict[str, float]]
 
 
 class Record:
@@ -33,6 +34,7 @@ class Record:
     def __init__(self, folder: Path, *, key: str = "", every: int | None = None, show: Show | None = None) -> None:
         self.folder, self.key, self.every, self.show = folder, key, every, show
         self.step, self.steps = 0, 0
+        self.state: Statistics = {}
         self.messages: list[str] = []
         self._terms: dict[str, float] = {}
         self._figures: dict[str, float] = {}
@@ -44,12 +46,15 @@ class Record:
         """One JSON object per step."""
         return self.folder / "metrics.jsonl"
 
-    def begin(self, policy: Policy, optim: Optim, steps: int) -> None:
+    def begin(self, policy: Policy, optim: Optim, steps: int, state: Statistics | None = None) -> None:
         """Go on from the newest whole checkpoint, if there is one; drop metrics of steps that will be done again.
+
+        `state` is what the statistics of whole steps keep from one to the next: it is filled, and kept with every
+        checkpoint from then on.
 
         Raises UserError where the checkpoint is another recipe's, or the disk has no room for what will be written.
         """
-        self.steps = steps
+        self.steps, self.state = steps, {} if state is None else state
         found, damaged = checkpoint.latest(self.folder / "checkpoints")
         self.messages += damaged
         size = sum(p.numel() * p.element_size() for p in policy.model.parameters())
@@ -77,6 +82,7 @@ class Record:
             for name, parameter in named.items():
                 piece(parameter)[0].copy_(stored[name])
         optim.restore(found.read("optim", named))
+        self.state.update(found.facts.get("statistics", {}))
         self.step = found.step
 
     def _cut_metrics(self) -> None:
@@ -100,9 +106,9 @@ class Record:
         now = time.monotonic()
         terms, figures = summed(self._terms), summed(self._figures)
         row: dict[str, Any] = {"step": step, "seconds": round(now - self._started, 4), "tokens": batch.data_tokens}
-        row |= {"computed_tokens": batch.tokens, "rows": len(batch.trees), "loss": figures.pop("loss")}
+        row |= {"computed_tokens": batch.tokens, "rows": batch.rows, "loss": figures.pop("loss")}
         row |= terms if len(terms) > 1 else {}
-        row |= {name: value / len(batch.trees) for name, value in figures.items()} | dict(facts)
+        row |= {name: value / batch.rows for name, value in figures.items()} | dict(facts)
         parallel.agree(self._append(row) if parallel.rank() == 0 else "")
         self._terms, self._figures, self._started = {}, {}, now
         self.step = step
@@ -127,7 +133,8 @@ class Record:
         """Write a checkpoint of this step. RunFailed where the disk is full."""
         weights = {name: tensor.detach() for name, tensor in policy.model.named_parameters()}
         tensors = {"model": weights, "optim": optim.state()}
-        checkpoint.save(self.folder / "checkpoints", self.step, tensors, {"key": self.key} | layout())
+        facts = {"key": self.key, "statistics": self.state}
+        checkpoint.save(self.folder / "checkpoints", self.step, tensors, facts | layout())
 
 
 def layout() -> dict[str, int]:

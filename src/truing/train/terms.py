@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from truing.data.batch import Batch
+from truing.objectives.signals import of_head
 from truing.registry import Objective
+
+NONE: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Term:
-    """One objective with its options and its weight in the sum."""
+    """One objective with its options and its weight in the sum. `head` names the head it reads and teaches, of a model
+    that has several; `longest` is the longest response allowed, where the objective divides by it."""
 
     objective: Objective
     options: Mapping[str, Any]
     weight: float = 1.0
+    head: str = ""
+    longest: int = 0
 
     @property
     def name(self) -> str:
         """The objective's name, under which its loss is recorded."""
-        return self.objective.name
+        return f"{self.objective.name}_{self.head}" if self.head else self.objective.name
+
+    def keys(self, signals: Iterable[str]) -> dict[str, str]:
+        """Under which name each of these signals is observed for this term: `reward_B:clarity` is that of a head."""
+        return {signal: of_head(signal, self.head) for signal in signals}
 
     def count(self, batch: Batch) -> int:
-        """What its sum is divided by: learned tokens for a token-level objective, trees for a row-level one."""
-        if self.objective.per == "token":
-            return sum(sum(b.loss) for b in batch.branches if b.role != "rejected")
-        return len(batch.trees)
+        """What its sum of losses is divided by, over these trees: see `types.Mean`."""
+        if self.objective.mean == "token":
+            return sum(batch.taught)
+        if self.objective.mean == "step":
+            return sum(len(branch.steps) for branch in batch.branches)
+        return batch.rows * (self.longest if self.objective.mean == "constant" else 1)
+
+    def losses(self, signals: Mapping[str, Tensor], coupled: Mapping[str, Tensor]) -> Tensor:
+        """Its losses on the rows of a part; each response's own mean where that is what is counted."""
+        keys = self.keys(self.objective.observed)
+        given = {signal: signals[key] for signal, key in keys.items() if key in signals}
+        given |= {name: value.to(next(iter(given.values())).device) for name, value in coupled.items()}
+        losses = self.objective(**given, **self.options)
+        if self.objective.mean == "response":
+            return losses.sum(1) / given["mask_BT"].sum(1).clamp(min=1)
+        return losses
 
 
 class Sum:
@@ -53,24 +76,33 @@ class Sum:
 
     @property
     def signals(self) -> frozenset[str]:
-        """Every signal that some term asks for, optional ones included."""
-        return frozenset(name for term in self.terms for name in term.objective.signals)
+        """What has to be observed for the rows of a part, optional signals included."""
+        return frozenset(key for term in self.terms for key in term.keys(term.objective.observed).values())
+
+    @property
+    def all_signals(self) -> frozenset[str]:
+        """The same, and what statistics of whole steps read."""
+        return self.signals | {key for term in self.terms for key in term.keys(term.objective.surveyed).values()}
 
     @property
     def needs_reference(self) -> bool:
         """Whether some term asks for a reference."""
-        return any(name.startswith("ref_") for name in self.signals)
+        return any(name.startswith("ref_") for name in self.all_signals)
 
     def counts(self, batch: Batch) -> Tensor:
         """One count per term, over the trees of this batch."""
         return torch.tensor([term.count(batch) for term in self.terms], dtype=torch.float64)
 
-    def total(self, signals: Mapping[str, Tensor], counts: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Sum over terms of weight * sum of losses / count of the whole step, and each term's share for the record."""
+    def total(
+        self, signals: Mapping[str, Tensor], counts: Tensor, coupled: Mapping[str, Mapping[str, Tensor]] = NONE
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Sum over terms of weight * sum of losses / count of the whole step, and each term's share for the record.
+
+        `coupled` holds each term's statistics of the whole step, for the rows of this part.
+        """
         total, shares = torch.zeros((), dtype=torch.float64), {}
         for name, term, count in zip(self.names, self.terms, counts.tolist(), strict=True):
-            given = {name: signals[name] for name in term.objective.signals if name in signals}
-            mean = term.objective(**given, **term.options).sum() / max(count, 1.0)
+            mean = term.losses(signals, coupled.get(name, {})).sum() / max(count, 1.0)
             total = total.to(mean.device) + term.weight * mean
             shares[name] = mean.item()
         return total, shares

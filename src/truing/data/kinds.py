@@ -1,0 +1,74 @@
+"""What shape of data an objective reads, by its signals (no torch).
+
+| the objective reads | shape | verdicts that give it |
+|---|---|---|
+| `chosen_*`, `rejected_*` | pairs | a choice, a tie, comparisons, a ranking or scores of several responses |
+| `*_BK` | ranked | a ranking, a choice, scores of several responses without equals |
+| `desirable_B` | labelled | scores that are 0 or 1; of a choice both responses |
+| `step_logit_BS`, `target_B` | outcomes | as labelled, and steps (right where every step is) |
+| `target_B` | scored | scores; of a choice both responses, as probabilities |
+| `step_label_BS` | steps | labelled steps |
+| anything else | single | a demonstration; of a choice the chosen response |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
+
+from truing.errors import UserError
+
+Shape: TypeAlias = Literal["text", "single", "pairs", "ranked", "labelled", "outcomes", "scored", "steps"]
+Ties: TypeAlias = Literal["refused", "half", "outcome"]
+"""What an objective makes of a tie: nothing; a soft label of one half; an outcome of its own."""
+
+
+def shape_of(signals: Iterable[str]) -> Shape:
+    """The shape of data that an objective with these signals reads.
+
+    >>> shape_of(["logp_B", "ref_logp_B", "desirable_B"]), shape_of(["reward_BK", "rank_mask_BK"])
+    ('labelled', 'ranked')
+    """
+    names = {name.partition(":")[0] for name in signals}
+    if any(name.endswith("_BK") for name in names):
+        return "ranked"
+    if any(name.startswith(("chosen_", "rejected_")) for name in names):
+        return "pairs"
+    if "step_label_BS" in names:
+        return "steps"
+    if "step_logit_BS" in names:
+        return "outcomes"
+    if "desirable_B" in names:
+        return "labelled"
+    return "scored" if "target_B" in names else "single"
+
+
+def common_shape(terms: Iterable[tuple[str, Iterable[str]]]) -> Shape:
+    """The one shape that serves all terms, given as (name, signals); UserError where there is none."""
+    found = [(name, shape) for name, signals in terms if (shape := shape_of(signals)) != "single"]
+    if not found:
+        return "single"
+    (first, shape), *others = found
+    for name, other in others:
+        if other != shape:
+            raise UserError(f"objective '{first}' learns from {WORDS[shape]} and '{name}' from {WORDS[other]}")
+    return shape
+
+
+WORDS: Mapping[Shape, str] = {
+    "text": "text",
+    "single": "responses",
+    "pairs": "pairs",
+    "ranked": "rankings",
+    "labelled": "responses labelled desirable or undesirable",
+    "outcomes": "responses labelled right or wrong",
+    "scored": "responses with scores",
+    "steps": "responses whose steps are labelled",
+}
+"""Each shape in words, for messages."""
+
+
+def ties_of(signals: Iterable[str]) -> Ties:
+    """What an objective with these signals makes of a tie."""
+    names = set(signals)
+    return "outcome" if "tie_B" in names else "half" if "preference_B" in names else "refused"
