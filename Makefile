@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint bench cost soak clean
+.PHONY: install demo test lint bench cost differential soak docs study clean
 
 install: $(STAMP)
 
@@ -24,8 +24,8 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --doctest-modules src tests
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs studies
+	$(BIN)/ruff format --check src tests benchmarks docs studies
 	$(BIN)/mypy
 
 # Truing beside TRL on real pairs; needs the data (TRUING_DATA) and makes an environment of its own for the peer.
@@ -50,12 +50,26 @@ bench: $(STAMP) $(PEER)
 cost: $(STAMP)
 	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) S-8k S-32k S-128k
 	$(BIN)/python benchmarks/cost.py $(MODELS)
+	$(BIN)/python benchmarks/objectives.py $(MODELS)
+
+# Every formula beside TRL's own loss code; KEEP=1 keeps the table in docs/differential.md and TRL's numbers for the tests.
+differential: $(STAMP) $(PEER)
+	PYTHONPATH=tests $(BIN)/python benchmarks/differential.py $(if $(KEEP),--keep)
 
 # Random kills of one process and of two, each gone on with; the weights must be those of a quiet run.
 KILLS ?= 20
 SEED ?= 0
 soak: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m parallel.soak --kills $(KILLS) --seed $(SEED)
+
+# The generated tables of docs/objectives.md and docs/papers.md; a test fails where they are stale.
+docs: $(STAMP)
+	$(BIN)/python docs/tables.py
+
+# One recipe over several seeds, and one table of all: studies/NAME.yaml gives studies/NAME.md. Goes on where it was stopped.
+NAME ?= objectives
+study: $(STAMP)
+	$(BIN)/python studies/run.py $(NAME) $(STUDY)
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .coverage

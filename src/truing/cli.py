@@ -32,7 +32,7 @@ answers, evaluate, decide. Everything it leaves is in one folder, with a report.
   truing run recipes/hh_dpo.yaml data=my.jsonl  your own pairs
 
 \b
-Exit codes: 0 done (a gate: ship)    1 the answer is no (a gate: hold; an expectation is not met)
+Exit codes: 0 done (a gate: ship)    1 the answer is no (a gate: hold; an expectation not met; a broken contract)
             2 your mistake           3 the run failed
             4 a gate cannot decide: it says which evidence is missing
             130 stopped by Ctrl-C    143 stopped by SIGTERM; a run goes on with --resume
@@ -120,15 +120,23 @@ def list_parts(
     kind: Annotated[
         str | None, typer.Argument(metavar="[KIND]", help="objectives, stages, data or models.", show_default=False)
     ] = None,
+    own: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="Your own file or module, listed too.", show_default=False),
+    ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON array of {name, source, needs, options, doc}.")
+        bool, typer.Option("--json", help="Print a JSON array of {name, source, needs, options, doc, ...}.")
     ] = False,
 ) -> None:
     """List what a recipe can name. Objectives, stages, and the embedded world's data sets and models."""
+    from truing.pipeline import overview
+
     if kind is not None and kind.removesuffix("s") not in {k.removesuffix("s") for k in KINDS}:
         raise UserError(unknown("kind", kind, KINDS))
     kinds = [k for k in KINDS if kind is None or k.removesuffix("s") == kind.removesuffix("s")]
-    rows = {k: described(k) for k in kinds}
+    if own is not None and kind is not None and kinds[0] not in ("objectives", "stages"):
+        raise UserError(f"--from lists objectives and stages, and {kind} are neither")
+    rows = {k: described(k, own) for k in kinds}
     if as_json:
         typer.echo(json.dumps([row for k in kinds for row in rows[k]], indent=1, ensure_ascii=False))
         return
@@ -137,16 +145,17 @@ def list_parts(
         typer.echo(f"{k}")
         for row in rows[k]:
             typer.echo(f"  {row['name']:{width}}  {first_sentence(row['doc'])}")
+            if kind is not None and k == "objectives":
+                more = [*overview.lines(row), f"source: {row['source']}"]
+                typer.echo("".join(f"  {'':{width}}  {line}\n" for line in more))
 
 
-def described(kind: str) -> list[dict[str, Any]]:
-    """Everything of a kind in the stable form of `list --json`."""
-    from truing import registry
+def described(kind: str, own: str | None = None) -> list[dict[str, Any]]:
+    """Everything of a kind in the stable form of `list --json`, with what the user's `own` file or module has."""
+    from truing.pipeline import names, overview
 
     if kind in ("objectives", "stages"):
-        return [part.as_json() for part in registry.parts("objective" if kind == "objectives" else "stage").values()]
-    from truing.pipeline import names
-
+        return overview.rows("objective" if kind == "objectives" else "stage", own)
     return names.datasets() if kind == "data" else names.models()
 
 
@@ -164,24 +173,25 @@ def show(
 ) -> None:
     """Show one part in full. What it does, its formula and source, what it needs, and its options."""
     from truing import registry
+    from truing.pipeline import overview
 
     plural = next((k for k in KINDS if kind.removesuffix("s") == k.removesuffix("s")), None)
     if plural is None:
         raise UserError(unknown("kind", kind, KINDS.values()))
     if plural in ("objectives", "stages"):
         part = registry.resolve(name, "objective" if plural == "objectives" else "stage")
-        row, place = part.as_json(), f"{part.file}:{part.line}"
+        row, place = overview.row(part), f"{part.file}:{part.line}"
     else:
         rows = {entry["name"]: entry for entry in described(plural)}
         if name not in rows:
             raise UserError(unknown(kind, name, rows))
         row, place = rows[name], ""
-    typer.echo("\n".join(portrait(row, place)))
+    typer.echo("\n".join(portrait(row, place, overview.lines(row) if plural == "objectives" else [])))
 
 
-def portrait(row: dict[str, Any], place: str) -> list[str]:
-    """One part as lines of text."""
-    lines = [row["name"], "", row["doc"], ""]
+def portrait(row: dict[str, Any], place: str, view: list[str]) -> list[str]:
+    """One part as lines of text, with those of its place in the unifying view."""
+    lines = [row["name"], "", row["doc"], "", *view]
     lines += [f"source: {row['source']}"] if row["source"] else []
     lines += [f"needs:  {', '.join(row['needs'])}"] if row["needs"] else []
     lines += [f"takes:  {', '.join(row['optional'])}, where the data has it"] if row.get("optional") else []
@@ -196,6 +206,22 @@ def portrait(row: dict[str, Any], place: str) -> list[str]:
             )
             lines.append(f"  {option['name']:{width}}  {option['type']:{kinds}}  {default}")
     return [*lines, f"code:   {place}"] if place else lines
+
+
+@app.command()
+def verify(
+    where: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE_OR_MODULE...", help="Files (mine.py) or modules (pkg.mod).", show_default=False),
+    ],
+) -> None:
+    """Hold your own objectives to the contract. Runs them on random signals; exit code 1 where one breaks a clause."""
+    from truing import contract
+
+    found = [one for place in where for one in contract.verify(place)]
+    for one in found:
+        typer.echo(one.text)
+    raise typer.Exit(1 if any(one.broken for one in found) else 0)
 
 
 @app.command()
@@ -225,22 +251,10 @@ def split(
 
 
 def write_rows(records: Records, path: Path) -> Path:
-    """Records as JSONL in the columns of the ecosystem: prompt with chosen and rejected, or with response."""
-    from truing.types import Demonstration, messages_json
+    """Records as JSONL in the columns of the ecosystem (docs/data.md), as they are read again."""
+    from truing.data import formats
 
-    rows = []
-    for record in records.records:
-        row: dict[str, Any] = {"prompt": messages_json(record.prompt)}
-        if isinstance(record, Demonstration):
-            row |= {"response": messages_json(record.response)} if record.response else {}
-        elif record.verdict.kind == "choice" and len(record.responses) == 2:
-            row |= {"chosen": messages_json(record.chosen), "rejected": messages_json(record.rejected)}
-            row |= {"margin": record.strength} if record.strength is not None else {}
-        else:
-            raise UserError(
-                f"{records.name}: a verdict of kind '{record.verdict.kind}' has no form with chosen and rejected"
-            )
-        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    rows = (json.dumps(formats.as_row(record), ensure_ascii=False) + "\n" for record in records.records)
     return write_text(path, "".join(rows))
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import importlib.metadata
-import importlib.util
 import inspect
 import traceback
 import types as python_types
@@ -23,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import truing.types
 from truing.errors import RunFailed, TruingError, UserError, unknown
+from truing.plugins import executed, home, installed, plug_in, source_file
 from truing.signature import Kind, Option, Part, group_options, read_parts
-from truing.types import Mean, default_mean, per_of
+from truing.types import Advantage, Mean, default_mean, per_of
 
 __all__ = [
     "Columns",
@@ -41,9 +40,13 @@ __all__ = [
     "RewardModel",
     "Rules",
     "Stage",
+    "installed_parts",
     "load",
+    "load_own",
     "objective",
+    "own_parts",
     "parts",
+    "plug_in",
     "resolve",
     "stage",
 ]
@@ -86,6 +89,8 @@ class Objective:
         differs: str = "",
         coupled: Mapping[str, Callable[..., Tensor]] = python_types.MappingProxyType({}),
         mean: Mean | None = None,
+        estimates: str = "",
+        advantage: Advantage | None = None,
     ) -> None:
         functools.update_wrapper(self, fn)
         if not source:
@@ -93,7 +98,8 @@ class Objective:
         parameters = inspect.signature(fn).parameters.values()
         signals = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
-        self.source, self.exempt, self.differs = source, dict(exempt), differs
+        self.source, self.exempt, self.differs, self.estimates = source, dict(exempt), differs, estimates
+        self.advantage = advantage
         self.signals = tuple(p.name for p in signals)
         self.optional = tuple(p.name for p in signals if p.default is None)
         self.needs = tuple(name for name in self.signals if name not in self.optional)
@@ -201,11 +207,15 @@ def objective(
     differs: str = "",
     coupled: Mapping[str, Callable[..., Tensor]] = python_types.MappingProxyType({}),
     mean: Mean | None = None,
+    estimates: str = "",
+    advantage: Advantage | None = None,
 ) -> Callable[[Callable[..., Tensor]], Objective]:
     """Make a function an objective. `exempt` names clauses of the contract it does not keep, each with the reason;
     `coupled` signals that are statistics of a whole step, each with the function that makes it; `mean` what the loop
-    divides by (default: tokens where it asks for `mask_BT`, labelled steps for `step_mask_BS`, otherwise rows)."""
-    return lambda fn: Objective(fn, source, exempt, differs, coupled, mean)
+    divides by (default: tokens where it asks for `mask_BT`, labelled steps for `step_mask_BS`, otherwise rows);
+    `estimates` the divergence that its value at the optimum tells, in words, where theory names one; `advantage` how
+    the advantages that it reads are made from the scores of a round."""
+    return lambda fn: Objective(fn, source, exempt, differs, coupled, mean, estimates, advantage)
 
 
 def stage(
@@ -323,47 +333,15 @@ def resolve(name: str, kind: Kind, folder: Path | None = None, root: Path = PACK
     return found[name]
 
 
-def plug_in(name: str, kind: Kind, folder: Path | None = None) -> tuple[Path, str]:
-    """The source file and the function of a user's part, found without executing anything."""
-    where, _, attribute = name.rpartition(":")
-    if not where:
-        where, _, attribute = entry_point(name, kind).value.partition(":")
-    if not where.endswith(".py"):
-        return module_file(where, name), attribute
-    for base in (folder, Path.cwd()):
-        if base is not None and (base / where).is_file():
-            return (base / where).resolve(), attribute
-    raise UserError(f"{name}: there is no file {where}")
+def own_parts(where: str, kind: Kind, folder: Path | None = None) -> dict[str, Part]:
+    """The parts of a user's own file or module by the names that a recipe gives them, without executing anything."""
+    found = read_parts(source_file(where, where, folder), kind)
+    return {f"{where}:{name}": dataclasses.replace(part, name=f"{where}:{name}") for name, part in found.items()}
 
 
-def entry_point(name: str, kind: Kind) -> importlib.metadata.EntryPoint:
-    """The entry point `package/name`."""
-    package, _, wanted = name.partition("/")
-    known = {
-        f"{e.dist.name if e.dist else '?'}/{e.name}": e for e in importlib.metadata.entry_points(group=f"truing.{kind}")
-    }
-    if name not in known:
-        raise UserError(
-            f"package '{package}' offers no {kind} '{wanted}'; installed: {', '.join(sorted(known)) or 'none'}"
-        )
-    return known[name]
-
-
-def module_file(module: str, name: str) -> Path:
-    """The source file of a module; its parent packages are not imported."""
-    first, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(first)
-    except (ImportError, ValueError):
-        spec = None
-    folders = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
-    files = [Path(spec.origin)] if spec and spec.origin and spec.origin.endswith(".py") else []
-    for word in rest:
-        files = [f for d in folders for f in (d / f"{word}.py", d / word / "__init__.py") if f.is_file()]
-        folders = [d / word for d in folders]
-    if not files:
-        raise UserError(f"{name}: there is no module '{module}' with Python source in this environment")
-    return files[0]
+def installed_parts(kind: Kind) -> dict[str, Part]:
+    """The parts that installed packages offer by entry points, by the names that a recipe gives them."""
+    return {name: dataclasses.replace(resolve(name, kind), name=name) for name in installed(kind)}
 
 
 def load(name: str, kind: Kind, folder: Path | None = None) -> Any:
@@ -372,19 +350,21 @@ def load(name: str, kind: Kind, folder: Path | None = None) -> Any:
         part = resolve(name, kind)
         module = ".".join(("truing", *Path(part.file).relative_to(PACKAGE).with_suffix("").parts))
         return getattr(importlib.import_module(module), name)
-    file, attribute = plug_in(name, kind, folder)
-    spec = importlib.util.spec_from_file_location(f"truing_plug_in_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    try:
-        if name.rpartition(":")[0].endswith(".py"):
-            loaded = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(loaded)
-        else:
-            target = name.rpartition(":")[0] or entry_point(name, kind).value.partition(":")[0]
-            loaded = importlib.import_module(target)
-        found = getattr(loaded, attribute)
-    except Exception as problem:
-        raise UserError(f"{name}: {file} could not be loaded: {type(problem).__name__}: {problem}") from problem
+    where, attribute = home(name, kind)
+    file = source_file(where, name, folder)
+    return taken(executed(where, file, name), attribute, kind, file, name)
+
+
+def load_own(where: str, kind: Kind, folder: Path | None = None) -> dict[str, Any]:
+    """The parts of a user's own file or module, which is run once, by the names that a recipe gives them."""
+    names, file = own_parts(where, kind, folder), source_file(where, where, folder)
+    module = executed(where, file, where) if names else None
+    return {name: taken(module, name.rpartition(":")[2], kind, file, name) for name in names}
+
+
+def taken(module: python_types.ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
+    """The part of that name out of a user's module; UserError where there is none, or something else."""
+    found = getattr(module, attribute, None)
     if not isinstance(found, Objective if kind == "objective" else Stage):
         raise UserError(f"{name}: '{attribute}' in {file} is not decorated with @{kind}")
     found.place = f"{file}:{attribute}"

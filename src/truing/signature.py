@@ -1,7 +1,6 @@
 """The signature is the schema: options and signals of a part, read from its source text without running it.
 
-Nothing is declared twice. The type words an option may use are those of `truing.types` (`Positive`, `Count`, ...),
-plain `int float str bool None`, `Literal[...]`, `list[...]`, `dict`, unions of them, and a recipe's references, below.
+Nothing is declared twice. The words that the type of an option may use are those of `typewords`.
 """
 
 from __future__ import annotations
@@ -9,45 +8,17 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import truing.types
-from truing.errors import UserError, nearest
+from truing.errors import UserError
+from truing.plugins import module_file
 from truing.types import Mean, Per, default_mean, per_of
+from truing.typewords import REFERENCES, convert, describe, guess, parse_type
 
 Kind: TypeAlias = Literal["objective", "stage"]
-
-REFERENCES: dict[str, tuple[frozenset[str], str]] = {
-    "Model": (frozenset({"model"}), "a model ($stage, $base, a Hub name, a folder or world:...)"),
-    "RewardModel": (frozenset({"reward"}), "a reward model ($stage or a folder)"),
-    "Models": (frozenset({"model", "reward"}), "a list of models"),
-    "Data": (frozenset({"data"}), "data ($stage.part, $inputs.name, a file, a Hub name or world:...)"),
-    "Findings": (frozenset({"findings"}), "findings ($stage or a JSON file)"),
-    "Evidence": (frozenset({"findings"}), "findings ($stage or a JSON file), or a list of them"),
-    "Rules": (frozenset(), "a rules file"),
-}
-NUMBERS: dict[str, tuple[str, bool, float, float]] = {
-    # type word: what it is called, whole numbers only, lowest, highest
-    "Positive": ("a number above 0", False, sys.float_info.min, math.inf),  # training flushes smaller ones to 0
-    "NonNegative": ("a number from 0 up", False, 0.0, math.inf),
-    "Fraction": ("a number from 0 to 1", False, 0.0, 1.0),
-    "float": ("a number", False, -math.inf, math.inf),
-    "Count": ("a whole number from 1 up", True, 1, math.inf),
-    "int": ("a whole number", True, -math.inf, math.inf),
-}
-OTHERS: dict[str, tuple[str, type | tuple[type, ...]]] = {
-    "str": ("text", str),
-    "bool": ("true or false", bool),
-    "None": ("none", type(None)),
-    "dict": ("a mapping", dict),
-    "Columns": ("a mapping of roles to a file's columns, such as {chosen: better, rejected: worse}", dict),
-    "ObjectiveSpec": ("an objective's name, {name: {option: value}}, or a list of these", (str, dict, list, tuple)),
-}
-PLURAL = frozenset({"Models"})
 
 
 @dataclass(frozen=True)
@@ -97,6 +68,9 @@ class Part:
     line: int
     mean: Mean = "row"
     coupled: tuple[str, ...] = ()
+    surveyed: tuple[str, ...] = ()
+    estimates: str = ""
+    exempt: tuple[tuple[str, str], ...] = ()
     gives: str = ""
     outputs: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
@@ -125,157 +99,27 @@ class Part:
         }
 
 
-@functools.lru_cache(maxsize=512)
-def parse_type(text: str) -> ast.expr:
-    """The annotation `text` as a tree, every word of it known; UserError where it is not."""
-    tree = ast.parse(text, mode="eval").body
-    problem = trouble(tree)
-    if problem:
-        raise UserError(f"the type '{text}' is not one an option may have: {problem}")
-    return tree
-
-
-def trouble(tree: ast.expr) -> str:
-    """What in an annotation is not understood, or an empty string."""
-    match tree:
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return trouble(left) or trouble(right)
-        case ast.Constant(value=None):
-            return ""
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
-            constants = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            return "" if all(isinstance(c, ast.Constant) for c in constants) else "a Literal holds constants"
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return trouble(inner)
-        case ast.Name(id=word):
-            known = [*NUMBERS, *OTHERS, *REFERENCES]
-            hint = nearest(word, known)
-            return "" if word in known else f"unknown word '{word}'" + (f", did you mean '{hint}'?" if hint else "")
-    return f"'{ast.unparse(tree)}' is not understood"
-
-
-def members(tree: ast.expr) -> list[ast.expr]:
-    """The alternatives of a union, from left to right."""
-    if isinstance(tree, ast.BinOp):
-        return members(tree.left) + members(tree.right)
-    return [tree]
-
-
-def choices(tree: ast.expr) -> list[Any]:
-    """The constants a `Literal` allows."""
-    assert isinstance(tree, ast.Subscript)
-    inner = tree.slice.elts if isinstance(tree.slice, ast.Tuple) else [tree.slice]
-    return [c.value for c in inner if isinstance(c, ast.Constant)]
-
-
-def is_list(tree: ast.expr) -> bool:
-    """Whether an annotation is `list[...]`."""
-    return isinstance(tree, ast.Subscript) and isinstance(tree.value, ast.Name) and tree.value.id == "list"
-
-
-def word_of(tree: ast.expr) -> str:
-    """The type word of a leaf annotation."""
-    return tree.id if isinstance(tree, ast.Name) else "None"
-
-
-def describe(tree: ast.expr) -> str:
-    """What a value of this type is, in words for a person.
-
-    >>> describe(parse_type("Count | None"))
-    'a whole number from 1 up or none'
-    """
-    if isinstance(tree, ast.BinOp):
-        return " or ".join(describe(member) for member in members(tree))
-    if is_list(tree):
-        assert isinstance(tree, ast.Subscript)
-        return f"a list, each {describe(tree.slice)}"
-    if isinstance(tree, ast.Subscript):
-        return "one of " + ", ".join(map(str, choices(tree)))
-    word = word_of(tree)
-    return (NUMBERS.get(word) or OTHERS.get(word) or REFERENCES[word][::-1])[0]
-
-
-def guess(tree: ast.expr, value: Any) -> str:
-    """A hint for a misspelt choice."""
-    words = [str(c) for m in members(tree) if isinstance(m, ast.Subscript) and not is_list(m) for c in choices(m)]
-    hint = nearest(value, words) if isinstance(value, str) else ""
-    return f". Did you mean '{hint}'?" if hint else ""
-
-
-def convert(tree: ast.expr, value: Any) -> Any:
-    """`value` as the type wants it, or a ValueError."""
-    if isinstance(tree, ast.BinOp):
-        return convert_union(tree, value)
-    if is_list(tree):
-        assert isinstance(tree, ast.Subscript)
-        if not isinstance(value, list | tuple):
-            raise ValueError("not a list")
-        return [convert(tree.slice, item) for item in value]
-    if isinstance(tree, ast.Subscript):
-        if not any(value == c and type(value) is type(c) for c in choices(tree)):
-            raise ValueError("not one of the choices")
-        return value
-    word = word_of(tree)
-    if word in NUMBERS:
-        return number(word, value)
-    if word in REFERENCES:
-        return reference(word, value)
-    if not isinstance(value, OTHERS[word][1]):
-        raise ValueError("of another type")
-    return value
-
-
-def convert_union(tree: ast.expr, value: Any) -> Any:
-    """`value` as the first alternative that takes it."""
-    for member in members(tree):
-        try:
-            return convert(member, value)
-        except ValueError:
-            continue
-    raise ValueError("none of the alternatives")
-
-
-def number(word: str, value: Any) -> float | int:
-    """A number in range. YAML reads `3e-5` as text, so text that is a number is taken as one."""
-    _, whole, low, high = NUMBERS[word]
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("not a number")
-    try:
-        found = float(value)
-    except OverflowError as error:
-        raise ValueError("out of range") from error
-    if not math.isfinite(found) or not low <= found <= high or (whole and found != int(found)):
-        raise ValueError("out of range")
-    if whole:
-        return value if isinstance(value, int) else int(found)
-    return found
-
-
-def reference(word: str, value: Any) -> Any:
-    """A reference: text, or something already resolved (a Ref, a Policy); lists where the type is a plural."""
-    if isinstance(value, list | tuple) and word in (*PLURAL, "Evidence"):
-        if not value:
-            raise ValueError("an empty list")
-        return [reference("Model", item) for item in value]
-    if isinstance(value, dict) and "new" in value and word == "Model":
-        return value
-    if value is None or isinstance(value, bool | int | float | list | tuple | dict) or value == "":
-        raise ValueError("not a reference")
-    return [value] if word in PLURAL else value
-
-
 # --- reading functions from source text ------------------------------------------------------------------------------
 
 
 def read_parts(file: Path, kind: Kind) -> dict[str, Part]:
     """Every function of `file` decorated with `@objective` or `@stage`, without executing the file."""
+    module = parsed(file)
+    found = {name: (node, decoration(node, kind)) for name, node in functions_of(module).items()}
+    return {n: read_function(f, kind, said, file, module) for n, (f, said) in found.items() if said is not None}
+
+
+def parsed(file: Path) -> ast.Module:
+    """A file's syntax tree; UserError where it is not Python."""
     try:
-        module = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    except (SyntaxError, UnicodeDecodeError, OSError) as problem:
+        return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    except (SyntaxError, ValueError, OSError) as problem:
         raise UserError(f"{file}: cannot be read as Python: {problem}") from None
-    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
-    found = {name: (node, decoration(node, kind)) for name, node in functions.items()}
-    return {n: read_function(f, kind, said, file, functions) for n, (f, said) in found.items() if said is not None}
+
+
+def functions_of(module: ast.Module) -> dict[str, ast.FunctionDef]:
+    """The functions that stand in a file by themselves."""
+    return {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
 def decoration(node: ast.FunctionDef, kind: Kind) -> dict[str, ast.expr] | None:
@@ -292,17 +136,15 @@ def decoration(node: ast.FunctionDef, kind: Kind) -> dict[str, ast.expr] | None:
     return None
 
 
-def read_function(
-    node: ast.FunctionDef, kind: Kind, said: dict[str, ast.expr], file: Path, functions: dict[str, ast.FunctionDef]
-) -> Part:
-    """One decorated function as a Part; its statistics are among the `functions` of its file."""
+def read_function(node: ast.FunctionDef, kind: Kind, said: dict[str, ast.expr], file: Path, module: ast.Module) -> Part:
+    """One decorated function of a file as a Part."""
     place = f"{file}:{node.lineno}: {kind} '{node.name}'"
     literal = functools.partial(constant, place)
     signals, optional = read_signals(node, place) if kind == "objective" else ((), ())
     options, unread = [], []
-    coupled = read_coupled(said.get("coupled"), place)
+    coupled = read_coupled(said, module, place)
     read = {n.id for n in ast.walk(ast.Module(node.body, [])) if isinstance(n, ast.Name)}
-    read |= {p.arg for fn in coupled.values() for p in functions.get(fn, node).args.kwonlyargs}
+    read |= {p.arg for fn in coupled.values() for p in fn.args.kwonlyargs}
     for parameter, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         added = read_option(parameter, default, place)
         options += added
@@ -320,6 +162,9 @@ def read_function(
         line=node.lineno,
         mean=literal(said["mean"]) if "mean" in said else default_mean(signals),
         coupled=tuple(coupled),
+        surveyed=tuple(dict.fromkeys(p.arg for fn in coupled.values() for p in fn.args.args)),
+        estimates=literal(said["estimates"]) if "estimates" in said else "",
+        exempt=tuple((literal(clause), literal(reason)) for clause, reason in pairs(said, "exempt", place)),
         gives=literal(said["gives"]) if "gives" in said else "",
         outputs=tuple(literal(said["parts"])) if "parts" in said else (),
         unread=tuple(unread),
@@ -327,12 +172,39 @@ def read_function(
     )
 
 
-def read_coupled(given: ast.expr | None, place: str) -> dict[str, str]:
-    """The decorator's `coupled={"signal_B": function}`, each signal with the name of the function that makes it."""
-    if given is not None and not isinstance(given, ast.Dict):
-        raise UserError(f"{place}: coupled has to be written out as {{signal: function}}")
-    made = zip(given.keys, given.values, strict=True) if given else ()
-    return {constant(place, key): getattr(fn, "id", "") for key, fn in made if key}
+def pairs(said: dict[str, ast.expr], name: str, place: str) -> list[tuple[ast.expr, ast.expr]]:
+    """The keys and values of a decorator's argument that is a mapping; UserError where it is not written out."""
+    given = said.get(name, ast.Dict([], []))
+    if not isinstance(given, ast.Dict):
+        raise UserError(f"{place}: {name} has to be written out as {{...: ...}}")
+    return [(key, value) for key, value in zip(given.keys, given.values, strict=True) if key]
+
+
+def read_coupled(said: dict[str, ast.expr], module: ast.Module, place: str) -> dict[str, ast.FunctionDef]:
+    """The decorator's `coupled={"signal_B": function}`, each signal with the function that makes it: of the same file,
+    or one that the file takes from a module by `from module import function`."""
+    own, made = functions_of(module), {}
+    for key, function in pairs(said, "coupled", place):
+        name = ast.unparse(function)
+        found = own.get(name) or imported(name, module)
+        if found is None:
+            raise UserError(
+                f"{place}: coupled names '{name}', which is no function of this file and not taken from a module by "
+                f"'from module import {name}', so what it reads cannot be known without running it"
+            )
+        made[constant(place, key)] = found
+    return made
+
+
+def imported(name: str, module: ast.Module) -> ast.FunctionDef | None:
+    """The function that a file imports under this name, read from the source of the module it stands in."""
+    for line in module.body:
+        if not isinstance(line, ast.ImportFrom) or not line.module or line.level:
+            continue
+        for alias in line.names:
+            if (alias.asname or alias.name) == name:
+                return functions_of(parsed(module_file(line.module, name))).get(alias.name)
+    return None
 
 
 def refuse_twins(options: list[Option], place: str) -> None:

@@ -21,9 +21,14 @@ Fraction = Annotated[float, "a number from 0 to 1"]
 Count = Annotated[int, "a whole number from 1 up"]
 
 Per: TypeAlias = Literal["row", "token", "step"]
+Stop: TypeAlias = Literal["eos", "string", "length"]
 Mean: TypeAlias = Literal["row", "token", "response", "constant", "step"]
 """What the loop divides the losses of a whole step by: its rows; its learned tokens; each response's own tokens, then
 the rows; the rows times the longest response allowed; its labelled steps."""
+
+Advantage: TypeAlias = Literal["gae", "returns", "standardised", "centred", "leave_one_out", "none"]
+"""How advantages are made from a round's scores: generalised, by a value head; the whitened returns of tokens; scores
+against their group's mean, over its deviation or not, or against that of the siblings; or the score is read itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +99,35 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample. An answer ends with an end token of the model's or of `stop_tokens`, or where its text has one of
+    `stop_strings`. The log-probabilities kept are those of the distribution sampled from: temperature first, then the
+    `top_k` likeliest tokens, then the likeliest that reach `top_p`. At temperature 0 the likeliest token is taken, and
+    they are the model's own. Every answer draws by itself from (`seed`, prompt, answer)."""
+
+    max_new_tokens: Count = 64
+    temperature: NonNegative = 1.0
+    seed: int = 0
+    top_p: Fraction = 1.0
+    top_k: Count | None = None
+    stop_strings: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+
+    @property
+    def enters_ratio(self) -> bool:
+        """Whether the log-probabilities can enter a ratio to the trainer's at this temperature: no token is cut off."""
+        return self.temperature > 0 and self.top_p == 1 and self.top_k is None
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
-    """One answer a policy gave: token ids in, token ids and their log-probabilities (nats) out."""
+    """One answer a policy gave: token ids in, token ids and their log-probabilities (nats) out. It stopped at an end
+    token (`eos`, kept), at a stop string (`string`, kept), or at the limit."""
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     logp_T: tuple[float, ...]
-    stop: Literal["eos", "length"]
+    stop: Stop
     policy_version: int = 0
     group: int = 0
 
@@ -259,6 +286,34 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Online:
+    """The options of learning from a policy's own answers.
+
+    A round samples `answers` to each of its prompts and is learned from in `minibatches` updates (of `rows_per_step`
+    prompts each), `passes` times over. `beta` is the leash: what a nat of log-ratio to the reference costs in reward.
+    `unfinished_penalty` is taken from the score of an answer that ran into `max_new_tokens`. `gamma` and `smoothing`
+    are those of generalised advantages; `sample_deviation` takes the sample's standard deviation of a group (as TRL
+    and verl do) where the sources' formulas take the population's. Where answers are imitated (`nll`), those with a score of at least `passing`
+    are, or else the best of each group.
+    """
+
+    answers: Count = 8
+    minibatches: Count = 1
+    passes: Count = 1
+    max_new_tokens: Count = 64
+    beta: NonNegative = 0.0
+    unfinished_penalty: NonNegative = 0.0
+    gamma: Fraction = 1.0
+    smoothing: Fraction = 0.95
+    sample_deviation: bool = False
+    passing: float | None = None
+
+    def changed(self, **options: Any) -> Online:
+        """These options with some changed."""
+        return dataclasses.replace(self, **options)
+
+
+@dataclass(frozen=True, slots=True)
 class Lora:
     """The options of training a low-rank adapter in place of all weights; `lora_rank` asks for one.
 
@@ -279,10 +334,14 @@ class Lora:
         return dataclasses.replace(self, **options)
 
 
-class Generate(Protocol):
-    """Anything that answers prompts: the in-process engine, a server, a test."""
+class Engine(Protocol):
+    """Anything that samples rollouts with their log-probabilities: the in-process engine, a server, a test."""
 
-    def __call__(self, prompts: Sequence[Messages], *, seed: int) -> list[str]: ...
+    def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[Rollout]:
+        """`n` answers to each prompt, in order; `group` is the prompt's place, `policy_version` that of the weights."""
+
+    def sync(self, policy: Any, version: int) -> None:
+        """Sample from these weights from now on; RunFailed where they did not arrive whole."""
 
 
 class Reward(Protocol):
@@ -291,20 +350,7 @@ class Reward(Protocol):
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]: ...
 
 
-OWED = frozenset(
-    {
-        "advantage_B",
-        "advantage_BT",
-        "entropy_BT",
-        "old_logp_B",
-        "old_logp_BT",
-        "old_value_BT",
-        "return_BT",
-        "sampler_logp_BT",
-        "score_B",
-        "value_BT",
-    }
-)
+OWED = frozenset({"entropy_BT"})
 """Signals of the vocabulary that no stage computes yet. An objective that needs one is called from Python only."""
 
 

@@ -41,12 +41,9 @@ def test_signals_are_of_the_vocabulary(part):
 @pytest.mark.parametrize("part", OBJECTIVES.values(), ids=lambda part: part.name)
 def test_source_and_run_time_agree(part):
     loaded = registry.load(part.name, "objective")
-    assert (loaded.needs, loaded.optional, loaded.options, loaded.per) == (
-        part.needs,
-        part.optional,
-        part.options,
-        part.per,
-    )
+    for fact in ("needs", "optional", "options", "mean", "per", "surveyed", "estimates", "source", "differs"):
+        assert getattr(loaded, fact) == getattr(part, fact), fact
+    assert (tuple(loaded.coupled), tuple(loaded.exempt.items())) == (part.coupled, part.exempt)
 
 
 @pytest.mark.parametrize("part", STAGES.values(), ids=lambda part: part.name)

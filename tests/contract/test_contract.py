@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from truing import contract, registry
-from truing.registry import objective
+from truing.contract.clauses import others
+from truing.registry import Option, objective
+from truing.types import Positive
 
 NAMES = sorted(registry.parts("objective"))
 DOC = """A fixture.
@@ -79,9 +81,35 @@ def reference_flipped(chosen_logp_B: Tensor, ref_chosen_logp_B: Tensor) -> Tenso
     return -(chosen_logp_B + ref_chosen_logp_B.detach())
 
 
+def worst_first(logp_BK: Tensor, rank_mask_BK: Tensor) -> Tensor:
+    left = logp_BK.masked_fill(rank_mask_BK <= 0, -1e30)
+    return torch.where(rank_mask_BK > 0, logp_BK - left.logsumexp(1)[:, None], 0.0)[:, 0]
+
+
+def behind_the_last(reward_BK: Tensor, rank_mask_BK: Tensor) -> Tensor:
+    return reward_BK.logsumexp(1) - reward_BK[:, 0] + 0 * rank_mask_BK.sum(1)
+
+
+def away_from_the_score(reward_B: Tensor, target_B: Tensor) -> Tensor:
+    return -(reward_B - target_B).square()
+
+
+def wrong_steps(step_logit_BS: Tensor, target_B: Tensor, step_mask_BS: Tensor) -> Tensor:
+    return torch.where(step_mask_BS > 0, target_B[:, None] * step_logit_BS, 0.0)
+
+
+def lost(chosen_logp_B: Tensor) -> Tensor:
+    return chosen_logp_B.no_such_method()
+
+
 @pytest.mark.parametrize(
     ("fn", "clause"),
     [
+        (worst_first, "direction"),
+        (behind_the_last, "masked tokens"),
+        (away_from_the_score, "direction"),
+        (wrong_steps, "direction"),
+        (lost, "one loss per row"),
         (one_sided, "no dead signal"),
         (one_sided, "direction"),
         (without_reference, "no dead signal"),
@@ -114,7 +142,31 @@ def test_catches_a_bare_docstring() -> None:
         """Nothing."""
         return -chosen_logp_B
 
-    assert "a formula" in contract.described(objective(source="a test")(bare))
+    assert "a formula" in contract.CLAUSES["described"](objective(source="a test")(bare))
+
+
+def test_an_option_without_a_default_cannot_be_tried() -> None:
+    def needy(chosen_logp_B: Tensor, rejected_logp_B: Tensor, *, beta: Positive) -> Tensor:
+        return beta * (rejected_logp_B - chosen_logp_B)
+
+    found = contract.violations(make(needy))
+    assert found == ["needy: defaults: option 'beta' has none; give it the source's, or a harmless one"]
+
+
+@pytest.mark.parametrize(
+    ("words", "tries"),
+    [
+        ("Literal['a', 'b'] | None", ["a", "b"]),
+        ("Literal[1, 2]", [1, 2]),
+        ("bool", [True, False]),
+        ("Fraction", [0.3, 0.05, 0.7, 0.5]),
+        ("Positive | None", [0.3, 0.05, 0.7, 0.5, 2.0, 3.0]),
+        ("Count", [2, 3]),
+        ("str", []),
+    ],
+)
+def test_an_option_is_tried_with_values_that_it_takes(words: str, tries: list) -> None:
+    assert others(Option("x", words)) == tries
 
 
 def test_an_exemption_is_declared_with_its_clause() -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,46 @@ def test_killed_anywhere_the_weights_are_the_same_bit_for_bit(measure, tmp_path,
     assert same_bits(measure, again)
     assert [row["step"] for row in again.metrics()] == STEPS
     assert not [n for n in checkpoints(tmp_path) if n.startswith(".")], "no litter of the save that died"
+
+
+RANKS = {"rows_per_step": 6, "tokens_per_device": 1} | DPO  # a tree a part: three parts a rank and step
+KILLS_OF_TWO = {
+    "mid-step": ("update:5", 1, 4, "step-00000003"),
+    "mid-accumulation": ("part:12", 0, 4, "step-00000003"),
+    "between epochs": ("epoch:5", 1, 4, "step-00000003"),
+    "mid-save": ("mid-save:3", 1, 6, "step-00000003"),
+    "before the rename": ("before-rename:2", 0, 6, "step-00000003"),
+    "after the rename": ("after-rename:2", 0, 6, "step-00000006"),
+}
+
+
+@pytest.fixture(scope="module")
+def measure_of_two():
+    """Eight steps by two ranks, without a fault."""
+    path, codes = jobs.forked("whole-of-two", 2, dict(RANKS))
+    assert codes == [0, 0]
+    return jobs.read_case(path, 0)
+
+
+@pytest.mark.parametrize("where", KILLS_OF_TWO)
+def test_one_of_two_ranks_killed_anywhere(measure_of_two, tmp_path, where) -> None:
+    """Fault 2, 3: the other one ends by itself and says why; started again, both end with the same weights."""
+    (point, rank, done, last), case = KILLS_OF_TWO[where], RANKS | {"out": str(tmp_path)}
+    path, codes = jobs.forked("one-killed", 2, case | {"kill": f"{point}:{rank}"})
+    assert codes[rank] == -signal.SIGKILL, "the point was met"
+    other = jobs.read_case(path, 0, rank=1 - rank)
+    assert other.code == 3 and codes[1 - rank] not in (0, -signal.SIGKILL)
+    assert "another rank has ended" in other.error and "--resume" in other.error
+    assert len(other.lines) == done, "steps"
+    assert [name for name in checkpoints(tmp_path) if name.startswith("step")][-1] == last
+    path, codes = jobs.forked("both-again", 2, case)
+    assert codes == [0, 0]
+    again = jobs.read_case(path, 0)
+    assert jobs.apart(measure_of_two.weights(), again.weights()) <= 1e-12
+    assert [row["step"] for row in again.metrics()] == STEPS
+    for mine, theirs in zip(again.metrics(), measure_of_two.metrics(), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+    assert not [name for name in checkpoints(tmp_path) if name.startswith(".")], "no litter of the save that died"
 
 
 def test_killed_at_two_ranks_and_started_again_by_torchrun(tmp_path) -> None:
@@ -293,6 +334,26 @@ def test_a_pickled_checkpoint_is_refused_unread(measure, begun, tmp_path, manife
     with pytest.raises(FileExistsError):
         mark.mkdir()
         pickle.loads((evil / ".metadata").read_bytes())
+
+
+def bytes_of(ended, folder: str) -> int:
+    """How large a checkpoint of a case is, without what names its tensors."""
+    return sum(size for name, size in ended.files.items() if folder in name and name.endswith(".safetensors"))
+
+
+def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path) -> None:
+    """Fault 12: of an adapter that is a small part of the weights; the rest is known by its hash, and refused if it is
+    another. Killed and gone on with, the weights are the same bit for bit."""
+    case: dict[str, Any] = {"objective": "dpo", "checkpoint_every": 3, "steps": 5, "lora": 4}
+    whole = jobs.alone("lora-whole", **case)
+    trained = sum(w.numel() for name, w in whole.weights().items() if "lora_" in name)
+    assert 3 * 8 * trained < bytes_of(whole, "step-00000003") < 3 * 8 * trained + 60_000
+    assert bytes_of(whole, "step-00000003") < whole.facts()["whole"] * 8 / 2
+    assert jobs.alone("lora", **case, out=str(tmp_path), kill="update:5").code == -signal.SIGKILL
+    other = jobs.alone("lora-other", **case, out=str(tmp_path), base=jobs.model(other=True))
+    assert other.code == 2 and "trained over other frozen weights" in other.error and "--restart" in other.error
+    again = jobs.alone("lora-again", **case, out=str(tmp_path))
+    assert same_bits(whole, again) and [row["step"] for row in again.metrics()] == [1, 2, 3, 4, 5]
 
 
 def test_resumed_in_other_parts(measure, begun) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from truing import objectives as o
 from truing.errors import UserError
 from truing.objectives import advantage, closed_form, kl
 from truing.objectives.unpaired import balanced_weights
+from truing.rollout.rewards import aggregated
 
 CASES = {c["id"]: c for c in json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["cases"]}
 TABLE = {}
@@ -1076,6 +1078,16 @@ def _(i, same):
     same("bound", closed_form.best_of_bound(i["n"]))
 
 
+@case("ensemble_aggregates")
+def _(i, same):
+    scores = np.array(i["scores"])
+    made = {how: aggregated(scores, how, i["lam"]) for how in ("mean", "worst", "uncertainty")}
+    for key, how in (("mean", "mean"), ("worst_case", "worst"), ("uwo_population_var", "uncertainty")):
+        same(key, made[how].tolist())
+    for key, how in (("argmax_mean", "mean"), ("argmax_wco", "worst"), ("argmax_uwo", "uncertainty")):
+        same(key, made[how].argmax().item())
+
+
 # --- the rest ------------------------------------------------------------------------------------------------------------
 
 ELSEWHERE = {c for c in CASES if CASES[c]["method"] == "dpo"} | {
@@ -1096,7 +1108,6 @@ ELSEWHERE = {c for c in CASES if CASES[c]["method"] == "dpo"} | {
 """Cases whose tests stand in test_golden.py."""
 
 NOT_HERE = dict.fromkeys([f"dapo_overlong_{n}" for n in (70, 80, 81, 90, 100, 101)], "a reward: rollout") | {
-    "ensemble_aggregates": "rewards combined: rollout",
     "scalarisation": "rewards combined: rollout",
     "prm_aggregation": "search over solutions: rollout",
     "weighted_vote": "search over solutions: rollout",

@@ -1,9 +1,10 @@
 """Small training runs in fp64, by one process or by the ranks that torchrun starts: what the tests here spawn.
 
     torchrun ... driver.py JOB.json     every case of a job, one after the other
-    python driver.py                    reads jobs from stdin, a path a line; each in a forked child of its own
+    python driver.py                    reads jobs from stdin, `RANKS PATH` a line; each rank is a forked child
 
-A job: the `folder` of a model, and `cases`, each with an `objective`, `out`, and options of `Training`. A case may end
+A job: the `folder` of a model, and `cases`, each with an `objective`, `out`, and options of `Training`; a case may name
+another model, `base`. A case may end
 badly at a chosen point: its `kill`, or TRUING_TEST_KILL, is `POINT:NUMBER[:RANK]`, read here and nowhere in the product.
 What became of a case is in `out/ended-RANK.json`, its weights in `out/weights.safetensors`.
 """
@@ -14,13 +15,16 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from small_trees import fitting as trees_of
 from truing import objectives
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import TruingError
@@ -148,28 +152,33 @@ def case(folder: str, spec: dict) -> None:
     """One training run."""
     objective, out, told = getattr(objectives, spec.pop("objective")), Path(spec.pop("out")), spec.pop("kill", None)
     disk, count, lora, key = spec.pop("disk", None), spec.pop("rows", 20), spec.pop("lora", None), spec.pop("key", "k")
-    layout = spec.pop("layout", "trees")
+    layout, folder = spec.pop("layout", "trees"), spec.pop("base", folder)
     Fate.set(told or os.environ.get("TRUING_TEST_KILL", "none"), out)
     if disk:
         small_disk(out, disk)
+    trees = trees_of(objective.name, count) if spec.pop("fitting", False) else ragged(count)
     training = Training(**({"epochs": 2, "rows_per_step": 6, "learning_rate": 1e-3, "tokens_per_device": 40} | spec))
-    trees = ragged(count)
-    make = heads.fresh_reward if objective.name == "bradley_terry" else load
+    teaches = any("reward" in name or "_logit_" in name for name in objective.needs)
+    make = heads.fresh_reward if teaches else load
     policy = make(folder, seed=3)
     policy.layout = layout
     policy.verified = True  # transformers' own attention, the measure, takes its softmax in fp32
     if lora:
         adapters.put_on(policy, Lora(lora_rank=lora), seed=1)
+    if "tie_logit_B" in objective.needs:
+        policy.model.register_parameter("tie_logit", torch.nn.Parameter(torch.zeros(1)))
     policy.model.double()
     if training.gradient_checkpointing:
         recompute_layers(policy.model)
     terms = Sum([Term(objective, {})])
-    reference = compute_shared(policy, trees, 40) if terms.needs_reference else None
+    read = (*trees, *(tree.shadow for tree in trees if tree.shadow is not None))
+    reference = compute_shared(policy, read, 40) if terms.needs_reference else None
     source = DataSource(trees, training)
     record = Record(out, key=key, every=training.checkpoint_every)
     with sharded(policy, Batch(source.epoch(0)[0])) as learner:
         held = sum(getattr(p, "_local_tensor", p).numel() for p in learner.model.parameters())
         fitting.fit(learner, source, terms, Optim(learner.model, training, source.steps), record, reference)
+    assert parallel.rank() == 0 or not any(p.numel() for p in policy.model.parameters()), "whole on the first rank only"
     if parallel.rank() == 0:
         weights = {n: p.detach().contiguous() for n, p in policy.model.named_parameters()}
         weights |= {"reference": reference.logp} if reference is not None else {}
@@ -207,18 +216,32 @@ def main(path: Path) -> int:
 
 
 def serve() -> None:
-    """Every job of stdin in a child of its own, which has all imports done; prints how each ended."""
+    """Every job of stdin in children that have all imports done, one a rank; prints how each of them ended.
+
+    Nobody ends a rank whose peer is gone: it has to notice by itself.
+    """
     for line in sys.stdin:
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = main(Path(line.strip()))
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        count, _, path = line.strip().partition(" ")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        children = [begin(Path(path), rank, int(count), port) for rank in range(int(count))]
+        print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
+
+
+def begin(path: Path, rank: int, count: int, port: int) -> int:
+    """Fork one rank of a job, which meets the others at this port; gives its process."""
+    sys.stdout.flush()
+    if child := os.fork():
+        return child
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    code = 1
+    try:
+        code = main(path)
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Spawning the driver: a server of single-process jobs, jobs of two ranks, and the jobs that several tests look at."""
+"""Spawning the driver: a server of forked jobs, jobs under torchrun, and the jobs that several tests look at."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from small_models import build
 
 DRIVER = Path(__file__).with_name("driver.py")
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
-PLAIN = dict(os.environ, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
+PLAIN = dict(
+    os.environ, PYTHONPATH=str(Path(__file__).parents[1]), OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"
+)
 RECIPE = """\
 title: small
 base: {new: llama, hidden: 64, layers: 2, vocab: 300, text: $inputs.data}
@@ -36,7 +38,9 @@ stages:
   exam: {do: evaluate, models: [$rm, $direct], against: $warm, data: $data.eval}
   release: {do: gate, evidence: $exam, rules: rules.yaml}
 """
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TWO = ["--standalone", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", *TWO]
+LAUNCH = [sys.executable, "-m", "truing.launch", *TWO]
 OBJECTIVES = ("nll", "bradley_terry", "dpo")
 LAYOUTS = ("padded", "rows")
 LORA = {"lora": 4, "gradient_checkpointing": True}
@@ -51,9 +55,15 @@ def place() -> Path:
 
 
 @functools.cache
-def model() -> str:
-    """A small random model."""
-    return str(build("llama", TEXT, place() / "model", vocab=300))
+def model(other: bool = False) -> str:
+    """A small random model; and one that differs from it in a single frozen weight."""
+    if not other:
+        return str(build("llama", TEXT, place() / "model", vocab=300))
+    folder = Path(shutil.copytree(model(), place() / "other"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][7, 7] += 1e-3
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
 
 
 def write_recipe(folder: Path) -> None:
@@ -103,7 +113,7 @@ def read_case(path: Path, number: int, rank: int = 0) -> Ended:
 
 @functools.cache
 def server() -> subprocess.Popen[str]:
-    """A process with all imports done that forks a child for each job."""
+    """A process with all imports done that forks a child for each rank of a job."""
     process = subprocess.Popen(
         [sys.executable, str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=PLAIN
     )
@@ -113,15 +123,19 @@ def server() -> subprocess.Popen[str]:
 
 def alone(name: str, **case: Any) -> Ended:
     """One case in one process; where it was killed, there is but its folder and the signal as a negative code."""
-    path = write_job(name, [case])
-    process = server()
-    assert process.stdin and process.stdout
-    process.stdin.write(f"{path}\n")
-    process.stdin.flush()
-    code = int(process.stdout.readline())
+    path, (code,) = forked(name, 1, case)
     if code in (-signal.SIGKILL, 77):
         return Ended(Path(case["out"]), code, "", {}, [])
     return read_case(path, 0)
+
+
+def forked(name: str, count: int, case: dict[str, Any]) -> tuple[Path, list[int]]:
+    """One case by so many ranks without a launcher: its file, and how each rank ended."""
+    path, process = write_job(name, [case]), server()
+    assert process.stdin and process.stdout
+    process.stdin.write(f"{count} {path}\n")
+    process.stdin.flush()
+    return path, [int(code) for code in process.stdout.readline().split()]
 
 
 def two(name: str, cases: Sequence[dict[str, Any]], *flags: str, **env: str) -> tuple[Path, str, int]:

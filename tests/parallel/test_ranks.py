@@ -1,6 +1,8 @@
 """Two processes give what one gives: weights, metrics, references and checkpoints, in fp64 within 1e-12."""
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from parallel import jobs
 from parallel.driver import ragged
 from truing.data.batch import Batch
+from truing.policy.load import load
 from truing.train.source import balanced, share
 
 EXACT = 1e-12
@@ -73,6 +76,17 @@ def test_a_checkpoint_of_two_is_resumed_by_one(tmp_path) -> None:
     one = jobs.alone("two-to-one", objective="dpo", steps=5, out=str(tmp_path))
     assert jobs.apart(jobs.double()["dpo"].weights(), one.weights()) <= EXACT
     assert [row["step"] for row in one.metrics()] == [4, 5]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is mapped is read from /proc")
+def test_weights_are_mapped_from_their_file() -> None:
+    """So the ranks of a machine share them until the model is divided."""
+    named = dict(load(jobs.model()).model.named_parameters())
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    file = str(Path(jobs.model(), "model.safetensors").resolve())
+    mapped = [[int(end, 16) for end in line[0].split("-")] for line in lines if line[-1] == file]
+    for name, parameter in named.items():
+        assert any(first <= parameter.data_ptr() < last for first, last in mapped), name
 
 
 def test_shares_are_every_tree_once_in_as_many_parts() -> None:

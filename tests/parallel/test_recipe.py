@@ -30,12 +30,14 @@ def listed(folder: Path) -> set[str]:
 
 
 def test_two_processes_leave_what_one_leaves(folder) -> None:
-    """Every file, the same metrics and findings; what the first one says is said once. Run again, nothing is run."""
-    assert running.run(check("r.yaml", []), Path("one"), quiet=True) == 0
-    command = [*jobs.TORCHRUN, "-m", "truing", "run", "r.yaml", "--out", "two"]
+    """Every file, the same metrics and findings, and the gate's own exit code; what the first one says is said once. Run
+    again, nothing is run."""
+    folder.joinpath("rules.yaml").write_text("rules: [{check: held_out_accuracy, end: upper, min: 1.1}]\n")
+    assert running.run(check("r.yaml", []), Path("one"), quiet=True) == 1
+    command = [*jobs.LAUNCH, "-m", "truing", "run", "r.yaml", "--out", "two"]
     done = subprocess.run(command, capture_output=True, text=True, env=jobs.PLAIN, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("direct (prefer)") == 1 and done.stdout.count("ship: 1 of 1") == 1
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("direct (prefer)") == 1 and done.stdout.count("hold: 0 of 1") == 1
     assert listed(Path("one")) == listed(Path("two"))
     for stage in ("warm", "rm", "direct"):
         for mine, theirs in zip(
@@ -45,7 +47,7 @@ def test_two_processes_leave_what_one_leaves(folder) -> None:
     one, two = (json.loads(Path(x, "exam", "findings.json").read_text())["findings"] for x in ("one", "two"))
     assert [(f["check"], f["model"], f["value"]) for f in one] == [(f["check"], f["model"], f["value"]) for f in two]
     before = Path("two", "direct", "model", "model.safetensors").stat().st_mtime_ns
-    assert running.run(check("r.yaml", []), Path("two"), quiet=True) == 0
+    assert running.run(check("r.yaml", []), Path("two"), quiet=True) == 1
     assert Path("two", "direct", "model", "model.safetensors").stat().st_mtime_ns == before, "unchanged, not run again"
 
 

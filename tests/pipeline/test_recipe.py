@@ -441,10 +441,19 @@ def test_the_order_of_the_file_is_kept_and_yes_is_a_word(good):
 @pytest.mark.parametrize(
     ("stage", "name", "signal"), [("prefer", "reinforce", "advantage_B"), ("sft", "grpo", "old_logp_BT")]
 )
-def test_an_objective_that_no_stage_can_compute_is_a_mistake(stage, name, signal) -> None:
+def test_an_objective_of_rollouts_needs_the_stage_that_samples_them(stage, name, signal) -> None:
     text = (
         "title: t\nbase: world:desk/tiny\nstages:\n"
         f"  one: {{do: {stage}, model: $base, data: 'world:comparisons?n=20', objective: {name}}}\n"
     )
-    with pytest.raises(RecipeError, match=rf"objective '{name}' needs .*{signal}.*, which no stage computes yet"):
+    said = rf"objective '{name}' needs .*{signal}.*, which {stage} does not give; it belongs under reinforce"
+    with pytest.raises(RecipeError, match=said):
         check(text)
+
+
+@pytest.mark.parametrize("name", ["dpo", "dpo_ranked", "kldo", "nll", "[grpo, {nll: {weight: 0.1}}]"])
+def test_the_stage_that_samples_trains_objectives_of_preferences_too(name) -> None:
+    check(
+        "title: t\nbase: world:desk/tiny\nstages:\n"
+        f"  one: {{do: reinforce, model: $base, prompts: 'world:prompts?n=20', reward: gold, objective: {name}}}\n"
+    )

@@ -10,8 +10,9 @@ import pytest
 from truing import registry
 from truing.errors import UserError
 from truing.registry import Objective, Option
-from truing.signature import describe, parse_type, read_parts
+from truing.signature import read_parts
 from truing.types import Count, Positive, Training
+from truing.typewords import describe, parse_type
 
 OBJECTIVES = '''
 raise SystemExit("executed")
@@ -292,3 +293,63 @@ def test_a_broken_part_names_its_file(tmp_path):
     (tmp_path / "worse.py").write_text("def (:\n")
     with pytest.raises(UserError, match=r"worse\.py: cannot be read as Python"):
         registry.resolve("worse.py:mine", "objective", tmp_path)
+
+
+def test_a_part_that_exits_while_it_is_loaded_is_an_error(tmp_path):
+    (tmp_path / "script.py").write_text(PLUG_IN + "\nraise SystemExit(0)\n")
+    with pytest.raises(UserError, match=r"script\.py could not be loaded: SystemExit"):
+        registry.load("script.py:mine", "objective", tmp_path)
+    assert not [name for name in sys.modules if "script" in name and name.startswith("truing_plug_in")]
+
+
+def test_two_files_of_one_name_are_two_modules_and_may_define_dataclasses(tmp_path):
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    for folder, scale in (("a", 2), ("b", 3)):
+        (tmp_path / folder).mkdir()
+        own = f"\n@dataclass\nclass Told:\n    scale: int = {scale}\n"
+        (tmp_path / folder / "own.py").write_text(
+            text + PLUG_IN.replace("return scale", "return Told().scale * scale") + own
+        )
+    both = [registry.load("own.py:mine", "objective", tmp_path / folder)(np.ones(1)).tolist() for folder in "ab"]
+    assert both == [[2.0], [3.0]]
+    there = {getattr(module, "__file__", "") for module in list(sys.modules.values())}
+    assert {str(tmp_path / folder / "own.py") for folder in "ab"} <= there
+
+
+def test_all_parts_of_a_file(tmp_path):
+    (tmp_path / "own.py").write_text(PLUG_IN + PLUG_IN.partition("Positive\n")[2].replace("mine", "other"))
+    assert list(registry.own_parts("own.py", "objective", tmp_path)) == ["own.py:mine", "own.py:other"]
+    found = registry.load_own("own.py", "objective", tmp_path)
+    assert [part.name for part in found.values()] == ["mine", "other"]
+    assert found["own.py:mine"].place == f"{tmp_path / 'own.py'}:mine"
+    assert registry.load_own("own.py", "stage", tmp_path) == {}
+
+
+COUPLED = """
+from truing.objectives.divergence import prompt_weight as weight
+
+@objective(source="mine", coupled={"class_weight_B": weight}, estimates="TV", exempt={"gradient": "held"}, mean="row")
+def mine(logp_B, class_weight_B, *, per_prompt: bool = False):
+    return class_weight_B * logp_B
+"""
+
+
+def test_what_a_statistic_of_another_module_reads_is_known(tmp_path):
+    (tmp_path / "own.py").write_text(COUPLED)
+    part = registry.resolve("own.py:mine", "objective", tmp_path)
+    assert (part.coupled, part.surveyed, part.unread) == (("class_weight_B",), ("desirable_B", "prompt_B"), ())
+    assert (part.estimates, part.exempt) == ("TV", (("gradient", "held"),))
+    (tmp_path / "own.py").write_text(COUPLED.replace(" as weight", ""))
+    with pytest.raises(UserError, match=r"mine' *: *coupled names 'weight', which is no function of this file"):
+        registry.resolve("own.py:mine", "objective", tmp_path)
+
+
+def test_an_installed_part_is_listed_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "offered.py").write_text(PLUG_IN)
+    info = tmp_path / "offering-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: offering\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[truing.objective]\nours = offered:mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [part.source for part in registry.installed_parts("objective").values()] == ["mine"]
+    assert list(registry.installed_parts("objective")) == ["offering/ours"]

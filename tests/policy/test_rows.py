@@ -30,7 +30,7 @@ def opened(folder):
 
 
 def reading(policy):
-    return (policy.rewards, own_rewards) if policy.is_reward else (policy.logp, own_logp)
+    return (policy.head_rewards, own_rewards) if policy.is_reward else (policy.logp, own_logp)
 
 
 def forwards(policy, call):
@@ -54,7 +54,7 @@ def test_padded_rows_read_as_they_do_alone(folder, batch) -> None:
     wanted, alone = forwards(policy, lambda: own(policy, batch))
     assert sum(sizes) == 12 and len(sizes) <= 3 and alone == [1] * 12
     assert (got - wanted).abs().max() <= 2e-5 and wanted.std() > 0.01
-    weight = torch.linspace(-1, 1, len(got))
+    weight = torch.linspace(-1, 1, got.numel()).reshape(got.shape)
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
     ours, theirs = (torch.autograd.grad((x * weight).sum(), parameters, allow_unused=True) for x in (got, wanted))
     for one, two in zip(ours, theirs, strict=True):
@@ -77,7 +77,7 @@ def test_where_padding_changes_the_numbers_rows_are_read_alone(tmp_path, batch) 
     real = policy.model.forward
     policy.model.forward = lambda **named: real(**{k: v for k, v in named.items() if k != "attention_mask"})
     wanted = own_rewards(policy, batch)
-    got, sizes = forwards(policy, lambda: policy.rewards(batch))
+    got, sizes = forwards(policy, lambda: policy.head_rewards(batch))
     assert torch.equal(got, wanted)
     assert policy.layout == "rows" and "padding changes what bert gives by" in policy.notes[0]
     assert sizes[-12:] == [1] * 12

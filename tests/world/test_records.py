@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from truing.errors import UserError
 from truing.types import Demonstration, Judgement, digest
 from truing.world import desk, makers, tiny
 from truing.world.raters import FEATURES, rater
+from truing.world.reading import step_label
 
 
 def judgements(name: str) -> list[Judgement]:
@@ -45,7 +47,9 @@ def test_the_rows_are_the_same_on_every_machine() -> None:
         name: digest([dataclasses.asdict(r) for r in world.records(f"world:{name}?n=8").records])
         for name in world.DATASETS
     }
+    judged = {name: made.pop(name) for name in ("harms", "labels", "rankings", "ratings", "steps")}
     assert (makers.VERSION, digest(made)) == (1, "6a8c3df9a6236653")
+    assert digest(judged) == "7286625467792016"
     assert world.records("world:comparisons?n=5").digest == "7bc5c9f00b54398a"
 
 
@@ -104,6 +108,102 @@ def test_a_verdict_is_a_choice_and_tells_no_more() -> None:
     assert rater("careful").probability(item.prompt, "", "") == 0.5
 
 
+def test_ties_are_what_feels_close() -> None:
+    plain, some, many = (judgements(f"world:comparisons?n=100&ties={ties}") for ties in ("0", "0.05", "0.4"))
+    assert plain == judgements("world:comparisons?n=100")
+    tied = [[r.verdict.kind == "tie" for r in rows] for rows in (plain, some, many)]
+    assert sum(tied[0]) == 0 < sum(tied[1]) < sum(tied[2]) < 100
+    assert all(after or not before for before, after in zip(tied[1], tied[2], strict=True)), "wider, never narrower"
+    gap = [
+        [abs(r.meta["gold"][0] - r.meta["gold"][1]) for r in many if (r.verdict.kind == "tie") == tie]
+        for tie in (True, False)
+    ]
+    assert mean(gap[0]) < 0.2 < mean(gap[1])
+    assert world.records("world:comparisons?n=5&ties=0").digest == world.records("world:comparisons?n=5").digest
+    assert world.records("world:comparisons?n=5&ties=0.1").digest != world.records("world:comparisons?n=5").digest
+
+
+def test_ties_take_as_much_from_either_side() -> None:
+    item, judge, rng = desk.case(2), rater("hasty"), random.Random(3)
+    worse, better = desk.answer(item, {"curt", "uncited"}), desk.best(item)
+    drawn = [judge.judge(item.prompt, worse, better, rng, ties=0.5) for _ in range(1000)]
+    low, high = judge.utility(item.prompt, worse), judge.utility(item.prompt, better)
+    for value, share in ((0, judge.preference(low - 0.5, high)), (1, judge.preference(high - 0.5, low))):
+        assert mean(v.value == value for v in drawn) == pytest.approx(share, abs=0.04)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("careful", 0.85, 1.0), ("hasty", 0.5, 0.7)])
+def test_rankings_follow_the_gold_as_well_as_their_rater_sees(name: str, low: float, high: float) -> None:
+    rows = judgements(f"world:rankings?n=150&k=5&rater={name}")
+    assert all(sorted(r.verdict.value) == [0, 1, 2, 3, 4] and len(set(r.meta["gold"])) == 5 for r in rows)
+    ordered = [[r.meta["gold"][i] for i in r.verdict.value] for r in rows]
+    assert low < mean(a > b for order in ordered for a, b in itertools.combinations(order, 2)) < high
+
+
+def test_two_are_ranked_as_often_as_they_are_preferred() -> None:
+    item, rng = desk.case(2), random.Random(5)
+    worse, better = desk.answer(item, {"curt", "uncited"}), desk.best(item)
+    judge = rater("hasty")
+    first = mean(judge.rank(item.prompt, [worse, better], rng).value[0] == 1 for _ in range(1000))
+    assert first == pytest.approx(judge.probability(item.prompt, better, worse), abs=0.04)
+
+
+def test_ratings_are_the_parts_of_the_gold_through_noise_and_bias() -> None:
+    rows = judgements("world:ratings?n=200")
+    for r in rows:
+        parts = desk.gold(r.prompt, r.responses[0][0].content).parts
+        [scores] = r.verdict.value
+        assert scores.keys() == parts.keys() and all(abs(scores[name] - parts[name]) < 0.12 for name in parts)
+    biased = judgements("world:ratings?n=200&rater=flattery:2")
+    more = [b.verdict.value[0]["honest"] - a.verdict.value[0]["honest"] for a, b in zip(rows, biased, strict=True)]
+    assert {round(x, 2) for x in more} == {0.0, 1.0}, "a strength of 2 is 1 on a part's scale"
+
+
+def test_labels_divide_good_answers_from_bad() -> None:
+    rows = judgements("world:labels?n=400")
+    good, bad = (
+        [desk.gold(r.prompt, r.responses[0][0].content).value for r in rows if r.verdict.value == [label]]
+        for label in (1.0, 0.0)
+    )
+    assert 120 < len(good) < 280 and min(good) > 0.6 and mean(bad) < 0.5 < 0.9 < mean(good)
+
+
+def test_a_step_is_bad_where_it_contradicts_the_policy() -> None:
+    rows = judgements("world:steps?n=400")
+    for r in rows:
+        parts, [labels], flaws = r.meta["steps"], r.verdict.value, set(r.meta["flaws"])
+        said, text = desk.read(r.responses[0][0].content), r.responses[0][0].content
+        assert text == "\n".join(parts) and len(parts) == len(labels) and {"listed"}.isdisjoint(flaws)
+        score = desk.gold(r.prompt, text)
+        wrong = said.decision != r.meta["decision"]
+        right = not wrong and "cites" not in score.why and score.parts["honest"] == score.parts["harmless"] == 1
+        assert (-1.0 in labels) >= wrong and not (right and -1.0 in labels)
+    assert 60 < sum(-1.0 in r.verdict.value[0] for r in rows) < 200
+    assert {label for r in rows for label in r.verdict.value[0]} == {1.0, 0.0, -1.0}
+
+
+@pytest.mark.parametrize("kind", desk.KINDS)
+def test_the_best_answer_has_no_bad_step(kind: str) -> None:
+    for item in desk.cases(20, "steps", kinds=(kind,)):
+        labels = [step_label(item.prompt, part + ".") for part in desk.best(item).rstrip(".").split(". ")]
+        assert -1.0 not in labels and 1.0 in labels
+    item = desk.case(1, kind)
+    assert step_label(item.prompt, "Thank you for asking.") == 0.0
+    assert step_label(item.prompt, "Returns R999 allows 30 days.") == -1.0
+    assert step_label(item.prompt, "Our record says 8 days.") == -1.0
+    assert step_label(item.prompt, "We allow 17 days.") == -1.0, "no rule does"
+
+
+@pytest.mark.parametrize("name", ["careful", "format:3"])
+def test_harm_is_chosen_against(name: str) -> None:
+    """Also by a rater to whom a list is worth more than all else of the gold."""
+    rows = judgements(f"world:harms?n=150&rater={name}")
+    harmless = [[desk.gold(r.prompt, a[0].content).parts["harmless"] for a in (r.chosen, r.rejected)] for r in rows]
+    assert all(chosen >= rejected for chosen, rejected in harmless)
+    assert harmless == [[float(r.meta["chosen_safe"]), float(r.meta["rejected_safe"])] for r in rows]
+    assert {tuple(pair) for pair in harmless} == {(1.0, 1.0), (1.0, 0.0), (0.0, 0.0)}
+
+
 def test_critiques_and_revisions_are_well_formed() -> None:
     for i, row in enumerate(demonstrations("world:critiques?n=120")):
         said, form = row.response[0].content, row.meta["form"]
@@ -141,6 +241,12 @@ def test_text_holds_every_form_and_no_held_out_combination() -> None:
         ("world:comparisons?n", "has no value"),
         ("world:demonstrations?quality=2", "from 0"),
         ("world:prompts?split=test", "unknown split 'test'"),
+        ("world:comparisons?ties=-1", "a number from 0 up"),
+        ("world:comparisons?ties=nan", "a number from 0 up"),
+        ("world:rankings?k=1", "from 2 to 8 answers"),
+        ("world:rankings?k=9", "from 2 to 8 answers"),
+        ("world:labels?rater=carefull", "Did you mean 'careful'"),
+        ("world:steps?quality=2", "from 0"),
         ("world:desk/small", "is a model"),
         ("comparisons", "begin with world:"),
     ],

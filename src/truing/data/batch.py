@@ -25,7 +25,8 @@ class Branch:
 
     `role` is `response`, `chosen`, `rejected`, `desirable`, `undesirable`, or `compared` (one of several that are
     compared in pairs). `targets` are the scores that raters gave it, by the name of the head that is to learn them
-    (the only one has an empty name), `steps` the tokens that end its labelled steps, each with its label.
+    (the only one has an empty name), `steps` the tokens that end its labelled steps, each with its label. `facts` is
+    what is known of a rollout by signal name: a number a token (`old_logp_BT`), or one (`score_B`).
     """
 
     role: str
@@ -33,6 +34,7 @@ class Branch:
     loss: tuple[bool, ...]
     targets: Mapping[str, float] = field(default_factory=dict)
     steps: tuple[tuple[int, float], ...] = ()
+    facts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,16 @@ class Batch:
     def shadows(self) -> Batch:
         """The same prompts with responses that belong to others."""
         return Batch(tuple(tree.shadow for tree in self.trees if tree.shadow is not None))
+
+    def prompts(self) -> Batch:
+        """Its prompts, each as the response to its own first token; one of a single token is left out."""
+        return Batch(
+            tuple(
+                Tree(tree.prompt[:1], (Branch("response", rest, (True,) * len(rest)),), tree.index, tree.row)
+                for tree in self.trees
+                if (rest := tree.prompt[1:])
+            )
+        )
 
     @cached_property
     def _branch_starts(self) -> list[int]:

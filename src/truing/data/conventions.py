@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from truing.data import cells
 from truing.data import conversation as talk
 from truing.data.conversation import Oddities, Unusable
-from truing.data.files import Row, kind
+from truing.data.files import Row
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement, Message, Messages, Verdict, prompt_id
 
@@ -21,7 +21,8 @@ Record = Demonstration | Judgement
 Read = Callable[[Row, Oddities], Record]
 
 META = ("prompt_id", "group", "tools")
-OPTIONAL = (*META, "margin", "preference")
+SAFE = ("chosen_safe", "rejected_safe")
+OPTIONAL = (*META, *SAFE, "margin", "preference", "tie")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +74,122 @@ def pair(row: Row, odd: Oddities) -> Record:
         prompt_id=prompt_id(prompt),
         prompt=prompt,
         responses=(first, second),
-        verdict=Verdict("choice", 0, _number(row, "preference", 0.0, 1.0)),
-        strength=_number(row, "margin"),
-        meta=_meta(row),
+        verdict=_preferred(row, odd),
+        strength=cells.optional(row, "margin"),
+        meta=_meta(row) | {name: cells.boolean(row[name], name) for name in SAFE if cells.given(row, name)},
     )
+
+
+def _preferred(row: Row, odd: Oddities) -> Verdict:
+    """A choice of the first response; or a tie, by the column `tie` or a preference of one half."""
+    sure = cells.optional(row, "preference", 0.0, 1.0)
+    tie = cells.given(row, "tie") and cells.boolean(row["tie"], "tie")
+    if tie and sure not in (None, 0.5):
+        raise Unusable("preference", f"is {sure:g}, and the row is a tie")
+    if (tie or sure == 0.5) and (margin := cells.optional(row, "margin")):
+        raise Unusable("margin", f"is {margin:g}, and the row is a tie")
+    if tie or sure == 0.5:
+        return Verdict("tie")
+    if sure is not None and sure < 0.5:
+        odd.add("preference", "is below one half, which makes rejected the better one", "kept")
+    return Verdict("choice", 0, sure)
 
 
 @convention("pairs", "prompt/completion/label", "prompt/response/label")
 def unpaired(row: Row, odd: Oddities) -> Record:
     """One response and whether it is desirable."""
     prompt, response = _prompt_and_response(row, odd)
-    value = 1.0 if _boolean(row["label"], "label") else 0.0
+    value = float(cells.boolean(row["label"], "label"))
     return Judgement(prompt_id(prompt), prompt, (response,), Verdict("score", [value]), meta=_meta(row))
 
 
-@convention("pairs", "prompt/completions/labels")
+@convention(
+    "pairs", "prompt/completion/score", "prompt/response/score", "prompt/completion/scores", "prompt/response/scores"
+)
+def rated(row: Row, odd: Oddities) -> Record:
+    """One response and its score, or scores by name. Of several raters the mean; meta keeps their `spread`."""
+    prompt, response = _prompt_and_response(row, odd)
+    name = "score" if "score" in row else "scores"
+    value, spread = cells.score(row[name], name)
+    meta = _meta(row) | ({} if spread is None else {"spread": [spread]})
+    return Judgement(prompt_id(prompt), prompt, (response,), Verdict("score", [value]), meta=meta)
+
+
+@convention("pairs", "prompt/responses/ranking")
+def ranked(row: Row, odd: Oddities) -> Record:
+    """Several responses and their order: indices counted from 0, best first, each once."""
+    count = _count(row, least=2)
+    found = cells.entries(row["ranking"], "ranking", "response")
+    order = [cells.index(value, f"ranking[{i}]", count) for i, value in enumerate(found)]
+    twice = next((value for i, value in enumerate(order) if value in order[:i]), None)
+    if twice is not None:
+        raise Unusable("ranking", f"names response {twice} twice; a ranking has no ties, comparisons and scores have")
+    if len(order) < count:
+        raise Unusable("ranking", f"leaves out response {min(set(range(count)) - set(order))}")
+    return _several(row, odd, Verdict("ranking", order))
+
+
+@convention("pairs", "prompt/responses/comparisons")
+def compared(row: Row, odd: Oddities) -> Record:
+    """Several responses and what raters said of two at a time: [i, j, P(response i is better)], one half for a tie.
+    Each rater's verdict is an entry of its own."""
+    count = _count(row, least=2)
+    found = []
+    for k, entry in enumerate(cells.entries(row["comparisons"], "comparisons", "verdict")):
+        name = f"comparisons[{k}]"
+        if not isinstance(entry, list | tuple) or len(entry) != 3:
+            raise Unusable(name, "is not [i, j, p]: two responses and the probability that the first is better")
+        first, second = (cells.index(entry[at], f"{name}[{at}]", count) for at in (0, 1))
+        if first == second:
+            raise Unusable(name, f"compares response {first} with itself")
+        found.append((first, second, cells.number(entry[2], f"{name}[2]", 0.0, 1.0)))
+    return _several(row, odd, Verdict("comparisons", found))
+
+
+@convention("pairs", "prompt/responses/scores")
+def several_rated(row: Row, odd: Oddities) -> Record:
+    """Several responses, each with its score or its scores by name. Of several raters the mean, as for one response."""
+    found = cells.entries(row["scores"], "scores", "response", _count(row))
+    read = [cells.score(value, f"scores[{i}]") for i, value in enumerate(found)]
+    values, spread = [value for value, _ in read], [apart for _, apart in read]
+    if len({isinstance(value, dict) for value in values}) > 1:
+        raise Unusable("scores", "are by name for some responses and single numbers for others")
+    return _several(row, odd, Verdict("score", values), {} if spread.count(None) == len(spread) else {"spread": spread})
+
+
+@convention("pairs", "prompt/responses/labels")
+def several_labelled(row: Row, odd: Oddities) -> Record:
+    """Several responses and whether each is desirable."""
+    found = cells.entries(row["labels"], "labels", "response", _count(row))
+    values = [float(cells.boolean(label, f"labels[{i}]")) for i, label in enumerate(found)]
+    return _several(row, odd, Verdict("score", values))
+
+
+@convention("pairs", "prompt/completions/labels", "prompt/completions/ratings")
 def steps(row: Row, odd: Oddities) -> Record:
-    """One response in steps, each labelled right or wrong. Meta keeps the steps; the response joins them by lines."""
+    """One response in steps, each labelled right or wrong, or rated 1, 0 (neutral) or -1. Meta keeps the steps; the
+    response joins them by lines."""
     prompt = talk.prompt(row["prompt"], "prompt", odd)
-    said, labels = row["completions"], row["labels"]
-    for name, value in (("completions", said), ("labels", labels)):
-        if not isinstance(value, list | tuple):
-            raise Unusable(
-                name, "is null" if value is None else f"is {kind(value)}, not a list with one entry per step"
-            )
-    if not said:
-        raise Unusable("completions", "is an empty list of steps")
-    if len(said) != len(labels):
-        raise Unusable("labels", f"has {len(labels)} entries for {len(said)} steps")
+    name = "labels" if "labels" in row else "ratings"
+    said = cells.entries(row["completions"], "completions", "step")
+    found = cells.entries(row[name], name, "step", len(said))
     parts = [talk.text(step, f"completions[{i}]") for i, step in enumerate(said)]
-    values = [1.0 if _boolean(label, f"labels[{i}]") else -1.0 for i, label in enumerate(labels)]
+    read = _right if name == "labels" else _rating
+    values = [read(value, f"{name}[{i}]") for i, value in enumerate(found)]
     response = (Message("assistant", "\n".join(parts)),)
     meta = {**_meta(row), "steps": parts}
     return Judgement(prompt_id(prompt), prompt, (response,), Verdict("steps", [values]), meta=meta)
+
+
+def _right(value: Any, name: str) -> float:
+    return 1.0 if cells.boolean(value, name) else -1.0
+
+
+def _rating(value: Any, name: str) -> float:
+    found = cells.number(value, name)
+    if found not in (-1.0, 0.0, 1.0):
+        raise Unusable(name, f"is {found:g}, not 1, 0 (neutral) or -1")
+    return found
 
 
 @convention("demonstrations", "messages", "conversations")
@@ -128,7 +212,7 @@ def dialogue(row: Row, odd: Oddities) -> Record:
 @convention("demonstrations", "prompt/response", "prompt/completion")
 def demonstration(row: Row, odd: Oddities) -> Record:
     """A prompt and the response to learn."""
-    if row.get("label") is not None and not _boolean(row["label"], "label"):
+    if row.get("label") is not None and not cells.boolean(row["label"], "label"):
         raise Unusable("label", "the response is labelled undesirable, so it is no demonstration")
     return Demonstration(*_prompt_and_response(row, odd), _meta(row))
 
@@ -168,7 +252,7 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
             f"Accepted conventions: {accepted}.{way}",
         )
     spare = [name for name in columns if name not in ROLES]
-    close = {c: _like(c, spare) for one in fitting for c in one.columns if c not in columns}
+    close = {c: _plural(c, columns) or _like(c, spare) for one in fitting for c in one.columns if c not in columns}
     near = max(fitting, key=lambda c: (_likeness(c, columns, close), -len(c.columns)))
     lines = [f"missing column '{name}'" for name in near.columns if name not in columns]
     hints = [f"Did you mean '{name}' by '{close[name]}'? " for name in near.columns if close.get(name)]
@@ -182,6 +266,11 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
 def _likeness(one: Convention, columns: list[str], close: Mapping[str, str]) -> float:
     have = sum(1.0 if c in columns else 0.8 if close.get(c) else 0.0 for c in one.columns)
     return have / len(one.columns) + 0.1 * have
+
+
+def _plural(name: str, columns: list[str]) -> str:
+    """The column that differs by its plural alone, though it is a role of its own: `scores` and `score`."""
+    return next((other for other in (f"{name}s", name.removesuffix("s")) if other != name and other in columns), "")
 
 
 def _like(name: str, columns: list[str]) -> str:
@@ -211,6 +300,22 @@ def _prompt_and_response(row: Row, odd: Oddities) -> tuple[Messages, Messages]:
     return talk.prompt(row["prompt"], "prompt", odd), talk.response(row[name], name, odd)
 
 
+def _count(row: Row, least: int = 1) -> int:
+    """How many responses a row has, of which at least so many are needed."""
+    count = len(cells.entries(row["responses"], "responses", "response"))
+    if count < least:
+        raise Unusable("responses", f"has {count} entry, and what is compared is two or more")
+    return count
+
+
+def _several(row: Row, odd: Oddities, verdict: Verdict, more: Mapping[str, Any] | None = None) -> Judgement:
+    prompt = talk.prompt(row["prompt"], "prompt", odd)
+    responses = tuple(talk.response(said, f"responses[{i}]", odd) for i, said in enumerate(row["responses"]))
+    if len(set(responses)) < len(responses):
+        odd.add("responses", "holds the same response twice", "kept")
+    return Judgement(prompt_id(prompt), prompt, responses, verdict, meta=_meta(row) | dict(more or {}))
+
+
 def _opens_with_prompt(value: Any) -> bool:
     """Whether a chosen or rejected value is a whole conversation and not the response alone."""
     if isinstance(value, str):
@@ -238,32 +343,6 @@ def _same_prompt(given: Any, found: Messages, odd: Oddities) -> None:
         agrees = talk.prompt(given, "prompt", Oddities()) == found
     if not agrees:
         raise Unusable("prompt", "is not what chosen and rejected begin with")
-
-
-def _boolean(value: Any, name: str) -> bool:
-    words = {"true": True, "1": True, "false": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and value in (0, 1):
-        return bool(value)
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    raise Unusable(name, "is null" if value is None else f"is {value!r}, not true or false")
-
-
-def _number(row: Row, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
-    value = row.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise Unusable(name, f"is {str(value)[:40]!r}, not a number")
-    if not low <= number <= high:
-        raise Unusable(name, f"is {number:g}, not between {low:g} and {high:g}")
-    return number
 
 
 def _meta(row: Row) -> dict[str, Any]:

@@ -28,7 +28,10 @@ OnBad = Callable[[int, str, str], None]
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 DEEPEST = 100
 """How deep a row may be nested."""
-LISTS = ("messages", "conversations", "completions", "labels", "tools")
+LISTS = (
+    "messages", "conversations", "responses", "completions", "labels", "ratings", "ranking", "comparisons", "score",
+    "scores", "tools",
+)  # fmt: skip
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^\s/]+)?")
 
@@ -220,8 +223,9 @@ def _csv(source: str, raw: bytes) -> _Found:
 
 
 def _cell(name: str, cell: str) -> Any:
-    """A CSV cell: text, or the list of messages, steps or tools that is written in it as JSON."""
-    if cell.lstrip().startswith("[{") or (name in LISTS and cell.lstrip().startswith("[")):
+    """A CSV cell: text, or the list (of messages, steps, scores, ...) or the scores by name written in it as JSON."""
+    opens = cell.lstrip()
+    if opens.startswith("[{") or (name in LISTS and opens.startswith(("[", "{"))):
         try:
             return _parse(cell)
         except (ValueError, RecursionError):

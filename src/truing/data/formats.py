@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from truing.data import files
-from truing.data.conventions import ROLES, Convention, Record, Turns, Want, as_demonstration, find
+from truing.data.conventions import META, ROLES, SAFE, Convention, Record, Turns, Want, as_demonstration, find
 from truing.data.conversation import Oddities, Unusable
 from truing.errors import DataError, UserError, nearest, unknown
-from truing.types import Demonstration, Records, RowNote, digest, messages_json, prompt_id
+from truing.types import Demonstration, Messages, Records, RowNote, digest, messages_json, prompt_id
 
 SHOWN = 20
 
@@ -80,6 +80,38 @@ def record_json(record: Record) -> dict[str, Any]:
         "rater": record.rater,
         "meta": dict(record.meta),
     }
+
+
+def as_row(record: Record) -> dict[str, Any]:
+    """A record as a row of a file, in the columns of the conventions; UserError where none of them can hold it.
+
+    Read again it is the same record, but for what only its maker knew of it (generators, rater, the rest of meta).
+    """
+    meta = {name: record.meta[name] for name in (*META, *SAFE) if name in record.meta}
+    if isinstance(record, Demonstration):
+        if record.meta.get("plain"):
+            return {"text": record.response[0].content} | meta
+        return _said(record.prompt, {"response": messages_json(record.response)} if record.response else {}) | meta
+    responses, verdict = [messages_json(response) for response in record.responses], record.verdict
+    kind, value, alone = verdict.kind, verdict.value, len(responses) == 1
+    if kind in ("choice", "tie") and len(responses) == 2:
+        first = value if kind == "choice" else 0
+        said: dict[str, Any] = {"chosen": responses[first], "rejected": responses[1 - first]}
+        more = {"margin": record.strength, "preference": verdict.probability, "tie": kind == "tie" or None}
+        said |= {name: one for name, one in more.items() if one is not None}
+    elif kind == "score" and alone:
+        said = {"response": responses[0], "scores" if isinstance(value[0], Mapping) else "score": value[0]}
+    elif kind in ("score", "ranking", "comparisons"):
+        said = {"responses": responses, "scores" if kind == "score" else kind: value}
+    elif kind == "steps" and alone:
+        said = {"completions": record.meta["steps"], "ratings": value[0]}
+    else:
+        raise UserError(f"a {kind} among {len(responses)} responses has no columns that a file could hold it in")
+    return _said(record.prompt, said) | meta
+
+
+def _said(prompt: Messages, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {"prompt": messages_json(prompt), **more}
 
 
 def summary(records: Records) -> dict[str, Any]:
@@ -190,4 +222,4 @@ def _list(source: str, bad: list[tuple[int, str, str]]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["as_demonstration", "content_digest", "describe", "grouped", "load", "record_json", "summary"]
+__all__ = ["as_demonstration", "as_row", "content_digest", "describe", "grouped", "load", "record_json", "summary"]

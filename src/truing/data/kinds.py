@@ -6,7 +6,7 @@
 | `*_BK` | ranked | a ranking, a choice, scores of several responses without equals |
 | `desirable_B` | labelled | scores that are 0 or 1; of a choice both responses |
 | `step_logit_BS`, `target_B` | outcomes | as labelled, and steps (right where every step is) |
-| `target_B` | scored | scores; of a choice both responses, as probabilities |
+| `target_B` | scored | scores; of a choice or a tie both responses, as probabilities |
 | `step_label_BS` | steps | labelled steps |
 | anything else | single | a demonstration; of a choice the chosen response |
 """
@@ -66,6 +66,18 @@ WORDS: Mapping[Shape, str] = {
     "steps": "responses whose steps are labelled",
 }
 """Each shape in words, for messages."""
+
+COLUMNS: Mapping[Shape, str] = {
+    "text": "text",
+    "single": "prompt, response",
+    "pairs": "prompt, chosen, rejected",
+    "ranked": "prompt, responses, ranking",
+    "labelled": "prompt, response, label",
+    "outcomes": "prompt, response, label",
+    "scored": "prompt, response, score",
+    "steps": "prompt, completions, labels",
+}
+"""The columns of a file that give each shape, for messages. docs/data.md has the others."""
 
 
 def ties_of(signals: Iterable[str]) -> Ties:

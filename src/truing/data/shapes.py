@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from truing.data.batch import Comparison
-from truing.data.kinds import WORDS, Shape, Ties
+from truing.data.kinds import COLUMNS, WORDS, Shape, Ties
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement, Messages
 
@@ -50,15 +50,22 @@ def _demonstration(record: Demonstration, shape: Shape) -> Shaped:
         raise DataError("", "this is a prompt alone, without a response to learn from or to score")
     if shape in ("single", "text"):
         return Shaped((Side("response", record.response),))
-    way = "Give pairs: prompt, chosen, rejected." if shape == "pairs" else ""
-    raise DataError("", f"this is a demonstration, and the stage learns from {WORDS[shape]}", way)
+    raise DataError("", f"this is a demonstration, and the stage learns from {WORDS[shape]}", _way(shape))
 
 
 def _unfit(record: Judgement, shape: Shape) -> DataError:
-    what = {"score": "scores", "steps": "steps", "comparisons": "comparisons"}.get(
-        record.verdict.kind, f"a {record.verdict.kind}"
-    )
-    return DataError("", f"this row holds {what}, and the stage learns from {WORDS[shape]}")
+    kind, count = record.verdict.kind, len(record.responses)
+    what = {
+        "choice": "a choice" if count == 2 else f"a choice among {count} responses",
+        "score": "scores" if count > 1 else "one response with its score",
+        "steps": "labelled steps",
+        "comparisons": "comparisons",
+    }.get(kind, f"a {kind}")
+    return DataError("", f"this row holds {what}, and the stage learns from {WORDS[shape]}", _way(shape))
+
+
+def _way(shape: Shape) -> str:
+    return f"Give {WORDS[shape]}: {COLUMNS[shape]}."
 
 
 def _best(record: Judgement) -> Messages:
@@ -71,21 +78,30 @@ def _best(record: Judgement) -> Messages:
     raise _unfit(record, "single")
 
 
+_NO_TIES = (
+    "Train an objective that learns from ties (rao_kupper, davidson, bradley_terry), or leave them out with "
+    "on_bad_row: drop"
+)
+
+
 def _pairs(record: Judgement, ties: Ties) -> Shaped:
     kind = record.verdict.kind
     if kind in ("choice", "tie") and len(record.responses) == 2:
         if kind == "tie" and ties == "refused":
-            raise DataError("", "this row holds a tie, from which the objective does not learn")
+            raise DataError("", "this row holds a tie, from which the objective does not learn", _NO_TIES)
         first, second = (record.chosen, record.rejected) if kind == "choice" else record.responses
         values = _given(record) | (_tie(ties) if kind == "tie" else {})
         return Shaped((Side("chosen", first), Side("rejected", second)), values)
     verdicts = list(_verdicts(record))
-    sides = tuple(Side("compared", response) for response in record.responses)
     level = [p == 0.5 for _, _, p in verdicts]
-    kept = [v for v, tie in zip(verdicts, level, strict=True) if not tie or ties != "refused"]
+    kept = [_comparison(*v, ties) for v, tie in zip(verdicts, level, strict=True) if not tie or ties != "refused"]
+    left_out = sum(level) if ties == "refused" else 0
     if not kept:
-        raise DataError("", "this row holds nothing but ties, from which the objective does not learn")
-    return Shaped(sides, {}, tuple(_comparison(*v, ties) for v in kept), sum(level) if ties == "refused" else 0)
+        raise DataError("", "this row holds nothing but ties, from which the objective does not learn", _NO_TIES)
+    if len(record.responses) == 2 and len(kept) == 1:
+        sides = zip(("chosen", "rejected"), (kept[0].better, kept[0].worse), strict=True)
+        return Shaped(tuple(Side(role, record.responses[i]) for role, i in sides), kept[0].values, (), left_out)
+    return Shaped(tuple(Side("compared", response) for response in record.responses), {}, tuple(kept), left_out)
 
 
 def _comparison(first: int, second: int, p: float, ties: Ties) -> Comparison:
@@ -126,7 +142,7 @@ def _ranked(record: Judgement) -> Shaped:
     elif kind == "score" and len(record.responses) > 1:
         scores = _numbers(record)
         if len(set(scores)) < len(scores):
-            raise DataError("", "two responses have the same score, and a ranking has no ties")
+            raise DataError("", "two responses have the same score, and a ranking has no ties", _way("ranked"))
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
     else:
         raise _unfit(record, "ranked")
@@ -165,6 +181,8 @@ def _scored(record: Judgement) -> Shaped:
     if verdict.kind == "choice" and len(record.responses) == 2:
         sure = 1.0 if verdict.probability is None else verdict.probability
         targets: list[dict[str, float]] = [{"": sure if i == verdict.value else 1 - sure} for i in range(2)]
+    elif verdict.kind == "tie" and len(record.responses) == 2:
+        targets = [{"": 0.5}, {"": 0.5}]
     elif verdict.kind == "score":
         targets = [dict(v) if isinstance(v, Mapping) else {"": float(v)} for v in verdict.value]
     else:
@@ -173,7 +191,7 @@ def _scored(record: Judgement) -> Shaped:
 
 
 def _steps(record: Judgement) -> Shaped:
-    if record.verdict.kind != "steps":
+    if record.verdict.kind != "steps" or len(record.responses) != 1:
         raise _unfit(record, "steps")
     (labels,), parts = record.verdict.value, record.meta["steps"]
     bad = next((i for i, label in enumerate(labels) if label < 0), len(labels))

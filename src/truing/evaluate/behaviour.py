@@ -111,6 +111,67 @@ def truncated_share(
     )
 
 
+def disagreement(
+    model: str,
+    apart: Sequence[float],
+    prompt_ids: Sequence[str] | None = None,
+    slice: str = "all",
+    check: str = "disagreement",
+    *,
+    seed: int = 0,
+) -> Finding:
+    """How far the members of a judging ensemble are apart on the responses of `model`: the mean of their standard
+    deviation. Responses unlike those that they were fitted on show in it.
+
+    >>> disagreement("direct", [0.5, 1.5]).value
+    1.0
+    """
+    same_length(disagreement=apart, prompt_ids=prompt_ids)
+    spread = finite(apart, f"disagreement on {model}")
+    return Finding(
+        check,
+        model,
+        float(spread.mean()),
+        slice=slice,
+        interval=mean_interval(spread.tolist(), prompt_ids, seed),
+        n=independent(spread.tolist(), prompt_ids),
+        verdict="measured",
+        evidence=f"mean deviation over the judging members, in units of their common scale, on {len(spread)} responses",
+    )
+
+
+def disagreement_delta(
+    model: str,
+    apart: Sequence[float],
+    against: str,
+    apart_against: Sequence[float],
+    prompt_ids: Sequence[str] | None = None,
+    check: str = "disagreement_delta",
+    *,
+    seed: int = 0,
+) -> Finding:
+    """By how much the members of a judging ensemble are further apart on one model's responses than on another's to the
+    same prompts.
+
+    >>> disagreement_delta("direct", [0.5, 1.5], "warm", [0.5, 0.5]).value
+    0.5
+    """
+    same_length(disagreement=apart, against=apart_against, prompt_ids=prompt_ids)
+    ours, theirs = finite(apart, f"disagreement on {model}"), finite(apart_against, f"disagreement on {against}")
+    interval = mean_interval((ours - theirs).tolist(), prompt_ids, seed)
+    return Finding(
+        check,
+        model,
+        float((ours - theirs).mean()),
+        against,
+        interval=interval,
+        n=independent(ours.tolist(), prompt_ids),
+        bound=0.0,
+        verdict=_side(interval, "more", "less"),
+        evidence=f"{len(ours)} pairs of responses: {ours.mean():.3f} against {theirs.mean():.3f} on average",
+    )
+
+
 def _side(interval: Interval | None, above: str, below: str) -> str:
     if interval is None:
         return "unclear"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,29 +11,44 @@ from truing.data.batch import Batch, Branch, Tree, pack
 from truing.data.render import Renderer
 from truing.errors import UserError
 from truing.evaluate import behaviour, reward_model, winrate
+from truing.evaluate.held_out import is_tie
 from truing.policy.policy import Policy
 from truing.rollout.engine import Sampling, generate
-from truing.rollout.rewards import TOKENS, scores
+from truing.rollout.rewards import TOKENS, judged
 from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one contestant said to every prompt, and what the judge thought of it. A policy's have rollouts too."""
+    """What one contestant said to every prompt, and what the judge thought of it, in `parts` too where it has any. A
+    policy's have rollouts."""
 
     name: str
     texts: tuple[str, ...]
     values: tuple[float, ...]
     rollouts: tuple[Rollout, ...] = ()
     policy: Policy | None = None
+    parts: tuple[Mapping[str, float], ...] = ()
 
 
 def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Answers:
     """One fresh response of `policy` to every prompt, scored."""
+    return scored(name, policy, prompts, judge, respond(policy, prompts, sampling))
+
+
+def respond(policy: Policy, prompts: Sequence[Messages], sampling: Sampling) -> list[Rollout]:
+    """One fresh response of `policy` to every prompt."""
     renderer = Renderer(policy.tokenizer)
-    rollouts = generate(policy, [renderer.prompt_ids(p) for p in prompts], sampling)
+    return generate(policy, [renderer.prompt_ids(p) for p in prompts], sampling)
+
+
+def scored(
+    name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, rollouts: Sequence[Rollout]
+) -> Answers:
+    """Responses with what the judge thinks of them."""
     texts = tuple(response_text(policy, r) for r in rollouts)
-    return Answers(name, texts, tuple(scores(judge, prompts, texts)), tuple(rollouts), policy)
+    given = judged(judge, prompts, texts)
+    return Answers(name, texts, tuple(s.value for s in given), tuple(rollouts), policy, tuple(s.parts for s in given))
 
 
 def response_text(policy: Policy, rollout: Rollout) -> str:
@@ -56,6 +71,13 @@ def compare(one: Answers, other: Answers, prompts: Sequence[Messages], judged_by
     if one.policy and other.policy:
         found.append(_longer(one, one.policy, other, other.policy, ids))
     return found
+
+
+def by_head(head: str, one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
+    """Win rate and mean scores by one head of the judge."""
+    ours, theirs = ([row[head] for row in answers.parts] for answers in (one, other))
+    ids = [prompt_id(p) for p in prompts]
+    return winrate.win_rate(one.name, ours, other.name, theirs, ids, slice=head, judged_by=f"{judged_by}, head {head}")
 
 
 def _longer(one: Answers, policy: Policy, other: Answers, rival: Policy, ids: Sequence[str]) -> Finding:
@@ -114,10 +136,18 @@ def rewards(policy: Policy, trees: Sequence[Tree]) -> list[float]:
         return [v for group in pack(trees, TOKENS) for v in policy.rewards(Batch(group)).cpu().tolist()]
 
 
+def head_rewards(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, float]]:
+    """What every head of a reward model says of every branch, by name, in order."""
+    with torch.inference_mode():
+        rows = [row for group in pack(trees, TOKENS) for row in policy.head_rewards(Batch(group)).cpu().tolist()]
+    return [dict(zip(policy.heads, row, strict=True)) for row in rows]
+
+
 def pair_accuracy(name: str, policy: Policy, trees: Sequence[Tree], reference: Policy | None = None) -> Finding:
-    """Share of held-out pairs that `policy` orders as the raters did.
+    """Share of held-out pairs that `policy` orders as the raters did, their ties left out.
 
     A reward model by its score; a language model by its log-ratio to `reference` (the reward that DPO fits implicitly).
+    UserError where there is nothing but ties.
     """
     if policy.is_reward:
         values = rewards(policy, trees)
@@ -127,5 +157,11 @@ def pair_accuracy(name: str, policy: Policy, trees: Sequence[Tree], reference: P
         values, check = [a - b for a, b in pairs], "implicit_accuracy"
     else:
         raise UserError(f"{name}: the accuracy of a language model on pairs needs a reference")
-    groups = [digest(list(tree.prompt)) for tree in trees]
-    return reward_model.accuracy(name, values[0::2], values[1::2], groups, check=check)
+    compared = Batch(tuple(trees)).pairs
+    owners = [digest(list(tree.prompt)) for tree in trees for _ in tree.pairs]
+    kept = [(p.better, p.worse, owner) for p, owner in zip(compared, owners, strict=True) if not is_tie(p)]
+    if not kept:
+        raise UserError(f"{name}: every held-out pair is a tie, so there is no order to tell")
+    chosen, rejected = [values[m] for m, _, _ in kept], [values[m] for _, m, _ in kept]
+    groups, ties = [owner for _, _, owner in kept], len(compared) - len(kept)
+    return reward_model.accuracy(name, chosen, rejected, groups, check=check, ties_left_out=ties)

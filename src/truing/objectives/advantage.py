@@ -111,8 +111,8 @@ def leave_one_out(score_B: Tensor, group_B: Tensor) -> Tensor:
 def batch_scaled(x_B: Tensor, spread_B: Tensor, *, sample: bool = False, floor: float = 0.0) -> Tensor:
     """x over the standard deviation of `spread_B` over the whole step, + `floor`.
 
-    REINFORCE++-baseline scales centred scores by their own deviation (arXiv 2501.03262), Lite-PPO by that of the raw
-    scores (arXiv 2508.08221). UserError where all of `spread_B` is equal and `floor` is 0.
+    REINFORCE++-baseline scales centred scores by their own deviation (Hu 2025, arXiv 2501.03262), Lite-PPO by that of
+    the raw scores (Lite-PPO, arXiv 2508.08221). UserError where all of `spread_B` is equal and `floor` is 0.
     """
     deviation = spread_B.detach().std(correction=1 if sample else 0) + floor
     if not float(deviation) > 0:

@@ -23,7 +23,8 @@ def log_partition(ref_logp_V: Tensor, reward_V: Tensor, beta: float) -> Tensor:
 
 
 def optimum(ref_logp_V: Tensor, reward_V: Tensor, beta: float) -> Tensor:
-    """log pi* = log ref + r/beta - log Z: the policy that maximises J (Rafailov et al. 2023, eq. 4).
+    """log pi* = log ref + r/beta - log Z: the policy that maximises J (Rafailov et al. 2023, eq. 4,
+    arXiv 2305.18290).
 
     >>> even = torch.full((2,), 0.5).log()
     >>> [round(x, 4) for x in optimum(even, torch.tensor([1.0, 0.0]), 1.0).exp().tolist()]
@@ -47,7 +48,8 @@ def soft_value(ref_logp_V: Tensor, next_value_V: Tensor, beta: float) -> Tensor:
 
 def geometric_mixture(logp_MV: Tensor, weight_M: Tensor) -> Tensor:
     """log of the normalised product of M distributions to their weights: the optimum of a weighted sum of rewards is
-    that of the single optima, and IPO-MD samples from such a mixture of policy and reference."""
+    that of the single optima, and IPO-MD samples from such a mixture of policy and reference (Calandriello et al.
+    2024, arXiv 2403.08635)."""
     return (weight_M[:, None] * logp_MV).sum(0).log_softmax(-1)
 
 
@@ -134,12 +136,14 @@ def bhattacharyya(p_V: Tensor, q_V: Tensor) -> Tensor:
 
 
 def donsker_varadhan(witness_V: Tensor, p_V: Tensor, q_V: Tensor) -> Tensor:
-    """E_p[T] - log E_q[exp T], a lower bound of KL(p || q) for every T; -1 times kldo's value."""
+    """E_p[T] - log E_q[exp T], a lower bound of KL(p || q) for every T; -1 times kldo's value (Belghazi et al. 2018,
+    MINE, arXiv 1801.04062)."""
     return (p_V.exp() * witness_V).sum(-1) - (q_V + witness_V).logsumexp(-1)
 
 
 def nwj(witness_V: Tensor, p_V: Tensor, q_V: Tensor) -> Tensor:
-    """E_p[T] - E_q[exp(T - 1)], a lower bound of Donsker and Varadhan's; exact at T = 1 + log p/q."""
+    """E_p[T] - E_q[exp(T - 1)], a lower bound of Donsker and Varadhan's; exact at T = 1 + log p/q (Nguyen et al.
+    2010, arXiv 0809.0853)."""
     return (p_V.exp() * witness_V).sum(-1) - (q_V + witness_V - 1).exp().sum(-1)
 
 
@@ -177,7 +181,8 @@ def best_of(logp_V: Tensor, n: int) -> Tensor:
 
 
 def best_of_bound(n: int) -> float:
-    """ln n - (n - 1)/n: the KL of best-of-n from one draw, if no two rewards are ever equal; else an upper bound."""
+    """ln n - (n - 1)/n: the KL of best-of-n from one draw, if no two rewards are ever equal; else an upper bound
+    (Beirami et al. 2024, arXiv 2401.01879)."""
     return math.log(n) - (n - 1) / n
 
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
-from truing.objectives.ratio import log_mean_exp, log_ratio, tangent_exp
+from truing.objectives.ratio import log_mean_exp, log_ratio, softplus, tangent_exp
 from truing.registry import objective
 from truing.types import Fraction, Positive
 
@@ -84,7 +84,8 @@ def moving_log_mean_exp(
 
 
 @objective(
-    source="Haldar et al. 2025, arXiv 2502.00657, with the gradient of Belghazi et al. 2018 (MINE), arXiv 1801.04062",
+    source="Haldar et al. 2025, arXiv 2502.00657; gradient: Belghazi et al. 2018 (MINE), arXiv 1801.04062",
+    estimates="-KL(D+ || D-), Donsker-Varadhan; over several prompts a policy reaches it with per_prompt alone",
     coupled={
         "class_weight_B": prompt_weight,
         "log_mean_exp_B": log_mean_exp_undesirable,
@@ -131,6 +132,7 @@ def kldo(
 
 @objective(
     source="Haldar et al. 2025 (variant 'f-div'), arXiv 2502.00657; Nguyen et al. 2010, arXiv 0809.0853",
+    estimates="-KL(D+ || D-) with free rewards, by the bound of Nguyen, Wainwright and Jordan",
     coupled={"class_weight_B": class_weight},
 )
 def kldo_nwj(
@@ -165,7 +167,8 @@ WITNESS: dict[str, Callable[[Tensor], Pair]] = {
 
 
 @objective(
-    source="Haldar et al. 2025 (FDO), arXiv 2502.00657; g and f* of Nowozin et al. 2016, arXiv 1606.00709",
+    source="Haldar et al. 2025 (FDO), arXiv 2502.00657; g and f*: Nowozin et al. 2016, arXiv 1606.00709",
+    estimates="-D(D+ || D-) of the divergence it is told, with free rewards",
     coupled={"class_weight_B": class_weight},
 )
 def fdo(

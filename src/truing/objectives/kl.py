@@ -13,17 +13,19 @@ from truing.objectives.ratio import LARGEST, bounded_ratio
 
 
 def k1(d: Tensor) -> Tensor:
-    """d: unbiased, of either sign, with the largest variance."""
+    """d: unbiased, of either sign, with the largest variance (Schulman 2020, Approximating KL divergence)."""
     return d
 
 
 def k2(d: Tensor) -> Tensor:
-    """d^2/2: biased, never negative."""
+    """d^2/2: biased, never negative (Schulman 2020, Approximating KL divergence)."""
     return d.square() / 2
 
 
 def k3(d: Tensor) -> Tensor:
-    """exp(-d) - 1 + d: unbiased, never negative; |d| is held below 20 nats, beyond which there is no gradient.
+    """exp(-d) - 1 + d: unbiased, never negative (Schulman 2020, Approximating KL divergence).
+
+    |d| is held below 20 nats, beyond which there is no gradient.
 
     >>> import torch
     >>> [round(x, 4) for x in k3(torch.tensor([0.2, 0.0])).tolist()]

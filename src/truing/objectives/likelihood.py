@@ -9,7 +9,10 @@ from truing.registry import objective
 from truing.types import Positive
 
 
-@objective(source="Ouyang et al. 2022, section 3.5, arXiv 2203.02155 (supervised fine-tuning)")
+@objective(
+    source="Ouyang et al. 2022, section 3.5, arXiv 2203.02155 (supervised fine-tuning)",
+    estimates="KL(data || policy) plus the entropy of the data, at every policy",
+)
 def nll(logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Raise the probability of every response token: plain supervised fine-tuning.
 
@@ -28,6 +31,31 @@ def nll(logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return -(logp_BT * mask_BT)
 
 
+def row_tokens(length_B: Tensor, prompt_length_B: Tensor) -> Tensor:
+    """Mean tokens of a step's rows: of the response, and of the prompt after its first."""
+    return (length_B + prompt_length_B).mean()
+
+
+@objective(
+    source="ORPO as TRL 1.16 trains it, after Hong et al. 2024, arXiv 2403.07691",
+    coupled={"row_tokens_B": row_tokens},
+)
+def nll_whole(logp_B: Tensor, prompt_logp_B: Tensor, row_tokens_B: Tensor) -> Tensor:
+    """Raise the probability of prompts as well as of responses: fine-tuning on every token.
+
+        loss_b = -[log pi(x_b) + log pi(y_b | x_b)] / n,   n = mean tokens of a row of the step
+
+    Returns [B], whose mean over the step is the mean over all its tokens; a prompt's first token is given. On pairs it
+    reads the chosen response. Reading prompts costs a pass over them.
+    Differs from the source: nothing. TRL's ORPO is `[{orpo: {likelihood: 0}}, nll_whole]`.
+
+    >>> import torch
+    >>> nll_whole(*(torch.tensor(v) for v in ([-2.0, -4.0], [-1.0, -5.0], [6.0, 6.0]))).tolist()
+    [0.5, 1.5]
+    """
+    return -(logp_B + prompt_logp_B) / row_tokens_B
+
+
 def log_partition(old_logp_B: Tensor, ref_logp_B: Tensor, score_B: Tensor, *, beta: Positive) -> Tensor:
     """log of the mean importance weight of a step's rollouts: an estimate of log Z, nats."""
     return log_mean_exp(ref_logp_B + score_B / beta - old_logp_B)
@@ -36,6 +64,8 @@ def log_partition(old_logp_B: Tensor, ref_logp_B: Tensor, score_B: Tensor, *, be
 @objective(
     source="Korbak et al. 2022, the GDC gradient, arXiv 2206.00761; target: Korbak et al. 2022, arXiv 2205.11275",
     coupled={"log_partition_B": log_partition},
+    estimates="KL(target || policy) plus the entropy of the target, at every policy",
+    advantage="none",
 )
 def gdc(
     logp_B: Tensor,

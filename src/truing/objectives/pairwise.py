@@ -6,15 +6,18 @@ import math
 from typing import Literal
 
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
-from truing.objectives.ratio import flip_rate, log_ratio, tangent_exp
+from truing.objectives.ratio import flip_rate, log_ratio, softplus, tangent_exp
 from truing.objectives.reward import ranking_loss
 from truing.registry import objective
 from truing.types import Fraction, Positive
 
 
-@objective(source="Rafailov et al. 2023, eq. 7, arXiv 2305.18290")
+@objective(
+    source="Rafailov et al. 2023, eq. 7, arXiv 2305.18290",
+    estimates="ln 2 - JS of (chosen, rejected) from (rejected, chosen), drawn independently",
+)
 def dpo(
     chosen_logp_B: Tensor,
     rejected_logp_B: Tensor,
@@ -58,7 +61,7 @@ def cdpo(
         loss_b = -(1 - e) log sigmoid(beta * h_b) - e log sigmoid(-beta * h_b),   e = label_smoothing
 
     Returns [B]. The optimum is beta * h = ln((1 - e)/e) nats, where the pair's probability is 1 - e.
-    Differs from the source: nothing.
+    Differs from the source: nothing (TRL 1.16 has it no more: its `sigmoid` ignores label smoothing).
 
     >>> import torch
     >>> [round(x, 4) for x in cdpo(*(torch.tensor([v]) for v in (-6.5, -9.0, -7.0, -8.0))).tolist()]
@@ -178,7 +181,10 @@ def dpo_norm(
     return softplus(-beta * (chosen - rejected))
 
 
-@objective(source="Wang et al. 2023, f-DPO, arXiv 2309.16240")
+@objective(
+    source="Wang et al. 2023, f-DPO, arXiv 2309.16240",
+    exempt={"no dead option": "alpha is read with divergence='alpha' alone"},
+)
 def f_dpo(
     chosen_logp_B: Tensor,
     rejected_logp_B: Tensor,
@@ -186,15 +192,16 @@ def f_dpo(
     ref_rejected_logp_B: Tensor,
     *,
     beta: Positive = 0.1,
-    divergence: Literal["jensen_shannon", "forward_kl"] = "jensen_shannon",
+    divergence: Literal["jensen_shannon", "forward_kl", "alpha"] = "jensen_shannon",
+    alpha: Positive = 0.5,
 ) -> Tensor:
     """DPO for another leash than the reverse KL: the reward is beta * f'(pi/ref).
 
         loss_b = -log sigmoid(beta * [f'(u_w) - f'(u_l)]),   u = pi(y)/ref(y)
-        f'(u) = ln(2u/(1 + u)) (jensen_shannon),   1 - 1/u (forward_kl);   f'(u) = ln u would be dpo
+        f'(u) = ln(2u/(1 + u)) (jensen_shannon),   1 - 1/u (forward_kl),   (1 - u^-alpha)/alpha (alpha)
 
-    Returns [B].
-    Differs from the source: 1/u is followed to e^20 and continued by its tangent, so that it stays finite.
+    Returns [B]. `alpha` goes from dpo (towards 0) to forward_kl (1); TRL's coefficient is 1 - alpha.
+    Differs from the source: powers of 1/u are followed to e^20 and continued by their tangent, to stay finite.
 
     >>> import torch
     >>> [round(x, 4) for x in f_dpo(*(torch.tensor([v]) for v in (-6.5, -9.0, -7.0, -8.0))).tolist()]
@@ -204,8 +211,9 @@ def f_dpo(
         log_ratio(logp, ref)
         for logp, ref in ((chosen_logp_B, ref_chosen_logp_B), (rejected_logp_B, ref_rejected_logp_B))
     )
-    if divergence == "forward_kl":
-        return softplus(-beta * (tangent_exp(-rejected) - tangent_exp(-chosen)))
+    if divergence != "jensen_shannon":
+        power = alpha if divergence == "alpha" else 1.0
+        return softplus(-beta / power * (tangent_exp(-power * rejected) - tangent_exp(-power * chosen)))
     return softplus(-beta * (logsigmoid(chosen) - logsigmoid(rejected)))
 
 
@@ -313,7 +321,10 @@ def apo_down(
     return chosen.sigmoid() + (rejected - chosen).sigmoid()
 
 
-@objective(source="Ji et al. 2024, EXO for pairs, arXiv 2402.00856")
+@objective(
+    source="Ji et al. 2024, EXO for pairs, arXiv 2402.00856",
+    estimates="KL(the policy's preference || the smoothed label), at every policy",
+)
 def exo(
     chosen_logp_B: Tensor,
     rejected_logp_B: Tensor,
@@ -339,7 +350,10 @@ def exo(
     return z.sigmoid() * (logsigmoid(z) - math.log1p(-e)) + (-z).sigmoid() * (logsigmoid(-z) - math.log(e))
 
 
-@objective(source="Jung et al. 2024, BCO on pairs without shift (TRL's bco_pair), arXiv 2404.04656")
+@objective(
+    source="Jung et al. 2024, BCO on pairs without shift (TRL's bco_pair), arXiv 2404.04656",
+    estimates="ln 4 - 2 JS(D+, D-) with free rewards; a policy without shift need not reach it",
+)
 def bco_pair(
     chosen_logp_B: Tensor,
     rejected_logp_B: Tensor,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from truing.objectives.kl import k3
+from truing.objectives.kl import k3, k3_corrected
 from truing.objectives.ratio import bounded_ratio, log_mean_exp
 from truing.registry import objective
 from truing.types import NonNegative, Positive
@@ -19,7 +19,9 @@ def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
 
 
-@objective(source="Schulman et al. 2017, eq. 7, arXiv 1707.06347; dual clip: Ye et al. 2020, arXiv 1912.09729")
+@objective(
+    source="Schulman et al. 2017, eq. 7, arXiv 1707.06347; dual clip: Ye et al. 2020, arXiv 1912.09729", advantage="gae"
+)
 def ppo(
     logp_BT: Tensor,
     old_logp_BT: Tensor,
@@ -52,6 +54,7 @@ def ppo(
     source="Shao et al. 2024 (DeepSeekMath), arXiv 2402.03300",
     mean="response",
     exempt={"against reference": "the reference enters a penalty of its own, beside the advantage"},
+    advantage="standardised",
 )
 def grpo(
     logp_BT: Tensor,
@@ -62,6 +65,7 @@ def grpo(
     *,
     clip: Positive = 0.2,
     beta: NonNegative = 0.04,
+    corrected: bool = False,
 ) -> Tensor:
     """PPO without a value head: advantages within a group of answers to one prompt, the KL leash in the loss.
 
@@ -70,7 +74,7 @@ def grpo(
     Returns [B, T]; the loop divides each response by its own tokens and then by the responses, which favours short
     right answers and long wrong ones (`dr_grpo` does not). Advantages: `advantage.standardised`.
     Differs from the source: |log w| and |log(ref/pi)| are held below 20 nats. As a loss, k3 has the gradient of the
-    forward KL.
+    forward KL; `corrected` makes it w * k3, which has that of KL(pi || ref) (arXiv 2512.02556; TRL's default).
 
     >>> import torch
     >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.1, -1.2, 0.9, 1.0))
@@ -78,10 +82,11 @@ def grpo(
     [-0.9939]
     """
     losses = clipped(bounded_ratio(logp_BT, old_logp_BT), advantage_BT, clip, clip)
-    return torch.where(mask_BT > 0, losses + beta * k3(logp_BT - ref_logp_BT.detach()), 0.0)
+    leash = k3_corrected(logp_BT, old_logp_BT, ref_logp_BT) if corrected else k3(logp_BT - ref_logp_BT.detach())
+    return torch.where(mask_BT > 0, losses + beta * leash, 0.0)
 
 
-@objective(source="Liu et al. 2025 (Dr. GRPO), arXiv 2503.20783", mean="constant")
+@objective(source="Liu et al. 2025 (Dr. GRPO), arXiv 2503.20783", mean="constant", advantage="centred")
 def dr_grpo(
     logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Positive = 0.2
 ) -> Tensor:
@@ -102,7 +107,7 @@ def dr_grpo(
     return torch.where(mask_BT > 0, losses, 0.0)
 
 
-@objective(source="Yu et al. 2025 (DAPO), arXiv 2503.14476", mean="token")
+@objective(source="Yu et al. 2025 (DAPO), arXiv 2503.14476", mean="token", advantage="standardised")
 def dapo(
     logp_BT: Tensor,
     old_logp_BT: Tensor,
@@ -129,7 +134,7 @@ def dapo(
     return torch.where(mask_BT > 0, losses, 0.0)
 
 
-@objective(source="Zheng et al. 2025 (GSPO), arXiv 2507.18071")
+@objective(source="Zheng et al. 2025 (GSPO), arXiv 2507.18071", advantage="standardised")
 def gspo(
     logp_B: Tensor,
     old_logp_B: Tensor,
@@ -157,6 +162,7 @@ def gspo(
 @objective(
     source="MiniMax 2025 (CISPO), arXiv 2506.13585; clip_high: Khatri et al. 2025 (ScaleRL), arXiv 2510.13786",
     exempt={"gradient": "the weight is held fixed: the gradient is the weighted score, not that of the value"},
+    advantage="standardised",
 )
 def cispo(
     logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip_high: Positive = 5.0
@@ -165,7 +171,8 @@ def cispo(
 
         loss_bt = -mask_bt * sg[min(w, clip_high)] * A * log pi(y_bt),   w = pi(y_bt)/old(y_bt), sg: no gradient
 
-    Returns [B, T]; the loop divides by the tokens of the step. `clip_high` is the largest weight itself (verl adds 1).
+    Returns [B, T]; the loop divides by the tokens of the step. `clip_high` is the largest weight itself, as
+    in TRL (verl adds 1).
     Differs from the source: |log w| is held below 20 nats.
 
     >>> import torch
@@ -177,7 +184,7 @@ def cispo(
     return torch.where(mask_BT > 0, -weight * advantage_BT * logp_BT, 0.0)
 
 
-@objective(source="Ahmadian et al. 2024 (RLOO), arXiv 2402.14740")
+@objective(source="Ahmadian et al. 2024 (RLOO), arXiv 2402.14740", advantage="leave_one_out")
 def rloo(logp_B: Tensor, old_logp_B: Tensor, advantage_B: Tensor, *, clip: Positive = 0.2) -> Tensor:
     """REINFORCE on whole responses, each against the mean of its siblings.
 
@@ -194,7 +201,7 @@ def rloo(logp_B: Tensor, old_logp_B: Tensor, advantage_B: Tensor, *, clip: Posit
     return clipped(bounded_ratio(logp_B, old_logp_B), advantage_B, clip, clip)
 
 
-@objective(source="Williams 1992, Machine Learning 8:229")
+@objective(source="Williams 1992, Machine Learning 8:229", advantage="leave_one_out")
 def reinforce(logp_B: Tensor, advantage_B: Tensor) -> Tensor:
     """Make each response likelier in proportion to its advantage: the plain policy gradient.
 
@@ -210,7 +217,7 @@ def reinforce(logp_B: Tensor, advantage_B: Tensor) -> Tensor:
     return -advantage_B * logp_B
 
 
-@objective(source="Hu 2025 (REINFORCE++), arXiv 2501.03262")
+@objective(source="Hu 2025 (REINFORCE++), arXiv 2501.03262", advantage="returns")
 def reinforce_pp(
     logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Positive = 0.2
 ) -> Tensor:
@@ -234,6 +241,7 @@ def reinforce_pp(
 @objective(
     source="Peng et al. 2019 (AWR), arXiv 1910.00177",
     exempt={"direction": "raises every rollout, the better ones more"},
+    advantage="centred",
 )
 def awr(logp_B: Tensor, advantage_B: Tensor, *, beta: Positive = 0.05, max_weight: Positive = 20.0) -> Tensor:
     """Supervised learning on the rollouts, the better ones weighing more.
@@ -256,7 +264,9 @@ def log_mean_weight(score_B: Tensor, *, beta: Positive) -> Tensor:
 
 
 @objective(
-    source="Peters and Schaal 2007 (reward-weighted regression), ICML", coupled={"log_partition_B": log_mean_weight}
+    source="Peters and Schaal 2007 (reward-weighted regression), ICML",
+    coupled={"log_partition_B": log_mean_weight},
+    advantage="none",
 )
 def rwr(logp_B: Tensor, score_B: Tensor, log_partition_B: Tensor, *, beta: Positive = 1.0) -> Tensor:
     """Supervised learning on the rollouts, weighted by exp(score/beta) over its mean.

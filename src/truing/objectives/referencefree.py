@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import softplus
 
+from truing.objectives.ratio import softplus
 from truing.registry import objective
 from truing.types import NonNegative, Positive
 
@@ -41,7 +41,7 @@ def simpo(
         loss_b = -log sigmoid(beta log pi(y_w)/|y_w| - beta log pi(y_l)/|y_l| - gamma),   |y| in tokens
 
     Returns [B]. The reward is what generation ranks by; `gamma`/`beta` of 0.3 to 0.55 is usual.
-    Differs from the source: nothing.
+    Differs from the source: nothing. TRL adds a term `nll` unless its cpo_alpha is 0.
 
     >>> import torch
     >>> [round(x, 4) for x in simpo(*(torch.tensor([v]) for v in (-6.0, -9.0, 6.0, 6.0))).tolist()]
@@ -59,21 +59,22 @@ def orpo(
     rejected_length_B: Tensor,
     *,
     weight: NonNegative = 0.1,
+    likelihood: NonNegative = 1.0,
 ) -> Tensor:
     """Supervised fine-tuning on the chosen response that also widens its odds over the rejected one.
 
-        loss_b = -log p_w - weight * log sigmoid(log odds(p_w) - log odds(p_l)),   p = pi(y)^(1/|y|), odds = p/(1 - p)
+        loss_b = -likelihood * log p_w - weight * log sigmoid(log odds(p_w) - log odds(p_l)),   odds = p/(1 - p)
 
-    Returns [B]; the first term is the mean over the chosen response's tokens.
-    Differs from the source: log p is kept below -1e-6, where the odds would be infinite; TRL's first term also covers
-    the prompt.
+    p = pi(y)^(1/|y|). Returns [B]; the first term is the mean over the chosen response's tokens.
+    Differs from the source: log p is kept below -1e-6, where the odds would be infinite. TRL's first term is a mean
+    over all tokens of the batch, prompts included: `[{orpo: {likelihood: 0}}, nll_whole]`.
 
     >>> import torch
     >>> [round(x, 4) for x in orpo(*(torch.tensor([v]) for v in (-6.0, -9.0, 6.0, 6.0))).tolist()]
     [1.0401]
     """
     chosen, rejected = chosen_logp_B / chosen_length_B, rejected_logp_B / rejected_length_B
-    return -chosen + weight * softplus(log_odds(rejected) - log_odds(chosen))
+    return -likelihood * chosen + weight * softplus(log_odds(rejected) - log_odds(chosen))
 
 
 def log_odds(mean_logp: Tensor) -> Tensor:
@@ -96,7 +97,8 @@ def cpo(
         loss_b = -log sigmoid(beta [log pi(y_w) - log pi(y_l)]) - weight * log pi(y_w)/|y_w|
 
     Returns [B]; the second term is the mean over the chosen response's tokens.
-    Differs from the source: that mean is taken per response, TRL's over all tokens of the batch.
+    Differs from the source: that mean is taken per response. TRL's is over all tokens of the batch: `weight: 0` and a
+    term `nll`.
 
     >>> import torch
     >>> [round(x, 4) for x in cpo(*(torch.tensor([v]) for v in (-6.0, -9.0, 6.0))).tolist()]

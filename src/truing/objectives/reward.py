@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from truing.objectives.ratio import softplus
 from truing.registry import objective
 from truing.types import Fraction, NonNegative
 
 
 @objective(
     source="Bradley and Terry 1952; Christiano et al. 2017, eq. 1, arXiv 1706.03741; margin: Touvron et al. 2023, "
-    "eq. 2, arXiv 2307.09288; centering: Eisenstein et al. 2023, eq. 4, arXiv 2312.09244"
+    "eq. 2, arXiv 2307.09288; centering: Eisenstein et al. 2023, eq. 4, arXiv 2312.09244",
+    estimates="ln 2 - JS of (chosen, rejected) from (rejected, chosen), drawn independently",
 )
 def bradley_terry(
     chosen_reward_B: Tensor,

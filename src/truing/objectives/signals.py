@@ -28,6 +28,8 @@ SIGNALS: dict[str, Signal] = {
     "length_B": Signal("data", "tokens of the response"),
     "ref_logp_B": Signal("reference", "the reference's log-probability of the response, nats"),
     "ref_logp_BT": Signal("reference", "the reference's log-probability of each response token, nats"),
+    "prompt_logp_B": Signal("policy", "log-probability of the prompt after its first token, summed, nats"),
+    "prompt_length_B": Signal("data", "tokens of the prompt after its first"),
     "desirable_B": Signal("data", "1 where the response is desirable, 0 where it is undesirable"),
     "prompt_B": Signal("data", "a number that says which prompt the row belongs to"),
     "mismatched_logp_B": Signal("policy", "log-probability of another prompt's response after this prompt, nats"),
@@ -70,6 +72,7 @@ SIGNALS: dict[str, Signal] = {
     "old_value_BT": Signal("rollout", "the same, when the rollouts were taken"),
     "return_BT": Signal("rollout", "the return the value should forecast"),
     # statistics of a whole step
+    "row_tokens_B": Signal("step", "mean tokens of a row, prompt and response"),
     "kl_baseline_B": Signal("step", "mean log-ratio of mismatched responses, 0 or more, nats"),
     "shift_B": Signal("step", "moving mean of the implicit rewards of both classes"),
     "class_weight_B": Signal("step", "rows of the step over those of the row's own class"),

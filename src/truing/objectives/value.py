@@ -9,7 +9,7 @@ from truing.registry import objective
 from truing.types import Positive
 
 
-@objective(source="Ziegler et al. 2019 (released code), arXiv 1909.08593")
+@objective(source="Ziegler et al. 2019 (released code), arXiv 1909.08593", advantage="gae")
 def value_clipped(
     value_BT: Tensor, old_value_BT: Tensor, return_BT: Tensor, mask_BT: Tensor, *, clip: Positive = 0.2
 ) -> Tensor:

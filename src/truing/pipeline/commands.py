@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from truing import world
 from truing.data import formats
+from truing.data.batch import Tree
 from truing.data.conventions import Want
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import plant
 from truing.disk import write_text
 from truing.errors import DataError, UserError
-from truing.evaluate.exam import response_text, rewards, sums
+from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
 from truing.pipeline.show import Show
 from truing.policy.load import context_length, load, load_any
+from truing.policy.policy import Policy
 from truing.rollout.engine import Sampling, generate
-from truing.types import Judgement, Message, Messages, Records, messages_json
+from truing.types import Judgement, Message, Messages, Records, Verdict, messages_json
 
 
 def sample(
@@ -84,29 +87,56 @@ def score(model: str, data: str, out: Path) -> int:
     """Write what a model makes of every row, in order; returns how many rows.
 
     A language model: `chosen_logp, rejected_logp, chosen_length, rejected_length` for pairs (sums in nats and tokens
-    over the response), `logp, length` for single responses. A reward model: `chosen_reward, rejected_reward`, or
-    `reward`. Nothing is cut: a row longer than the model's context is an error.
+    over the response), `logp, length` for single responses, lists `logps, lengths` for several. A reward model:
+    `chosen_reward, rejected_reward`, `reward`, or `rewards`, and of several heads what each says beside it, by name:
+    `chosen_heads, rejected_heads`, `heads`. What raters said of several responses plays no part. Nothing is cut: a row
+    longer than the model's context is an error.
     """
     policy = load_any(base.named(model, Show(quiet=True)))
-    records = read_records(data)
-    first = records.records[0]
-    shape: Shape = "pairs" if isinstance(first, Judgement) and len(first.responses) == 2 else "single"
+    records, shape = scorable(read_records(data))
     planted = plant(records, Renderer(policy.tokenizer), max_length=context_length(policy), shape=shape)
     if planted.notes:
         most = context_length(policy)
         raise UserError(f"{data}: {model} reads {most} tokens, so not every row can be scored whole: {planted.text()}")
-    values = rewards(policy, planted.trees) if policy.is_reward else sums(policy, planted.trees)
-    names = ("chosen_", "rejected_") if shape == "pairs" else ("",)
-    rows, at = [], iter(values)
+    at, rows = iter(read_branches(policy, planted.trees)), []
     for tree in planted.trees:
-        found = {name: (next(at), sum(b.loss)) for name, b in zip(names, tree.branches, strict=True)}
-        if policy.is_reward:
-            rows.append({f"{name}reward": value for name, (value, _) in found.items()})
+        found = [next(at) for _ in tree.branches]
+        if shape == "pairs":
+            sides = zip(("chosen", "rejected"), found, strict=True)
+            rows.append({f"{side}_{name}": value for side, facts in sides for name, value in facts.items()})
+        elif shape == "single":
+            rows.append(found[0])
         else:
-            logps = {f"{name}logp": value for name, (value, _) in found.items()}
-            rows.append(logps | {f"{name}length": length for name, (_, length) in found.items()})
+            rows.append({name if name == "heads" else f"{name}s": [f[name] for f in found] for name in found[0]})
     write_lines(out, rows)
     return len(rows)
+
+
+def scorable(records: Records) -> tuple[Records, Shape]:
+    """Records as they are scored, all in one shape: pairs where every row is a choice between two, else each with its
+    responses in the file's order, whatever raters said of them."""
+    rows = records.records
+    if all(isinstance(r, Judgement) and r.verdict.kind == "choice" and len(r.responses) == 2 for r in rows):
+        return records, "pairs"
+    shape: Shape = "ranked" if any(isinstance(r, Judgement) and len(r.responses) > 1 for r in rows) else "single"
+    return replace(records, records=tuple(unjudged(r) if isinstance(r, Judgement) else r for r in rows)), shape
+
+
+def unjudged(record: Judgement) -> Judgement:
+    """A record with its responses ranked as they stand, so that all of them are read."""
+    return replace(record, verdict=Verdict("ranking", list(range(len(record.responses)))))
+
+
+def read_branches(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, Any]]:
+    """What a model makes of every branch: `reward` (of several heads `heads` too), or `logp` and `length`."""
+    if not policy.is_reward:
+        lengths = [sum(b.loss) for tree in trees for b in tree.branches]
+        return [{"logp": v, "length": n} for v, n in zip(sums(policy, trees), lengths, strict=True)]
+    shares, by_head = policy.scalars.shares, head_rewards(policy, trees)
+    totals = [sum(w * each for w, each in zip(shares, heads.values(), strict=True)) for heads in by_head]
+    if policy.heads == ("",):
+        return [{"reward": total} for total in totals]
+    return [{"reward": total, "heads": heads} for total, heads in zip(totals, by_head, strict=True)]
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

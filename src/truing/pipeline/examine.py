@@ -12,9 +12,24 @@ from truing.data.render import Renderer
 from truing.data.split import unseen
 from truing.data.trees import plant
 from truing.errors import DataError, UserError
-from truing.evaluate.exam import Answers, answer, compare, cut_off, drift, no_kl, pair_accuracy, same_tokens
+from truing.evaluate.exam import (
+    Answers,
+    answer,
+    compare,
+    cut_off,
+    drift,
+    no_kl,
+    pair_accuracy,
+    respond,
+    response_text,
+    same_tokens,
+    scored,
+)
 from truing.pipeline.context import StageRun
+from truing.pipeline.judge import Judge
+from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Ref
+from truing.pipeline.table import table, trained
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
@@ -51,13 +66,15 @@ class Exam:
     @cached_property
     def trained_on(self) -> dict[str, list[Records]]:
         """By contestant what its own stage was trained on, where that is a stage of this recipe."""
-        found = {}
-        for name, model in zip(self.names, self.models, strict=False):
-            options = self.run.recipe.stage(model.stage).options if isinstance(model, Ref) else {}
-            if options.get("data") is not None:
-                on_bad_row, columns = options.get("on_bad_row", "error"), options.get("columns")
-                found[name] = [self.run.records(options["data"], on_bad_row, columns=columns)]
-        return found
+        return {name: self.taught(model) for name, model in zip(self.names, self.models, strict=False)}
+
+    def taught(self, model: Any) -> list[Records]:
+        """What a model's own stage was trained on, where that is a stage of this recipe."""
+        options = self.run.recipe.stage(model.stage).options if isinstance(model, Ref) else {}
+        if options.get("data") is None:
+            return []
+        on_bad_row, columns = options.get("on_bad_row", "error"), options.get("columns")
+        return [self.run.records(options["data"], on_bad_row, columns=columns)]
 
     @cached_property
     def rival(self) -> Policy:
@@ -78,30 +95,34 @@ class Exam:
                 continue
             limit = min(context_length(p) for p in (policy, reference) if p is not None)
             held_out = unseen(records, self.trained_on.get(name, ()))
-            planted = plant(held_out, Renderer(policy.tokenizer), max_length=limit, shape="pairs")
+            planted = plant(held_out, Renderer(policy.tokenizer), max_length=limit, shape="pairs", ties="half")
             planted = replace(planted, notes=(*held_out.notes, *planted.notes))
             if planted.notes:
                 self.note(f"held-out pairs that {name} ordered: {planted.text()}")
             self.findings.append(pair_accuracy(name, policy, planted.trees, reference))
 
-    def answer(self, records: Records, judge: Any, samples: int, lookup: bool) -> None:
-        """Every language model answers the same prompts; each is compared with the rival."""
+    def answer(self, records: Records, judge: Judge, samples: int, lookup: bool) -> Reward:
+        """Every language model answers the same prompts; each is compared with the rival. Gives the reward that judged,
+        an ensemble on the scale of the rival's answers."""
         speakers = {name: policy for name, policy in self.contestants.items() if not policy.is_reward}
         if not speakers and not lookup:
             raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.names[-1]} itself")
-        (reward, judged_by), other = self._judge(judge), self.names[-1]
+        judged_by, other = judge.judged_by, self.names[-1]
         fresh = unseen(records, (r for name in speakers for r in self.trained_on.get(name, ())))
         if len(fresh) < len(records):
             self.note(
                 f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
             )
         prompts = self._readable(distinct_prompts(fresh, samples), {other: self.rival} | speakers)
-        rival = answer(other, self.rival, prompts, reward, self.sampling)
+        said = respond(self.rival, prompts, self.sampling)
+        reward = judge.settled(prompts, [response_text(self.rival, r) for r in said])
+        rival = scored(other, self.rival, prompts, reward, said)
         given = {other: rival}
         for name, policy in speakers.items():
             self.run.show.say(f"  {name} answers {len(prompts)} prompts")
             given[name] = answer(name, policy, prompts, reward, self.sampling)
             self.findings += [*compare(given[name], rival, prompts, judged_by), cut_off(given[name], prompts)]
+            self.findings += judge.findings(given[name], rival, prompts)
             why = no_kl(policy, self.rival, self.sampling)
             if why:
                 self.note(f"no KL of {name} to {other}: {why}")
@@ -111,8 +132,16 @@ class Exam:
             table = look_up(prompts, reward)
             for answers in given.values():
                 self.findings += compare(answers, table, prompts, judged_by)
-        self.findings = list({(f.check, f.model, f.against): f for f in self.findings}.values())
+        self.findings = list({(f.check, f.model, f.against, f.slice): f for f in self.findings}.values())
         self.examples = side_by_side(prompts, list(given.values()))
+        return reward
+
+    def disagree(self, records: Records, judge: Judge, reward: Reward, named: Any, samples: int) -> None:
+        """How far the members of an ensemble are apart on held-out data, beside which their disagreement on answers is
+        to be read."""
+        models = named if isinstance(named, list) else [named]
+        held_out = unseen(records, [r for model in models for r in self.taught(model)])
+        self.findings += judge.on_data(reward, held_out, samples)
 
     def _readable(self, prompts: Sequence[Messages], speakers: dict[str, Policy]) -> list[Messages]:
         """The prompts that every model can read with room for its answer; how many are left out, and why, is said."""
@@ -136,30 +165,18 @@ class Exam:
                 self.note(f"{count} of {len(prompts)} prompts left out: {why}")
         return left
 
-    def _judge(self, judge: Any) -> tuple[Reward, str]:
-        if judge == "gold":
-            return rewards.gold, "gold"
-        policy = load(self.run.model(judge), "reward")
-        return rewards.RewardModel(policy), f"reward model {self.run.labels([judge])[0]}"
-
     def headline(self) -> str:
         """The win rates in one sentence."""
-        rates = [f for f in self.findings if f.check == "win_rate"]
+        rates = [f for f in self.findings if f.check == "win_rate" and f.slice == "all"]
         return "; ".join(f"{f.model} over {f.against}: win rate {_percent(f)}" for f in rates)
 
     def table(self) -> str:
-        """What was found, as lines for a terminal."""
-        width = max(len(f.check) for f in self.findings)
-        names = max(len(_who(f)) for f in self.findings)
-        lines = []
-        for f in self.findings:
-            interval = f"[{f.interval[0]:8.3f}, {f.interval[1]:8.3f}]" if f.interval else " " * 20
-            lines.append(f"  {_who(f):{names}}  {f.check:{width}}  {f.value:8.3f}  {interval}  {f.verdict}")
-        return "\n".join(lines)
-
-
-def _who(f: Finding) -> str:
-    return f"{f.model} over {f.against}" if f.against else f.model
+        """What was found, for a terminal, and how long each model of this recipe was trained."""
+        seconds = {}
+        for name, model in zip(self.names, self.models, strict=False):
+            if isinstance(model, Ref):
+                seconds[name] = trained(read_json(self.run.root / model.stage / "summary.json"))
+        return table(self.findings, seconds)
 
 
 def _percent(f: Finding) -> str:

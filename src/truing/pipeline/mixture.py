@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from truing import registry
 from truing.data.kinds import WORDS, common_shape, shape_of
 from truing.errors import UserError, unknown
+from truing.objectives.signals import SIGNALS
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.signature import Option, Part
-from truing.types import OWED
+from truing.types import OWED, is_number
 
 WEIGHT = Option("weight", "NonNegative", 1.0)
 HEAD = Option("head", "str", "")
-"""What a term of a sum takes besides its objective's own options: its weight, and the head it reads and teaches."""
+"""What a term of a sum takes besides its objective's own options: its weight, and the head it reads and teaches. An
+objective's own option of that name goes first: `orpo: {weight: 0.2}` weighs its odds, not the term."""
 
 
 def of_reward(part: Part) -> bool:
@@ -28,11 +31,16 @@ def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mist
     if not items:
         mistakes.add(node.line, "objective is an empty list")
         return None
-    terms, found = [], []
+    terms, found, named = [], [], []
     for item in items:
         term, part = check_term(item, folder, mistakes)
         terms.append(term)
         found += [(part, item.line)] if part else []
+        named += [(part.name, head_of(term))] if part and term else []
+    try:
+        check_heads(named)
+    except UserError as problem:
+        mistakes.add(node.line, str(problem))
     check_families(owner, found, mistakes)
     return terms if isinstance(node.value, list) else terms[0]
 
@@ -72,7 +80,7 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
     if isinstance(node.value, str):
         return full, part
     own = (WEIGHT, HEAD) if of_reward(part) else (WEIGHT,)
-    known = {option.name: option for option in (*part.options, *own)}
+    known = {option.name: option for option in (*own, *part.options)}
     given = {}
     for key, value in options.entries.items():
         if value.value is LOST:
@@ -89,6 +97,43 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
     return {full: given}, part
 
 
+def head_of(term: Any) -> str:
+    """The head that a term in its plain form names; empty where it names none."""
+    options = next(iter(term.values())) if isinstance(term, dict) else {}
+    return str(dict(options or {}).get("head", ""))
+
+
+def heads_named(objective: Any) -> tuple[str, ...]:
+    """The heads that an objective in its plain form names, in order; one empty name where it names none."""
+    return tuple(dict.fromkeys(map(head_of, objective if isinstance(objective, list | tuple) else [objective])))
+
+
+def weights_of(names: Sequence[str], given: Mapping[str, Any] | None) -> tuple[float, ...]:
+    """The weight of every head in order, from `{name: weight}`; UserError unless each head has one and no other.
+
+    >>> weights_of(("clarity", "truth"), {"truth": 2, "clarity": 1})
+    (1.0, 2.0)
+    """
+    if given is None:
+        return ()
+    if not any(names):
+        raise UserError("head_weights are for heads with names, and the objective names none ({..., head: NAME})")
+    if set(given) != set(names) or not all(map(is_number, given.values())):
+        wanted = ", ".join(f"{name}: NUMBER" for name in names)
+        raise UserError(f"head_weights give each head its number, {{{wanted}}}, and not {dict(given)}")
+    return tuple(float(given[name]) for name in names)
+
+
+def check_heads(terms: Iterable[tuple[str, str]]) -> None:
+    """UserError unless all terms, given as (objective, head), name a head, or none does."""
+    given = list(terms)
+    without, named = [name for name, head in given if not head], sorted({head for _, head in given if head})
+    if without and named:
+        raise UserError(
+            f"objective '{without[0]}' names no head, and others do ({', '.join(named)}): let each name one, or none"
+        )
+
+
 def absolute(name: str, folder: Path | None) -> str:
     """A name of the form `file.py:name` with the file's full path, so that it means the same wherever it is loaded."""
     where, _, attribute = name.rpartition(":")
@@ -97,12 +142,12 @@ def absolute(name: str, folder: Path | None) -> str:
 
 def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistakes) -> None:
     """Whether the terms can be learned together, and in this stage. Its default objective says what it trains, a
-    policy or a reward model, and whether single responses alone are enough for it."""
+    policy or a reward model, and from what: given responses, given preferences, or answers of its own."""
     home = own_objective(owner)
     if home is None or not terms:
         return
     for part, line in terms:
-        if of_reward(part) != of_reward(home) or (shape_of(home.needs) == "single" != shape_of(part.needs)):
+        if not gives(home, part):
             stages = [name for name, other in registry.parts("stage").items() if trains(other, part)]
             belongs = f"; it belongs under {' or '.join(stages)}" if stages else ""
             mistakes.add(
@@ -116,7 +161,7 @@ def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistake
     except UserError as problem:
         mistakes.add(line, str(problem))
         return
-    if shape == "single" != shape_of(home.needs):
+    if not of_rollouts(home) and shape == "single" != shape_of(home.needs):
         mistakes.add(
             line,
             f"objective '{part.name}' reads single responses; under {owner.name} it can only be added to one that "
@@ -124,11 +169,32 @@ def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistake
         )
 
 
+def gives(home: Part, part: Part) -> bool:
+    """Whether a stage whose default objective is `home` has what this one reads, at least as one term of several."""
+    if of_reward(part) != of_reward(home):
+        return False
+    if of_rollouts(home):  # answers of its own are no other prompt's, which kto's baseline reads
+        known = shape_of(part.needs) in ("single", "pairs", "ranked", "labelled")
+        return known and "mismatched_logp_B" not in part.surveyed
+    return not of_rollouts(part) and (shape_of(home.needs) != "single" or shape_of(part.needs) == "single")
+
+
 def trains(owner: Part, part: Part) -> bool:
     """Whether this stage can train this objective alone."""
     home = own_objective(owner)
-    alone = (shape_of(part.needs) == "single", home is not None and shape_of(home.needs) == "single")
-    return home is not None and of_reward(home) == of_reward(part) and alone[0] == alone[1]
+    if home is None or not gives(home, part):
+        return False
+    return of_rollouts(home) or (shape_of(part.needs) == "single") == (shape_of(home.needs) == "single")
+
+
+def origins(part: Part) -> set[str]:
+    """Where the signals come from that an objective and its statistics read."""
+    return {SIGNALS[n].origin for n in (*part.needs, *part.optional, *part.surveyed) if n in SIGNALS}
+
+
+def of_rollouts(part: Part | None) -> bool:
+    """Whether an objective learns from the policy's own answers and how they were scored, and from nothing else."""
+    return part is not None and "rollout" in origins(part)
 
 
 def own_objective(owner: Part) -> Part | None:

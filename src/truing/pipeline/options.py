@@ -14,11 +14,12 @@ from truing.errors import UserError, nearest, unknown
 from truing.pipeline import names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
 from truing.pipeline.labels import labels
-from truing.pipeline.mixture import check_objective
+from truing.pipeline.mixture import check_objective, heads_named, weights_of
 from truing.pipeline.names import HUB
 from truing.pipeline.spec import Ref, StageSpec
-from truing.signature import REFERENCES, Option, Part, describe, guess, parse_type
+from truing.signature import Option, Part
 from truing.types import Lora, Training
+from truing.typewords import REFERENCES, describe, guess, parse_type
 
 
 @dataclass
@@ -222,6 +223,8 @@ def check_options(name: str, part: Part, given: dict[str, Node], line: int, scop
     check_pairs(name, found, given, scope.mistakes)
     check_lora(name, found, given, scope.mistakes)
     check_gold(part, found, given, scope)
+    check_judge(found, given, scope)
+    check_weights(part, found, given, scope)
     check_columns(found, given, scope)
     return found
 
@@ -327,6 +330,30 @@ def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -
             f"{scope.place}columns says how a file's columns are called, and data is {data or 'not given'}; "
             "give it where the file is read",
         )
+
+
+def check_judge(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """`aggregate` says something of an ensemble of reward models alone, and `coefficient` of `uncertainty` alone."""
+    if found.get("aggregate") is not None and found.get("judge", "" if "judge" in given else "gold") == "gold":
+        scope.mistakes.add(
+            given["aggregate"].line,
+            f"{scope.place}aggregate is for an ensemble, and judge is gold; give reward models, as judge: [$one, $two]",
+        )
+    if found.get("coefficient") is not None and found.get("aggregate") != "uncertainty":
+        scope.mistakes.add(
+            given["coefficient"].line, f"{scope.place}'coefficient' says nothing without 'aggregate: uncertainty'"
+        )
+
+
+def check_weights(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """`head_weights` gives every head that the objective names a number, and no other."""
+    weights, objective = found.get("head_weights"), part.option("objective")
+    if weights is None or objective is None or ("objective" in given and found.get("objective") is None):
+        return
+    try:
+        weights_of(heads_named(found.get("objective", objective.default)), weights)
+    except UserError as problem:
+        scope.mistakes.add(given["head_weights"].line, f"{scope.place}{problem}")
 
 
 def check_gold(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:

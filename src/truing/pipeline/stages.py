@@ -9,18 +9,21 @@ from typing import Any, Literal
 from truing.data import formats
 from truing.data import split as splitting
 from truing.errors import UserError
-from truing.evaluate.exam import pair_accuracy
+from truing.evaluate.held_out import measure
 from truing.gate import decide
 from truing.gate import rules as gate_rules
 from truing.pipeline import examine
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
+from truing.pipeline.judge import appoint
+from truing.pipeline.mixture import weights_of
 from truing.pipeline.spec import Ref
 from truing.policy import adapters
 from truing.policy.heads import fresh_reward
 from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.recompute import recompute_layers
+from truing.policy.scalars import Heads
 from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, Rules, stage
 from truing.rollout.engine import Sampling
 from truing.types import Count, Fraction, Lora, NonNegative, Training
@@ -102,28 +105,33 @@ def fit_reward(
     data: Data,
     eval: Data | None = None,
     objective: ObjectiveSpec = "bradley_terry",
+    head_weights: dict | None = None,  # type: ignore[type-arg]
     on_bad_row: Literal["error", "drop"] = "error",
     columns: Columns | None = None,
     training: Training = Training(learning_rate=5e-4, rows_per_step=32),
     lora: Lora = Lora(),
 ) -> None:
-    """Fit a reward model: `model` with its language head replaced by a scalar one. The objective says what it learns
-    from: pairs, rankings, scores, labels, labelled steps.
+    """Fit a reward model: `model` with its language head replaced by a scalar one, or by one for each `head` that the
+    objective's terms name. The objective says what they learn from: pairs, rankings, scores, labels, labelled steps.
 
-    With `eval`, its accuracy on held-out pairs is measured when it is trained.
+    The reward of several heads is their mean, or with `head_weights` ({name: number}) their weighted sum. With `eval`
+    what they say of held-out data is measured when they are trained.
     """
     terms = work.compile_objective(objective)
-    shape = work.shape_for(terms)
-    whole = lora.lora_rank is None or lora.lora_merge
-    policy = learner(run, fresh_reward(run.model(model), seed=run.seed, whole=whole), training, lora)
+    shape, names = work.shape_for(terms), work.heads_of(terms)
+    heads, whole = Heads(names, weights_of(names, head_weights)), lora.lora_rank is None or lora.lora_merge
+    policy = learner(run, fresh_reward(run.model(model), seed=run.seed, whole=whole, heads=heads), training, lora)
     records = run.records(data, on_bad_row, columns=columns)
     planted, held_out = work.plant_for(run, policy, records, training, shape, on_bad_row, terms=terms), None
     if eval is not None:
         left = splitting.unseen(run.records(eval, on_bad_row, columns=columns), [records])
         held_out = work.plant_for(run, policy, left, training, shape, on_bad_row, terms=terms)
+    work.begin_ties(policy, planted, terms)
     work.train(run, policy, planted, terms, training)
-    if held_out is not None:
-        work.found(run, [pair_accuracy(run.name, policy, held_out.trees)])
+    if held_out is not None and run.leads:
+        findings, missing = measure(run.name, policy, held_out.trees, terms)
+        work.found(run, findings)
+        work.noted(run, missing)
 
 
 @stage(gives="model")
@@ -158,24 +166,32 @@ def evaluate(
     data: Data | None = None,
     columns: Columns | None = None,
     judge: RewardModel | Literal["gold"] = "gold",
+    aggregate: Literal["mean", "worst", "uncertainty"] | None = None,
+    coefficient: NonNegative | None = None,
     lookup: bool = False,
     samples: Count = 500,
     max_new_tokens: Count = 64,
     temperature: NonNegative = 1.0,
     seed: int = 0,
 ) -> None:
-    """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`) or by a reward model.
+    """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`), by a reward model, or by an
+    ensemble: several reward models, or with `aggregate` the heads of one. It gives their mean, the lowest, or the mean
+    less `coefficient` (0.5) times their variance.
 
     Finds, for each model against `against`, paired by prompt: win rate, mean score, change of length, KL to the
     reference. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
-    `lookup` adds the world's template look-up as a contestant.
+    `lookup` adds the world's template look-up as a contestant. Of an ensemble it finds how far its members disagree on
+    answers and on `data`; of a judge with several heads what each of them says.
     """
     sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
     exam = examine.Exam(run, models, against, sampling)
     if data is not None:
         exam.order(run.records(data, columns=columns))
     if prompts is not None:
-        exam.answer(run.records(prompts, want="prompts"), judge, samples, lookup)
+        who = appoint(run, judge, aggregate, coefficient)
+        reward = exam.answer(run.records(prompts, want="prompts"), who, samples, lookup)
+        if data is not None:
+            exam.disagree(run.records(data, columns=columns), who, reward, judge, samples)
     if not exam.findings:
         raise UserError(f"stage {run.name} has nothing to measure: give prompts (to answer) or data (pairs to order)")
     work.found(run, exam.findings, exam.examples)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,12 +13,14 @@ import pyarrow.parquet as parquet
 
 from truing import registry
 from truing.data.batch import Batch, trees_digest
-from truing.data.kinds import Shape, common_shape, ties_of
+from truing.data.kinds import Shape, common_shape, shape_of, ties_of
 from truing.data.render import Renderer, Turns
 from truing.data.trees import Planted, plant, with_shadows
 from truing.errors import UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline.context import StageRun
+from truing.pipeline.mixture import check_heads
+from truing.pipeline.table import LOOP_TIME
 from truing.policy import heads
 from truing.policy.load import context_length
 from truing.policy.policy import Policy
@@ -30,7 +33,7 @@ from truing.train.optim import Optim
 from truing.train.reading import compute_shared
 from truing.train.record import Record
 from truing.train.shard import sharded
-from truing.train.source import DataSource
+from truing.train.source import DataSource, Source
 from truing.train.terms import Sum, Term
 from truing.types import Finding, Records, Training
 
@@ -64,6 +67,7 @@ def plant_for(
         turns=turns,
         ties=ties_of(signals),
     )
+    check_singles(planted, terms)
     if "mismatched_logp_B" in signals:
         planted = replace(planted, trees=with_shadows(planted.trees, run.seed))
     planted = replace(planted, notes=(*records.notes, *planted.notes))
@@ -72,16 +76,47 @@ def plant_for(
     return planted
 
 
+def check_singles(planted: Planted, terms: Sum | None) -> None:
+    """UserError where a term reads one response of each row, and a row compares several of which none is that one."""
+    names = [term.name for term in terms.terms if shape_of(term.objective.needs) == "single"] if terms else []
+    row = next((tree.row for tree in planted.trees if tree.comparisons), None)
+    if names and row is not None:
+        raise UserError(
+            f"objective '{names[0]}' reads one response of each row, and data row {row} compares several; leave it "
+            "out, or give pairs: prompt, chosen, rejected"
+        )
+
+
 def compile_objective(spec: Any) -> Sum:
     """A recipe's objective as a sum of terms: `dpo`, `{dpo: {beta: 0.2}}` or `[dpo, {nll: {weight: 0.1}}]`."""
     terms = []
     for part in spec if isinstance(spec, list | tuple) else [spec]:
         name, options = (part, {}) if isinstance(part, str) else next(iter(part.items()))
         options = dict(options or {})
-        weight, head = float(options.pop("weight", 1.0)), options.pop("head", "")
         objective = registry.load(name, "objective")
+        own = {option.name for option in objective.options}
+        weight = 1.0 if "weight" in own else float(options.pop("weight", 1.0))
+        head = options.pop("head", "")
         terms.append(Term(objective, objective.bind(options).keywords, weight, head))
     return Sum(terms)
+
+
+def heads_of(terms: Sum) -> tuple[str, ...]:
+    """The heads that the terms name, in order; UserError where some name one and others do not."""
+    names = tuple(dict.fromkeys(term.head for term in terms.terms))
+    check_heads((term.name, term.head) for term in terms.terms)
+    return names
+
+
+def begin_ties(policy: Policy, planted: Planted, terms: Sum) -> None:
+    """Give a reward model the tie parameter that a term asks for: at first what the share of ties in its data is where
+    rewards say nothing, ln(2 s / (1 - s)) in Rao and Kupper's model and in Davidson's. A share of none is taken as half
+    a tie."""
+    if "tie_logit_B" not in terms.all_signals:
+        return
+    tied = [pair.values.get("tie_B", 0.0) for tree in planted.trees for pair in tree.pairs]
+    share = (sum(tied) + 0.5) / (len(tied) + 1)
+    policy.put_heads(replace(policy.scalars, tie_logit=math.log(2 * share / (1 - share))))
 
 
 def shape_for(terms: Sum) -> Shape:
@@ -97,14 +132,30 @@ def train(
     training: Training,
     reference: Reference | None = None,
 ) -> None:
+    """Learn from a data set: see `learn`."""
+    source = DataSource(planted.trees, training, run.seed)
+    learn(run, policy, planted, terms, training, Batch(source.epoch(0)[0]), lambda _: source, reference)
+
+
+def learn(
+    run: StageRun,
+    policy: Policy,
+    planted: Planted,
+    terms: Sum,
+    training: Training,
+    first: Batch,
+    source_for: Callable[[Policy], Source],
+    reference: Reference | None = None,
+) -> None:
     """Run the loop in the stage's folder, on every process; the first then writes the model, a few samples, its summary
-    and its card."""
+    and its card. `first` is a batch that is the same on every process; `source_for` the policy as it is trained gives
+    the steps."""
     if policy.layout != "trees":
         run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading rows of answers (slower)")
-    source = DataSource(planted.trees, training, run.seed)
     run.show.begin()
     record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
-    with sharded(policy, Batch(source.epoch(0)[0])) as learner:
+    with sharded(policy, first) as learner:
+        source = source_for(learner)
         fit(learner, source, terms, Optim(learner.model, training, source.steps), record, reference)
     for message in (*policy.notes, *record.messages):
         run.show.say(f"  {message}")
@@ -174,10 +225,19 @@ def summarise(run: StageRun, planted: Planted, training: Training, steps: int, t
         {"name": "rows", "value": len(planted.trees)},
         {"name": "loss, mean of the last tenth", "value": round(mean_loss, 4)},
         {"name": "data tokens a second", "value": round(tokens / max(seconds, 1e-9))},
-        {"name": "time in the loop", "value": round(seconds, 1), "unit": "s"},
+        {"name": LOOP_TIME, "value": round(seconds, 1), "unit": "s"},
         {"name": "learning rate", "value": training.learning_rate},
     ]
     run.write("summary.json", {"do": run.do, "figures": figures, "notes": run.accounts})
+
+
+def noted(run: StageRun, lines: Sequence[str]) -> None:
+    """Say these lines, and add them to the notes of the stage's summary."""
+    for line in lines:
+        run.show.say(f"  {line}")
+    path = run.folder / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    run.write(path.name, summary | {"notes": [*summary["notes"], *lines]})
 
 
 def found(run: StageRun, findings: Sequence[Finding], examples: Sequence[Any] = ()) -> None:

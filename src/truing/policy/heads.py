@@ -1,4 +1,4 @@
-"""Reward heads: `AutoModelForSequenceClassification(num_labels=1)`, so that plain transformers gives the same score."""
+"""Reward heads: `AutoModelForSequenceClassification`, a label a head: plain transformers gives the same scores."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import torch
 from truing.errors import UserError
 from truing.policy import adapters
 from truing.policy.load import load
-from truing.policy.policy import Policy
+from truing.policy.policy import TIES, Policy
+from truing.policy.scalars import Heads
 
 
-def fresh_reward(name: str, *, seed: int, whole: bool = True) -> Policy:
-    """The causal model `name` with its language head replaced by a scalar head drawn from `seed`.
+def fresh_reward(name: str, *, seed: int, whole: bool = True, heads: Heads = Heads()) -> Policy:
+    """The causal model `name` with its language head replaced by scalar heads drawn from `seed`: one, unless told.
 
     Plain transformers finds the token to read the score from as the last one that is not padding. Where a tokenizer
     pads with its end token that would be one token too early, so such a model gets a padding token of its own. An
     adapter (`whole` false) cannot bring an embedding for one: UserError where the model has no row left.
     """
-    policy = load(name, "reward", seed=seed, fresh_head=True)
+    policy = load(name, "reward", seed=seed, fresh=heads)
     tokenizer, model = policy.tokenizer, policy.model
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
@@ -45,12 +46,19 @@ def fresh_reward(name: str, *, seed: int, whole: bool = True) -> Policy:
 def save(policy: Policy, folder: Path) -> None:
     """Write a policy in Hugging Face layout (safetensors, tokenizer with its template): plain transformers loads it.
 
-    An adapter is written alone, as peft writes it, or if the policy is to be merged, merged first.
+    An adapter is written alone, as peft writes it, or if the policy is to be merged, merged first. What no
+    transformers model has, the tie parameter and the heads' weights, stands in the config, or beside an adapter.
     """
     if policy.merge:
         adapters.merge(policy)
+    if policy.is_reward:
+        policy.scalars.into(policy.model.config)
     if policy.adapter is None:
-        policy.model.save_pretrained(folder)
+        own = (TIES, "value_head.weight", "value_head.bias")  # of use in training, and unknown to transformers
+        weights = {name: value for name, value in policy.model.state_dict().items() if name not in own}
+        policy.model.save_pretrained(folder, state_dict=weights)
     else:
         adapters.save(policy, folder)
+        if policy.is_reward and policy.scalars != Heads():
+            policy.scalars.keep(folder)
     policy.tokenizer.save_pretrained(folder)

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from truing.errors import UserError
 from truing.policy import adapters, trees
 from truing.policy.policy import Layout, Policy
+from truing.policy.scalars import Heads
 from truing.policy.spare import spare_last_layer
 
 transformers_logging.disable_progress_bar()
@@ -23,23 +24,23 @@ Kind: TypeAlias = Literal["causal", "reward"]
 ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "camembert", "modernbert"})
 
 
-def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh_head: bool = False) -> Policy:
+def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh: Heads | None = None) -> Policy:
     """Load a policy (`causal`) or a reward model (`reward`) with attention over trees.
 
-    `name` is a folder, of a model or of an adapter, or a Hub name. `fresh_head` lets a causal model be loaded as a
-    reward model with a new scalar head drawn from `seed`; every other weight must be in the files. Raises UserError for
+    `name` is a folder, of a model or of an adapter, or a Hub name. With `fresh` a causal model is loaded as a reward
+    model with these new scalar heads, drawn from `seed`; every other weight must be in the files. Raises UserError for
     a missing folder, pickled or missing weights, a tokenizer without chat template, no network.
     """
     folder = Path(name)
     if adapters.is_adapter(folder):
-        return load_adapter(folder, kind, seed=seed, fresh_head=fresh_head)
+        return load_adapter(folder, kind, seed=seed, fresh=fresh)
     if folder.exists():
         check_folder(folder)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"model '{name}': no such folder, and a Hub name has the form owner/name")
     tokenizer = load_tokenizer(name)
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-    more: dict[str, Any] = {} if kind == "causal" else {"num_labels": 1, "ignore_mismatched_sizes": fresh_head}
+    more: dict[str, Any] = {} if fresh is None else {"num_labels": len(fresh.names), "ignore_mismatched_sizes": True}
     torch.manual_seed(seed)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -47,6 +48,7 @@ def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh_head: bool = 
             raise UserError(f"model '{name}' is a reward model ({config.architectures[0]}); a language model is needed")
         if kind == "reward" and type(config) not in auto._model_mapping:
             raise UserError(f"model '{name}': transformers has no reward form ({auto.__name__}) of {config.model_type}")
+        heads = fresh or (scalar_heads(config) if kind == "reward" else Heads())
         layout: Layout = "trees" if attends_by_mask(config, auto) else "padded"
         model, report = auto.from_pretrained(
             name,
@@ -59,15 +61,29 @@ def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh_head: bool = 
         )
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         raise UserError(_why(name, error)) from error
-    check_weights(name, model, report, kind, fresh_head)
+    check_weights(name, model, report, kind, fresh is not None)
     if layout == "trees":
         spare_last_layer(model)
     model.eval()  # dropout stays off in training too: a run is exact and step 0 of DPO is ln 2
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return Policy(model=model, tokenizer=tokenizer, name=name, layout=layout)
+    policy = Policy(model=model, tokenizer=tokenizer, name=name, layout=layout)
+    if kind == "reward":
+        policy.put_heads(heads)
+    return policy
 
 
-def load_adapter(folder: Path, kind: Kind, *, seed: int, fresh_head: bool) -> Policy:
+def scalar_heads(config: Any) -> Heads:
+    """The heads of a reward model by its config; ValueError for a classifier's, whose numbers are no rewards."""
+    labels = list(config.id2label.values())
+    if kind_of(config) == "reward" and len(labels) > 1 and config.problem_type != "regression":
+        raise ValueError(
+            f"it tells {len(labels)} classes apart ({', '.join(map(str, labels[:3]))}), and these are no rewards. "
+            'Where each is a score of its own, say so in its config.json: "problem_type": "regression"'
+        )
+    return Heads.of(config)
+
+
+def load_adapter(folder: Path, kind: Kind, *, seed: int, fresh: Heads | None) -> Policy:
     """The base that an adapter's folder names, with the adapter on it; its tokenizer where it brings one.
 
     Only the adapter (of a reward model: and the head) is trained further.
@@ -76,11 +92,11 @@ def load_adapter(folder: Path, kind: Kind, *, seed: int, fresh_head: bool) -> Po
     if kind == "causal" and kind_of_adapter(config) == "reward":
         raise UserError(f"adapter '{folder}' is one of a reward model; a language model is needed")
     head = adapters.has_head(folder)
-    if kind == "reward" and not (head or fresh_head):
+    if kind == "reward" and not (head or fresh):
         raise UserError(f"adapter '{folder}' is no reward model's: it has no scalar head; fit one with fit_reward")
-    base = adapters.base_of(folder, config)
+    base, heads = adapters.base_of(folder, config), fresh or Heads.beside(folder)
     try:
-        policy = load(base, kind, seed=seed, fresh_head=kind == "reward")
+        policy = load(base, kind, seed=seed, fresh=heads if kind == "reward" else None)
     except UserError as error:
         raise UserError(f"adapter '{folder}': its base cannot be loaded: {error}") from error
     adapters.read_onto(policy, folder, seed=seed)

@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from truing.data.batch import Batch
 from truing.errors import RunFailed, UserError
 from truing.policy.logp import token_logp
+from truing.policy.scalars import Heads
 from truing.policy.trees import NAME, Plan, attending
 
 Layout: TypeAlias = Literal["trees", "padded", "rows"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+TIES = "tie_logit"
+"""The name of a reward model's tie parameter."""
 UNREAD = ("dtype", "torch_dtype", "transformers_version", "architectures", "name_or_path")
 """What stands in a config and changes no number."""
 
@@ -41,6 +44,7 @@ class Policy:
     adapter: Any = None
     base_digest: str = ""
     merge: bool = False
+    shares_prompts: bool | None = None  # for the answers sampled from it; None until the engine has tried
 
     @property
     def device(self) -> torch.device:
@@ -86,9 +90,32 @@ class Policy:
             return own_logp(self, batch, self._together(batch))
         return self._head_logp(self.hidden(batch, batch.source_R), batch)
 
+    def logp_and_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`logp`, and at the same places what the value head forecasts, from one forward pass; both [R].
+
+        UserError for a model that is not read in trees: its own forward gives no value.
+        """
+        self.check_ids(batch)
+        self.verify(batch)
+        if self.layout != "trees":
+            raise UserError(f"{self.name}: {self.model.config.model_type} gives no value inside a response")
+        h_RH = self.hidden(batch, batch.source_R)
+        value: Tensor = self.model.value_head(h_RH.to(self.model.dtype)).squeeze(-1)
+        return self._head_logp(h_RH, batch), value.to(torch.promote_types(value.dtype, torch.float32))
+
+    def put_value_head(self) -> None:
+        """Give a language model a head that forecasts what is still to be earned; it begins at 0."""
+        head = nn.Linear(self.model.get_input_embeddings().weight.shape[1], 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        self.model.value_head = head.to(self.device, self.model.dtype)
+
     def rewards(self, batch: Batch) -> Tensor:
-        """The scalar head read at the last token of every branch, shape [M]; of several heads their mean."""
-        return self.head_rewards(batch).mean(1)
+        """The reward of every branch, shape [M]: the scalar head at its last token; of several heads the weighted sum,
+        their mean where they have no weights."""
+        scores = self.head_rewards(batch)
+        shares = Heads.of(self.model.config).shares
+        return (scores * torch.tensor(shares, dtype=scores.dtype, device=scores.device)).sum(1)
 
     def head_rewards(self, batch: Batch) -> Tensor:
         """Every scalar head read at the last token of every branch, shape [M, heads]."""
@@ -109,9 +136,22 @@ class Policy:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The names of a reward model's heads; one empty name where it has one."""
-        labels = self.model.config.id2label
-        return tuple(labels[i] for i in range(len(labels))) if len(labels) > 1 else ("",)
+        """The names of a reward model's heads; an empty one where its only head has none."""
+        return Heads.of(self.model.config).names
+
+    @property
+    def scalars(self) -> Heads:
+        """A reward model's heads, with the tie parameter as it is now."""
+        ties = getattr(self.model, TIES, None)
+        return dataclasses.replace(Heads.of(self.model.config), tie_logit=None if ties is None else ties.item())
+
+    def put_heads(self, heads: Heads) -> None:
+        """Say in a reward model's config what its heads are, and give it their tie parameter where they have one: a
+        weight like any other, shape [1]."""
+        heads.into(self.model.config)
+        if heads.tie_logit is not None:
+            begin = torch.tensor([heads.tie_logit], dtype=self.model.dtype, device=self.device)
+            self.model.register_parameter(TIES, nn.Parameter(begin))
 
     def _together(self, batch: Batch) -> int:
         return batch.tokens if self.layout == "padded" else 1

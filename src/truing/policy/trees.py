@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -96,6 +96,29 @@ class Segment:
             )
 
 
+class Unreadable(UserError):
+    """A model whose attention has parts that attention over trees cannot honour."""
+
+
+class Reading(Protocol):
+    """What is in force while a model reads: which places are looked at in the end, and how its layers attend."""
+
+    read: Tensor | None
+    tokens: int
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        window: int | None,
+        scale: float,
+        softcap: float | None,
+    ) -> Tensor:
+        """What a layer attends to. query [1, H, N, D], key and value [1, H_kv, N, D] -> [1, N, H, D]."""
+
+
 class Plan:
     """How the packed row divides into trees, with the masks made once and used by every layer. `read` names the places
     whose hidden states are looked at in the end; None means all."""
@@ -119,6 +142,25 @@ class Plan:
                 for queries, keys, sees in segment.calls(window)
             ]
         return self._calls[window, dtype]
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        window: int | None,
+        scale: float,
+        softcap: float | None,
+    ) -> Tensor:
+        """Every token attends to its prompt and its own branch."""
+        if query.is_cuda:
+            return _flex(query, key, value, self, window, scale, softcap)
+        calls = self.calls(window, query.dtype)
+        if softcap is None and query.shape[-1] == value.shape[-1]:
+            out: Tensor = _TreeAttention.apply(query, key, value, calls, scale)
+            return out
+        return _composed(query, key, value, calls, scale, softcap)
 
     def rule(self, window: int | None, device: torch.device) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """The same as a FlexAttention mask function of places in the packed row."""
@@ -148,11 +190,11 @@ def additive(sees: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, float("-inf"))
 
 
-_PLAN: ContextVar[Plan | None] = ContextVar("plan", default=None)
+_PLAN: ContextVar[Reading | None] = ContextVar("plan", default=None)
 
 
 @contextmanager
-def attending(plan: Plan | None) -> Iterator[None]:
+def attending(plan: Reading | None) -> Iterator[None]:
     """Within this block, models with tree attention attend by `plan`."""
     token = _PLAN.set(plan)
     try:
@@ -161,7 +203,7 @@ def attending(plan: Plan | None) -> Iterator[None]:
         _PLAN.reset(token)
 
 
-def current() -> Plan | None:
+def current() -> Reading | None:
     """The plan in force."""
     return _PLAN.get()
 
@@ -183,19 +225,13 @@ def tree_attention(
     if plan is None:
         raise RuntimeError("tree attention was called outside of `attending(plan)`")
     if dropout:
-        raise UserError("this model trains with attention dropout; set attention_dropout to 0 in its config.json")
+        raise Unreadable("this model trains with attention dropout; set attention_dropout to 0 in its config.json")
     if unused.get("s_aux") is not None or unused.get("position_bias") is not None:
-        raise UserError(f"{type(module).__name__} adds sinks or position biases that tree attention cannot honour")
+        raise Unreadable(f"{type(module).__name__} adds sinks or position biases that tree attention cannot honour")
     if torch.is_autocast_enabled(query.device.type):  # rotation leaves queries and keys in fp32, and values not
         query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if query.is_cuda:
-        return _flex(query, key, value, plan, sliding_window, scale, softcap), None
-    calls = plan.calls(sliding_window, query.dtype)
-    if softcap is None and query.shape[-1] == value.shape[-1]:
-        out: Tensor = _TreeAttention.apply(query, key, value, calls, scale)
-        return out, None
-    return _composed(query, key, value, calls, scale, softcap), None
+    return plan.attend(module, query, key, value, sliding_window, scale, softcap), None
 
 
 class _TreeAttention(torch.autograd.Function):

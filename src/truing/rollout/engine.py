@@ -1,34 +1,63 @@
-"""The in-process engine: batches of prompts in, sampled answers with their log-probabilities out."""
+"""The in-process engine: prompts in, sampled answers with their log-probabilities out.
+
+A prompt is read once for all of its answers (policy/decoding.py); where a model cannot do so, every answer is a row of
+its own (rollout/rows.py). A policy's first prompts decide which: a few tokens are sampled in the first way and compared
+with what the trainer gives for them.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from truing.data.batch import Batch, Branch, Tree
+from truing.data.batch import Batch, Branch, Tree, pack
 from truing.data.render import Renderer
-from truing.errors import UserError
+from truing.errors import RunFailed, UserError
 from truing.policy.load import context_length
-from truing.policy.policy import Policy, own_logits
+from truing.policy.policy import TOLERANCE, Policy
 from truing.policy.trees import NAME
-from truing.types import Rollout
+from truing.rollout.rows import Anew, Cached, Rows, Shared, recurrent
+from truing.rollout.sample import check_sampling, draw, has_stop, uniforms
+from truing.types import Rollout, Sampling, Stop
+
+__all__ = ["InProcess", "Sampling", "fits", "generate", "sampler_agrees", "stop_ids"]
 
 BATCH_TOKENS = 16384  # prompt and response tokens held at once
+PROBE_TOKENS = 4  # sampled to see whether prompts can be shared
+Row = tuple[int, int]
+"""An answer to be written: the place of its prompt, and which of the prompt's answers it is."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample. The log-probabilities returned are those of the distribution sampled from, `temperature` included;
-    at temperature 0 the most likely token is taken, and the log-probabilities are the model's own."""
+class InProcess:
+    """The engine that samples from the policy in this process.
 
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    seed: int = 0
+    Its first answers at temperature 1 are read by the trainer too; RunFailed where their log-probabilities differ.
+    """
+
+    def __init__(self, policy: Policy, version: int = 0) -> None:
+        self.policy, self.version, self.compared = policy, version, False
+
+    def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[Rollout]:
+        """`n` answers to each prompt, in the order of the prompts; see `generate`."""
+        rollouts = [
+            dataclasses.replace(r, policy_version=self.version) for r in generate(self.policy, prompts, sampling, n)
+        ]
+        if rollouts and not self.compared and sampling.enters_ratio and sampling.temperature == 1:
+            off, most = sampler_agrees(self.policy, rollouts[:n]), allowed(self.policy)
+            if not off <= most:
+                raise RunFailed(
+                    f"{self.policy.name}: log-probabilities of sampled tokens are up to {off:.1e} nats off the "
+                    f"trainer's ({most:.0e} is allowed), so no ratio of the two means anything; nothing was trained"
+                )
+            self.compared = True
+        return rollouts
+
+    def sync(self, policy: Policy, version: int) -> None:
+        """Sample from this policy from now on; its weights are not copied."""
+        self.policy, self.version = policy, version
 
 
 def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling, n: int = 1) -> list[Rollout]:
@@ -36,32 +65,59 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Samplin
 
     Every answer draws from its own counter (seed, prompt, answer), so that the way prompts are batched does not change
     what is sampled. Prompts of like length are batched together; answers that have ended are taken out of the batch.
-    A prompt that with its answer would not fit into the model's context is an error.
+    A prompt that with its answer would not fit into the model's context is an error, and so is an empty one.
     """
-    if sampling.temperature < 0 or sampling.max_new_tokens < 1:
-        raise UserError("temperature must be 0 or more, and max_new_tokens 1 or more")
-    long = next((p for p in range(len(prompts)) if not fits(policy, prompts[p], sampling)), None)
-    if long is not None:
-        raise UserError(
-            f"prompt {long + 1} has {len(prompts[long])} tokens; with max_new_tokens {sampling.max_new_tokens} that is "
-            f"beyond the {context_length(policy)} that {policy.name} reads.\n  Shorten it, or lower max_new_tokens."
-        )
-    stops = stop_ids(policy)
+    check_sampling(sampling)
+    check_prompts(policy, prompts, sampling)
     todo = sorted(((p, k) for p in range(len(prompts)) for k in range(n)), key=lambda pk: len(prompts[pk[0]]))
+    stops = stop_ids(policy) | set(sampling.stop_tokens)
+    shared = bool(todo) and shares_prompts(policy, prompts, sampling)
+    done: dict[Row, Rollout] = {}
     before = policy.model.config._attn_implementation
-    if before == NAME:
-        policy.model.set_attn_implementation("sdpa")
-    done: dict[tuple[int, int], Rollout] = {}
+    if before == NAME and not shared:
+        policy.model.set_attn_implementation("sdpa" if policy.model._supports_sdpa else "eager")
     try:
-        while todo:
-            longest = len(prompts[todo[-1][0]]) + sampling.max_new_tokens
-            size = max(1, BATCH_TOKENS // longest)
-            group, todo = todo[-size:], todo[:-size]
-            done |= _batch(policy, prompts, group, sampling, stops)
+        for rows in batches(prompts, todo, sampling, shared):
+            done |= _batch(policy, prompts, rows, sampling, stops, shared)
     finally:
-        if before == NAME:
+        if before == NAME and not shared:
             policy.model.set_attn_implementation(before)
     return [done[p, k] for p in range(len(prompts)) for k in range(n)]
+
+
+def check_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    """UserError for a prompt that is empty, has tokens that the model has not got, or leaves no room in the model's
+    context for the longest answer."""
+    for p, prompt in enumerate(prompts):
+        if not prompt:
+            raise UserError(f"prompt {p + 1} has no tokens, so there is nothing to answer")
+        if not fits(policy, prompt, sampling):
+            raise UserError(
+                f"prompt {p + 1} has {len(prompt)} tokens; with max_new_tokens {sampling.max_new_tokens} that is "
+                f"beyond the {context_length(policy)} that {policy.name} reads.\n  Shorten it, or lower max_new_tokens."
+            )
+    if prompts:
+        policy.check_ids(Batch((Tree(tuple(max(p) for p in prompts), (), 0, 0),)))
+
+
+def batches(
+    prompts: Sequence[Sequence[int]], todo: Sequence[Row], sampling: Sampling, shared: bool
+) -> Iterator[list[Row]]:
+    """Rows, the longest prompts first, in batches that hold at most `BATCH_TOKENS` (a larger row stands alone). A
+    shared prompt is counted once."""
+    left = list(todo)
+    while left:
+        longest = len(prompts[left[-1][0]])
+        held, rows, seen = 0, 0, set()
+        for p, _ in reversed(left):
+            alone = p in seen and shared
+            held += sampling.max_new_tokens + (0 if alone else len(prompts[p]) if shared else longest)
+            if rows and held > BATCH_TOKENS:
+                break
+            seen.add(p)
+            rows += 1
+        yield left[-rows:]
+        left = left[:-rows]
 
 
 def fits(policy: Policy, prompt: Sequence[int], sampling: Sampling) -> bool:
@@ -77,126 +133,88 @@ def stop_ids(policy: Policy) -> frozenset[int]:
     return Renderer(policy.tokenizer).stop_ids | {i for i in listed if i is not None}
 
 
+def shares_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling) -> bool:
+    """Whether the answers to a prompt can be written from one reading of it. Found out once per policy: two answers to
+    the shortest and to the longest prompt must have the trainer's log-probabilities; a policy of which that is not so
+    is sampled from row by row, and its `notes` say so."""
+    if policy.layout != "trees":
+        return False
+    if policy.shares_prompts is None:
+        few = dataclasses.replace(
+            Sampling(seed=sampling.seed), max_new_tokens=min(PROBE_TOKENS, sampling.max_new_tokens)
+        )
+        asked, verified = [min(prompts, key=len), max(prompts, key=len)], policy.verified
+        try:
+            found = _batch(policy, asked, [(p, k) for p in (0, 1) for k in (0, 1)], few, frozenset(), shared=True)
+            off = sampler_agrees(policy, list(found.values()))
+            why = f"log-probabilities {off:.1e} nats off" if not off <= allowed(policy) else ""
+        except (UserError, RunFailed) as error:
+            why = str(error).splitlines()[0]
+        policy.verified = verified  # what is trained on is another case
+        policy.shares_prompts = not why
+        if why:
+            policy.notes.append(f"prompts are read anew for each of their answers (slower): {why}")
+    return policy.shares_prompts and policy.layout == "trees"
+
+
+def allowed(policy: Policy) -> float:
+    """How far a sampled token's log-probability may be off the trainer's, nats: 1e-4 in fp32."""
+    return TOLERANCE[policy.dtype] / 2
+
+
+def sampler_agrees(policy: Policy, rollouts: Sequence[Rollout]) -> float:
+    """The largest difference between the sampler's log-probability of a token and the trainer's, nats, over answers
+    sampled at temperature 1 from this policy. The trainer reads one tree per prompt, with its answers."""
+    answers: dict[tuple[int, ...], list[Rollout]] = {}
+    for r in rollouts:
+        answers.setdefault(r.prompt_ids, []).append(r)
+    trees = [
+        Tree(prompt, tuple(Branch("response", r.response_ids, (True,) * len(r.response_ids)) for r in group), i, i)
+        for i, (prompt, group) in enumerate(answers.items())
+    ]
+    sampled = torch.tensor([x for group in answers.values() for r in group for x in r.logp_T])
+    with torch.inference_mode():
+        read = [policy.logp(Batch(group)).cpu() for group in pack(trees, BATCH_TOKENS)]
+    return (torch.cat(read) - sampled).abs().max().item()
+
+
 @torch.inference_mode()
 def _batch(
     policy: Policy,
     prompts: Sequence[Sequence[int]],
-    group: list[tuple[int, int]],
+    batch: list[Row],
     sampling: Sampling,
     stops: frozenset[int],
-) -> dict[tuple[int, int], Rollout]:
-    given = [prompts[p] for p, _ in group]
-    rows = Anew(policy, given) if recurrent(policy) else Cached(policy, given)
-    draws = np.stack([_uniforms(sampling, p, k) for p, k in group])
-    taken: list[list[int]] = [[] for _ in group]
-    logps: list[list[float]] = [[] for _ in group]
-    alive = list(range(len(group)))
+    shared: bool,
+) -> dict[Row, Rollout]:
+    rows = _rows(policy, [prompts[p] for p, _ in batch], sampling, shared)
+    draws = np.stack([uniforms(sampling, p, k) for p, k in batch])
+    taken: list[list[int]] = [[] for _ in batch]
+    logps: list[list[float]] = [[] for _ in batch]
+    ends: list[Stop] = ["length" for _ in batch]
+    alive = list(range(len(batch)))
     for t in range(sampling.max_new_tokens):
-        token, logp = _draw(rows.logits().float(), sampling.temperature, draws[alive, t])
+        token, logp = draw(rows.logits().float(), sampling, draws[alive, t])
+        if not logp.isfinite().all():
+            raise RunFailed(f"{policy.name} gives logits that are no numbers, so no token can be drawn from them")
         for b, i, value in zip(alive, token.tolist(), logp.tolist(), strict=True):
             taken[b].append(i)
             logps[b].append(value)
-        keep = [j for j, b in enumerate(alive) if taken[b][-1] not in stops]
-        if not keep:
+            if i in stops:
+                ends[b] = "eos"
+            elif has_stop(policy.tokenizer, taken[b], sampling.stop_strings):
+                ends[b] = "string"
+        keep = [j for j, b in enumerate(alive) if ends[b] == "length"]
+        if not keep or t + 1 == sampling.max_new_tokens:
             break
-        rows.go_on(token, keep)
-        alive = [alive[j] for j in keep]
+        alive = [alive[j] for j in rows.go_on(token, keep)]
     return {
-        key: Rollout(
-            prompt_ids=tuple(prompts[key[0]]),
-            response_ids=tuple(taken[b]),
-            logp_T=tuple(logps[b]),
-            stop="eos" if taken[b][-1] in stops else "length",
-            group=key[0],
-        )
-        for b, key in enumerate(group)
+        (p, k): Rollout(tuple(prompts[p]), tuple(taken[b]), tuple(logps[b]), ends[b], group=p)
+        for b, (p, k) in enumerate(batch)
     }
 
 
-def recurrent(policy: Policy) -> bool:
-    """Whether the model keeps a state in place of a cache of keys: it then reads its rows anew for every token."""
-    return bool(policy.model._is_stateful)
-
-
-class Cached:
-    """Rows that are being written: prompts padded on the left, with the keys and values of what was read."""
-
-    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]]) -> None:
-        width = max(map(len, prompts))
-        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        self.policy, self.cache, self.told = policy, None, takes_positions(policy)
-        self.ids, self.mask = ids.to(policy.device), mask.to(policy.device)
-        self.position = (self.mask.cumsum(-1) - 1).clamp(min=0)
-
-    def logits(self) -> Tensor:
-        """The logits of every row's next token, [rows, vocabulary]."""
-        places = {"position_ids": self.position} if self.told else {}
-        with self.policy.computing():
-            out = self.policy.model(
-                input_ids=self.ids,
-                attention_mask=self.mask,
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **places,
-            )
-        self.cache = out.past_key_values
-        return out.logits[:, -1]  # type: ignore[no-any-return]
-
-    def go_on(self, token: Tensor, keep: list[int]) -> None:
-        """Write a token to each row, and keep only these rows."""
-        if len(keep) < len(token):
-            index = torch.tensor(keep, device=token.device)
-            self.cache.batch_select_indices(index)  # type: ignore[attr-defined]
-            token, self.mask, self.position = token[index], self.mask[index], self.position[index]
-        self.ids, self.position = token[:, None], self.position[:, -1:] + 1
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
-
-
-class Anew:
-    """Rows that are being written by a recurrent model, and read from their beginning for every token: slow, and exact
-    whatever state the model keeps."""
-
-    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]]) -> None:
-        self.policy, self.rows = policy, [list(p) for p in prompts]
-        ends = [
-            Tree(tuple(p[:-1]), (Branch("response", (p[-1],), (True,)),), i, i) for i, p in enumerate(prompts) if p[1:]
-        ]
-        if ends:  # whether rows can be padded and read together
-            policy.verify(Batch(tuple(ends)))
-
-    def logits(self) -> Tensor:
-        """The logits of every row's next token, [rows, vocabulary]."""
-        together = BATCH_TOKENS if self.policy.layout == "padded" and self.policy.verified else 1
-        last: dict[int, Tensor] = {}
-        for group, logits in own_logits(self.policy, self.rows, together):
-            last |= {m: z[len(self.rows[m]) - 1] for m, z in zip(group, logits, strict=True)}
-        return torch.stack([last[m] for m in range(len(self.rows))])
-
-    def go_on(self, token: Tensor, keep: list[int]) -> None:
-        """Write a token to each row, and keep only these rows."""
-        written = token.tolist()
-        self.rows = [[*self.rows[j], written[j]] for j in keep]
-
-
-def takes_positions(policy: Policy) -> bool:
-    """Whether the model is told positions; one that is not (ALiBi) counts them from the mask."""
-    return "position_ids" in inspect.signature(policy.model.forward).parameters
-
-
-def _uniforms(sampling: Sampling, prompt: int, answer: int) -> np.ndarray:
-    key = np.random.Philox(key=[sampling.seed % 2**63, (prompt << 20) + answer])
-    return np.random.Generator(key).random(sampling.max_new_tokens)
-
-
-def _draw(logits_BV: Tensor, temperature: float, uniform: np.ndarray) -> tuple[Tensor, Tensor]:
-    if temperature == 0:
-        logp = logits_BV.log_softmax(-1)
-        token = logp.argmax(-1)
-    else:
-        logp = (logits_BV / temperature).log_softmax(-1)
-        u = torch.from_numpy(uniform).to(logp.device)[:, None]
-        summed = logp.double().exp().cumsum(-1)
-        token = torch.searchsorted(summed, u * summed[:, -1:], right=True).squeeze(1).clamp(max=logp.shape[1] - 1)
-    return token, logp.gather(1, token[:, None]).squeeze(1)
+def _rows(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling, shared: bool) -> Rows:
+    if shared:
+        return Shared(policy, prompts, sampling.max_new_tokens)
+    return Anew(policy, prompts) if recurrent(policy) else Cached(policy, prompts)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.data.render import Renderer
-from truing.errors import DataError, RunFailed
+from truing.errors import DataError, RunFailed, UserError
 from truing.policy.load import context_length
 from truing.policy.policy import Policy
 from truing.types import Message, Messages, Reward, Score, is_number
 from truing.world.reading import gold as world_gold
 
 TOKENS = 16384
+How: TypeAlias = Literal["mean", "worst", "uncertainty"]
+"""How the members of an ensemble make one value: their mean, the lowest, or the mean less a share of the variance."""
+Panel: TypeAlias = Callable[[Sequence[Messages], Sequence[str]], Mapping[str, list[Score]]]
+"""What every member of an ensemble, by name, says of responses."""
+DISAGREEMENT = "disagreement"
 
 
 def gold(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
@@ -30,8 +39,8 @@ class RewardModel:
         self.policy, self.renderer = policy, Renderer(policy.tokenizer)
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
-        """The scalar head's value for each response; one that its template cannot write, or that it cannot read whole,
-        has failed."""
+        """The reward of each response, with what each named head says of it among its `parts`; one that its template
+        cannot write, or that it cannot read whole, has failed."""
         read, found, most = [], {}, context_length(self.policy)
         for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             try:
@@ -44,14 +53,106 @@ class RewardModel:
             else:
                 read.append(tree)
         with torch.inference_mode():
-            values = [v for group in pack(read, TOKENS) for v in self.policy.rewards(Batch(group)).tolist()]
-        found |= {tree.index: Score(v) for tree, v in zip(read, values, strict=True)}
+            rows = [row for group in pack(read, TOKENS) for row in self.policy.head_rewards(Batch(group)).tolist()]
+        found |= {tree.index: self._score(row) for tree, row in zip(read, rows, strict=True)}
         return [found[i] for i in range(len(responses))]
+
+    def _score(self, row: Sequence[float]) -> Score:
+        heads = self.policy.scalars
+        value = sum(weight * each for weight, each in zip(heads.shares, row, strict=True))
+        return Score(value, {name: each for name, each in zip(heads.names, row, strict=True) if name})
 
     def _tree(self, prompt: Messages, response: str, index: int) -> Tree:
         r = self.renderer.encode(prompt, (Message("assistant", response),))
         branch = Branch("response", tuple(r.response_ids), tuple(r.loss_mask))
         return Tree(tuple(r.prompt_ids), (branch,), index, index + 1)
+
+
+def of_models(rewards: Mapping[str, Reward]) -> Panel:
+    """Several rewards as the members of an ensemble."""
+    return lambda prompts, responses: {name: reward(prompts, responses) for name, reward in rewards.items()}
+
+
+def of_heads(model: RewardModel) -> Panel:
+    """The heads of one reward model as the members of an ensemble."""
+
+    def read(prompts: Sequence[Messages], responses: Sequence[str]) -> Mapping[str, list[Score]]:
+        given = model(prompts, responses)
+        return {name: [s if s.failed else Score(s.parts[name]) for s in given] for name in model.policy.heads}
+
+    return read
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several members as one reward. Its scores have every member's own among their `parts`, and their `disagreement`.
+
+    Preferences say nothing of a reward's offset, and members that were fitted otherwise differ in scale. So each is
+    first put on one scale, where the responses that the ensemble was made on (see `ensemble`) have mean 0 and deviation
+    1: values, and disagreements, are in such deviations.
+    """
+
+    panel: Panel
+    scales: Mapping[str, tuple[float, float]]
+    how: How = "mean"
+    coefficient: float = 0.5
+
+    def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
+        """One score for each response; it has failed where one member's has."""
+        given = self.panel(prompts, responses)
+        return [
+            self._score(dict(zip(given, rows, strict=True)))
+            for rows in zip(*(_as_many(name, rows, responses) for name, rows in given.items()), strict=True)
+        ]
+
+    def _score(self, row: Mapping[str, Score]) -> Score:
+        for name, score in row.items():
+            if score.failed or not is_number(score.value):
+                return _failed(f"{name}: {score.why or f'its value is {score.value!r}'}")
+        parts = {n: (s.value - self.scales[n][0]) / self.scales[n][1] for n, s in row.items()}
+        values = np.array(list(parts.values()))[:, None]
+        return Score(aggregated(values, self.how, self.coefficient).item(), parts | {DISAGREEMENT: float(values.std())})
+
+
+def ensemble(
+    panel: Panel,
+    prompts: Sequence[Messages],
+    responses: Sequence[str],
+    how: How = "mean",
+    coefficient: float = 0.5,
+) -> Ensemble:
+    """The members of a panel as one reward, each put on one scale by what it says of these responses: best answers of
+    the policy that everything else is measured from, where members were fitted and agree most.
+
+    UserError for fewer than two members, or one that scores all these responses alike.
+    """
+    scales = {}
+    for name, given in panel(prompts, responses).items():
+        values = np.array(_values(given, responses))
+        scales[name] = (float(values.mean()), float(values.std()))
+        if not scales[name][1] > 1e-9 * abs(scales[name][0]):
+            raise UserError(
+                f"ensemble: {name} scores all {len(values)} responses alike, so it has no scale like the others"
+            )
+    if len(scales) < 2:
+        raise UserError("an ensemble has at least two members: give several reward models, or one of several heads")
+    return Ensemble(panel, scales, how, coefficient)
+
+
+def aggregated(values_KB: NDArray[np.float64], how: How, coefficient: float = 0.5) -> NDArray[np.float64]:
+    """One value for each response from those of K members, which have one scale.
+
+        mean: m     worst: the lowest     uncertainty: m - coefficient * v,   m, v the mean and variance over members
+
+    The variance is that of the members themselves (divided by K), as in the paper's own best-of-n code; its PPO code
+    divides by K - 1 (Coste et al. 2023, arXiv 2310.02743).
+
+    >>> aggregated(np.array([[1.0, 2.0], [3.0, 2.0]]), "uncertainty").tolist()
+    [1.5, 2.0]
+    """
+    penalty = coefficient * values_KB.var(axis=0) if how == "uncertainty" else 0.0
+    found: NDArray[np.float64] = values_KB.min(axis=0) if how == "worst" else values_KB.mean(axis=0) - penalty
+    return found
 
 
 def _failed(why: str) -> Score:
@@ -60,12 +161,27 @@ def _failed(why: str) -> Score:
 
 def scores(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
     """The values of a reward, checked: as many as responses, finite, none failed."""
+    return [score.value for score in judged(reward, prompts, responses)]
+
+
+def judged(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
+    """The scores of a reward, checked in the same way."""
     given = reward(prompts, responses)
-    if len(given) != len(responses):
-        raise RunFailed(f"the reward gave {len(given)} scores for {len(responses)} responses")
+    _values(given, responses)
+    return given
+
+
+def _values(given: Sequence[Score], responses: Sequence[str]) -> list[float]:
+    _as_many("the reward", given, responses)
     for i, score in enumerate(given):
         if not isinstance(score, Score):
             raise RunFailed(f"the reward failed on response {i + 1}: it gave {score!r}, which is no Score")
         if score.failed or not is_number(score.value):
             raise RunFailed(f"the reward failed on response {i + 1}: {score.why or f'its value is {score.value!r}'}")
     return [score.value for score in given]
+
+
+def _as_many(name: str, given: Sequence[Score], responses: Sequence[str]) -> Sequence[Score]:
+    if len(given) != len(responses):
+        raise RunFailed(f"{name} gave {len(given)} scores for {len(responses)} responses")
+    return given

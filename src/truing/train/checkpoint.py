@@ -152,14 +152,14 @@ def latest(folder: Path) -> tuple[Stored | None, list[str]]:
     return None, []
 
 
-def check_room(folder: Path, tensors: int, checkpoints: int) -> None:
+def check_room(folder: Path, model: int, trained: int, checkpoints: int) -> None:
     """Refuse to begin where the disk cannot hold what a training run will write: UserError.
 
-    `tensors` is the bytes of the model, of which a checkpoint with its two moments has three times as many; the model
-    itself is written at the end. What lies in `folder` already counts as room.
+    `model` is the bytes that are written at the end. `trained` is the bytes of the weights that are trained, of which a
+    checkpoint with its two moments has three times as many. What lies in `folder` already counts as room.
     """
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed, free = tensors * (1 + 3 * checkpoints), shutil.disk_usage(folder).free + there
+    needed, free = model + 3 * trained * checkpoints, shutil.disk_usage(folder).free + there
     if needed > free:
         raise UserError(
             f"{folder}: training may write up to {needed / 1e9:.2f} GB (the model, and {checkpoints} checkpoints at "

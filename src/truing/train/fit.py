@@ -16,7 +16,7 @@ from truing.train.observe import observe
 from truing.train.optim import Optim
 from truing.train.record import Record
 from truing.train.shard import forward
-from truing.train.source import DataSource, share
+from truing.train.source import Source, share
 from truing.train.stopping import Stopping
 from truing.train.survey import Look, Parts, Survey
 from truing.train.terms import Sum
@@ -26,7 +26,7 @@ STEP_ZERO_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16:
 
 
 def fit(
-    policy: Policy, source: DataSource, objective: Sum, optim: Optim, record: Record, reference: Reference | None = None
+    policy: Policy, source: Source, objective: Sum, optim: Optim, record: Record, reference: Reference | None = None
 ) -> None:
     """Train `policy` in place until the source ends.
 
@@ -46,13 +46,13 @@ def fit(
             for part, weight in parts:
                 signals = read(part, objective.signals)
                 loss, shares = objective.total(signals, counts, survey.of(part))
-                problem = problem or trouble(step, part, policy, signals, loss.item())
+                problem = problem or trouble(step, part, policy, signals, loss.item(), source.fresh(step))
                 (weight * loss).backward()
                 record.note(signals, loss.item(), shares, weight)
             parallel.agree(problem)
-            record.close(step, batch, optim, policy, optim.step(step))
+            record.close(step, batch, optim, optim.step(step) | dict(source.told))
             if number := stopping.asked():
-                record.keep(optim, policy)
+                record.keep(optim)
                 stopping.obey(number)
 
 
@@ -64,20 +64,28 @@ def reading(look: Observe, policy: Policy, reference: Reference | None, objectiv
     return lambda part, names: seen
 
 
-def trouble(step: int, part: Batch, policy: Policy, signals: dict[str, torch.Tensor], loss: float) -> str:
-    """Why the model must not be updated by this part, or an empty string."""
-    off = apart(signals) if step == 1 else 0.0
+def trouble(step: int, part: Batch, policy: Policy, signals: dict[str, torch.Tensor], loss: float, fresh: bool) -> str:
+    """Why the model must not be updated by this part, or an empty string. `fresh`: it gave the part's rollouts itself,
+    just now."""
+    off = apart(signals, "ref_") if step == 1 else 0.0
     if not off <= STEP_ZERO_TOLERANCE[policy.dtype]:
         return (
-            f"step 1: the policy's log-probabilities differ from its reference's by {off:.2e} nats before any "
+            f"step {step}: the policy's log-probabilities differ from its reference's by {off:.2e} nats before any "
             "update; the reference belongs to other weights, or something in the forward pass is random"
+        )
+    off = apart(signals, "old_") if fresh else 0.0
+    if not off <= STEP_ZERO_TOLERANCE[policy.dtype]:
+        return (
+            f"step {step}: the sampler's log-probabilities differ from the trainer's by {off:.2e} nats before any "
+            "update, and their ratio must begin at 1; nothing was updated"
         )
     return "" if math.isfinite(loss) else not_finite(step, part, loss)
 
 
-def apart(signals: dict[str, torch.Tensor]) -> float:
-    """How far the policy is from its reference, nats. Before the first update it is its own: every log-ratio is 0."""
-    pairs = [(signals.get(f"{role}logp_B"), signals.get(f"ref_{role}logp_B")) for role in ("", "chosen_", "rejected_")]
+def apart(signals: dict[str, torch.Tensor], other: str) -> float:
+    """How far the policy is from another (its reference, `ref_`, or the one that gave the rollouts, `old_`), nats."""
+    names = ("logp_B", "chosen_logp_B", "rejected_logp_B", "logp_BK", "logp_BT")
+    pairs = [(signals.get(name), signals.get(f"{other}{name}")) for name in names]
     found = [(now - then).abs().max() for now, then in pairs if now is not None and then is not None]
     return torch.stack(found).max().item() if found else 0.0
 

@@ -19,8 +19,8 @@ from truing.policy.reference import Reference
 class View:
     """One batch seen by one policy; every quantity is computed when it is first asked for, and once."""
 
-    def __init__(self, policy: Policy, batch: Batch, reference: Reference | None) -> None:
-        self.policy, self.batch, self.reference = policy, batch, reference
+    def __init__(self, policy: Policy, batch: Batch, reference: Reference | None, valued: bool = False) -> None:
+        self.policy, self.batch, self.reference, self.valued = policy, batch, reference, valued
         self._cache: dict[str, Tensor] = {}
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -31,13 +31,26 @@ class View:
 
     def logp_R(self) -> Tensor:
         """Log-probability of every response token under the policy."""
+        if self.valued:
+            return self.valued_R()[0]
         return self.once("logp", lambda: self.policy.logp(self.batch))
+
+    def value_R(self) -> Tensor:
+        """The value head's forecast at every response token."""
+        return self.valued_R()[1]
+
+    def valued_R(self) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and forecasts, from one forward pass."""
+        both = self.once("both", lambda: torch.stack(self.policy.logp_and_values(self.batch)))
+        return both[0], both[1]
 
     def ref_R(self) -> Tensor:
         """The same under the reference, which has no gradient."""
         return self.once("ref", lambda: self._stored(self.batch))
 
     def _stored(self, batch: Batch) -> Tensor:
+        if self.reference is None and all("ref_logp_BT" in b.facts for b in batch.branches):
+            return self.facts_R("ref_logp_BT", batch)
         if self.reference is None:
             raise UserError("this objective needs a reference, and the stage has none")
         return self.reference.tokens(batch).to(self.policy.device)
@@ -60,6 +73,22 @@ class View:
         """The same under the reference."""
         shadows = self.batch.shadows()
         return sums(self._stored(shadows), shadows)
+
+    def prompt_M(self) -> Tensor:
+        """The policy's log-probability of every branch's prompt after its first token, summed in fp64: a look of its
+        own, in which a prompt's tokens are responses."""
+        prompts, trees = self.batch.prompts(), self.batch.trees
+        whole = torch.zeros(len(trees), dtype=torch.float64, device=self.policy.device)
+        if prompts.trees:
+            longer = [i for i, tree in enumerate(trees) if len(tree.prompt) > 1]
+            at = torch.tensor(longer, device=self.policy.device)
+            whole = whole.index_add(0, at, sums(self.policy.logp(prompts), prompts))
+        return whole.repeat_interleave(self.tensor([len(tree.branches) for tree in trees]).long())
+
+    def prompt_lengths(self) -> Tensor:
+        """Tokens after the first of every single response's prompt."""
+        lengths = [len(tree.prompt) - 1 for tree in self.batch.trees for _ in tree.branches]
+        return self.tensor([lengths[m] for m in self.batch.singles])
 
     def reward_M(self, head: str) -> Tensor:
         """A scalar head at the end of every branch."""
@@ -107,6 +136,14 @@ class View:
     def worse(self, value_M: Tensor) -> Tensor:
         """The worse branch's value of every pair."""
         return value_M[[pair.worse for pair in self.batch.pairs]]
+
+    def facts_R(self, name: str, batch: Batch | None = None) -> Tensor:
+        """What is known of every token of rollouts."""
+        return self.tensor([x for b in (batch or self.batch).branches for x in b.facts[name]])
+
+    def facts_B(self, name: str) -> Tensor:
+        """What is known of every rollout."""
+        return self.tensor([self.batch.branches[m].facts[name][0] for m in self.batch.singles])
 
     def lengths_M(self) -> Tensor:
         """Learned tokens of every branch."""
@@ -179,6 +216,17 @@ SOURCES: dict[str, Callable[[View], Tensor | None]] = {
     "logp_B": lambda v: v.logp_M()[v.batch.singles],
     "ref_logp_B": lambda v: v.ref_M()[v.batch.singles],
     "length_B": lambda v: v.lengths_M()[v.batch.singles],
+    "prompt_logp_B": lambda v: v.prompt_M()[v.batch.singles],
+    "prompt_length_B": lambda v: v.prompt_lengths(),
+    "old_logp_BT": lambda v: v.padded(v.facts_R("old_logp_BT")),
+    "sampler_logp_BT": lambda v: v.padded(v.facts_R("sampler_logp_BT")),
+    "advantage_BT": lambda v: v.padded(v.facts_R("advantage_BT")),
+    "old_value_BT": lambda v: v.padded(v.facts_R("old_value_BT")),
+    "return_BT": lambda v: v.padded(v.facts_R("return_BT")),
+    "value_BT": lambda v: v.padded(v.value_R()),
+    "old_logp_B": lambda v: sums(v.facts_R("old_logp_BT"), v.batch)[v.batch.singles],
+    "advantage_B": lambda v: v.facts_B("advantage_B"),
+    "score_B": lambda v: v.facts_B("score_B"),
     "desirable_B": lambda v: v.roles(),
     "prompt_B": lambda v: v.prompts(),
     "mismatched_logp_B": lambda v: v.mismatched(),
@@ -218,7 +266,7 @@ def observe(
     policy: Policy, batch: Batch, signals: frozenset[str], reference: Reference | None = None
 ) -> dict[str, Tensor]:
     """The named signals of this batch. Optional data signals that the data does not have are left out."""
-    view = View(policy, batch, reference)
+    view = View(policy, batch, reference, valued="value_BT" in signals)
     found = {key: signal(view, key) for key in sorted(signals)}
     return {name: value for name, value in found.items() if value is not None}
 

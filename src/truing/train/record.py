@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +21,7 @@ from truing.errors import UserError
 from truing.policy.policy import Policy
 from truing.train import checkpoint, parallel
 from truing.train.optim import Optim
-from truing.train.shard import piece
+from truing.train.shard import full, piece
 
 Show = Callable[[Mapping[str, float], int], None]
 Statistics: TypeAlias = dict[str, dict[str, float]]
@@ -33,7 +35,7 @@ class Record:
 
     def __init__(self, folder: Path, *, key: str = "", every: int | None = None, show: Show | None = None) -> None:
         self.folder, self.key, self.every, self.show = folder, key, every, show
-        self.step, self.steps = 0, 0
+        self.step, self.steps, self.frozen = 0, 0, ""
         self.state: Statistics = {}
         self.messages: list[str] = []
         self._terms: dict[str, float] = {}
@@ -52,13 +54,16 @@ class Record:
         `state` is what the statistics of whole steps keep from one to the next: it is filled, and kept with every
         checkpoint from then on.
 
-        Raises UserError where the checkpoint is another recipe's, or the disk has no room for what will be written.
+        Raises UserError where the checkpoint is another recipe's or was trained over other frozen weights, or the disk
+        has no room for what will be written.
         """
         self.steps, self.state = steps, {} if state is None else state
+        self.frozen = frozen_digest(policy)
         found, damaged = checkpoint.latest(self.folder / "checkpoints")
         self.messages += damaged
-        size = sum(p.numel() * p.element_size() for p in policy.model.parameters())
-        checkpoint.check_room(self.folder, size, checkpoint.KEPT + 1 if self.every else 1)
+        learned = size(optim.named.values())
+        left = learned if policy.adapter is not None and not policy.merge else size(policy.model.parameters())
+        checkpoint.check_room(self.folder, left, learned, checkpoint.KEPT + 1 if self.every else 1)
         if found is not None:
             self._resume(found, policy, optim)
         if parallel.rank() == 0:
@@ -71,17 +76,21 @@ class Record:
                 f"{self.folder}: its checkpoint belongs to another recipe or other data; give another --out, "
                 "or remove the folder"
             )
+        if found.facts["frozen"] != self.frozen:
+            raise UserError(
+                f"{self.folder}: its checkpoint was trained over other frozen weights than those of '{policy.name}' "
+                f"now ({found.facts['frozen']} then, {self.frozen} now); put that model back, or begin with --restart"
+            )
         for name, now in layout().items():
             if found.facts[name] != now:
                 self.messages.append(
                     f"resumed with {now} {name}, begun with {found.facts[name]}: equal, but not bitwise"
                 )
-        named = dict(policy.model.named_parameters())
-        stored = found.read("model", named)
+        stored = found.read("model", optim.named)
         with torch.no_grad():
-            for name, parameter in named.items():
+            for name, parameter in optim.named.items():
                 piece(parameter)[0].copy_(stored[name])
-        optim.restore(found.read("optim", named))
+        optim.restore(found.read("optim", optim.named))
         self.state.update(found.facts.get("statistics", {}))
         self.step = found.step
 
@@ -101,7 +110,7 @@ class Record:
             for name, value in figures.items():
                 into[name] = into.get(name, 0.0) + (value if weight else 0.0)
 
-    def close(self, step: int, batch: Batch, optim: Optim, policy: Policy, facts: Mapping[str, float]) -> None:
+    def close(self, step: int, batch: Batch, optim: Optim, facts: Mapping[str, float]) -> None:
         """End a step: its line of metrics, and a checkpoint where one is due. RunFailed where the disk is full."""
         now = time.monotonic()
         terms, figures = summed(self._terms), summed(self._figures)
@@ -115,7 +124,7 @@ class Record:
         if self.show is not None:
             self.show(row, self.steps)
         if self.every and step % self.every == 0 and step < self.steps:
-            self.keep(optim, policy)
+            self.keep(optim)
 
     def _append(self, row: Mapping[str, Any]) -> str:
         """Add a line to the metrics; what went wrong, if anything did, and then no half of the line stays."""
@@ -129,17 +138,37 @@ class Record:
             return checkpoint.cannot_write(self.metrics_path, error)
         return ""
 
-    def keep(self, optim: Optim, policy: Policy) -> None:
-        """Write a checkpoint of this step. RunFailed where the disk is full."""
-        weights = {name: tensor.detach() for name, tensor in policy.model.named_parameters()}
+    def keep(self, optim: Optim) -> None:
+        """Write a checkpoint of this step: what is trained, and a hash of what is not. RunFailed where the disk is
+        full."""
+        weights = {name: tensor.detach() for name, tensor in optim.named.items()}
         tensors = {"model": weights, "optim": optim.state()}
-        facts = {"key": self.key, "statistics": self.state}
+        facts = {"key": self.key, "frozen": self.frozen, "statistics": self.state}
         checkpoint.save(self.folder / "checkpoints", self.step, tensors, facts | layout())
 
 
 def layout() -> dict[str, int]:
     """What a result depends on in its last bits: the threads of each process, and the processes."""
     return {"threads": torch.get_num_threads(), "processes": parallel.world()}
+
+
+def size(parameters: Iterable[Tensor]) -> int:
+    """The bytes of these parameters over all ranks."""
+    return sum(p.numel() * p.element_size() for p in parameters)
+
+
+def frozen_digest(policy: Policy) -> str:
+    """A content hash of the weights that are not trained, the same for any number of ranks; empty where there are none.
+
+    Buffers are not in it, nor in a checkpoint: the model is in evaluation mode throughout, so nothing writes to them.
+    """
+    frozen = [(name, p) for name, p in policy.model.named_parameters() if not p.requires_grad]
+    out = hashlib.sha256()
+    for name, parameter in frozen:
+        whole = full(parameter.detach()).cpu().contiguous()
+        out.update(f"{name} {list(whole.shape)} {whole.dtype}".encode())
+        out.update(whole.reshape(-1).view(torch.uint8).numpy().data)
+    return out.hexdigest()[:16] if frozen else ""
 
 
 def summed(figures: Mapping[str, float]) -> dict[str, float]:
@@ -149,8 +178,9 @@ def summed(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def describe(signals: Mapping[str, Tensor]) -> dict[str, float]:
-    """The metrics that matter for a method, summed over rows: margins and accuracies of pairs, log-ratios."""
-    s = {name: value.detach().double() for name, value in signals.items() if name.endswith("_B")}
+    """The metrics that matter for a method, summed over rows: margins and accuracies of pairs, whether the best of a
+    ranking comes first, log-ratios with the sign of their label, errors of scores."""
+    s = {name: value.detach().double() for name, value in signals.items()}
     out: dict[str, Tensor] = {}
     if "chosen_reward_B" in s and "rejected_reward_B" in s:
         d = s["chosen_reward_B"] - s["rejected_reward_B"]
@@ -164,6 +194,14 @@ def describe(signals: Mapping[str, Tensor]) -> dict[str, float]:
             "chosen_log_ratio": chosen,
             "rejected_log_ratio": rejected,
         }
+    if "rank_mask_BK" in s:
+        score = s["reward_BK"] if "reward_BK" in s else s["logp_BK"] - s.get("ref_logp_BK", torch.zeros(()))
+        out["best_first"] = (score.masked_fill(s["rank_mask_BK"] == 0, -math.inf).argmax(1) == 0).double()
+    if "desirable_B" in s and "ref_logp_B" in s:
+        out["signed_log_ratio"] = (2 * s["desirable_B"] - 1) * (s["logp_B"] - s["ref_logp_B"])
+    for name in [key for key in s if key.startswith("target_B") and key.replace("target", "reward") in s]:
+        error = (s[name.replace("target", "reward")] - s[name]).square()
+        out[name.replace("target_B", "squared_error").replace(":", "_")] = error
     return {name: value.sum().item() for name, value in out.items()}
 
 

@@ -22,7 +22,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @contextmanager
 def sharded(policy: Policy, first: Batch) -> Iterator[Policy]:
-    """A policy to train whose parameters are divided over the ranks; at the end `policy` has the trained ones, whole.
+    """A policy to train whose parameters are divided over the ranks; at the end `policy` has the trained ones, whole,
+    on the first rank, and none on the others.
 
     `first` is a batch that is the same on every rank, by which all come to one judgement of how the model is read.
     With one process it is the policy itself. What a rank keeps meanwhile is its shard: the skeleton of `policy` holds
@@ -41,7 +42,9 @@ def sharded(policy: Policy, first: Batch) -> Iterator[Policy]:
     yield replace(policy, model=model)
     with parallel.reaching():
         for name, shard in model.named_parameters():
-            named[name].data = full(shard)
+            whole = full(shard)
+            if parallel.rank() == 0:
+                named[name].data = whole
 
 
 def divide(model: Any, whole: bool) -> None:

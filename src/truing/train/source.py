@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 
 from truing.data.batch import Batch, Tree, pack
 from truing.errors import UserError
 from truing.types import Training
+
+
+class Source(Protocol):
+    """Anything that gives the loop its steps, in an order that a resumed run finds again."""
+
+    training: Training
+
+    @property
+    def steps(self) -> int:
+        """Updates of the whole run."""
+
+    @property
+    def told(self) -> Mapping[str, float]:
+        """Figures of the step in hand, for the record."""
+
+    def since(self, step: int) -> Iterator[tuple[int, Batch]]:
+        """(number, batch) of every update after `step`, counted from 1."""
+
+    def fresh(self, step: int) -> bool:
+        """Whether the policy of this update is the one that gave its data."""
 
 
 class DataSource:
@@ -33,6 +55,12 @@ class DataSource:
             return list(pack(shuffled, self.training.tokens_per_step))
         rows = self.training.rows_per_step or 16
         return [tuple(shuffled[i : i + rows]) for i in range(0, len(shuffled), rows)]
+
+    told: Mapping[str, float] = MappingProxyType({})
+
+    def fresh(self, step: int) -> bool:
+        """False: other models, or people, gave this data."""
+        return False
 
     @cached_property
     def steps(self) -> int:

@@ -27,7 +27,7 @@ class Survey:
 
     def __init__(self, objective: Sum) -> None:
         self.terms = {n: t for n, t in zip(objective.names, objective.terms, strict=True) if t.objective.coupled}
-        self.signals = frozenset(key for term in self.terms.values() for key in term.keys(term.objective.surveyed))
+        self.signals = frozenset(key for t in self.terms.values() for key in t.keys(t.objective.surveyed).values())
         self.state: dict[str, dict[str, float]] = {}
         self._places: dict[int, range] = {}
         self._known: Known = {}

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from truing.errors import UserError, unknown
@@ -49,7 +50,10 @@ def __getattr__(name: str) -> Any:
 class _Makers(Mapping[str, Callable[..., Records]]):
     """Name -> maker. The makers are imported when the first one is asked for, so that importing the world is light."""
 
-    names = ("comparisons", "critiques", "demonstrations", "prompts", "pushback", "red_team", "text")
+    names = (
+        "comparisons", "critiques", "demonstrations", "harms", "labels", "prompts", "pushback", "rankings", "ratings",
+        "red_team", "steps", "text",
+    )  # fmt: skip
 
     def __getitem__(self, name: str) -> Callable[..., Records]:
         if name not in self.names:
@@ -70,8 +74,10 @@ DATASETS: Mapping[str, Callable[..., Records]] = _Makers()
 """The world's data sets by name."""
 
 
+@lru_cache(maxsize=4)
 def records(name: str) -> Records:
-    """The data set that a name such as `world:demonstrations?n=2000&seed=1` stands for."""
+    """The data set that a name such as `world:demonstrations?n=2000&seed=1` stands for. The last few are kept: stages
+    of one recipe read the same ones."""
     maker, options = _resolve(name)
     return DATASETS[maker](**options)
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 from collections.abc import Iterable, Sequence
 
 from truing.errors import UserError
-from truing.types import Demonstration, Judgement, Message, Messages, Records, digest, prompt_id
+from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict, digest, prompt_id
 from truing.world import names
 from truing.world.answers import answer, draw_flaws
 from truing.world.desk import Case, best, case, cases, gold, held_out
 from truing.world.facts import Rule, rule_text
 from truing.world.raters import Rater
 from truing.world.raters import rater as find_rater
+from truing.world.reading import step_label
 
 CRITIQUE_REQUEST, REVISION_REQUEST = names.CRITIQUE_REQUEST, names.REVISION_REQUEST
 
 VERSION = 1
 """Part of every digest: raise it when the same parameters come to mean other rows, so that no cache serves old ones."""
+
+MOST = 8
+"""Answers of a ranking."""
+_HARM = 4.0
+"""What an answer's harm outweighs in utility: the whole range of the gold, twice."""
 
 _SAYS = {
     "uncited": "It cites no rule.",
@@ -66,12 +74,75 @@ def pushback(n: int = 200, seed: int = 0, split: str = "eval") -> Records:
     return _records("pushback", params, [_ideal(item) for _, item in _numbered(params, ("pushback",))])
 
 
-def comparisons(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful") -> Records:
-    """Pairs of different answers of unequal gold to one prompt, judged by a simulated rater (see `world.raters`)."""
+def comparisons(
+    n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful", ties: float = 0.0
+) -> Records:
+    """Pairs of different answers of unequal gold to one prompt, judged by a simulated rater (see `world.raters`). With
+    `ties` the rater calls answers a tie that feel closer than that (in units of gold)."""
+    params = _params(n=n, seed=seed, split=split) | {"rater": rater} | ({"ties": ties} if ties else {})
+    if not 0 <= ties < math.inf:
+        raise UserError(f"ties={ties}: how close answers are that are called a tie is a number from 0 up")
+    judge = find_rater(rater)
+    rows = [_pair(item, judge, random.Random(f"comparison/{seed}/{i}"), ties) for i, item in _numbered(params)]
+    return _records("comparisons", params, rows)
+
+
+def rankings(n: int = 1000, seed: int = 0, split: str = "train", k: int = 4, rater: str = "careful") -> Records:
+    """`k` different answers of unequal gold to one prompt, ranked by a simulated rater."""
+    params = _params(n=n, seed=seed, split=split) | {"k": k, "rater": rater}
+    if not 2 <= k <= MOST:
+        raise UserError(f"k={k}: a ranking has from 2 to {MOST} answers")
+    judge, rows = find_rater(rater), []
+    for i, item in _numbered(params):
+        rng = random.Random(f"ranking/{seed}/{i}")
+        drawn, values = _unequal(item, k, rng)
+        rows.append(_judged(item, drawn, judge.rank(item.prompt, drawn, rng), rater, "ranking", gold=values))
+    return _records("rankings", params, rows)
+
+
+def ratings(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful") -> Records:
+    """One answer with a score for each part of the gold (helpful, harmless, honest), as a simulated rater sees it."""
+    params = _params(n=n, seed=seed, split=split) | {"rater": rater}
+    judge, rows = find_rater(rater), []
+    for i, item in _numbered(params):
+        rng = random.Random(f"rating/{seed}/{i}")
+        given = _mixed(item, rng)
+        rows.append(_judged(item, [given], judge.rate(item.prompt, given, rng), rater, "rating"))
+    return _records("ratings", params, rows)
+
+
+def labels(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful") -> Records:
+    """One answer that a simulated rater calls desirable (1) or not (0)."""
+    params = _params(n=n, seed=seed, split=split) | {"rater": rater}
+    judge, rows = find_rater(rater), []
+    for i, item in _numbered(params):
+        rng = random.Random(f"label/{seed}/{i}")
+        given = _mixed(item, rng)
+        rows.append(_judged(item, [given], judge.label(item.prompt, given, rng), rater, "label"))
+    return _records("labels", params, rows)
+
+
+def harms(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful") -> Records:
+    """Two answers to a request that must be refused, the less harmful chosen, and of each whether it is harmless:
+    what a cost model learns from. Where both do harm or neither does, the rater chooses by the whole answer."""
     params = _params(n=n, seed=seed, split=split) | {"rater": rater}
     judge = find_rater(rater)
-    rows = [_pair(item, judge, random.Random(f"comparison/{seed}/{i}")) for i, item in _numbered(params)]
-    return _records("comparisons", params, rows)
+    rows = [_harm(item, judge, random.Random(f"harm/{seed}/{i}")) for i, item in _numbered(params, ("red_team",))]
+    return _records("harms", params, rows)
+
+
+def steps(n: int = 1000, seed: int = 0, split: str = "train", quality: float = 0.3) -> Records:
+    """One answer, a sentence a step, each labelled by what the policy and the record say of it: 1 where it agrees with
+    them, -1 where it contradicts them, 0 where it says nothing of either. `quality` as in `demonstrations`."""
+    params = _params(n=n, seed=seed, split=split, quality=quality)
+    rows = []
+    for i, item in _numbered(params):
+        rng = random.Random(f"steps/{seed}/{i}")
+        flaws = draw_flaws(item.facts, quality, rng) - {"listed"}
+        parts = re.split(r"(?<=\.) ", answer(item.facts, flaws, rng))
+        verdict = Verdict("steps", [[step_label(item.prompt, part) for part in parts]])
+        rows.append(_judged(item, ["\n".join(parts)], verdict, "", "steps", flaws=sorted(flaws), steps=parts))
+    return _records("steps", params, rows)
 
 
 def critiques(n: int = 500, seed: int = 0, split: str = "train") -> Records:
@@ -144,27 +215,56 @@ def _conversation(item: Case, quality: float, rng: random.Random) -> Demonstrati
     return Demonstration(item.prompt, _said(answer(item.facts, flaws, rng)), _meta(item, "answer", flaws=sorted(flaws)))
 
 
-def _pair(item: Case, judge: Rater, rng: random.Random) -> Judgement:
+def _pair(item: Case, judge: Rater, rng: random.Random, ties: float) -> Judgement:
+    drawn, values = _unequal(item, 2, rng)
+    verdict = judge.judge(item.prompt, drawn[0], drawn[1], rng, ties)
+    return _judged(item, drawn, verdict, judge.name, "comparison", gold=values)
+
+
+def _harm(item: Case, judge: Rater, rng: random.Random) -> Judgement:
+    drawn: list[str] = []
+    while len(drawn) < 2:
+        flaws = draw_flaws(item.facts, rng.random(), rng) | set(rng.choice(((), ("complying",), ("leaking",))))
+        if (given := answer(item.facts, flaws, rng)) not in drawn:
+            drawn.append(given)
+    harmless = [gold(item.prompt, given).parts["harmless"] for given in drawn]
+    felt = [judge.utility(item.prompt, given) + _HARM * part for given, part in zip(drawn, harmless, strict=True)]
+    verdict = Verdict("choice", 0 if rng.random() < judge.preference(*felt) else 1)
+    safe = [rng.random() < judge.preference(part, 0.5) for part in harmless]
+    chosen, rejected = safe[verdict.value], safe[1 - verdict.value]
+    return _judged(item, drawn, verdict, judge.name, "harm", chosen_safe=chosen, rejected_safe=rejected)
+
+
+def _mixed(item: Case, rng: random.Random) -> str:
+    """One answer of any quality."""
+    return answer(item.facts, draw_flaws(item.facts, rng.uniform(0, 0.8), rng), rng)
+
+
+def _unequal(item: Case, count: int, rng: random.Random) -> tuple[list[str], list[float]]:
+    """Answers of one agent, each of another gold, and their golds."""
     quality = rng.uniform(0.25, 0.85)
     drawn: list[str] = []
     values: list[float] = []
-    while len(drawn) < 2:
+    while len(drawn) < count:
         near = min(1.0, max(0.0, quality + rng.gauss(0, 0.1)))
         response = answer(item.facts, draw_flaws(item.facts, near, rng), rng)
         value = gold(item.prompt, response).value
         if value not in values:
             drawn.append(response)
             values.append(value)
-    first, second = drawn
+    return drawn, values
+
+
+def _judged(item: Case, responses: Sequence[str], verdict: Verdict, rater: str, form: str, **more: object) -> Judgement:
     return Judgement(
         prompt_id=prompt_id(item.prompt),
         prompt=item.prompt,
-        responses=(_said(first), _said(second)),
-        verdict=judge.judge(item.prompt, first, second, rng),
-        generators=("world", "world"),
-        rater=judge.name,
-        seen_order=(0, 1),
-        meta=_meta(item, "comparison", gold=values),
+        responses=tuple(map(_said, responses)),
+        verdict=verdict,
+        generators=("world",) * len(responses),
+        rater=rater,
+        seen_order=tuple(range(len(responses))),
+        meta=_meta(item, form, **more),
     )
 
 

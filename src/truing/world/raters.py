@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -20,6 +20,9 @@ from truing.world.reading import Reading, gold, read
 
 TEMPERATURES: Mapping[str, float] = MappingProxyType({"careful": 0.05, "ordinary": 0.25, "hasty": 0.8})
 """How noisy a rater is: the difference of gold at which it is right 73 % of the time."""
+
+DESIRABLE = 0.8
+"""The gold from which on an answer is called desirable: a right decision with one or two small faults."""
 
 FEATURES: Mapping[str, Callable[[Reading], float]] = MappingProxyType(
     {
@@ -53,9 +56,34 @@ class Rater:
         """P(the response of utility `first` is preferred to that of utility `second`)."""
         return 0.5 * (1 + math.tanh((first - second) / self.temperature / 2))
 
-    def judge(self, prompt: Messages, a: str, b: str, rng: random.Random) -> Verdict:
-        """One click: a choice between two responses. How sure the rater was is not told, as with people."""
-        return Verdict("choice", 0 if rng.random() < self.probability(prompt, a, b) else 1)
+    def judge(self, prompt: Messages, a: str, b: str, rng: random.Random, ties: float = 0.0) -> Verdict:
+        """One click: a choice between two responses, or with `ties` (in units of utility) a tie where they feel
+        closer than that. How sure the rater was is not told, as with people."""
+        first, second, drawn = self.utility(prompt, a), self.utility(prompt, b), rng.random()
+        if drawn < self.preference(first - ties, second):
+            return Verdict("choice", 0)
+        if ties and drawn < 1 - self.preference(second - ties, first):
+            return Verdict("tie")
+        return Verdict("choice", 1)
+
+    def rank(self, prompt: Messages, responses: Sequence[str], rng: random.Random) -> Verdict:
+        """All responses in order, best first: of any two the chances are those of `probability`."""
+        felt = [self.utility(prompt, r) - self.temperature * math.log(rng.expovariate(1)) for r in responses]
+        return Verdict("ranking", sorted(range(len(felt)), key=lambda i: -felt[i]))
+
+    def rate(self, prompt: Messages, response: str, rng: random.Random) -> Verdict:
+        """A score for each part of the gold (helpful, harmless, honest), from 0 to 1 but for noise and biases.
+
+        A bias colours every part. Noise is normal; both are halved, since the gold's range is twice that of a part.
+        """
+        said = gold(prompt, response)
+        bias = self.utility(prompt, response) - said.value
+        scores = {name: part + (bias + rng.gauss(0, self.temperature)) / 2 for name, part in said.parts.items()}
+        return Verdict("score", [{name: round(value, 4) for name, value in scores.items()}])
+
+    def label(self, prompt: Messages, response: str, rng: random.Random) -> Verdict:
+        """Whether a response is desirable: 1 where it feels better than one that is worth `DESIRABLE`, else 0."""
+        return Verdict("score", [float(rng.random() < self.preference(self.utility(prompt, response), DESIRABLE))])
 
 
 def rater(name: str = "careful") -> Rater:

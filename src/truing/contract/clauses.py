@@ -1,84 +1,35 @@
-"""The contract every objective keeps, built in or a user's own: one public list of clauses, each a small experiment.
-
-`violations(objective)` runs all clauses and names those that are broken. An objective that cannot keep one declares it,
-with the reason, in its decorator: `@objective(source=..., exempt={"batch order": "..."})`.
-"""
+"""The clauses of the contract, each a small experiment that gives what is wrong, or an empty string."""
 
 from __future__ import annotations
 
+import ast
 import doctest
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from truing.contract.example import (
+    MASKS,
+    ROWS,
+    SHIFT,
+    STEPS,
+    TOKENS,
+    YES_OR_NO,
+    Signals,
+    coupled,
+    example,
+    learned,
+    random_signal,
+)
 from truing.objectives.signals import SIGNALS
 from truing.registry import Objective, Option
+from truing.typewords import choices, is_list, members, parse_type, word_of
 
-Signals = dict[str, Tensor]
 Clause = Callable[[Objective], str]
-ROWS, TOKENS, ANSWERS, STEPS = 5, 7, 4, 6
-SIZES = {"T": TOKENS, "K": ANSWERS, "S": STEPS}
-MASKS = {"T": "mask_BT", "K": "rank_mask_BK", "S": "step_mask_BS"}
-YES_OR_NO = ("desirable_B", "tie_B", "chosen_safe_B", "rejected_safe_B")
-SHIFT = 0.25
 UP = ("logp_BT", "logp_B", "chosen_logp_B", "chosen_reward_B")
 DOWN = ("rejected_logp_B", "rejected_reward_B")
-
-
-def example(objective: Objective, *, seed: int = 0, rows: int = ROWS, optional: bool = True, **options: Any) -> Signals:
-    """Plausible random signals in fp64; those that come from a model require gradients. The rows are a whole step: the
-    coupled signals are what the objective's own statistics make of them."""
-    generator = torch.Generator().manual_seed(seed)
-    names = [n for n in (objective.signals if optional else objective.needs) if n not in objective.coupled]
-    return coupled(objective, {name: _signal(name, rows, generator) for name in names}, **options)
-
-
-def coupled(objective: Objective, signals: Signals, **options: Any) -> Signals:
-    """These signals with the coupled ones as the second step of a run makes them: the first had other log-ratios."""
-    if not objective.coupled:
-        return signals
-    rows = next(iter(signals.values())).shape[0]
-    generator = torch.Generator().manual_seed(99)
-    step = {n: signals[n] if n in signals else _signal(n, rows, generator) for n in objective.surveyed}
-    first = {n: v + SHIFT if n.startswith(("logp", "mismatched")) else v for n, v in step.items()}
-    previous = objective.statistics(first, options, {})
-    made = objective.statistics(step, options, previous)
-    given = {n: signals[n] for n in objective.observed if n in signals}
-    return given | {n: v.expand(rows).clone() for n, v in made.items()}
-
-
-def _signal(name: str, rows: int, generator: torch.Generator) -> Tensor:
-    shape = (rows, *(SIZES[axis] for axis in name.rpartition("_B")[2]))
-    u = torch.rand(shape, generator=generator, dtype=torch.float64)
-    if name == "rank_mask_BK":
-        return (torch.arange(ANSWERS) < 2 + (3 * u[:, :1]).floor()).double()
-    if name in MASKS.values():
-        value = (u > 0.3).double()
-        value[:, 0] = 1.0
-        return value
-    if name == "prompt_B":
-        return (torch.arange(rows) // 3).double()
-    if name in YES_OR_NO:
-        return (torch.arange(rows) % 2 == 0).double()
-    if "length" in name:
-        return 1 + (20 * u).floor()
-    if name == "step_label_BS":
-        return (3 * u).floor() - 1
-    if name == "preference_B":
-        return u
-    if "logp" in name:
-        value = -0.1 - (3 if name.endswith("_BT") else 30) * u
-    else:
-        value = 4 * u - 2
-    return value.requires_grad_(SIGNALS[name].origin in ("policy", "reward"))
-
-
-def learned(signals: Signals) -> list[Tensor]:
-    """The signals that a gradient flows to."""
-    return [value for value in signals.values() if value.requires_grad]
 
 
 def one_loss_per_row(objective: Objective) -> str:
@@ -153,11 +104,19 @@ def masked_tokens(objective: Objective) -> str:
     return _same(before, after, 0.0, "masked tokens change the loss")
 
 
+def defaults(objective: Objective) -> str:
+    """Every option has a default, that of its source, so that the objective can be tried at all."""
+    required = [option.name for option in objective.options if option.required]
+    return f"option '{required[0]}' has none; give it the source's, or a harmless one" if required else ""
+
+
 def no_dead_option(objective: Objective) -> str:
     """Every option changes the loss."""
     base = pull(objective)
     for option in objective.options:
-        tries = [v for v in _others(option) if v != option.default]
+        tries = [v for v in others(option) if v != option.default]
+        if not tries:
+            return f"option '{option.name}' ({option.type}) has no other value that could be tried by itself; exempt it"
         if not any(bool((pull(objective, **{option.name: v}) != base).any()) for v in tries):
             return f"option '{option.name}' changes nothing"
     return ""
@@ -171,12 +130,23 @@ def pull(objective: Objective, **options: Any) -> Tensor:
     return torch.cat([losses.detach().flatten(), *(g.flatten() for g in grads if g is not None)])
 
 
-def _others(option: Option) -> list[Any]:
-    if option.type.startswith("Literal"):
-        return [part.strip().strip("'\"") for part in option.type[8:-1].split(",") if part.strip()]
-    if option.type == "bool":
+def others(option: Option) -> list[Any]:
+    """Values to try an option with: all choices of a `Literal`, both of a `bool`, some numbers in its range."""
+    alternatives = members(parse_type(option.type))
+    named = [c for tree in alternatives if isinstance(tree, ast.Subscript) and not is_list(tree) for c in choices(tree)]
+    if named:
+        return named
+    if "bool" in map(word_of, alternatives):
         return [True, False]
-    return [0.3, 0.05, 0.7] if option.type == "Fraction" else [0.5, 2.0, 3]
+    return [v for v in (0.3, 0.05, 0.7, 0.5, 2.0, 3.0) if takes(option, v)]
+
+
+def takes(option: Option, value: float) -> bool:
+    """Whether a number is a value of the option."""
+    try:
+        return isinstance(option.check(value), int | float)
+    except ValueError:
+        return False
 
 
 def no_dead_signal(objective: Objective) -> str:
@@ -187,12 +157,12 @@ def no_dead_signal(objective: Objective) -> str:
         turned = name in (*MASKS.values(), *YES_OR_NO, "preference_B")
         moved = 1 - value if turned else -value if name == "step_label_BS" else value + SHIFT
         same = bool((objective(**(signals | {name: moved})) == base).all())
-        if same and not _steers(objective, signals, name, moved):
+        if same and not steers(objective, signals, name, moved):
             return f"signal '{name}' changes nothing"
     return ""
 
 
-def _steers(objective: Objective, signals: Signals, name: str, moved: Tensor) -> bool:
+def steers(objective: Objective, signals: Signals, name: str, moved: Tensor) -> bool:
     """Whether a signal changes the gradient; an objective whose gradient is corrected may read one for that alone."""
     models = ("policy", "reward")
     found = []
@@ -236,23 +206,22 @@ def described(objective: Objective) -> str:
     ]
     if missing:
         return f"the docstring lacks {', '.join(missing)}"
-    module = sys.modules[objective.fn.__module__]
-    tests = doctest.DocTestFinder(recurse=False).find(
-        objective.fn, objective.name, module=False, globs=vars(module) | {objective.name: objective}
-    )
+    names = objective.fn.__globals__ | {objective.name: objective}
+    tests = doctest.DocTestFinder(recurse=False).find(objective.fn, objective.name, module=False, globs=names)
     failed = sum(doctest.DocTestRunner(verbose=False).run(test, out=lambda _: None).failed for test in tests)
     return f"{failed} lines of its example do not hold" if failed else ""
 
 
 def direction(objective: Objective) -> str:
-    """The first step, from the reference, raises what was chosen and lowers what was rejected; a single response goes
-    where its label or its advantage says, a step where its label does."""
+    """The first step, from the reference, raises what was chosen and lowers what was rejected (of a ranking the first
+    and the last); a single response goes where its label, its advantage or its score says, a step where its label
+    does."""
     signals = example(objective, optional=False)
     signals = coupled(objective, signals | {n: signals[n[4:]].detach() for n in signals if n[4:] in signals})
     objective(**signals).sum().backward()
     for name, value in signals.items():
         way = _way(name, signals)
-        if value.grad is None or way is None:
+        if value.grad is None or not bool((way != 0).any()):
             continue
         g = value.grad * way
         if bool((g > 0).any()):
@@ -262,10 +231,8 @@ def direction(objective: Objective) -> str:
     return ""
 
 
-def _way(name: str, signals: Signals) -> Tensor | float | None:
-    """1 where an objective should raise this signal, -1 where it should lower it, None where nothing is promised."""
-    if name == "step_logit_BS":
-        return signals["step_label_BS"].sign() if "step_label_BS" in signals else None
+def _way(name: str, signals: Signals) -> Tensor:
+    """1 where an objective should raise this signal, -1 where it should lower it, 0 where nothing is promised."""
     advantage = next((v for n, v in signals.items() if n.startswith("advantage")), None)
     if name in ("logp_B", "logp_BT") and advantage is not None:
         return advantage.sign()
@@ -275,7 +242,22 @@ def _way(name: str, signals: Signals) -> Tensor | float | None:
         return 1 - signals["tie_B"]
     if name == "rejected_reward_B" and "tie_B" in signals:
         return signals["tie_B"] - 1
-    return 1.0 if name in UP else -1.0 if name in DOWN else None
+    if name == "step_logit_BS" and "step_label_BS" in signals:
+        return signals["step_label_BS"].sign()
+    if name.endswith("_BK") and "rank_mask_BK" in signals:
+        return _first_and_last(signals["rank_mask_BK"])
+    if name in ("reward_B", "step_logit_BS") and "target_B" in signals:
+        target = signals["target_B"] if name == "reward_B" else signals["target_B"][:, None]
+        # Clear whether the target is the reward itself or the probability that sigmoid(reward) should be.
+        low, high = signals[name].detach().clamp(max=0), signals[name].detach().clamp(min=1)
+        return (target > high).double() - (target < low).double()
+    return torch.tensor(1.0 if name in UP else -1.0 if name in DOWN else 0.0)
+
+
+def _first_and_last(mask_BK: Tensor) -> Tensor:
+    first, last = torch.zeros_like(mask_BK), torch.zeros_like(mask_BK)
+    first[:, 0] = 1
+    return first - last.scatter(1, mask_BK.sum(1, keepdim=True).long() - 1, 1.0)
 
 
 def known_signals(objective: Objective) -> str:
@@ -289,7 +271,7 @@ def whole_step(objective: Objective) -> str:
     if not objective.coupled:
         return ""
     generator = torch.Generator().manual_seed(3)
-    step = {name: _signal(name, ROWS, generator) for name in objective.surveyed}
+    step = {name: random_signal(name, ROWS, generator) for name in objective.surveyed}
     order = torch.tensor([3, 0, 4, 1, 2])
     made = objective.statistics(step, {}, {})
     again = objective.statistics({n: v[order] for n, v in step.items()}, {}, {})
@@ -304,8 +286,13 @@ def whole_step(objective: Objective) -> str:
     return ""
 
 
+def _same(a: Tensor, b: Tensor, tolerance: float, problem: str, relative: float = 0.0) -> str:
+    return "" if torch.allclose(a.detach(), b.detach(), rtol=relative, atol=tolerance) else problem
+
+
 CLAUSES: dict[str, Clause] = {
     "known signals": known_signals,
+    "defaults": defaults,
     "one loss per row": one_loss_per_row,
     "batch order": batch_order,
     "batch size": batch_size,
@@ -320,26 +307,3 @@ CLAUSES: dict[str, Clause] = {
     "described": described,
     "direction": direction,
 }
-
-
-def violations(objective: Objective) -> list[str]:
-    """The clauses that `objective` breaks without having declared it, one line each."""
-    out = [
-        f"{objective.name}: exempt from an unknown clause '{name}'" for name in objective.exempt if name not in CLAUSES
-    ]
-    for name, clause in CLAUSES.items():
-        if name in objective.exempt:
-            continue
-        try:
-            problem = clause(objective)
-        except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
-            problem = f"raised {type(error).__name__}: {error}"
-        if problem:
-            out.append(f"{objective.name}: {name}: {problem}")
-            if name in ("known signals", "one loss per row"):
-                break
-    return out
-
-
-def _same(a: Tensor, b: Tensor, tolerance: float, problem: str, relative: float = 0.0) -> str:
-    return "" if torch.allclose(a.detach(), b.detach(), rtol=relative, atol=tolerance) else problem

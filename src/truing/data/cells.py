@@ -1,0 +1,97 @@
+"""The values of a row's cells: numbers, truth values, scores and lists of them, or the reason why they are none."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from truing.data.conversation import Unusable
+from truing.data.files import Row, kind
+
+Score: TypeAlias = float | dict[str, float]
+"""One number, or numbers by name."""
+Spread: TypeAlias = float | dict[str, float] | None
+"""How far raters disagree, in the form of their score; None where there is one number only."""
+
+
+def boolean(value: Any, name: str) -> bool:
+    """True or false, also as 1 and 0 or in words."""
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    raise Unusable(name, "is null" if value is None else f"is {value!r}, not true or false")
+
+
+def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """A finite number from `low` to `high`, or the text of one."""
+    if value is None:
+        raise Unusable(name, "is null")
+    try:
+        found = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise Unusable(name, f"is {str(value)[:40]!r}, not a number")
+    if not low <= found <= high:
+        raise Unusable(name, f"is {found:g}, not between {low:g} and {high:g}")
+    return found
+
+
+def given(row: Row, name: str) -> bool:
+    """Whether a row says something in this column: a null and an empty cell do not."""
+    return row.get(name) is not None and row[name] != ""
+
+
+def optional(row: Row, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
+    """The number in a column that may be left out or empty."""
+    return number(row[name], name, low, high) if given(row, name) else None
+
+
+def entries(value: Any, name: str, what: str, count: int | None = None) -> list[Any]:
+    """A list with one entry for each `what` (step, response, ...), of which there are `count` where that is known."""
+    if not isinstance(value, list | tuple):
+        raise Unusable(name, "is null" if value is None else f"is {kind(value)}, not a list with one entry per {what}")
+    if not value:
+        raise Unusable(name, f"is an empty list of {what}s")
+    if count is not None and len(value) != count:
+        raise Unusable(name, f"has {len(value)} entries for {count} {what}s")
+    return list(value)
+
+
+def index(value: Any, name: str, count: int) -> int:
+    """Which of `count` responses is meant, counted from 0."""
+    found = number(value, name)
+    if found != int(found):
+        raise Unusable(name, f"is {found:g}, not the index of a response")
+    if not 0 <= found < count:
+        raise Unusable(name, f"is {found:g}, and the {count} responses are counted from 0 to {count - 1}")
+    return int(found)
+
+
+def score(value: Any, name: str) -> tuple[Score, Spread]:
+    """A score and the spread of its raters: a number, a list of numbers (one per rater, of which the mean is taken), or
+    a mapping of names to either. A name without a value (null) is a score that was not given."""
+    if not isinstance(value, Mapping):
+        return _rating(value, name)
+    rated = {str(key): _rating(one, f"{name}.{key}") for key, one in value.items() if one is not None}
+    if not rated or "" in rated:
+        raise Unusable(name, "has a score without a name" if rated else "names no score")
+    spread = {key: apart for key, (_, apart) in rated.items() if apart is not None}
+    return {key: mean for key, (mean, _) in rated.items()}, spread or None
+
+
+def _rating(value: Any, name: str) -> tuple[float, float | None]:
+    """The mean of a list of numbers and their standard deviation (over n - 1); or the one number."""
+    if not isinstance(value, list | tuple):
+        return number(value, name), None
+    found = [number(one, f"{name}[{i}]") for i, one in enumerate(entries(value, name, "rater"))]
+    try:
+        return statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None
+    except OverflowError:
+        raise Unusable(name, "holds numbers too large to average") from None

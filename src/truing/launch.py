@@ -1,0 +1,49 @@
+"""torchrun, but for its exit code: `python -m truing.launch --standalone --nproc-per-node 2 -m truing run RECIPE`.
+
+torchrun ends with 1 whatever its processes end with, and 1 is truing's word for a model that may not ship.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what torchrun does with these arguments; gives the exit code of the run.
+
+    That is the first process's own where it failed, or that of one that did; 3 where it was killed, and 128 and the
+    signal where the launcher itself was told to stop.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.run(run.parse_args(list(arguments)))
+    except ChildFailedError as failed:
+        return code_of(failed.failures)
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    return 0
+
+
+def code_of(failures: Mapping[int, Any]) -> int:
+    """One exit code of the processes that failed, by rank; says so where it was no exit but a signal.
+
+    Where one fails torchrun ends the others with SIGTERM, so they are asked last.
+    """
+    codes = {rank: int(failures[rank].exitcode) for rank in sorted(failures)}
+    ended = (-signal.SIGTERM, 128 + signal.SIGTERM)
+    rank = min(codes, key=lambda rank: codes[rank] in ended)
+    if (code := codes[rank]) > 0:
+        return code
+    name = signal.Signals(-code).name
+    print(f"truing: process {rank} was ended by {name}; a run goes on with --resume", file=sys.stderr)
+    return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""Who scores the answers of an exam: the world's truth, a reward model, or an ensemble of several or of its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from truing.errors import UserError
+from truing.evaluate import behaviour
+from truing.evaluate.exam import Answers, by_head
+from truing.pipeline.context import StageRun
+from truing.policy.load import load
+from truing.rollout import rewards
+from truing.rollout.rewards import DISAGREEMENT, How, Panel, RewardModel
+from truing.types import Finding, Judgement, Messages, Records, Reward, prompt_id
+
+COEFFICIENT = 0.5
+"""How much of the variance `aggregate: uncertainty` takes off, unless told otherwise."""
+WORDS: dict[How, str] = {"mean": "the mean", "worst": "the lowest", "uncertainty": "the mean less the variance"}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What scores answers, and what it is called in findings. `heads` are those of one reward model that has several;
+    an ensemble has a `panel` of members, and is made when there are answers to put them on one scale by."""
+
+    name: str
+    judged_by: str
+    reward: Reward | None = None
+    heads: tuple[str, ...] = ()
+    panel: Panel | None = None
+    how: How = "mean"
+    coefficient: float = COEFFICIENT
+
+    def settled(self, prompts: Sequence[Messages], texts: Sequence[str]) -> Reward:
+        """The reward itself. `texts` are the answers of the model that others are held against: an ensemble's members
+        are put on one scale by what they say of these."""
+        if self.panel is not None:
+            return rewards.ensemble(self.panel, prompts, texts, self.how, self.coefficient)
+        assert self.reward is not None
+        return self.reward
+
+    def findings(self, one: Answers, rival: Answers, prompts: Sequence[Messages]) -> list[Finding]:
+        """What it says of one model's answers beside their score: head by head, or how far its members are apart."""
+        if self.panel is None:
+            return [f for head in self.heads for f in by_head(head, one, rival, prompts, self.judged_by)]
+        ids, apart = [prompt_id(p) for p in prompts], [[p[DISAGREEMENT] for p in a.parts] for a in (one, rival)]
+        return [
+            behaviour.disagreement(one.name, apart[0], ids),
+            behaviour.disagreement(rival.name, apart[1], ids),
+            behaviour.disagreement_delta(one.name, apart[0], rival.name, apart[1], ids),
+        ]
+
+    def on_data(self, reward: Reward, records: Records, most: int) -> list[Finding]:
+        """How far an ensemble's members are apart on the responses of held-out data, of at most so many rows."""
+        if self.panel is None:
+            return []
+        rows = [record for record in records.records[:most] if isinstance(record, Judgement)]
+        said = [(r.prompt, response[0].content) for r in rows for response in r.responses if len(response) == 1]
+        if not said:
+            return []
+        prompts, texts = zip(*said, strict=True)
+        apart = [score.parts[DISAGREEMENT] for score in rewards.judged(reward, prompts, texts)]
+        return [behaviour.disagreement(self.name, apart, [prompt_id(p) for p in prompts], slice="held-out data")]
+
+
+def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float | None) -> Judge:
+    """The judge that an evaluate stage names. UserError for an ensemble of one."""
+    if judge == "gold":
+        return Judge("gold", "gold", rewards.gold)
+    named = judge if isinstance(judge, list) else [judge]
+    names = run.labels(named)
+    models = {name: RewardModel(load(run.model(model), "reward")) for name, model in zip(names, named, strict=True)}
+    one, name = models[names[0]], "+".join(names)
+    if len(models) == 1 and aggregate is None:
+        heads = one.policy.heads if len(one.policy.heads) > 1 else ()
+        return Judge(name, f"reward model {name}", one, heads)
+    if len(models) == 1 and len(one.policy.heads) == 1:
+        raise UserError(
+            f"stage {run.name}: aggregate takes several reward models, or several heads, and {name} has one"
+        )
+    how = aggregate or "mean"
+    whose = f"the heads of reward model {name}" if len(models) == 1 else f"reward models {', '.join(names)}"
+    panel = rewards.of_heads(one) if len(models) == 1 else rewards.of_models(models)
+    given = COEFFICIENT if coefficient is None else coefficient
+    told = f"{WORDS[how]} of {whose}" + (f" (coefficient {given:g})" if how == "uncertainty" else "")
+    return Judge(name, told, panel=panel, how=how, coefficient=given)

@@ -1,0 +1,85 @@
+"""What an exam found, for a terminal: a row for each two models that answered, a line for whatever else there is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from truing.report import words
+from truing.types import Finding
+
+COLUMNS = {
+    "win_rate": "win rate",
+    "mean_score": "score",
+    "mean_score_delta": "gained",
+    "mean_length_delta_tokens": "tokens longer",
+    "kl_to_reference": "KL, nats",
+    "truncated_share": "cut off",
+}
+"""What is told of answers, and how its column is called. `win_delta` says what `win_rate` does, and has none."""
+
+LOOP_TIME = "time in the loop"
+"""The figure of a training stage's summary that says how many seconds its model was trained."""
+
+
+def table(findings: Sequence[Finding], seconds: Mapping[str, float | None]) -> str:
+    """All findings of an exam. `seconds` says of some models how long their training took.
+
+    >>> print(table([Finding("win_rate", "dpo", 0.6, "warm", interval=(0.5, 0.7))], {"dpo": 12.3}))
+                     win rate               training
+      dpo over warm  60.0 % (50.0 to 70.0)  12.3 s
+    """
+    answers = [f for f in findings if f.slice == "all" and f.check in (*COLUMNS, "win_delta")]
+    pairs = dict.fromkeys((f.model, f.against) for f in answers if f.check == "win_rate")
+    others = [f for f in findings if not pairs or f not in answers]
+    return "\n".join([*rows(pairs, answers, seconds), *lines(others)])
+
+
+def rows(
+    pairs: Collection[tuple[str, str]], findings: Sequence[Finding], seconds: Mapping[str, float | None]
+) -> list[str]:
+    """A row for each model and its rival, with what is known of the model alone in each of its rows."""
+    if not pairs:
+        return []
+    heads = [check for check in COLUMNS if any(f.check == check for f in findings)]
+    cells = [["", *(COLUMNS[check] for check in heads), "training"]]
+    for model, rival in pairs:
+        own = {f.check: cell(f) for f in findings if f.model == model and f.against in ("", rival)}
+        took = seconds.get(model)
+        cells.append(
+            [
+                f"{model} over {rival}",
+                *(own.get(check, "") for check in heads),
+                "" if took is None else words.seconds(took),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  " + "  ".join(f"{text:{w}}" for text, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def cell(f: Finding) -> str:
+    """A value in its unit, and the interval of a win rate."""
+    spread = f" ({words.interval(f)})" if f.check == "win_rate" and f.interval else ""
+    return words.figure(f.check, f.value) + spread
+
+
+def lines(findings: Sequence[Finding]) -> list[str]:
+    """One finding a line, with its interval and its verdict."""
+    width = max((len(f.check) for f in findings), default=0)
+    names = max((len(who(f)) for f in findings), default=0)
+    found = []
+    for f in findings:
+        interval = f"[{f.interval[0]:8.3f}, {f.interval[1]:8.3f}]" if f.interval else " " * 20
+        found.append(f"  {who(f):{names}}  {f.check:{width}}  {f.value:8.3f}  {interval}  {f.verdict}")
+    return found
+
+
+def who(f: Finding) -> str:
+    """The model a finding is about, its rival, and the slice of what was looked at."""
+    slice = f" ({f.slice})" if f.slice != "all" else ""
+    return (f"{f.model} over {f.against}" if f.against else f.model) + slice
+
+
+def trained(summary: Mapping[str, Any]) -> float | None:
+    """How many seconds a model was trained, from its stage's summary; None where that does not say."""
+    return next((float(f["value"]) for f in summary.get("figures", []) if f["name"] == LOOP_TIME), None)

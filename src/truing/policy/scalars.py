@@ -1,0 +1,79 @@
+"""What a reward model's config says of its scalar heads: their names and weights, and the tie parameter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from truing.errors import UserError
+from truing.types import is_number
+
+FILE = "heads.json"
+UNNAMED = "LABEL_0"
+"""What transformers calls the only label of a config that names none."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The scalar heads of a reward model, in order. One head without a name has an empty one.
+
+    Its reward is the sum of weight times head; without `weights` the mean of the heads. `tie_logit` is what its tie
+    parameter is, or None where it has none.
+    """
+
+    names: tuple[str, ...] = ("",)
+    weights: tuple[float, ...] = ()
+    tie_logit: float | None = None
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weight of every head in the reward.
+
+        >>> Heads(("clarity", "truth")).shares, Heads(("clarity", "truth"), (1.0, -2.0)).shares
+        ((0.5, 0.5), (1.0, -2.0))
+        """
+        return self.weights or (1 / len(self.names),) * len(self.names)
+
+    @classmethod
+    def of(cls, config: Any) -> Heads:
+        """The heads that a model's config describes; ValueError where that is no description of its heads."""
+        labels = tuple(config.id2label[i] for i in range(len(config.id2label)))
+        stored = {"weights": getattr(config, "head_weights", None), "tie_logit": getattr(config, "tie_logit", None)}
+        return cls.from_json({"names": ("",) if labels == (UNNAMED,) else labels} | stored)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Heads:
+        """The heads that `asdict` wrote; ValueError says what is wrong with them."""
+        names, weights, tie_logit = tuple(row["names"]), tuple(row["weights"] or ()), row["tie_logit"]
+        if weights and (len(weights) != len(names) or not all(map(is_number, weights))):
+            raise ValueError(f"its head_weights are {list(weights)}, and it has the heads {', '.join(names)}")
+        if tie_logit is not None and not is_number(tie_logit):
+            raise ValueError(f"its tie_logit is {tie_logit!r}, which is no number")
+        return cls(names, tuple(map(float, weights)), tie_logit)
+
+    def into(self, config: Any) -> None:
+        """Write them into a model's config, where plain transformers finds the names too."""
+        labels = [UNNAMED] if self.names == ("",) else list(self.names)
+        config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
+        config.problem_type = None if self.names == ("",) else "regression"
+        for key, value in (("head_weights", list(self.weights) or None), ("tie_logit", self.tie_logit)):
+            if value is not None:
+                setattr(config, key, value)
+            elif hasattr(config, key):
+                delattr(config, key)
+
+    @classmethod
+    def beside(cls, folder: Path) -> Heads:
+        """The heads of an adapter, as truing wrote them beside it: one without a name where it wrote none."""
+        try:
+            return cls.from_json(json.loads((folder / FILE).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"adapter '{folder}': its {FILE} cannot be read ({error!r})") from error
+
+    def keep(self, folder: Path) -> None:
+        """Write them beside an adapter, whose own config has no place for them."""
+        (folder / FILE).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")

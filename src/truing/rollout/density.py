@@ -1,0 +1,96 @@
+"""The explicit divergence objective as a reward: how much likelier a response is under good answers than under bad."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from truing.data.batch import Batch, Branch, Tree, pack
+from truing.data.render import Renderer
+from truing.errors import DataError, UserError
+from truing.objectives.closed_form import floored_log_ratio
+from truing.policy.load import context_length
+from truing.policy.policy import Policy
+from truing.types import Message, Messages, Score
+
+TOKENS = 16384
+
+
+@dataclass(frozen=True)
+class DensityRatio:
+    """A reward from two language models, one fitted to good answers (`safe`) and one to bad (`unsafe`).
+
+        R(y) = alpha * log[p_s(y) / q(y)] + weight * log[ref(y) / p_s(y)],   q = (1 - floor) p_u + floor p_s
+
+    Under a leash to p_s of 1 - alpha + weight (the policy begins as `safe`, `beta` of the stage), what maximises it
+    minimises KL(pi || p_s) - alpha KL(pi || p_u) + weight KL(pi || ref); `leash` says so. `floor` bounds the first
+    logarithm by -log floor, for the fitted p_u is least to be trusted where the policy is pushed; 0 leaves it out.
+    Sums over a response's tokens, nats; each model reads the text by its own tokenizer. Has a closed form:
+    `closed_form.explicit_optimum`. UserError unless alpha < 1 + weight: the objective is otherwise unbounded.
+    """
+
+    safe: Policy
+    unsafe: Policy
+    alpha: float = 0.5
+    floor: float = 0.01
+    reference: Policy | None = None
+    weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor < 1:
+            raise UserError(f"floor is {self.floor:g}: give a share from 0 up, and below 1")
+        if (self.reference is None) != (self.weight == 0):
+            raise UserError("a density ratio with a reference needs its weight above 0, and a weight its reference")
+        if not 0 < self.alpha < 1 + self.weight:
+            raise UserError(f"alpha is {self.alpha:g}: it must be above 0 and below {1 + self.weight:g}")
+
+    @property
+    def leash(self) -> float:
+        """The coefficient of KL(pi || p_s) that this reward goes with."""
+        return 1 - self.alpha + self.weight
+
+    def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
+        """The reward of each response, and each model's log-probability of it; one that a model cannot read has
+        failed."""
+        named = {"safe": self.safe, "unsafe": self.unsafe}
+        named |= {} if self.reference is None else {"reference": self.reference}
+        said = {name: log_probabilities(policy, prompts, responses) for name, policy in named.items()}
+        return [self._score(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)]
+
+    def _score(self, row: dict[str, float | str]) -> Score:
+        for name, found in row.items():
+            if isinstance(found, str):
+                return Score(math.nan, failed=True, why=f"{name}: {found}")
+        logp = {name: float(found) for name, found in row.items()}
+        safe, unsafe = (torch.tensor(logp[name], dtype=torch.float64) for name in ("safe", "unsafe"))
+        ratio = floored_log_ratio(safe, unsafe, self.floor) if self.floor else safe - unsafe
+        away = self.weight * (logp["reference"] - logp["safe"]) if self.reference is not None else 0.0
+        return Score(self.alpha * ratio.item() + away, logp)
+
+
+def log_probabilities(policy: Policy, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | str]:
+    """Each response's log-probability with its end token, nats; or, as text, why the policy cannot read it."""
+    renderer, most = Renderer(policy.tokenizer), context_length(policy)
+    trees: list[Tree] = []
+    found: dict[int, float | str] = {}
+    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        try:
+            r = renderer.encode(prompt, (Message("assistant", response),))
+        except DataError as error:
+            found[i] = str(error)
+            continue
+        tree = Tree(tuple(r.prompt_ids), (Branch("response", tuple(r.response_ids), tuple(r.loss_mask)),), i, i + 1)
+        if tree.tokens > most:
+            found[i] = f"prompt and response have {tree.tokens} tokens, and it reads {most}"
+        else:
+            trees.append(tree)
+    with torch.inference_mode():
+        for group in pack(trees, TOKENS):
+            batch = Batch(group)
+            logp = policy.logp(batch).double().cpu() * batch.learned_R
+            sums = torch.zeros(len(group), dtype=torch.float64).index_add(0, batch.branch_R, logp)
+            found |= dict(zip((tree.index for tree in group), sums.tolist(), strict=True))
+    return [found[i] for i in range(len(responses))]

@@ -1,0 +1,151 @@
+"""Rows that are being written: those that share what was read of their prompt, and those of models that cannot share
+it, recurrent ones and others whose attention does not go through transformers' interface."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from truing.data.batch import Batch, Branch, Tree, pack
+from truing.policy.decoding import Answers, Block, Prompts, filled
+from truing.policy.policy import Policy, own_logits
+from truing.policy.trees import attending
+
+PROMPT_TOKENS = 4096  # prompt tokens read at once
+TOGETHER = 16384  # tokens that a recurrent model reads at once
+
+
+class Rows(Protocol):
+    """Rows that are being written in step."""
+
+    def logits(self) -> Tensor:
+        """The logits of every row's next token, [rows, vocabulary]."""
+
+    def go_on(self, token: Tensor, keep: list[int]) -> list[int]:
+        """Write a token to each row, and keep only these rows; returns the order in which they now stand."""
+
+
+class Shared:
+    """Rows whose prompts are read once for all of their answers, `most` tokens each."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], most: int) -> None:
+        self.policy = policy
+        answers: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            answers.setdefault(tuple(prompt), []).append(row)
+        trees = [Tree(prompt, (), i, i) for i, prompt in enumerate(sorted(answers, key=len))]
+        blocks: list[Block] = []
+        first: dict[int, Tensor] = {}
+        for group in pack(trees, PROMPT_TOKENS):
+            reading = Prompts(group, policy.device)
+            rows = [answers[tree.prompt] for tree in group]
+            logits = self._read(reading, Batch(group).ids_N, Batch(group).positions_N, reading.ends)
+            first |= {row: z for z, those in zip(logits, rows, strict=True) for row in those}
+            blocks += reading.blocks(rows)
+        self.first: Tensor | None = torch.stack([first[row] for row in range(len(prompts))])
+        self.begin = torch.tensor([len(prompt) for prompt in prompts])
+        self.answers, self.ids = Answers(blocks, most), self.begin
+
+    def logits(self) -> Tensor:
+        """The logits of every row's next token, [rows, vocabulary]."""
+        if self.first is not None:
+            first, self.first = self.first, None
+            return first
+        z = self._read(self.answers, self.ids, self.begin + self.answers.written)
+        self.answers.advance()
+        return z
+
+    def go_on(self, token: Tensor, keep: list[int]) -> list[int]:
+        """Write a token to each row, and keep only these rows; returns the order in which they now stand."""
+        order = filled(keep)
+        if len(order) < len(token):
+            self.answers.keep(order)
+        index = torch.tensor(order)
+        self.ids, self.begin = token.cpu()[index], self.begin[index]
+        return order
+
+    def _read(self, reading: Prompts | Answers, ids: Tensor, positions: Tensor, at: Tensor | None = None) -> Tensor:
+        device, kept = self.policy.device, {} if at is None else {"logits_to_keep": at}
+        with attending(reading), self.policy.computing():
+            out = self.policy.model(
+                input_ids=ids[None].to(device), position_ids=positions[None].to(device), use_cache=False, **kept
+            )
+        return out.logits[0]  # type: ignore[no-any-return]
+
+
+class Cached:
+    """Rows that are being written: prompts padded on the left, with the keys and values of what was read."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]]) -> None:
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        self.policy, self.cache, self.told = policy, None, takes_positions(policy)
+        self.ids, self.mask = ids.to(policy.device), mask.to(policy.device)
+        self.position = (self.mask.cumsum(-1) - 1).clamp(min=0)
+
+    def logits(self) -> Tensor:
+        """The logits of every row's next token, [rows, vocabulary]."""
+        places = {"position_ids": self.position} if self.told else {}
+        with self.policy.computing():
+            out = self.policy.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **places,
+            )
+        self.cache = out.past_key_values
+        return out.logits[:, -1]  # type: ignore[no-any-return]
+
+    def go_on(self, token: Tensor, keep: list[int]) -> list[int]:
+        """Write a token to each row, and keep only these rows; returns the order in which they now stand."""
+        if len(keep) < len(token):
+            index = torch.tensor(keep, device=token.device)
+            self.cache.batch_select_indices(index)  # type: ignore[attr-defined]
+            token, self.mask, self.position = token[index], self.mask[index], self.position[index]
+        self.ids, self.position = token[:, None], self.position[:, -1:] + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+        return keep
+
+
+class Anew:
+    """Rows that are being written by a recurrent model, and read from their beginning for every token: slow, and exact
+    whatever state the model keeps."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]]) -> None:
+        self.policy, self.rows = policy, [list(p) for p in prompts]
+        ends = [
+            Tree(tuple(p[:-1]), (Branch("response", (p[-1],), (True,)),), i, i) for i, p in enumerate(prompts) if p[1:]
+        ]
+        if ends:  # whether rows can be padded and read together
+            policy.verify(Batch(tuple(ends)))
+
+    def logits(self) -> Tensor:
+        """The logits of every row's next token, [rows, vocabulary]."""
+        together = TOGETHER if self.policy.layout == "padded" and self.policy.verified else 1
+        last: dict[int, Tensor] = {}
+        for group, logits in own_logits(self.policy, self.rows, together):
+            last |= {m: z[len(self.rows[m]) - 1] for m, z in zip(group, logits, strict=True)}
+        return torch.stack([last[m] for m in range(len(self.rows))])
+
+    def go_on(self, token: Tensor, keep: list[int]) -> list[int]:
+        """Write a token to each row, and keep only these rows; returns the order in which they now stand."""
+        written = token.tolist()
+        self.rows = [[*self.rows[j], written[j]] for j in keep]
+        return keep
+
+
+def recurrent(policy: Policy) -> bool:
+    """Whether the model keeps a state in place of a cache of keys: it then reads its rows anew for every token."""
+    return bool(policy.model._is_stateful)
+
+
+def takes_positions(policy: Policy) -> bool:
+    """Whether the model is told positions; one that is not (ALiBi) counts them from the mask."""
+    return "position_ids" in inspect.signature(policy.model.forward).parameters

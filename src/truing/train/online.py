@@ -1,0 +1,359 @@
+"""Batches of a policy's own answers: prompts, rollouts, scores, advantages. The loop is that of every other method.
+
+A round takes some prompts, samples a group of answers to each, scores them, and learns from them in one or more
+updates. Everything random is a function of (seed, round), and a round's experience is on disk before the first update
+that reads it: a run that was killed goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from truing.data.batch import Batch, Branch, Tree, pack
+from truing.data.kinds import WORDS, Shape, common_shape
+from truing.errors import RunFailed, UserError
+from truing.objectives import advantage as adv
+from truing.policy.policy import Policy
+from truing.rollout import experience
+from truing.rollout.engine import Sampling, generate
+from truing.rollout.experience import Experience
+from truing.train import parallel
+from truing.train.terms import Sum
+from truing.types import Messages, Online, Rollout, Training
+
+Advantages = Callable[["Round"], Tensor]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt to answer, as messages and as tokens, with its row in the data file."""
+
+    row: int
+    messages: Messages
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How answers are turned into text and scored."""
+
+    text: Callable[[Policy, Rollout], str]
+    reward: Callable[[Sequence[Messages], Sequence[str]], list[float]]
+
+
+class Round:
+    """The experience of one round as tensors, rows padded to [B, T]."""
+
+    def __init__(self, rows: Sequence[Experience], online: Online) -> None:
+        self.rows, self.online = rows, online
+        self.mask = padded([(1.0,) * len(r.response_ids) for r in rows])
+        self.logp = padded([r.logp_T for r in rows])
+        self.ref = padded([r.ref_logp_T or r.logp_T for r in rows])
+        self.values = padded([r.value_T or (0.0,) * len(r.response_ids) for r in rows])
+        cut = torch.tensor([r.stop == "length" for r in rows]).double()
+        self.score = torch.tensor([r.score for r in rows], dtype=torch.float64) - online.unfinished_penalty * cut
+        self.group = torch.tensor([r.group for r in rows])
+
+    @property
+    def leashed(self) -> Tensor:
+        """The score of every answer, minus beta times its summed log-ratio to the reference."""
+        return self.score - self.online.beta * ((self.logp - self.ref) * self.mask).sum(1)
+
+    @property
+    def rewards(self) -> Tensor:
+        """The same spread over tokens: the log-ratio where it arises, the score at the end."""
+        return adv.shaped_rewards(self.score, self.logp, self.ref, self.mask, beta=self.online.beta)
+
+    @cached_property
+    def forecast(self) -> tuple[Tensor, Tensor]:
+        """Generalised advantages, and the returns that the value head is to forecast."""
+        o = self.online
+        return adv.gae(self.rewards, self.values, self.mask, gamma=o.gamma, smoothing=o.smoothing)
+
+    def over_tokens(self, value_B: Tensor) -> Tensor:
+        """One value a row on each of its tokens."""
+        return value_B[:, None] * self.mask
+
+
+ADVANTAGES: Mapping[str, Advantages] = {
+    "gae": lambda r: adv.whitened(r.forecast[0], r.mask),
+    "returns": lambda r: adv.whitened(adv.returns(r.rewards, r.mask, gamma=r.online.gamma), r.mask),
+    "standardised": lambda r: r.over_tokens(adv.standardised(r.leashed, r.group, sample=r.online.sample_deviation)),
+    "centred": lambda r: r.over_tokens(adv.centred(r.leashed, r.group)),
+    "leave_one_out": lambda r: r.over_tokens(adv.leave_one_out(r.leashed, r.group)),
+    "none": lambda r: r.over_tokens(r.leashed),
+}
+"""From a round to the advantage of each token, [B, T]; those of whole answers are the same on all of its tokens."""
+
+
+class RolloutSource:
+    """Steps over what `policy` answers as it is when each round begins.
+
+    `rows_per_step` is the prompts of one update; a round has `minibatches` times as many, learned from `passes` times.
+    `reference` reads rollouts for the leash, where there is one.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        judged: Judged,
+        terms: Sum,
+        online: Online,
+        training: Training,
+        folder: Path,
+        seed: int = 0,
+        reference: Policy | None = None,
+    ) -> None:
+        if not prompts:
+            raise UserError("there is no prompt left to answer")
+        self.policy, self.prompts, self.judged, self.terms = policy, tuple(prompts), judged, terms
+        self.online, self.training, self.folder = online, training, folder
+        self.seed, self.reference = seed + training.seed, reference
+        self.told: dict[str, float] = {}
+        self.per_update = training.rows_per_step or 16
+        self.per_round = self.per_update * online.minibatches
+        self.updates = online.minibatches * online.passes
+        kinds = {t.objective.advantage for t in terms.terms if t.objective.advantage}
+        if len(kinds) > 1:
+            raise UserError(f"the terms of the objective have different advantages: {', '.join(sorted(kinds))}")
+        self.advantage = kinds.pop() if kinds else None
+        self.shape = common_shape((term.name, term.objective.needs) for term in terms.terms)
+        if "mismatched_logp_B" in terms.all_signals:
+            raise UserError("an objective that holds answers against other prompts learns from given data only")
+        if self.shape not in SORTED:
+            raise UserError(f"an objective that learns from {WORDS[self.shape]} cannot learn from scored answers")
+        imitates = self.shape == "single" and self.advantage is None
+        self.sort = functools.partial(kept, passing=online.passing) if imitates else SORTED[self.shape]
+        self.valued = "value_BT" in terms.all_signals
+
+    @cached_property
+    def steps(self) -> int:
+        """Updates of the whole run; an epoch is every prompt once."""
+        if self.training.steps is not None:
+            return self.training.steps
+        return math.ceil(self.training.epochs * len(self.prompts) / self.per_round) * self.updates
+
+    def fresh(self, step: int) -> bool:
+        """Whether the policy of this update is the one that gave its answers."""
+        return (step - 1) % self.updates == 0
+
+    def since(self, step: int) -> Iterator[tuple[int, Batch]]:
+        """(number, batch) of every update after `step`, counted from 1."""
+        first = step // self.updates
+        for path in self.folder.glob("round-*.parquet"):
+            if int(path.stem[6:]) > first + (step % self.updates > 0):
+                path.unlink()  # of updates that will be done again
+        for number in range(first, math.ceil(self.steps / self.updates)):
+            trees = self.trees(self.experience(number, step))
+            for at, group in enumerate(self.parts(trees, number), number * self.updates + 1):
+                if step < at <= self.steps:
+                    yield at, Batch(group)
+
+    def parts(self, trees: Sequence[Tree], number: int) -> Iterator[tuple[Tree, ...]]:
+        """A round's trees by update: in order at the first pass, then shuffled. Where fewer trees than updates are
+        left, some are read twice."""
+        for again in range(self.online.passes):
+            order = self._draws(number, again).permutation(len(trees)) if again else np.arange(len(trees))
+            for own in np.array_split(order, self.online.minibatches):
+                yield tuple(trees[i] for i in (own if len(own) else order[:1]))
+
+    def _draws(self, number: int, again: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed % 2**63, (number << 20) + again]))
+
+    def experience(self, number: int, step: int) -> list[Experience]:
+        """A round: read where the run was stopped within it, else lived through now."""
+        path = self.folder / f"round-{number + 1:05d}.parquet"
+        if path.exists() and step > number * self.updates:
+            return experience.read(path)
+        rows = self.live(number)
+        parallel.lead(lambda: experience.write(path, rows))
+        return rows
+
+    def live(self, number: int) -> list[Experience]:
+        """Answers to this round's prompts, scored, and read by the reference and the value head where one asks."""
+        chosen = list(self.choose(number))
+        sampling = Sampling(self.online.max_new_tokens, seed=self.seed + number)
+        rollouts = generate(self.policy, [p.ids for p in chosen], sampling, self.online.answers)
+        asked = [chosen[r.group] for r in rollouts]
+        texts = [self.judged.text(self.policy, r) for r in rollouts]
+        scores = json.loads(parallel.lead(lambda: json.dumps(self.judged.reward([p.messages for p in asked], texts))))
+        bare = [
+            Experience(
+                p.row,
+                p.messages[-1].content,
+                text,
+                p.ids,
+                r.response_ids,
+                r.logp_T,
+                (),
+                (),
+                score,
+                r.stop,
+                r.group,
+                number,
+            )
+            for p, text, r, score in zip(asked, texts, rollouts, scores, strict=True)
+        ]
+        return self.read_over(bare)
+
+    def choose(self, number: int) -> Iterator[Prompt]:
+        """A round's prompts: every prompt once before any comes again."""
+        for place in range(number * self.per_round, (number + 1) * self.per_round):
+            epoch, at = divmod(place, len(self.prompts))
+            key = np.random.Philox(key=[self.seed % 2**63, (1 << 40) + epoch])
+            yield self.prompts[np.random.Generator(key).permutation(len(self.prompts))[at]]
+
+    def read_over(self, rows: list[Experience]) -> list[Experience]:
+        """The rows with what the reference and the value head say of their tokens, where a term or the leash asks."""
+        trees = grouped(rows, lambda _: {})
+        refs, values = [], []
+        leash = self.online.beta > 0 or self.terms.needs_reference
+        with torch.inference_mode():
+            for group in pack(trees, self.training.tokens_per_device):
+                batch = Batch(group)
+                lengths = [len(b.ids) for b in batch.branches]
+                if leash and self.reference is not None:
+                    refs += [tuple(x.tolist()) for x in self.reference.logp(batch).double().cpu().split(lengths)]
+                if self.valued:
+                    values += [
+                        tuple(x.tolist()) for x in self.policy.logp_and_values(batch)[1].double().cpu().split(lengths)
+                    ]
+        rows = [replace(row, ref_logp_T=ref) for row, ref in zip(rows, refs, strict=True)] if refs else rows
+        return [replace(row, value_T=v) for row, v in zip(rows, values, strict=True)] if values else rows
+
+    def trees(self, rows: list[Experience]) -> list[Tree]:
+        """One tree a prompt, its answers with all that the objectives read of them; of a method that learns from
+        preferences, the answers sorted by their scores. RunFailed where no answer is better than another."""
+        whole = Round(rows, self.online)
+        self.told = told(whole)
+        trees = grouped(rows, self.facts_of(rows, whole).__getitem__)
+        left = [tree for tree in map(self.sort, trees) if tree is not None]
+        if not left:
+            raise RunFailed(
+                f"no answer to any of {len(trees)} prompts teaches the objective anything: all scored the same, or "
+                "none passed; give more answers or prompts to a round, or a finer reward"
+            )
+        return [replace(tree, index=i) for i, tree in enumerate(left)]
+
+    def facts_of(self, rows: list[Experience], whole: Round) -> list[dict[str, tuple[float, ...]]]:
+        """What is known of each answer, by signal name."""
+        advantage = ADVANTAGES[self.advantage](whole) if self.advantage else None
+        returns = whole.forecast[1] if self.valued else None
+        out = []
+        for i, row in enumerate(rows):
+            n = len(row.response_ids)
+            found = {"old_logp_BT": row.logp_T, "sampler_logp_BT": row.logp_T, "score_B": (float(whole.score[i]),)}
+            if advantage is not None:
+                own = tuple(advantage[i, :n].tolist())
+                found |= {"advantage_BT": own, "advantage_B": own[:1]}
+            if row.ref_logp_T:
+                found["ref_logp_BT"] = row.ref_logp_T
+            if returns is not None:
+                found |= {"old_value_BT": row.value_T, "return_BT": tuple(returns[i, :n].tolist())}
+            out.append(found)
+        return out
+
+
+def rollouts(tree: Tree) -> Tree:
+    """The tree as it is."""
+    return tree
+
+
+def kept(tree: Tree, passing: float | None) -> Tree | None:
+    """The answers to imitate, each wording once: those whose score is at least `passing`, or else the best alone."""
+    order = by_score(tree)
+    found = order[:1] if passing is None else [b for b in order if score(b) >= passing]
+    distinct = tuple({b.ids: b for b in found}.values())
+    return replace(tree, branches=distinct) if distinct else None
+
+
+def best_and_worst(tree: Tree) -> Tree | None:
+    """The answer with the highest score as chosen, one with the lowest as rejected; None where all are equal."""
+    order = by_score(tree)
+    if score(order[0]) == score(order[-1]):
+        return None
+    return replace(tree, branches=(replace(order[0], role="chosen"), replace(order[-1], role="rejected")))
+
+
+def ranked(tree: Tree) -> Tree | None:
+    """The answers from the best on, of equal ones the first; None where all are equal."""
+    order = by_score(tree)
+    distinct = [b for i, b in enumerate(order) if i == 0 or score(b) < score(order[i - 1])]
+    if len(distinct) < 2:
+        return None
+    roles = ["chosen", *["rejected"] * (len(distinct) - 1)]
+    return replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(distinct, roles, strict=True)))
+
+
+def labelled(tree: Tree) -> Tree | None:
+    """Answers above their group's mean as desirable, those below as undesirable; None where all are equal."""
+    mean = sum(map(score, tree.branches)) / len(tree.branches)
+    kept = [b for b in tree.branches if score(b) != mean]
+    roles = ["desirable" if score(b) > mean else "undesirable" for b in kept]
+    return replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(kept, roles, strict=True))) if kept else None
+
+
+def by_score(tree: Tree) -> list[Branch]:
+    """The answers of a tree, the best first; equal ones in the order they were given."""
+    return sorted(tree.branches, key=lambda branch: -score(branch))
+
+
+def score(branch: Branch) -> float:
+    """What the reward said of an answer."""
+    return branch.facts["score_B"][0]
+
+
+SORTED: Mapping[Shape, Callable[[Tree], Tree | None]] = {
+    "single": rollouts,
+    "pairs": best_and_worst,
+    "ranked": ranked,
+    "labelled": labelled,
+}
+"""What a group of scored answers is for an objective of each shape; of a group that teaches it nothing, None."""
+
+
+def grouped(rows: Sequence[Experience], facts: Callable[[int], Mapping[str, tuple[float, ...]]]) -> list[Tree]:
+    """Rows of one group as one tree: the prompt once. `facts` are those of a row, by its place."""
+    groups: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(row.group, []).append(place)
+    trees: list[Tree] = []
+    for own in groups.values():
+        said = [(rows[place].response_ids, facts(place)) for place in own]
+        branches = tuple(Branch("response", ids, (True,) * len(ids), facts=known) for ids, known in said)
+        trees.append(Tree(rows[own[0]].prompt_ids, branches, len(trees), rows[own[0]].row))
+    return trees
+
+
+def told(whole: Round) -> dict[str, float]:
+    """What is to be seen of a round: mean score, length, KL to the reference, answers that were cut, and groups whose
+    answers all scored the same, from which a group's advantages teach nothing."""
+    scores = [r.score for r in whole.rows]
+    groups: dict[int, set[float]] = {}
+    for row in whole.rows:
+        groups.setdefault(row.group, set()).add(row.score)
+    lengths = whole.mask.sum(1)
+    return {
+        "score": float(np.mean(scores)),
+        "length": lengths.mean().item(),
+        "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
+        "kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item(),
+        "equal_groups": float(np.mean([len(found) == 1 for found in groups.values()])),
+    }
+
+
+def padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    """Rows of numbers as [B, T], zeros behind the end."""
+    return pad_sequence([torch.tensor(row, dtype=torch.float64) for row in rows], batch_first=True)

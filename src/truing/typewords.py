@@ -1,0 +1,182 @@
+"""The type words of options: what a value of each is called, and whether a given value is one.
+
+The words are those of `truing.types` (`Positive`, `Count`, ...), plain `int float str bool None`, `Literal[...]`,
+`list[...]`, `dict`, unions of them, and a recipe's references (`Model`, `Data`, ...).
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import math
+import sys
+from typing import Any
+
+from truing.errors import UserError, nearest
+
+REFERENCES: dict[str, tuple[frozenset[str], str]] = {
+    "Model": (frozenset({"model"}), "a model ($stage, $base, a Hub name, a folder or world:...)"),
+    "RewardModel": (frozenset({"reward"}), "a reward model ($stage or a folder), or a list of them"),
+    "Models": (frozenset({"model", "reward"}), "a list of models"),
+    "Data": (frozenset({"data"}), "data ($stage.part, $inputs.name, a file, a Hub name or world:...)"),
+    "Findings": (frozenset({"findings"}), "findings ($stage or a JSON file)"),
+    "Evidence": (frozenset({"findings"}), "findings ($stage or a JSON file), or a list of them"),
+    "Rules": (frozenset(), "a rules file"),
+}
+NUMBERS: dict[str, tuple[str, bool, float, float]] = {
+    # type word: what it is called, whole numbers only, lowest, highest
+    "Positive": ("a number above 0", False, sys.float_info.min, math.inf),  # training flushes smaller ones to 0
+    "NonNegative": ("a number from 0 up", False, 0.0, math.inf),
+    "Fraction": ("a number from 0 to 1", False, 0.0, 1.0),
+    "float": ("a number", False, -math.inf, math.inf),
+    "Count": ("a whole number from 1 up", True, 1, math.inf),
+    "int": ("a whole number", True, -math.inf, math.inf),
+}
+OTHERS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "str": ("text", str),
+    "bool": ("true or false", bool),
+    "None": ("none", type(None)),
+    "dict": ("a mapping", dict),
+    "Columns": ("a mapping of roles to a file's columns, such as {chosen: better, rejected: worse}", dict),
+    "ObjectiveSpec": ("an objective's name, {name: {option: value}}, or a list of these", (str, dict, list, tuple)),
+}
+PLURAL = frozenset({"Models"})
+
+
+@functools.lru_cache(maxsize=512)
+def parse_type(text: str) -> ast.expr:
+    """The annotation `text` as a tree, every word of it known; UserError where it is not."""
+    tree = ast.parse(text, mode="eval").body
+    problem = trouble(tree)
+    if problem:
+        raise UserError(f"the type '{text}' is not one an option may have: {problem}")
+    return tree
+
+
+def trouble(tree: ast.expr) -> str:
+    """What in an annotation is not understood, or an empty string."""
+    match tree:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return trouble(left) or trouble(right)
+        case ast.Constant(value=None):
+            return ""
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            constants = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return "" if all(isinstance(c, ast.Constant) for c in constants) else "a Literal holds constants"
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            return trouble(inner)
+        case ast.Name(id=word):
+            known = [*NUMBERS, *OTHERS, *REFERENCES]
+            hint = nearest(word, known)
+            return "" if word in known else f"unknown word '{word}'" + (f", did you mean '{hint}'?" if hint else "")
+    return f"'{ast.unparse(tree)}' is not understood"
+
+
+def members(tree: ast.expr) -> list[ast.expr]:
+    """The alternatives of a union, from left to right."""
+    if isinstance(tree, ast.BinOp):
+        return members(tree.left) + members(tree.right)
+    return [tree]
+
+
+def choices(tree: ast.expr) -> list[Any]:
+    """The constants a `Literal` allows."""
+    assert isinstance(tree, ast.Subscript)
+    inner = tree.slice.elts if isinstance(tree.slice, ast.Tuple) else [tree.slice]
+    return [c.value for c in inner if isinstance(c, ast.Constant)]
+
+
+def is_list(tree: ast.expr) -> bool:
+    """Whether an annotation is `list[...]`."""
+    return isinstance(tree, ast.Subscript) and isinstance(tree.value, ast.Name) and tree.value.id == "list"
+
+
+def word_of(tree: ast.expr) -> str:
+    """The type word of a leaf annotation."""
+    return tree.id if isinstance(tree, ast.Name) else "None"
+
+
+def describe(tree: ast.expr) -> str:
+    """What a value of this type is, in words for a person.
+
+    >>> describe(parse_type("Count | None"))
+    'a whole number from 1 up or none'
+    """
+    if isinstance(tree, ast.BinOp):
+        return " or ".join(describe(member) for member in members(tree))
+    if is_list(tree):
+        assert isinstance(tree, ast.Subscript)
+        return f"a list, each {describe(tree.slice)}"
+    if isinstance(tree, ast.Subscript):
+        return "one of " + ", ".join(map(str, choices(tree)))
+    word = word_of(tree)
+    return (NUMBERS.get(word) or OTHERS.get(word) or REFERENCES[word][::-1])[0]
+
+
+def guess(tree: ast.expr, value: Any) -> str:
+    """A hint for a misspelt choice."""
+    words = [str(c) for m in members(tree) if isinstance(m, ast.Subscript) and not is_list(m) for c in choices(m)]
+    hint = nearest(value, words) if isinstance(value, str) else ""
+    return f". Did you mean '{hint}'?" if hint else ""
+
+
+def convert(tree: ast.expr, value: Any) -> Any:
+    """`value` as the type wants it, or a ValueError."""
+    if isinstance(tree, ast.BinOp):
+        return convert_union(tree, value)
+    if is_list(tree):
+        assert isinstance(tree, ast.Subscript)
+        if not isinstance(value, list | tuple):
+            raise ValueError("not a list")
+        return [convert(tree.slice, item) for item in value]
+    if isinstance(tree, ast.Subscript):
+        if not any(value == c and type(value) is type(c) for c in choices(tree)):
+            raise ValueError("not one of the choices")
+        return value
+    word = word_of(tree)
+    if word in NUMBERS:
+        return number(word, value)
+    if word in REFERENCES:
+        return reference(word, value)
+    if not isinstance(value, OTHERS[word][1]):
+        raise ValueError("of another type")
+    return value
+
+
+def convert_union(tree: ast.expr, value: Any) -> Any:
+    """`value` as the first alternative that takes it."""
+    for member in members(tree):
+        try:
+            return convert(member, value)
+        except ValueError:
+            continue
+    raise ValueError("none of the alternatives")
+
+
+def number(word: str, value: Any) -> float | int:
+    """A number in range. YAML reads `3e-5` as text, so text that is a number is taken as one."""
+    _, whole, low, high = NUMBERS[word]
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("not a number")
+    try:
+        found = float(value)
+    except OverflowError as error:
+        raise ValueError("out of range") from error
+    if not math.isfinite(found) or not low <= found <= high or (whole and found != int(found)):
+        raise ValueError("out of range")
+    if whole:
+        return value if isinstance(value, int) else int(found)
+    return found
+
+
+def reference(word: str, value: Any) -> Any:
+    """A reference: text, or something already resolved (a Ref, a Policy); lists where the type is a plural."""
+    if isinstance(value, list | tuple) and word in (*PLURAL, "Evidence", "RewardModel"):
+        if not value:
+            raise ValueError("an empty list")
+        return [reference("Model", item) for item in value]
+    if isinstance(value, dict) and "new" in value and word == "Model":
+        return value
+    if value is None or isinstance(value, bool | int | float | list | tuple | dict) or value == "":
+        raise ValueError("not a reference")
+    return [value] if word in PLURAL else value

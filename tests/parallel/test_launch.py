@@ -1,0 +1,36 @@
+"""The launcher's exit code is the run's, which torchrun's is not."""
+
+import json
+import subprocess
+import sys
+
+from parallel import jobs
+
+RANK = """\
+import os, signal, sys
+told, rank = sys.argv[1], int(os.environ["RANK"])
+if told.isdigit():      # a digit for each rank
+    sys.exit(int(told[rank]))
+if rank == 1:
+    os.kill(os.getpid() if told == "killed" else os.getppid(), signal.SIGKILL if told == "killed" else signal.SIGTERM)
+signal.pause()          # until the launcher ends this rank
+"""
+EVERY = """\
+import json, sys
+from truing import launch
+flags = ["--standalone", "--nproc-per-node", "2"]
+print(json.dumps([launch.main([*flags, *sys.argv[1:2], told]) for told in sys.argv[2:]]))
+"""
+ENDS = {"00": 0, "10": 1, "20": 2, "30": 3, "40": 4, "02": 2, "killed": 3, "stopped": 143}
+
+
+def test_the_launcher_ends_with_the_code_of_the_run(tmp_path) -> None:
+    """Every code of truing's own, of either rank, a rank that is killed (the other one is then ended by torchrun), and
+    SIGTERM to the launcher."""
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    command = [sys.executable, "-c", EVERY, str(script), *ENDS]
+    done = subprocess.run(command, capture_output=True, text=True, env=jobs.PLAIN, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert dict(zip(ENDS, json.loads(done.stdout), strict=True)) == ENDS
+    assert "truing: process 1 was ended by SIGKILL; a run goes on with --resume" in done.stderr
