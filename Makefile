@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint bench cost differential soak docs study clean
+.PHONY: install demo test lint bench cost generate differential soak docs study clean
 
 install: $(STAMP)
 
@@ -20,8 +20,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/truing run recipes/quickstart.yaml
 
+# One process a core; a file's tests stay together.
+WORKERS ?= 2
 test: $(STAMP) lint
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --doctest-modules src tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --doctest-modules src tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs studies
@@ -51,6 +53,11 @@ cost: $(STAMP)
 	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) S-8k S-32k S-128k
 	$(BIN)/python benchmarks/cost.py $(MODELS)
 	$(BIN)/python benchmarks/objectives.py $(MODELS)
+
+# Sampling beside transformers' own generate.
+generate: $(STAMP)
+	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) S-8k M-8k
+	$(BIN)/python benchmarks/generate.py $(PAIRS) $(MODELS) $(BENCH)
 
 # Every formula beside TRL's own loss code; KEEP=1 keeps the table in docs/differential.md and TRL's numbers for the tests.
 differential: $(STAMP) $(PEER)

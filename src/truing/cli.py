@@ -19,6 +19,7 @@ from truing.disk import write_text
 from truing.errors import TruingError, UserError, redacted, unknown
 
 if TYPE_CHECKING:
+    from truing.signature import Kind
     from truing.types import Records
 
 HELP = """Bring a language model into true: feedback in, aligned models, measurements and a release decision out.
@@ -37,7 +38,8 @@ Exit codes: 0 done (a gate: ship)    1 the answer is no (a gate: hold; an expect
             4 a gate cannot decide: it says which evidence is missing
             130 stopped by Ctrl-C    143 stopped by SIGTERM; a run goes on with --resume
 """
-KINDS = {"objectives": "objective", "stages": "stage", "data": "data", "models": "model"}
+KINDS = {"objectives": "objective", "stages": "stage", "rewards": "reward", "data": "data", "models": "model"}
+PARTS: dict[str, Kind] = {"objectives": "objective", "stages": "stage", "rewards": "reward"}
 TRAIN_PACKAGES = frozenset(
     {"torch", "transformers", "datasets", "tokenizers", "safetensors", "huggingface_hub", "pyarrow"}
 )
@@ -118,7 +120,7 @@ def check_recipe(recipe: RecipePath, overrides: Overrides = None) -> None:
 @app.command("list")
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="objectives, stages, data or models.", show_default=False)
+        str | None, typer.Argument(metavar="[KIND]", help=f"{', '.join(KINDS)}.", show_default=False)
     ] = None,
     own: Annotated[
         str | None,
@@ -128,14 +130,14 @@ def list_parts(
         bool, typer.Option("--json", help="Print a JSON array of {name, source, needs, options, doc, ...}.")
     ] = False,
 ) -> None:
-    """List what a recipe can name. Objectives, stages, and the embedded world's data sets and models."""
+    """List what a recipe can name. Objectives, stages, rewards, and the embedded world's data sets and models."""
     from truing.pipeline import overview
 
     if kind is not None and kind.removesuffix("s") not in {k.removesuffix("s") for k in KINDS}:
         raise UserError(unknown("kind", kind, KINDS))
     kinds = [k for k in KINDS if kind is None or k.removesuffix("s") == kind.removesuffix("s")]
-    if own is not None and kind is not None and kinds[0] not in ("objectives", "stages"):
-        raise UserError(f"--from lists objectives and stages, and {kind} are neither")
+    if own is not None and kind is not None and kinds[0] not in PARTS:
+        raise UserError(f"--from lists {', '.join(PARTS)}, and {kind} are none of them")
     rows = {k: described(k, own) for k in kinds}
     if as_json:
         typer.echo(json.dumps([row for k in kinds for row in rows[k]], indent=1, ensure_ascii=False))
@@ -154,8 +156,8 @@ def described(kind: str, own: str | None = None) -> list[dict[str, Any]]:
     """Everything of a kind in the stable form of `list --json`, with what the user's `own` file or module has."""
     from truing.pipeline import names, overview
 
-    if kind in ("objectives", "stages"):
-        return overview.rows("objective" if kind == "objectives" else "stage", own)
+    if kind in PARTS:
+        return overview.rows(PARTS[kind], own)
     return names.datasets() if kind == "data" else names.models()
 
 
@@ -166,7 +168,7 @@ def first_sentence(doc: str) -> str:
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="objective, stage, data or model.", show_default=False)],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(KINDS.values())}.", show_default=False)],
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Its name, or file.py:name for your own.", show_default=False)
     ],
@@ -178,8 +180,8 @@ def show(
     plural = next((k for k in KINDS if kind.removesuffix("s") == k.removesuffix("s")), None)
     if plural is None:
         raise UserError(unknown("kind", kind, KINDS.values()))
-    if plural in ("objectives", "stages"):
-        part = registry.resolve(name, "objective" if plural == "objectives" else "stage")
+    if plural in PARTS:
+        part = registry.resolve(name, PARTS[plural])
         row, place = overview.row(part), f"{part.file}:{part.line}"
     else:
         rows = {entry["name"]: entry for entry in described(plural)}

@@ -1,8 +1,8 @@
 """From a name to a part: objectives, stages and users' own, each described by its signature alone.
 
 A name is a built-in (`dpo`), a function in a file (`mine.py:my_loss`) or module (`pkg.mod:my_loss`), or an entry point
-(`package/name`, in the group `truing.objective` or `truing.stage`). `resolve` reads what a recipe has to know without
-executing anything; `load` imports the part to run it.
+(`package/name`, in the groups `truing.objective`, `.stage`, `.reward`). `resolve` reads what a recipe has to know and
+executes nothing; `load` imports the part to run it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import truing.types
 from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.plugins import executed, home, installed, plug_in, source_file
-from truing.signature import Kind, Option, Part, group_options, read_parts
+from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, group_options, read_parts
 from truing.types import Advantage, Mean, default_mean, per_of
 
 __all__ = [
@@ -37,7 +37,9 @@ __all__ = [
     "ObjectiveSpec",
     "Option",
     "Part",
+    "RewardFunction",
     "RewardModel",
+    "RewardSpec",
     "Rules",
     "Stage",
     "installed_parts",
@@ -48,6 +50,7 @@ __all__ = [
     "parts",
     "plug_in",
     "resolve",
+    "reward",
     "stage",
 ]
 
@@ -63,12 +66,14 @@ Findings: TypeAlias = Any
 Evidence: TypeAlias = Any
 Rules: TypeAlias = Any
 ObjectiveSpec: TypeAlias = Any
+RewardSpec: TypeAlias = Any
 Columns: TypeAlias = Any
 
 PACKAGE = Path(__file__).parent
 FILES: dict[Kind, tuple[str, ...]] = {
     "objective": ("objectives/*.py",),
     "stage": ("pipeline/stages.py", "pipeline/stages_*.py"),
+    "reward": ("rollout/reward_*.py",),
 }
 
 
@@ -201,6 +206,20 @@ class Stage:
         return f"<stage {self.name}>"
 
 
+class RewardFunction:
+    """What scores answers: `reads` are its positional parameters, `options` its keyword-only ones (`rollout.call`)."""
+
+    def __init__(self, fn: Callable[..., Any], scope: str, deterministic: bool = False) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn, self.name, self.doc, self.place = fn, fn.__name__, inspect.getdoc(fn) or "", ""
+        self.scope, self.deterministic, parameters = scope, deterministic, inspect.signature(fn).parameters
+        self.reads = tuple(n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
+        self.options = TRL_OPTIONS if scope == TRL else options_of(fn)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return self.fn(*given, **named)
+
+
 def objective(
     source: str,
     exempt: Mapping[str, str] = python_types.MappingProxyType({}),
@@ -223,6 +242,13 @@ def stage(
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Make a function a stage. `gives` is what later stages may refer to, `parts` the names of several outputs."""
     return lambda fn: Stage(fn, gives, parts)
+
+
+def reward(
+    scope: Literal["response", "group"], deterministic: bool = False
+) -> Callable[[Callable[..., Any]], RewardFunction]:
+    """Make a function a reward: of each answer, or of all to a prompt; if `deterministic`, asked once."""
+    return lambda fn: RewardFunction(fn, scope, deterministic)
 
 
 @contextmanager
@@ -345,7 +371,7 @@ def installed_parts(kind: Kind) -> dict[str, Part]:
 
 
 def load(name: str, kind: Kind, folder: Path | None = None) -> Any:
-    """The part itself, imported: an `Objective` or a `Stage`. What goes wrong inside a user's part names its file."""
+    """The part itself, imported: `Objective`, `Stage` or `RewardFunction`. What goes wrong in a user's names it."""
     if ":" not in name and "/" not in name:
         part = resolve(name, kind)
         module = ".".join(("truing", *Path(part.file).relative_to(PACKAGE).with_suffix("").parts))
@@ -365,7 +391,10 @@ def load_own(where: str, kind: Kind, folder: Path | None = None) -> dict[str, An
 def taken(module: python_types.ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
     """The part of that name out of a user's module; UserError where there is none, or something else."""
     found = getattr(module, attribute, None)
-    if not isinstance(found, Objective if kind == "objective" else Stage):
+    if kind == "reward" and inspect.isfunction(found) and TRL_TAKES in inspect.signature(found).parameters:
+        found = RewardFunction(found, TRL)
+    wanted: Any = {"objective": Objective, "stage": Stage, "reward": RewardFunction}[kind]
+    if not isinstance(found, wanted):
         raise UserError(f"{name}: '{attribute}' in {file} is not decorated with @{kind}")
     found.place = f"{file}:{attribute}"
     return found

@@ -18,7 +18,13 @@ from truing.plugins import module_file
 from truing.types import Mean, Per, default_mean, per_of
 from truing.typewords import REFERENCES, convert, describe, guess, parse_type
 
-Kind: TypeAlias = Literal["objective", "stage"]
+Kind: TypeAlias = Literal["objective", "stage", "reward"]
+Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+TRL = "trl"
+"""The scope of a reward that has no decorator and TRL's signature, of which `TRL_TAKES` is one parameter."""
+TRL_TAKES = "completions"
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,13 @@ class Option:
         return next((word for word in words if word in REFERENCES), "")
 
 
+TRL_OPTIONS = (Option("text", "bool", False),)
+"""What a recipe can say of such a reward: whether it reads plain texts, and not conversations."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """What a recipe has to know of an objective or a stage; the same facts `truing list` and `truing show` print."""
+    """What a recipe has to know of an objective, a stage or a reward: the facts `truing list` and `show` print."""
 
     name: str
     kind: Kind
@@ -75,6 +85,7 @@ class Part:
     outputs: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     differs: str = ""
+    scope: str = ""
 
     @property
     def per(self) -> Per:
@@ -103,7 +114,8 @@ class Part:
 
 
 def read_parts(file: Path, kind: Kind) -> dict[str, Part]:
-    """Every function of `file` decorated with `@objective` or `@stage`, without executing the file."""
+    """Every function of `file` decorated with `@objective`, `@stage` or `@reward`, without executing the file; and as
+    rewards those that have the signature of TRL's, prompts and completions."""
     module = parsed(file)
     found = {name: (node, decoration(node, kind)) for name, node in functions_of(module).items()}
     return {n: read_function(f, kind, said, file, module) for n, (f, said) in found.items() if said is not None}
@@ -117,14 +129,15 @@ def parsed(file: Path) -> ast.Module:
         raise UserError(f"{file}: cannot be read as Python: {problem}") from None
 
 
-def functions_of(module: ast.Module) -> dict[str, ast.FunctionDef]:
+def functions_of(module: ast.Module) -> dict[str, Function]:
     """The functions that stand in a file by themselves."""
-    return {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    return {node.name: node for node in module.body if isinstance(node, Function)}
 
 
-def decoration(node: ast.FunctionDef, kind: Kind) -> dict[str, ast.expr] | None:
-    """The arguments of the decorator `@objective(...)` or `@stage(...)`; None where the function has none."""
-    first = {"objective": "source", "stage": "gives"}[kind]
+def decoration(node: Function, kind: Kind) -> dict[str, ast.expr] | None:
+    """The arguments of the decorator `@objective(...)`, `@stage(...)` or `@reward(...)`; None where the function has
+    none. TRL's rewards have none, and are known by what they take."""
+    first = {"objective": "source", "stage": "gives", "reward": "scope"}[kind]
     for call in node.decorator_list:
         called = call.func if isinstance(call, ast.Call) else call
         name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
@@ -133,19 +146,24 @@ def decoration(node: ast.FunctionDef, kind: Kind) -> dict[str, ast.expr] | None:
             if isinstance(call, ast.Call) and call.args:
                 given[first] = call.args[0]
             return given
+    if kind == "reward" and TRL_TAKES in {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}:
+        return {"scope": ast.Constant(TRL)}
     return None
 
 
-def read_function(node: ast.FunctionDef, kind: Kind, said: dict[str, ast.expr], file: Path, module: ast.Module) -> Part:
+def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: Path, module: ast.Module) -> Part:
     """One decorated function of a file as a Part."""
     place = f"{file}:{node.lineno}: {kind} '{node.name}'"
     literal = functools.partial(constant, place)
-    signals, optional = read_signals(node, place) if kind == "objective" else ((), ())
-    options, unread = [], []
+    scope = literal(said["scope"]) if "scope" in said else ""
+    signals, optional = read_signals(node, place) if kind != "stage" and scope != TRL else ((), ())
+    options, unread = list(TRL_OPTIONS if scope == TRL else ()), []
     coupled = read_coupled(said, module, place)
     read = {n.id for n in ast.walk(ast.Module(node.body, [])) if isinstance(n, ast.Name)}
     read |= {p.arg for fn in coupled.values() for p in fn.args.kwonlyargs}
-    for parameter, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+    for parameter, default in zip(
+        node.args.kwonlyargs if scope != TRL else (), node.args.kw_defaults, strict=scope != TRL
+    ):
         added = read_option(parameter, default, place)
         options += added
         unread += [] if parameter.arg in read else [option.name for option in added]
@@ -169,6 +187,7 @@ def read_function(node: ast.FunctionDef, kind: Kind, said: dict[str, ast.expr], 
         outputs=tuple(literal(said["parts"])) if "parts" in said else (),
         unread=tuple(unread),
         differs=literal(said["differs"]) if "differs" in said else "",
+        scope=scope,
     )
 
 
@@ -180,7 +199,7 @@ def pairs(said: dict[str, ast.expr], name: str, place: str) -> list[tuple[ast.ex
     return [(key, value) for key, value in zip(given.keys, given.values, strict=True) if key]
 
 
-def read_coupled(said: dict[str, ast.expr], module: ast.Module, place: str) -> dict[str, ast.FunctionDef]:
+def read_coupled(said: dict[str, ast.expr], module: ast.Module, place: str) -> dict[str, Function]:
     """The decorator's `coupled={"signal_B": function}`, each signal with the function that makes it: of the same file,
     or one that the file takes from a module by `from module import function`."""
     own, made = functions_of(module), {}
@@ -196,7 +215,7 @@ def read_coupled(said: dict[str, ast.expr], module: ast.Module, place: str) -> d
     return made
 
 
-def imported(name: str, module: ast.Module) -> ast.FunctionDef | None:
+def imported(name: str, module: ast.Module) -> Function | None:
     """The function that a file imports under this name, read from the source of the module it stands in."""
     for line in module.body:
         if not isinstance(line, ast.ImportFrom) or not line.module or line.level:
@@ -215,7 +234,7 @@ def refuse_twins(options: list[Option], place: str) -> None:
         raise UserError(f"{place} has two options called {', '.join(twins)}")
 
 
-def read_signals(node: ast.FunctionDef, place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def read_signals(node: Function, place: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The positional parameters of an objective, and those of them that may be missing."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     defaults = node.args.defaults

@@ -38,6 +38,7 @@ OTHERS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "None": ("none", type(None)),
     "dict": ("a mapping", dict),
     "Columns": ("a mapping of roles to a file's columns, such as {chosen: better, rejected: worse}", dict),
+    "RewardSpec": ("a reward's name, {name: {option: value}}, or a list of these", (str, dict, list, tuple)),
     "ObjectiveSpec": ("an objective's name, {name: {option: value}}, or a list of these", (str, dict, list, tuple)),
 }
 PLURAL = frozenset({"Models"})

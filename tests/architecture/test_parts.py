@@ -8,7 +8,8 @@ from truing import registry
 
 OBJECTIVES = registry.parts("objective")
 STAGES = registry.parts("stage")
-EVERY = [*OBJECTIVES.values(), *STAGES.values()]
+REWARDS = registry.parts("reward")
+EVERY = [*OBJECTIVES.values(), *STAGES.values(), *REWARDS.values()]
 
 
 @pytest.mark.parametrize("part", EVERY, ids=lambda part: part.name)
@@ -50,3 +51,9 @@ def test_source_and_run_time_agree(part):
 def test_stages_agree_too(part):
     loaded = registry.load(part.name, "stage")
     assert (loaded.options, loaded.gives, loaded.parts) == (part.options, part.gives, part.outputs)
+
+
+@pytest.mark.parametrize("part", REWARDS.values(), ids=lambda part: part.name)
+def test_rewards_agree_too(part):
+    loaded = registry.load(part.name, "reward")
+    assert (loaded.options, loaded.scope, loaded.reads) == (part.options, part.scope, part.needs)

@@ -167,7 +167,7 @@ def test_it_is_listed_and_shown_without_being_run(mine) -> None:
     assert truing("list", "objectives", "--from", "none.py")[0] == 2
     assert truing("list", "models", "--from", "mine.py") == (
         2,
-        "--from lists objectives and stages, and models are neither",
+        "--from lists objectives, stages, rewards, and models are none of them",
     )
 
 

@@ -76,6 +76,7 @@ def test_what_is_no_kl_is_not_called_one(policies: dict[str, Policy]) -> None:
     assert no_kl(one, two, Sampling(temperature=0.7)) == (
         "responses were drawn at temperature 0.7, and a KL needs them drawn at 1"
     )
+    assert "drawn with top_p or top_k" in no_kl(one, two, Sampling(top_k=9))
     assert no_kl(one, other, Sampling()) == "their tokenizers or chat templates differ"
     assert same_tokens(one, two) and not same_tokens(one, other)
 

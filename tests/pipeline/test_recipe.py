@@ -451,9 +451,9 @@ def test_an_objective_of_rollouts_needs_the_stage_that_samples_them(stage, name,
         check(text)
 
 
-@pytest.mark.parametrize("name", ["dpo", "dpo_ranked", "kldo", "nll", "[grpo, {nll: {weight: 0.1}}]"])
+@pytest.mark.parametrize("name", ["dpo", "dpo_ranked", "kldo", "nll", "[dpo, {nll: {weight: 0.1}}]"])
 def test_the_stage_that_samples_trains_objectives_of_preferences_too(name) -> None:
     check(
         "title: t\nbase: world:desk/tiny\nstages:\n"
-        f"  one: {{do: reinforce, model: $base, prompts: 'world:prompts?n=20', reward: gold, objective: {name}}}\n"
+        f"  one: {{do: reinforce, model: $base, prompts: 'world:prompts?n=20', rewards: gold, objective: {name}}}\n"
     )

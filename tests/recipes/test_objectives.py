@@ -126,7 +126,7 @@ def left_by(folder: Path, plan, seed: int, findings: list[Finding], code: str = 
     stages = [{"name": "dpo", "state": "done"}, {"name": "exam", "state": "done"}]
     files = {"manifest.json": {"state": "done", "recipe": recipe.text, "stages": stages}}
     files["dpo/summary.json"] = {"figures": [{"name": "time in the loop", "value": 11.6}]}
-    files["exam/findings.json"] = {"findings": [f.as_json() for f in findings]}
+    files["exam/findings.json"] = {"findings": [f.as_json() for f in reversed(findings)]}  # the wrong ones first
     files |= {f"{name}/stage.json": {"parts": {"code": code}} for name in ("dpo", "exam")}
     for name, value in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

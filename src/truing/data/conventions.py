@@ -226,8 +226,12 @@ def plain(row: Row, odd: Oddities) -> Record:
 
 @convention("prompts", "prompt")
 def prompt_alone(row: Row, odd: Oddities) -> Record:
-    """A prompt to answer: a demonstration with an empty response, which no stage can learn from."""
-    return Demonstration(talk.prompt(row["prompt"], "prompt", odd), (), _meta(row))
+    """A prompt to answer: a demonstration with an empty response, which no stage can learn from. What else stands in
+    the row is kept for rewards that read it (meta `columns`)."""
+    more = {name: value for name, value in row.items() if name not in ("prompt", *META) and value is not None}
+    return Demonstration(
+        talk.prompt(row["prompt"], "prompt", odd), (), _meta(row) | ({"columns": more} if more else {})
+    )
 
 
 def find(source: str, columns: Iterable[str], want: Want) -> Convention:

@@ -88,6 +88,7 @@ def as_row(record: Record) -> dict[str, Any]:
     Read again it is the same record, but for what only its maker knew of it (generators, rater, the rest of meta).
     """
     meta = {name: record.meta[name] for name in (*META, *SAFE) if name in record.meta}
+    meta = dict(record.meta.get("columns", {})) | meta
     if isinstance(record, Demonstration):
         if record.meta.get("plain"):
             return {"text": record.response[0].content} | meta

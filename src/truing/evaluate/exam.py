@@ -95,6 +95,8 @@ def no_kl(policy: Policy, reference: Policy, sampling: Sampling) -> str:
     """Why the answers of `policy` say nothing of its KL to `reference`; an empty string where they do."""
     if sampling.temperature != 1:
         return f"responses were drawn at temperature {sampling.temperature:g}, and a KL needs them drawn at 1"
+    if not sampling.enters_ratio:
+        return "responses were drawn with top_p or top_k, and a KL needs them drawn from the whole distribution"
     return "" if same_tokens(policy, reference) else "their tokenizers or chat templates differ"
 
 

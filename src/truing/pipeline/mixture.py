@@ -11,7 +11,7 @@ from truing.data.kinds import WORDS, common_shape, shape_of
 from truing.errors import UserError, unknown
 from truing.objectives.signals import SIGNALS
 from truing.pipeline.document import LOST, Mistakes, Node
-from truing.signature import Option, Part
+from truing.signature import Kind, Option, Part
 from truing.types import OWED, is_number
 
 WEIGHT = Option("weight", "NonNegative", 1.0)
@@ -134,10 +134,10 @@ def check_heads(terms: Iterable[tuple[str, str]]) -> None:
         )
 
 
-def absolute(name: str, folder: Path | None) -> str:
+def absolute(name: str, folder: Path | None, kind: Kind = "objective") -> str:
     """A name of the form `file.py:name` with the file's full path, so that it means the same wherever it is loaded."""
     where, _, attribute = name.rpartition(":")
-    return f"{registry.plug_in(name, 'objective', folder)[0]}:{attribute}" if where.endswith(".py") else name
+    return f"{registry.plug_in(name, kind, folder)[0]}:{attribute}" if where.endswith(".py") else name
 
 
 def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistakes) -> None:

@@ -16,6 +16,7 @@ from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
 from truing.pipeline.labels import labels
 from truing.pipeline.mixture import check_objective, heads_named, weights_of
 from truing.pipeline.names import HUB
+from truing.pipeline.reward_spec import check_rewards, check_use
 from truing.pipeline.spec import Ref, StageSpec
 from truing.signature import Option, Part
 from truing.types import Lora, Training
@@ -223,6 +224,7 @@ def check_options(name: str, part: Part, given: dict[str, Node], line: int, scop
     check_pairs(name, found, given, scope.mistakes)
     check_lora(name, found, given, scope.mistakes)
     check_gold(part, found, given, scope)
+    check_use(found, given, scope)
     check_judge(found, given, scope)
     check_weights(part, found, given, scope)
     check_columns(found, given, scope)
@@ -233,6 +235,13 @@ def check_option(place: str, part: Part, option: Option, node: Node, scope: Scop
     """One option's value: references resolved, in its own type, names of the world and files looked up."""
     if "ObjectiveSpec" in option.type and node.value is not None and node.value is not LOST:
         return check_objective(part, node, scope.folder, scope.mistakes)
+    if "RewardSpec" in option.type and node.value is not None and node.value is not LOST:
+        return check_rewards(node, scope)
+    return check_value(place, option, node, scope)
+
+
+def check_value(place: str, option: Option, node: Node, scope: Scope) -> Any:
+    """The same, of an option that is a value by itself."""
     value = refer(option, node, scope)
     if value is LOST:
         return LOST
@@ -313,7 +322,8 @@ def check_lora(name: str, found: dict[str, Any], given: dict[str, Node], mistake
 
 def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
     """`columns` says how a file's columns are called: of roles that exist, and where a file (or Hub name) is read."""
-    columns, data = found.get("columns"), found.get("data")
+    read = "data" if "data" in given else "prompts"
+    columns, data = found.get("columns"), found.get(read)
     if columns is None:
         return
     for role, name in columns.items():
@@ -323,11 +333,11 @@ def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -
             scope.mistakes.add(
                 given["columns"].line, f"{scope.place}columns: '{role}' is a column's name, not {name!r}"
             )
-    lost = "data" in given and data is None
+    lost = read in given and data is None
     if not lost and (not isinstance(data, str) or data.startswith("world:")):
         scope.mistakes.add(
             given["columns"].line,
-            f"{scope.place}columns says how a file's columns are called, and data is {data or 'not given'}; "
+            f"{scope.place}columns says how a file's columns are called, and {read} is {data or 'not given'}; "
             "give it where the file is read",
         )
 

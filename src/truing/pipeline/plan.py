@@ -147,6 +147,8 @@ def contents(option: Option | None, value: Any, keys: Mapping[str, str]) -> Iter
     elif isinstance(value, Ref):
         yield keys[value.stage]
     elif isinstance(value, Mapping | list | tuple):
+        if isinstance(value, Mapping) and option is not None and "RewardSpec" in option.type:
+            yield from (content_digest(registry.plug_in(name, "reward")[0]) for name in value if is_plug_in(name))
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from contents(option, item, keys)
     elif isinstance(value, str) and option is not None and is_place(option, value):
@@ -157,7 +159,7 @@ def is_place(option: Option, value: str) -> bool:
     """Whether a text is a file's name, or, where the option takes a reference, a folder's."""
     if f"'{value}'" in option.type:  # a choice such as 'gold'
         return False
-    return os.path.isfile(value) or (bool(option.reference) and os.path.isdir(value))
+    return os.path.isfile(value) or ((bool(option.reference) or "RewardSpec" in option.type) and os.path.isdir(value))
 
 
 def is_plug_in(name: str) -> bool:

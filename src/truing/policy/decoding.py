@@ -99,11 +99,10 @@ class Block:
     def mask(self, like: Tensor, window: int | None, written: int) -> Tensor | None:
         """[prompts, 1, 1, tokens] to add to the scores of rows that have written so many tokens before this one."""
         if window not in self.masks:
-            length = torch.tensor(self.lengths, device=like.device)[:, None, None, None]
-            place = torch.arange(like.shape[2], device=like.device)
+            length, place = torch.tensor(self.lengths)[:, None, None, None], torch.arange(like.shape[2])
             sees = place < length
             sees = sees if window is None else sees & (place > length + written - window)
-            self.masks[window] = None if sees.all() else additive(sees, like.dtype)
+            self.masks[window] = None if sees.all() else additive(sees, like.dtype).to(like.device)
         return self.masks[window]
 
 

@@ -96,10 +96,6 @@ class Segment:
             )
 
 
-class Unreadable(UserError):
-    """A model whose attention has parts that attention over trees cannot honour."""
-
-
 class Reading(Protocol):
     """What is in force while a model reads: which places are looked at in the end, and how its layers attend."""
 
@@ -225,9 +221,9 @@ def tree_attention(
     if plan is None:
         raise RuntimeError("tree attention was called outside of `attending(plan)`")
     if dropout:
-        raise Unreadable("this model trains with attention dropout; set attention_dropout to 0 in its config.json")
+        raise UserError("this model trains with attention dropout; set attention_dropout to 0 in its config.json")
     if unused.get("s_aux") is not None or unused.get("position_bias") is not None:
-        raise Unreadable(f"{type(module).__name__} adds sinks or position biases that tree attention cannot honour")
+        raise UserError(f"{type(module).__name__} adds sinks or position biases that tree attention cannot honour")
     if torch.is_autocast_enabled(query.device.type):  # rotation leaves queries and keys in fp32, and values not
         query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5

@@ -57,6 +57,7 @@ class InProcess:
 
     def sync(self, policy: Policy, version: int) -> None:
         """Sample from this policy from now on; its weights are not copied."""
+        self.compared = self.compared and policy is self.policy
         self.policy, self.version = policy, version
 
 
@@ -173,12 +174,12 @@ def sampler_agrees(policy: Policy, rollouts: Sequence[Rollout]) -> float:
         for i, (prompt, group) in enumerate(answers.items())
     ]
     sampled = torch.tensor([x for group in answers.values() for r in group for x in r.logp_T])
-    with torch.inference_mode():
+    with torch.no_grad():
         read = [policy.logp(Batch(group)).cpu() for group in pack(trees, BATCH_TOKENS)]
     return (torch.cat(read) - sampled).abs().max().item()
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference tensors would be in the way of a divided model's next update
 def _batch(
     policy: Policy,
     prompts: Sequence[Sequence[int]],

@@ -5,6 +5,7 @@ Experience is data: it can be looked at, gone on from after a kill, and learned 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,7 +20,8 @@ from truing.errors import RunFailed
 @dataclass(frozen=True, slots=True)
 class Experience:
     """One answer with all that is known of it. Per token of the response: `logp_T` under the policy that gave it,
-    `ref_logp_T` under the reference, `value_T` as the value head forecast; the last two may be empty."""
+    `ref_logp_T` under the reference, `value_T` as the value head forecast; the last two may be empty. `parts` is what
+    each reward said of it, by name; an answer that could not be scored says `why`, and its score is no number."""
 
     row: int
     prompt: str
@@ -33,6 +35,8 @@ class Experience:
     stop: str
     group: int
     policy_version: int
+    parts: tuple[tuple[str, float], ...] = ()
+    why: str = ""
 
 
 def write(path: Path, rows: Sequence[Experience]) -> str:
@@ -51,10 +55,27 @@ def read(path: Path) -> list[Experience]:
         rows = parquet.read_table(path, schema=SCHEMA).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise RunFailed(
-            f"{path}: this round's experience cannot be read ({error}); remove it to sample anew"
+            f"{path}: this round's experience cannot be read ({error}); begin the stage anew with --restart"
         ) from error
     plain: list[dict[str, Any]] = [{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in rows]
     return [Experience(**row) for row in plain]
+
+
+def failures(folder: Path) -> list[str]:
+    """Of every answer of all rounds in a folder, in order, why it could not be scored; empty where it could."""
+    files = sorted(folder.glob("round-*.parquet"))
+    return [why for path in files for why in parquet.read_table(path, columns=["why"])["why"].to_pylist()]
+
+
+def usable(rows: Sequence[Experience], fewest: int) -> tuple[list[Experience], int]:
+    """The answers that were scored, without those that have fewer than `fewest` of their group, and how many those are.
+    RunFailed where every single one failed: that is the reward's doing."""
+    good = [row for row in rows if not row.why]
+    if not good:
+        raise RunFailed(f"all {len(rows)} answers of this round failed; the first: {rows[0].why}")
+    count = Counter(row.group for row in good)
+    kept = [row for row in good if count[row.group] >= fewest]
+    return kept, len(good) - len(kept)
 
 
 SCHEMA = pa.schema(
@@ -71,5 +92,7 @@ SCHEMA = pa.schema(
         ("stop", pa.string()),
         ("group", pa.int64()),
         ("policy_version", pa.int64()),
+        ("parts", pa.map_(pa.string(), pa.float64())),
+        ("why", pa.string()),
     ]
 )

@@ -11,9 +11,10 @@ import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,27 +22,31 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.data.kinds import WORDS, Shape, common_shape
+from truing.data.kinds import WORDS, Shape, common_shape, shape_of
 from truing.errors import RunFailed, UserError
 from truing.objectives import advantage as adv
+from truing.objectives.signals import SIGNALS
 from truing.policy.policy import Policy
-from truing.rollout import experience
+from truing.rollout import combine, experience
+from truing.rollout.call import Answer
+from truing.rollout.combine import Rewards
 from truing.rollout.engine import Sampling, generate
 from truing.rollout.experience import Experience
 from truing.train import parallel
 from truing.train.terms import Sum
-from truing.types import Messages, Online, Rollout, Training
+from truing.types import Advantage, Messages, Online, Rollout, Training, digest
 
 Advantages = Callable[["Round"], Tensor]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt to answer, as messages and as tokens, with its row in the data file."""
+    """A prompt to answer, as messages and as tokens, with its row in the data file and what else stands there."""
 
     row: int
     messages: Messages
     ids: tuple[int, ...]
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Judged:
     """How answers are turned into text and scored."""
 
     text: Callable[[Policy, Rollout], str]
-    reward: Callable[[Sequence[Messages], Sequence[str]], list[float]]
+    rewards: Rewards
 
 
 class Round:
@@ -59,6 +64,7 @@ class Round:
         self.rows, self.online = rows, online
         self.mask = padded([(1.0,) * len(r.response_ids) for r in rows])
         self.logp = padded([r.logp_T for r in rows])
+        self.referred = any(r.ref_logp_T for r in rows)
         self.ref = padded([r.ref_logp_T or r.logp_T for r in rows])
         self.values = padded([r.value_T or (0.0,) * len(r.response_ids) for r in rows])
         cut = torch.tensor([r.stop == "length" for r in rows]).double()
@@ -101,7 +107,8 @@ class RolloutSource:
     """Steps over what `policy` answers as it is when each round begins.
 
     `rows_per_step` is the prompts of one update; a round has `minibatches` times as many, learned from `passes` times.
-    `reference` reads rollouts for the leash, where there is one.
+    `reference` reads rollouts for the leash, where there is one; `stage` is a name that keeps the draws of several
+    stages apart.
     """
 
     def __init__(
@@ -115,26 +122,27 @@ class RolloutSource:
         folder: Path,
         seed: int = 0,
         reference: Policy | None = None,
+        stage: str = "",
     ) -> None:
         if not prompts:
             raise UserError("there is no prompt left to answer")
         self.policy, self.prompts, self.judged, self.terms = policy, tuple(prompts), judged, terms
         self.online, self.training, self.folder = online, training, folder
-        self.seed, self.reference = seed + training.seed, reference
+        self.seed, self.reference, self.stage = seed + training.seed, reference, stage
         self.told: dict[str, float] = {}
         self.per_update = training.rows_per_step or 16
         self.per_round = self.per_update * online.minibatches
         self.updates = online.minibatches * online.passes
-        kinds = {t.objective.advantage for t in terms.terms if t.objective.advantage}
-        if len(kinds) > 1:
-            raise UserError(f"the terms of the objective have different advantages: {', '.join(sorted(kinds))}")
-        self.advantage = kinds.pop() if kinds else None
+        self.advantage = advantage_of(terms)
         self.shape = common_shape((term.name, term.objective.needs) for term in terms.terms)
         if "mismatched_logp_B" in terms.all_signals:
             raise UserError("an objective that holds answers against other prompts learns from given data only")
+        self.skipped: list[int] = []
         if self.shape not in SORTED:
             raise UserError(f"an objective that learns from {WORDS[self.shape]} cannot learn from scored answers")
         imitates = self.shape == "single" and self.advantage is None
+        check_read(online, self.advantage, imitates)
+        self.compares = not imitates and self.advantage not in ("gae", "returns", "none") and online.answers > 1
         self.sort = functools.partial(kept, passing=online.passing) if imitates else SORTED[self.shape]
         self.valued = "value_BT" in terms.all_signals
 
@@ -150,16 +158,31 @@ class RolloutSource:
         return (step - 1) % self.updates == 0
 
     def since(self, step: int) -> Iterator[tuple[int, Batch]]:
-        """(number, batch) of every update after `step`, counted from 1."""
-        first = step // self.updates
-        for path in self.folder.glob("round-*.parquet"):
-            if int(path.stem[6:]) > first + (step % self.updates > 0):
-                path.unlink()  # of updates that will be done again
+        """(number, batch) of every update after `step`, counted from 1. A round whose answers teach nothing has none:
+        its numbers are left out, and the round is among `skipped`. RunFailed where that is so of all of them."""
+        first, taught = step // self.updates, step > 0
+        parallel.lead(lambda: self._forget(first + (step % self.updates > 0)))
         for number in range(first, math.ceil(self.steps / self.updates)):
             trees = self.trees(self.experience(number, step))
+            if not trees:
+                self.skipped.append(number + 1)
+                continue
             for at, group in enumerate(self.parts(trees, number), number * self.updates + 1):
                 if step < at <= self.steps:
+                    taught = True
                     yield at, Batch(group)
+        if not taught:
+            raise RunFailed(
+                f"no answer of {len(self.skipped)} rounds teaches the objective anything: all of a prompt scored the "
+                "same, or none passed; give more answers or prompts to a round, or a finer reward"
+            )
+
+    def _forget(self, known: int) -> str:
+        """Remove the rounds after the first `known`: their updates will be done again."""
+        for path in self.folder.glob("round-*.parquet"):
+            if int(path.stem[6:]) > known:
+                path.unlink()
+        return ""
 
     def parts(self, trees: Sequence[Tree], number: int) -> Iterator[tuple[Tree, ...]]:
         """A round's trees by update: in order at the first pass, then shuffled. Where fewer trees than updates are
@@ -175,7 +198,7 @@ class RolloutSource:
     def experience(self, number: int, step: int) -> list[Experience]:
         """A round: read where the run was stopped within it, else lived through now."""
         path = self.folder / f"round-{number + 1:05d}.parquet"
-        if path.exists() and step > number * self.updates:
+        if step > number * self.updates:
             return experience.read(path)
         rows = self.live(number)
         parallel.lead(lambda: experience.write(path, rows))
@@ -184,11 +207,12 @@ class RolloutSource:
     def live(self, number: int) -> list[Experience]:
         """Answers to this round's prompts, scored, and read by the reference and the value head where one asks."""
         chosen = list(self.choose(number))
-        sampling = Sampling(self.online.max_new_tokens, seed=self.seed + number)
+        drawn = int(digest([self.seed, self.stage, number]), 16) % 2**63
+        sampling = Sampling(self.online.max_new_tokens, seed=drawn)
         rollouts = generate(self.policy, [p.ids for p in chosen], sampling, self.online.answers)
         asked = [chosen[r.group] for r in rollouts]
         texts = [self.judged.text(self.policy, r) for r in rollouts]
-        scores = json.loads(parallel.lead(lambda: json.dumps(self.judged.reward([p.messages for p in asked], texts))))
+        scores = self.scores(number, asked, texts, rollouts)
         bare = [
             Experience(
                 p.row,
@@ -203,10 +227,32 @@ class RolloutSource:
                 r.stop,
                 r.group,
                 number,
+                tuple(parts.items()),
+                why,
             )
-            for p, text, r, score in zip(asked, texts, rollouts, scores, strict=True)
+            for p, text, r, (score, parts, why) in zip(asked, texts, rollouts, scores, strict=True)
         ]
         return self.read_over(bare)
+
+    def scores(
+        self, number: int, asked: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]
+    ) -> list[tuple[float, dict[str, float], str]]:
+        """The score of every answer with its parts, and of one that has none, why; the first rank asks for all."""
+        said = zip(asked, texts, rollouts, strict=True)
+        answers = [Answer(p.messages, text, r.response_ids, r.group, p.columns) for p, text, r in said]
+
+        def work() -> str:
+            found = self.judged.rewards(answers, self.before(number))
+            return json.dumps([(s.value, dict(s.parts), s.why if s.failed else "") for s in found])
+
+        given: list[tuple[float, dict[str, float], str]] = json.loads(parallel.lead(work))
+        return given
+
+    def before(self, number: int) -> list[dict[str, float]]:
+        """What the rewards said in the round before, where costs follow from it. RunFailed where it is gone."""
+        if number == 0 or not self.judged.rewards.remembers:
+            return []
+        return [dict(row.parts) for row in experience.read(self.folder / f"round-{number:05d}.parquet")]
 
     def choose(self, number: int) -> Iterator[Prompt]:
         """A round's prompts: every prompt once before any comes again."""
@@ -220,7 +266,7 @@ class RolloutSource:
         trees = grouped(rows, lambda _: {})
         refs, values = [], []
         leash = self.online.beta > 0 or self.terms.needs_reference
-        with torch.inference_mode():
+        with torch.no_grad():  # a divided model's weights must not become inference tensors
             for group in pack(trees, self.training.tokens_per_device):
                 batch = Batch(group)
                 lengths = [len(b.ids) for b in batch.branches]
@@ -235,16 +281,16 @@ class RolloutSource:
 
     def trees(self, rows: list[Experience]) -> list[Tree]:
         """One tree a prompt, its answers with all that the objectives read of them; of a method that learns from
-        preferences, the answers sorted by their scores. RunFailed where no answer is better than another."""
+        preferences, the answers sorted by their scores. Answers that could not be scored are left out, and, where
+        answers are compared, one without siblings. Empty where nothing is left, or none is better than another."""
+        figures = combine.told([(dict(row.parts), row.why) for row in rows])
+        rows, alone = experience.usable(rows, fewest=2 if self.compares else 1)
+        if not rows:
+            return []
         whole = Round(rows, self.online)
-        self.told = told(whole)
+        self.told = told(whole) | figures | {"alone": float(alone)}
         trees = grouped(rows, self.facts_of(rows, whole).__getitem__)
         left = [tree for tree in map(self.sort, trees) if tree is not None]
-        if not left:
-            raise RunFailed(
-                f"no answer to any of {len(trees)} prompts teaches the objective anything: all scored the same, or "
-                "none passed; give more answers or prompts to a round, or a finer reward"
-            )
         return [replace(tree, index=i) for i, tree in enumerate(left)]
 
     def facts_of(self, rows: list[Experience], whole: Round) -> list[dict[str, tuple[float, ...]]]:
@@ -264,6 +310,42 @@ class RolloutSource:
                 found |= {"old_value_BT": row.value_T, "return_BT": tuple(returns[i, :n].tolist())}
             out.append(found)
         return out
+
+
+def advantage_of(terms: Sum) -> Advantage | None:
+    """How the advantages that the terms read are made, or None for a method of preferences. UserError where terms read
+    different ones, one does not say which it reads, or one imitates answers of which others unlearn some."""
+    named = {t.name: t.objective.advantage for t in terms.terms if t.objective.advantage}
+    if len(set(named.values())) > 1:
+        raise UserError(
+            f"the terms of the objective have different advantages: {', '.join(sorted(set(named.values())))}"
+        )
+    for term in (t for t in terms.terms if t.objective.advantage is None):
+        if any(n in SIGNALS and SIGNALS[n].origin == "rollout" for n in term.objective.signals):
+            raise UserError(
+                f"objective '{term.name}' learns from rollouts and does not say how its advantages are made; name "
+                'it in its decorator, as in @objective(source=..., advantage="standardised"), or "none"'
+            )
+        if named and shape_of(term.objective.needs) == "single":
+            raise UserError(
+                f"objective '{term.name}' imitates whatever answer it reads, and '{next(iter(named))}' learns from "
+                "good ones and bad ones; leave it out"
+            )
+    return next(iter(named.values()), None)
+
+
+def check_read(online: Online, advantage: Advantage | None, imitates: bool) -> None:
+    """UserError for an option that says nothing to this objective."""
+    readers = {
+        "beta": advantage not in (None, "none"),
+        "gamma": advantage in ("gae", "returns"),
+        "smoothing": advantage == "gae",
+        "sample_deviation": advantage == "standardised",
+        "passing": imitates,
+    }
+    for name, read in readers.items():
+        if not read and getattr(online, name) != getattr(Online(), name):
+            raise UserError(f"'{name}' says nothing to this objective, which does not read it; leave it out")
 
 
 def rollouts(tree: Tree) -> Tree:
@@ -299,7 +381,9 @@ def ranked(tree: Tree) -> Tree | None:
 
 def labelled(tree: Tree) -> Tree | None:
     """Answers above their group's mean as desirable, those below as undesirable; None where all are equal."""
-    mean = sum(map(score, tree.branches)) / len(tree.branches)
+    if len(set(map(score, tree.branches))) == 1:
+        return None
+    mean = math.fsum(map(score, tree.branches)) / len(tree.branches)
     kept = [b for b in tree.branches if score(b) != mean]
     roles = ["desirable" if score(b) > mean else "undesirable" for b in kept]
     return replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(kept, roles, strict=True))) if kept else None
@@ -345,11 +429,11 @@ def told(whole: Round) -> dict[str, float]:
     for row in whole.rows:
         groups.setdefault(row.group, set()).add(row.score)
     lengths = whole.mask.sum(1)
-    return {
+    kl = {"kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item()} if whole.referred else {}
+    return kl | {
         "score": float(np.mean(scores)),
         "length": lengths.mean().item(),
         "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
-        "kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item(),
         "equal_groups": float(np.mean([len(found) == 1 for found in groups.values()])),
     }
 

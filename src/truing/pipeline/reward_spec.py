@@ -1,0 +1,143 @@
+"""The `rewards:` of a stage: `gold`, `$rm`, `{length: {per_token: -0.01}}`, or a list; checked without torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from truing import registry
+from truing.errors import UserError, nearest, unknown
+from truing.pipeline.document import LOST, Node
+from truing.pipeline.mixture import absolute
+from truing.signature import Option
+
+if TYPE_CHECKING:
+    from truing.pipeline.options import Scope
+
+COST = "cost"
+WEIGHT = Option("weight", "float", 1.0)
+WITHIN = Option("within", "NonNegative", 0.0)
+"""What every reward takes besides its own options: what it counts for in a sum, and, where rewards go one before the
+other, how far apart two values may be that count as equal."""
+BUDGET = (Option("budget", "float", None, True), Option("rate", "Positive", 0.05), Option("start", "Positive", 1.0))
+"""What `cost` takes besides `of`."""
+
+
+def check_rewards(node: Node, scope: Scope) -> Any:
+    """The rewards as a list of {name: options} with options in their own types and references resolved; a cost as
+    {cost: {of: {name: options}, ...}}. LOST, with every mistake noted, where one of them is none."""
+    items = node.value if isinstance(node.value, list) else [node]
+    if not items:
+        scope.mistakes.add(node.line, f"{scope.place}rewards is an empty list")
+    found = [check_one(item, scope) for item in items]
+    if found and all(next(iter(one), "") == COST for one in found if one is not LOST):
+        scope.mistakes.add(node.line, f"{scope.place}rewards are all costs: name one that is to grow")
+    return LOST if LOST in found or not found else found
+
+
+def check_one(node: Node, scope: Scope) -> Any:
+    """One reward in its plain form; LOST with its mistakes noted."""
+    name, options = named(node)
+    if name is None:
+        said = "a reward is a name, $stage, or one name with its options such as {length: {per_token: -0.01}}"
+        scope.mistakes.add(node.line, f"{scope.place}{said}, not {node.plain!r}")
+        return LOST
+    if options.value is not None and not isinstance(options.value, dict):
+        scope.mistakes.add(
+            node.line,
+            f"{scope.place}the options of '{name}' are a mapping such as {{weight: 0.5}}, not {options.plain!r}",
+        )
+        return LOST
+    if name.startswith("$"):
+        value = scope.resolve(name, node.line, Option("rewards", "RewardModel"))
+        given = checked(f"reward '{name}'", {}, (), options, scope)
+        return LOST if LOST in (value, given) else {"reward_model": {"model": value, **given}}
+    if name == COST:
+        return check_cost(node, options, scope)
+    try:
+        part = registry.resolve(name, "reward", scope.folder)
+    except UserError as problem:
+        scope.mistakes.add(node.line, f"{scope.place}{problem}{meant(name, scope)}")
+        return LOST
+    own = {option.name: option for option in part.options}
+    given = checked(f"reward '{name}'", own, part.unread, options, scope)
+    lacking = [o.name for o in part.options if o.required and o.name not in options.entries]
+    for option in lacking:
+        scope.mistakes.add(node.line, f"{scope.place}reward '{name}' needs '{option}'")
+    return LOST if given is LOST or lacking else {absolute(name, scope.folder, "reward"): given}
+
+
+def named(node: Node) -> tuple[str | None, Node]:
+    """The name of a reward and its options; None where there is no name."""
+    if isinstance(node.value, str) and node.value:
+        return node.value, Node({}, node.line)
+    if isinstance(node.value, dict) and len(node.value) == 1:
+        ((name, options),) = node.value.items()
+        return str(name), options
+    return None, node
+
+
+def checked(place: str, own: dict[str, Option], unread: tuple[str, ...], options: Node, scope: Scope) -> Any:
+    """The options of one reward in their own types; LOST where one is a mistake."""
+    from truing.pipeline.options import check_value
+
+    known = {WEIGHT.name: WEIGHT, WITHIN.name: WITHIN} | own
+    found: dict[str, Any] = {}
+    good = True
+    for key, node in options.entries.items():
+        if key not in known:
+            scope.mistakes.add(node.line, f"{scope.place}{place}: {unknown('option', key, known)}")
+        elif key in unread:
+            scope.mistakes.add(node.line, f"{scope.place}{place}: its option '{key}' is never read")
+        else:
+            value = check_value(f"{scope.place}{place}", known[key], node, scope)
+            found |= {} if value is LOST else {key: value}
+        good = good and key in found
+    return found if good else LOST
+
+
+def check_cost(node: Node, options: Node, scope: Scope) -> Any:
+    """A reward whose mean is to stay within a budget."""
+    if "of" not in options.entries:
+        scope.mistakes.add(node.line, f"{scope.place}a cost says of what: {{cost: {{of: $harm, budget: 0.0}}}}")
+        return LOST
+    inner = check_one(options.entries["of"], scope)
+    own = {option.name: option for option in BUDGET}
+    rest = Node({key: child for key, child in options.entries.items() if key != "of"}, options.line)
+    given = checked(COST, own, (), rest, scope)
+    if "budget" not in options.entries:
+        scope.mistakes.add(node.line, f"{scope.place}a cost needs its budget, which its mean is not to exceed")
+        return LOST
+    return LOST if LOST in (inner, given) else {COST: {"of": inner, **given}}
+
+
+def meant(name: str, scope: Scope) -> str:
+    """The reward model that a word without $ most likely meant, as a question."""
+    hint = nearest(f"${name}", scope.fitting(Option("rewards", "RewardModel")))
+    return f". Did you mean '{hint}'?" if hint else ""
+
+
+def check_use(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """Whether the stage's rewards fit each other and its prompts: the world's truth knows the world's prompts alone,
+    and what comes first of several has no weight."""
+    terms = found.get("rewards")
+    if terms is None:
+        return
+    line, names = given["rewards"].line, [next(iter(term)) for term in terms]
+    if found.get("combine") == "lexicographic" and COST in names:
+        scope.mistakes.add(line, f"{scope.place}a cost is for sums; leave out 'combine: lexicographic', or the cost")
+    if found.get("combine") != "lexicographic" and any("within" in options_of(term) for term in terms):
+        scope.mistakes.add(line, f"{scope.place}'within' says nothing without 'combine: lexicographic'")
+    prompts = found.get("prompts")
+    origin = scope.origin(prompts) if prompts is not None else None
+    used = {next(iter(term["of"] if (term := one.get(COST)) else one)) for one in terms}
+    if "gold" in used and isinstance(origin, str) and not origin.startswith("world:"):
+        scope.mistakes.add(
+            line,
+            f"{scope.place}the reward is gold, which knows the truth of prompts of the world only, and these come from "
+            f"'{origin}'; give a reward model, or a verifier",
+        )
+
+
+def options_of(term: dict[str, Any]) -> dict[str, Any]:
+    """The options of a reward in its plain form."""
+    return dict(next(iter(term.values())))

@@ -1,0 +1,115 @@
+"""The rewards that a stage names, with their models loaded, ready to score answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from truing import registry
+from truing.errors import UserError
+from truing.pipeline.context import StageRun
+from truing.pipeline.reward_spec import COST, options_of
+from truing.policy.load import load
+from truing.registry import RewardFunction
+from truing.rollout.call import Call
+from truing.rollout.combine import Combine, Cost, OnError, Rewards, Term
+from truing.rollout.rewards import RewardModel
+from truing.signature import TRL
+from truing.types import Messages, Reward
+
+First = Callable[[], tuple[Sequence[Messages], Sequence[str]]]
+"""Prompts, and what the policy first answered them: what rewards are put on one scale by."""
+
+
+def appointed(
+    run: StageRun,
+    spec: Sequence[dict[str, Any]],
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    first: First,
+    combine: Combine = "sum",
+    on_error: OnError = "stop",
+    seconds: float = 60.0,
+) -> Rewards:
+    """The rewards of a recipe in their plain form. `rows` are the prompts' rows with their numbers.
+
+    UserError where a reward reads a column that they do not have.
+    """
+    terms: list[Term] = []
+    for one in spec:
+        term = term_of(run, one, first, seconds, [t.name for t in terms])
+        check_columns(run, term, list(rows))
+        terms.append(term)
+    return Rewards(tuple(terms), combine, on_error)
+
+
+def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, taken: Sequence[str]) -> Term:
+    """One reward with its weight, or the budget it is a cost under."""
+    cost = None
+    if COST in one:
+        given = options_of(one)
+        inner = given.pop("of")
+        cost, one = Cost(**given), inner
+    ((name, options),) = one.items()
+    options = dict(options)
+    weight, within = options.pop("weight", 1.0), options.pop("within", 0.0)
+    function: RewardFunction = registry.load(name, "reward")
+    called = label(run, function, options, taken)
+    loaded = {key: with_models(run, function, key, value) for key, value in options.items()}
+    return Term(called, made(Call(function, loaded, seconds), first), weight, within, cost)
+
+
+def label(run: StageRun, function: RewardFunction, options: Mapping[str, Any], taken: Sequence[str]) -> str:
+    """What a reward is called in metrics: a reward model by its stage or folder, any other by its function; the second
+    of a name has a 2 behind it."""
+    alone = function.name == "reward_model" and not isinstance(options.get("model"), list)
+    name = run.labels([options["model"]])[0].replace("/", "_") if alone else function.name
+    names = [name, *(f"{name}_{i}" for i in range(2, len(taken) + 2))]
+    return next(one for one in names if one not in taken)
+
+
+def with_models(run: StageRun, function: RewardFunction, key: str, value: Any) -> Any:
+    """An option's value; where it names a model or several, what was loaded."""
+    kind = next(option.reference for option in function.options if option.name == key)
+    if kind == "RewardModel" and isinstance(value, list):
+        return {name: reward_model(run, one) for name, one in zip(run.labels(value), value, strict=True)}
+    if kind == "RewardModel":
+        return reward_model(run, value)
+    return load(run.model(value)) if kind == "Model" and value is not None else value
+
+
+def reward_model(run: StageRun, value: Any) -> RewardModel:
+    """A reward model, loaded."""
+    return RewardModel(load(run.model(value), "reward"))
+
+
+def made(call: Call, first: First) -> Call:
+    """The call itself; of a reward that reads no answer, that of the `Reward` it gives when it is called once."""
+    function = call.function
+    if function.scope == TRL or {"response", "responses"} & set(function.reads):
+        return call
+    known: dict[str, Any] = {"first": first()} if "first" in function.reads else {}
+    strange = set(function.reads) - set(known)
+    if strange:
+        raise UserError(f"reward '{function.name}' reads {', '.join(sorted(strange))} and no response")
+    reward: Reward = function.fn(**known, **call.options)
+
+    def read(prompts: Sequence[Messages], responses: Sequence[str]) -> Any:
+        """What it says of the answers."""
+        return reward(prompts, responses)
+
+    whole = RewardFunction(read, function.scope)
+    whole.name, whole.place = function.name, function.place
+    return Call(whole, {}, call.seconds)
+
+
+def check_columns(run: StageRun, term: Term, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    """UserError where a reward's signature names a column that a prompt's row does not have (TRL's: no row has)."""
+    for name in term.call.columns:
+        lacking = [number for number, row in rows if name not in row]
+        if not lacking or (term.call.function.scope == TRL and len(lacking) < len(rows)):
+            continue
+        there = ", ".join(dict.fromkeys(key for _, row in rows for key in row)) or "none"
+        raise UserError(
+            f"stage {run.name}: reward '{term.name}' reads the column '{name}', which row {lacking[0]} of the prompts "
+            f"does not have; columns beside the prompt: {there}"
+        )

@@ -1,0 +1,163 @@
+"""Several rewards as one: a weighted sum, one before the other, or a reward under budgets of costs.
+
+    sum              sum of weight * value
+    lexicographic    the share of its siblings that an answer beats (a tie counts a half): by the first reward, where
+                     they are within `within` of each other by the second, and so on
+    with costs       (sum - m * cost) / (1 + m); the multiplier m of a cost follows its mean over its budget
+
+What a round's multipliers are follows from the round before alone, which is on disk: nothing else is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from truing.errors import RunFailed, UserError
+from truing.objectives.advantage import lagrangian, next_multiplier
+from truing.rollout.call import SILENT, Answer, Call, failed
+from truing.types import Score, digest, messages_json
+
+Combine: TypeAlias = Literal["sum", "lexicographic"]
+OnError: TypeAlias = Literal["stop", "drop"]
+Parts: TypeAlias = Mapping[str, float]
+MULTIPLIER = "multiplier_{}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What makes a reward a cost: its mean over answers is to stay within `budget`. `rate` is how fast its multiplier
+    answers, `start` where it begins."""
+
+    budget: float
+    rate: float = 0.05
+    start: float = 1.0
+
+    def after(self, name: str, before: Sequence[Parts]) -> float:
+        """The multiplier of a round, from the parts of the answers of the round before (none before the first)."""
+        known = [parts for parts in before if name in parts]
+        if not known:
+            return self.start if not before else next(p[MULTIPLIER.format(name)] for p in before)
+        mean = math.fsum(parts[name] for parts in known) / len(known)
+        try:
+            return next_multiplier(known[0][MULTIPLIER.format(name)], mean - self.budget, rate=self.rate)
+        except (OverflowError, UserError) as problem:
+            raise RunFailed(f"the multiplier of cost '{name}' left all bounds; give it a lower rate") from problem
+
+
+@dataclass(frozen=True)
+class Term:
+    """One reward of several: what it is called, how it is asked, and what it counts for."""
+
+    name: str
+    call: Call
+    weight: float = 1.0
+    within: float = 0.0
+    cost: Cost | None = None
+    known: dict[str, Score] = field(default_factory=dict, compare=False)
+
+    def scores(self, answers: Sequence[Answer]) -> list[Score]:
+        """What it says of the answers; of one that a deterministic reward has seen before, what it said then."""
+        if not self.call.function.deterministic:
+            return self.call(answers)
+        keys = [digest([messages_json(a.prompt), a.response, len(a.ids), dict(a.row)]) for a in answers]
+        new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.known}
+        found = dict(zip(new, self.call(list(new.values())), strict=True))
+        self.known.update((key, score) for key, score in found.items() if not score.failed)
+        return [self.known.get(key) or found[key] for key in keys]
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """All rewards of a run as one. `on_error` says whether an answer that one of them failed on ends the run."""
+
+    terms: tuple[Term, ...]
+    combine: Combine = "sum"
+    on_error: OnError = "stop"
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a round's scores depend on those of the round before."""
+        return any(term.cost for term in self.terms)
+
+    def __call__(self, answers: Sequence[Answer], before: Sequence[Parts] = ()) -> list[Score]:
+        """One score for each answer, with what every reward said among its `parts`; RunFailed where one failed and
+        `on_error` is stop. `before` are the parts of the round before, where costs ask for them."""
+        said = {term.name: term.scores(answers) for term in self.terms}
+        rows = [self._joined(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)]
+        for answer, row in zip(answers, rows, strict=True):
+            if row.failed and self.on_error == "stop":
+                raise RunFailed(
+                    f"{row.why}. The answer was: {shown(answer.response)}\n  Mend the reward, or leave such answers "
+                    "out, counted, by on_error: drop."
+                )
+        if self.combine == "lexicographic":
+            return self._ordered(answers, rows)
+        return self._under(rows, {t.name: t.cost.after(t.name, before) for t in self.terms if t.cost})
+
+    def _joined(self, row: Mapping[str, Score]) -> Score:
+        """What the rewards said of one answer, as parts, with the sum of all but the costs as value."""
+        for name, score in row.items():
+            if score.failed and (score.why != SILENT or self.combine != "sum" or self._of(name).cost):
+                return failed(f"reward '{name}': {score.why}")
+        parts = {name: score.value for name, score in row.items() if not score.failed}
+        if not parts:
+            return failed(f"reward '{next(iter(row))}' {SILENT}, and no other does")
+        terms = [t for t in self.terms if t.name in parts and not t.cost]
+        return Score(math.fsum(t.weight * parts[t.name] for t in terms), parts)
+
+    def _of(self, name: str) -> Term:
+        return next(term for term in self.terms if term.name == name)
+
+    def _under(self, rows: list[Score], multipliers: Mapping[str, float]) -> list[Score]:
+        """The scores under the costs, with the multipliers among their parts."""
+        if not multipliers:
+            return rows
+        whole, told = math.fsum(multipliers.values()), {MULTIPLIER.format(n): m for n, m in multipliers.items()}
+        out = []
+        for row in rows:
+            cost = 0.0 if row.failed else math.fsum(m * row.parts[name] for name, m in multipliers.items()) / whole
+            value, paid = torch.tensor([row.value, cost], dtype=torch.float64)
+            score = lagrangian(value, paid, multiplier=whole).item()
+            out.append(Score(score, {**row.parts, **told}, row.failed, row.why))
+        return out
+
+    def _ordered(self, answers: Sequence[Answer], rows: list[Score]) -> list[Score]:
+        """The scores as shares of the siblings that each answer beats."""
+        groups: dict[int, list[int]] = {}
+        for i, (answer, row) in enumerate(zip(answers, rows, strict=True)):
+            if not row.failed:
+                groups.setdefault(answer.group, []).append(i)
+        out = list(rows)
+        for places in groups.values():
+            for i in places:
+                won = math.fsum(self._beats(rows[i].parts, rows[j].parts) for j in places if j != i)
+                out[i] = Score(won / max(1, len(places) - 1), rows[i].parts)
+        return out
+
+    def _beats(self, one: Parts, other: Parts) -> float:
+        """1 where the first reward that tells them apart says that `one` is better, 0 for worse, a half for none."""
+        for term in self.terms:
+            apart = math.copysign(1.0, term.weight) * (one[term.name] - other[term.name])
+            if abs(apart) > term.within:
+                return float(apart > 0)
+        return 0.5
+
+
+def shown(text: str, most: int = 200) -> str:
+    """A text on one line, its end left out where it is long."""
+    return repr(text if len(text) <= most else text[:most] + " ...")
+
+
+def told(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
+    """What is to be seen of a round's parts and failures: the mean of each part, and how many answers failed."""
+    names = dict.fromkeys(name for parts, why in rows if not why for name in parts)
+    means: dict[str, float] = {}
+    for name in names:
+        own = [parts[name] for parts, why in rows if not why and name in parts]
+        means[name if name.startswith("multiplier_") else f"reward_{name}"] = math.fsum(own) / len(own)
+    return means | {"failed": float(sum(bool(why) for _, why in rows))}

@@ -1,0 +1,58 @@
+"""A reward of what an answer's program does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from truing.errors import UserError
+from truing.registry import reward
+from truing.types import Count, Positive
+
+FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+
+
+@reward(scope="response")
+def program(
+    response: str,
+    row: Mapping[str, Any],
+    *,
+    column: str = "tests",
+    seconds: Positive = 5.0,
+    megabytes: Count = 512,
+    isolate: bool = True,
+    right: float = 1.0,
+    wrong: float = 0.0,
+) -> float:
+    """`right` where the answer's Python program turns every input of the prompt's row into its output, else `wrong`.
+
+    The row's column holds a list of [input, output]; the program is the last ``` block of the answer, or all of it. It
+    runs apart, once a test, with limits of time and memory, and never sees the tests: what it prints is compared here,
+    white space at the ends of lines aside. A program that hangs, crashes or writes without end is wrong. A machine that
+    cannot run it is a failure of the reward.
+    """
+    from truing.rollout.child import run
+
+    blocks = FENCED.findall(response)
+    code = blocks[-1] if blocks else response
+    for given, wanted in tests(row.get(column), column):
+        ended = run(code, given, seconds=seconds, megabytes=megabytes, apart=isolate)
+        if not ended.well or lines(ended.output) != lines(wanted):
+            return wrong
+    return right
+
+
+def tests(found: Any, column: str) -> Sequence[tuple[str, str]]:
+    """The tests of a row; UserError where there are none."""
+    if not isinstance(found, list | tuple) or not found:
+        raise UserError(f"reward 'program': a prompt's row has no '{column}', a list of [input, output]; got {found!r}")
+    for pair in found:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
+            raise UserError(f"reward 'program': '{column}' is a list of [input, output], two texts each; got {pair!r}")
+    return [(given, wanted) for given, wanted in found]
+
+
+def lines(text: str) -> list[str]:
+    """The lines of an output without white space at their ends, and without empty ones at the end."""
+    return [line.rstrip() for line in text.rstrip().split("\n")]

@@ -1,0 +1,70 @@
+"""Rewards of an answer's text alone: how long it is, and what form it has."""
+
+from __future__ import annotations
+
+import re
+
+from truing.errors import UserError
+from truing.registry import reward
+from truing.types import NonNegative
+
+
+@reward(scope="response")
+def length(tokens: int, response: str, *, per_token: float = 0.0, per_character: float = 0.0) -> float:
+    """So much for every token and character of an answer; below 0 it asks for short ones.
+
+    value = per_token * tokens + per_character * characters. The tokens are the policy's, the end token among them.
+
+    >>> length(12, "no refund", per_token=-0.5)
+    -6.0
+    """
+    return per_token * tokens + per_character * len(response)
+
+
+@reward(scope="response", deterministic=True)
+def regex(response: str, *, pattern: str, whole: bool = False, found: float = 1.0, missing: float = 0.0) -> float:
+    """`found` where the answer has a match of a regular expression, else `missing`; with `whole` all of it must match.
+
+    Python's `re`; the dot also stands for a new line.
+
+    >>> regex("refund: yes", pattern="yes|no"), regex("refund: yes", pattern="yes|no", whole=True)
+    (1.0, 0.0)
+    """
+    matcher = compiled(pattern)
+    hit = matcher.fullmatch(response) if whole else matcher.search(response)
+    return missing if hit is None else found
+
+
+@reward(scope="response", deterministic=True)
+def format(
+    response: str,
+    *,
+    tags: list[str],
+    alone: bool = True,
+    found: float = 1.0,
+    missing: float = 0.0,
+    partial: NonNegative = 0.0,
+) -> float:
+    """`found` where the answer is made of these tags in order, `<think>...</think><answer>...</answer>`, each once.
+
+    With `alone` nothing but white space may stand outside them. Otherwise `missing`, and `partial` for every tag that
+    is there once, opened before it is closed.
+
+    >>> format("<think>2 + 2</think> <answer>4</answer>", tags=["think", "answer"])
+    1.0
+    """
+    gap = r"\s*" if alone else ".*?"
+    bodies = [rf"<{re.escape(t)}>(?:(?!</?{re.escape(t)}>).)*</{re.escape(t)}>" for t in tags]
+    once = [response.count(f"<{t}>") == response.count(f"</{t}>") == 1 for t in tags]
+    if all(once) and re.fullmatch(gap + gap.join(bodies) + gap, response, re.DOTALL):
+        return found
+    good = sum(ok and response.index(f"<{t}>") < response.index(f"</{t}>") for t, ok in zip(tags, once, strict=True))
+    return missing + partial * good
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """A regular expression; UserError where it is none."""
+    try:
+        return re.compile(pattern, re.DOTALL)
+    except re.error as problem:
+        raise UserError(f"reward 'regex': {pattern!r} is no regular expression: {problem}") from None
