@@ -52,7 +52,8 @@ def batch(shape: str) -> Batch:
 
     safe = {"chosen_safe_B": 1.0, "rejected_safe_B": 0.0}
     roles = ROLES.get(shape, ("response", "response"))
-    return Batch(with_shadows([Tree(ids(PROMPT), tuple(map(branch, roles)), i, i, safe) for i in range(TREES)], 0))
+    trees = [Tree(ids(PROMPT), tuple(map(branch, roles)), i, i, safe) for i in range(TREES)]
+    return Batch(with_shadows(trees, 0, PROMPT + LENGTH))
 
 
 class Bench:

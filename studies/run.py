@@ -110,7 +110,7 @@ def gather(study: Study, seeds: Sequence[Seed]) -> str:
     ruled = list(dict.fromkeys(rule.check for rule in study.rules))
     others = {f.model: None for s in seeds for f in s.findings if f.against == study.against}
     heads = [f"{words.label(check)}, seed {s.number}" for check in ruled for s in seeds]
-    heads = ["model", *heads, *map(words.label, study.columns), "training, s", "holds"]
+    heads = ["model", *heads, *map(head, study.columns), "training, s", "holds"]
     lines = [row(heads), "|" + "---|" * len(heads)]
     for model in (study.against, *others):
         cells = [spread(s.of(model, study.against), check) for check in ruled for s in seeds]
@@ -119,6 +119,12 @@ def gather(study: Study, seeds: Sequence[Seed]) -> str:
         cells += [" / ".join("-" if t is None else f"{t:.0f}" for t in took)]
         lines.append(row([model, *cells, held(study, seeds, model) if model in others else ""]))
     return "\n".join(lines)
+
+
+def head(check: str) -> str:
+    """What a check's column is called, with the unit of values that do not show it themselves."""
+    unit = words.unit(check)
+    return words.label(check) + (f", {unit}" if unit in ("nats", "tokens") else "")
 
 
 def row(cells: Sequence[str]) -> str:

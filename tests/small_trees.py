@@ -59,7 +59,7 @@ def ragged(shape: str, n: int = 8, vocabulary: int = 250, longest: int = 15, see
         verdicts = (Comparison(0, 1, tie), Comparison(3, 2), Comparison(1, 3)) if shape == "compared" else ()
         return Tree(ids(3, 13), tuple(map(branch, roles)), i, i + 1, values | tie, verdicts)
 
-    return with_shadows([tree(i) for i in range(n)], seed)
+    return with_shadows([tree(i) for i in range(n)], seed, 10**4)
 
 
 def fitting(name: str, n: int = 8) -> tuple[Tree, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import importlib.util
 import sys
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -68,6 +71,58 @@ def module_file(module: str, name: str) -> Path:
     if not files:
         raise UserError(f"{name}: there is no module '{module}' with Python source in this environment")
     return files[0]
+
+
+PACKAGE = Path(__file__).parent
+LIBRARIES = frozenset(Path(place).resolve() for place in sysconfig.get_paths().values())
+
+
+def sources(file: Path) -> list[Path]:
+    """A part's own file and after it the modules that it imports, and that these import, found without executing any:
+    those of the user, which lie beside the importing file or outside of Python's library and installed packages."""
+    found, left = {file: None}, [file]
+    while left:
+        at = left.pop()
+        new = [path for name in imports(at) if (path := own_module(name, at)) is not None and path not in found]
+        found |= dict.fromkeys(new)
+        left += new
+    return [file, *sorted(path for path in found if path != file)]
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The modules that a file may import, each with the packages it lies in; a relative one keeps its leading dots."""
+    try:
+        module = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError):
+        return  # whoever runs it says so; here only its content counts
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            full = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            dots, within = "." * node.level, f"{node.module}." if node.module else ""
+            full = [f"{dots}{within}{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in full:
+            path = name.lstrip(".").split(".")
+            yield from (name[: len(name) - len(name.lstrip("."))] + ".".join(path[: n + 1]) for n in range(len(path)))
+
+
+def own_module(name: str, file: Path) -> Path | None:
+    """The source of a module that `file` imports, where it is the user's own (see `sources`), or None."""
+    bare = name.lstrip(".")
+    folder = file.parents[max(0, len(name) - len(bare) - 1)]
+    places = (folder / f"{bare.replace('.', '/')}.py", folder / bare.replace(".", "/") / "__init__.py")
+    path = next((place.resolve() for place in places if place.is_file()), None)
+    if path is None and name == bare and bare.partition(".")[0] not in sys.stdlib_module_names:
+        try:
+            path = module_file(bare, bare).resolve()
+        except UserError:
+            return None
+    if path is None or PACKAGE in path.parents:
+        return None
+    beside = path.parent == file.parent and file.parent not in LIBRARIES
+    return path if beside or not LIBRARIES & set(path.parents) else None
 
 
 def executed(where: str, file: Path, name: str) -> ModuleType:

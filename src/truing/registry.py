@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import truing.types
 from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.plugins import executed, home, installed, plug_in, source_file
-from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, group_options, read_parts
+from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, group_options, read_parts, spelt
 from truing.types import Advantage, Mean, default_mean, per_of
 
 __all__ = [
@@ -104,7 +104,7 @@ class Objective:
         signals = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
         self.source, self.exempt, self.differs, self.estimates = source, dict(exempt), differs, estimates
-        self.advantage = advantage
+        self.advantage = spelt(f"objective '{self.name}'", "advantage", advantage)
         self.signals = tuple(p.name for p in signals)
         self.optional = tuple(p.name for p in signals if p.default is None)
         self.needs = tuple(name for name in self.signals if name not in self.optional)
@@ -113,7 +113,7 @@ class Objective:
             raise TypeError(
                 f"objective '{self.name}' asks for tokens and not for mask_BT, which says which of them count"
             )
-        self.mean: Mean = mean or default_mean(self.signals)
+        self.mean: Mean = spelt(f"objective '{self.name}'", "mean", mean) or default_mean(self.signals)
         self.per = per_of(self.mean)
         self.coupled = {name: Statistic(statistic, self) for name, statistic in coupled.items()}
         if not set(self.coupled) <= set(self.needs):

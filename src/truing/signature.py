@@ -10,12 +10,12 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import truing.types
-from truing.errors import UserError
+from truing.errors import UserError, unknown
 from truing.plugins import module_file
-from truing.types import Mean, Per, default_mean, per_of
+from truing.types import Advantage, Mean, Per, default_mean, per_of
 from truing.typewords import REFERENCES, convert, describe, guess, parse_type
 
 Kind: TypeAlias = Literal["objective", "stage", "reward"]
@@ -168,6 +168,10 @@ def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: P
         options += added
         unread += [] if parameter.arg in read else [option.name for option in added]
     refuse_twins(options, place)
+    try:
+        words = {name: spelt(place, name, literal(said[name]) if name in said else None) for name in WORDS}
+    except TypeError as problem:
+        raise UserError(str(problem)) from None
     return Part(
         name=node.name,
         kind=kind,
@@ -178,7 +182,7 @@ def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: P
         doc=ast.get_docstring(node) or "",
         file=str(file),
         line=node.lineno,
-        mean=literal(said["mean"]) if "mean" in said else default_mean(signals),
+        mean=words["mean"] or default_mean(signals),
         coupled=tuple(coupled),
         surveyed=tuple(dict.fromkeys(p.arg for fn in coupled.values() for p in fn.args.args)),
         estimates=literal(said["estimates"]) if "estimates" in said else "",
@@ -189,6 +193,18 @@ def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: P
         differs=literal(said["differs"]) if "differs" in said else "",
         scope=scope,
     )
+
+
+WORDS = {"mean": get_args(Mean), "advantage": get_args(Advantage)}
+"""The arguments of `@objective` that take one of a few words, and these words."""
+
+
+def spelt(owner: str, name: str, word: Any) -> Any:
+    """The word given for an argument of `WORDS`, or None where there is none; a TypeError that begins with `owner` for
+    a word that it does not know."""
+    if word is not None and word not in WORDS[name]:
+        raise TypeError(f"{owner}: {unknown(name, str(word), WORDS[name])}")
+    return word
 
 
 def pairs(said: dict[str, ast.expr], name: str, place: str) -> list[tuple[ast.expr, ast.expr]]:

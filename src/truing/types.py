@@ -248,10 +248,11 @@ class Records:
 class Training:
     """The options that every training stage takes.
 
-    Give `epochs` or `steps`. `tokens_per_step` bounds the tokens of one update, `rows_per_step` its rows (pairs,
-    examples): give one of them. `tokens_per_device` bounds what is held in memory at once and never changes the
-    result. `seed` is counted from the recipe's. `precision: bf16` computes in bf16 from weights and moments kept in
-    fp32. `gradient_checkpointing` computes every layer again in the backward pass, for less memory and the same result.
+    Give `epochs` or `steps`. `tokens_per_step` bounds the tokens of one update, `rows_per_step` its rows of data
+    (trees: a row that compares several responses is one): give one of them. `tokens_per_device` bounds what is held in
+    memory at once and never changes the result. `seed` is counted from the recipe's. `precision: bf16` computes in bf16
+    from weights and moments kept in fp32. `gradient_checkpointing` computes every layer again in the backward pass, for
+    less memory and the same result.
     """
 
     EITHER: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "steps"), ("tokens_per_step", "rows_per_step"))
@@ -291,10 +292,9 @@ class Online:
 
     A round samples `answers` to each of its prompts and is learned from in `minibatches` updates (of `rows_per_step`
     prompts each), `passes` times over. `beta` is the leash: what a nat of log-ratio to the reference costs in reward.
-    `unfinished_penalty` is taken from the score of an answer that ran into `max_new_tokens`. `gamma` and `smoothing`
-    are those of generalised advantages; `sample_deviation` takes the sample's standard deviation of a group (as TRL
-    and verl do) where the sources' formulas take the population's. Where answers are imitated (`nll`), those with a score of at least `passing`
-    are, or else the best of each group.
+    `unfinished_penalty` is taken from the score of an answer cut at `max_new_tokens`. `gamma` and `smoothing` belong to
+    generalised advantages; `sample_deviation` takes a group's sample deviation (as TRL and verl do), not the formula's.
+    Where answers are imitated (`nll`), those with a score of at least `passing` are, or else the best of each group.
     """
 
     answers: Count = 8

@@ -160,7 +160,7 @@ def test_it_is_listed_and_shown_without_being_run(mine) -> None:
     own = printed.partition("  mine.py:squared_hinge  ")[2].splitlines()
     assert code == 0 and own[0].startswith("Widen the log-odds up to a margin")
     assert [line.strip() for line in own[1:3]] == [
-        "learns from pairs; needs reference; trained by prefer",
+        "learns from pairs; needs reference; trained by prefer or reinforce",
         "source: ours, after the hinge of Liu et al. 2023, arXiv 2309.06657",
     ]
     assert "beta  Positive  default 0.1" in truing("show", "objective", "mine.py:squared_hinge")[1]
@@ -175,13 +175,13 @@ def test_the_list_tells_the_unifying_view() -> None:
     rows = {row["name"]: row for row in json.loads(truing("list", "objectives", "--json")[1])}
     assert len(rows) >= 46
     view = {
-        "dpo": ("pairs", True, False, False, "row", ["prefer"]),
-        "simpo": ("pairs", False, False, False, "row", ["prefer"]),
+        "dpo": ("pairs", True, False, False, "row", ["prefer", "reinforce"]),
+        "simpo": ("pairs", False, False, False, "row", ["prefer", "reinforce"]),
         "kto": ("responses labelled desirable or undesirable", True, False, False, "row", ["prefer"]),
         "bradley_terry": ("pairs", False, True, False, "row", ["fit_reward"]),
         "prm": ("responses whose steps are labelled", False, True, False, "step", ["fit_reward"]),
-        "nll": ("responses", False, False, False, "token", ["sft"]),
-        "grpo": ("rollouts", True, False, True, "response"),
+        "nll": ("responses", False, False, False, "token", ["sft", "reinforce"]),
+        "grpo": ("rollouts", True, False, True, "response", ["reinforce"]),
         "gdc": ("rollouts", True, False, True, "row"),
     }
     for name, wanted in view.items():

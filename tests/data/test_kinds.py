@@ -77,7 +77,13 @@ def test_safety_travels_with_a_pair(write: Write) -> None:
 def test_a_soft_label_below_one_half_is_noted_and_equal_responses_are(write: Write) -> None:
     rows = [PAIR | {"preference": 0.4}, {"prompt": "q", "responses": ["a", "a"], "labels": [1, 1]}]
     [note] = load(write(rows[:1])).notes
-    assert (note.field, note.action) == ("preference", "kept") and "rejected the better one" in note.problem
+    assert (note.field, note.action) == ("preference", "kept") and "were swapped" in note.problem
+    safe = {"chosen_safe": True, "rejected_safe": False}
+    [plain], [turned] = (load(write([PAIR | safe | more])).records for more in ({}, {"preference": 0.25}))
+    assert (turned.chosen, turned.rejected) == (plain.rejected, plain.chosen) and turned.verdict.probability == 0.75
+    assert dict(turned.meta) == {"chosen_safe": False, "rejected_safe": True}
+    with pytest.raises(DataError, match="margin: is 2, and preference"):
+        load(write([PAIR | {"preference": 0.25, "margin": 2}]))
     [note] = load(write(rows[1:])).notes
     assert (note.field, note.problem) == ("responses", "holds the same response twice")
 

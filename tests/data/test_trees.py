@@ -4,7 +4,7 @@ import pytest
 
 from truing.data.batch import Batch, Branch, Tree, pack, trees_digest
 from truing.data.render import Renderer
-from truing.data.trees import plant
+from truing.data.trees import plant, with_shadows
 from truing.errors import DataError, UserError
 from truing.policy.fresh import tokenizer_from
 from truing.types import Demonstration, Judgement, Message, Records, Verdict
@@ -138,3 +138,37 @@ def test_the_digest_follows_the_tokens() -> None:
     one = trees_digest([tree((1, 2), (3,))])
     assert one == trees_digest([tree((1, 2), (3,))])
     assert one != trees_digest([tree((1,), (2, 3))]) and one != trees_digest([tree((1, 2), (4,))])
+
+
+def judged(kind: str, value: list, *responses: str) -> Judgement:
+    return Judgement("id", (Message("user", "one"),), tuple(map(said, responses)), Verdict(kind, value))
+
+
+def test_equal_answers_of_a_ranking_are_left_out_one_by_one(renderer) -> None:
+    row = records(judged("ranking", [0, 1, 2], "two", WORDS + " one", WORDS + " two"))
+    planted = plant(row, renderer, max_length=12, shape="ranked")
+    assert [b.role for b in planted.trees[0].branches] == ["chosen", "rejected"]
+    assert "left out" in planted.text()
+
+
+def test_a_response_of_both_labels_is_left_out(renderer) -> None:
+    row = records(judged("score", [1.0, 0.0, 1.0], WORDS + " one", WORDS + " two", "three"))
+    planted = plant(row, renderer, max_length=12, shape="labelled")
+    assert [b.role for b in planted.trees[0].branches] == ["desirable"] and "left out" in planted.text()
+
+
+@pytest.mark.parametrize("shape", ["single", "labelled", "outcomes"])
+def test_one_score_that_is_no_label_refuses_the_data(renderer, shape) -> None:
+    rows = records(judged("score", [1.0], "two"), judged("score", [0.5], "three"))
+    with pytest.raises(DataError, match=r"row 12: the score 0\.5 is no label"):
+        plant(rows, renderer, max_length=64, shape=shape, on_bad_row="drop")
+
+
+def test_lent_responses_are_cut_and_keep_a_learned_token() -> None:
+    short = Tree((1,), (Branch("desirable", (2,) * 9, (False, *(True,) * 8)),), 0, 1)
+    long = Tree((3,) * 8, (Branch("desirable", (4, 5), (True, True)),), 1, 2)
+    first, second = with_shadows([short, long], 0, 10)
+    assert first.shadow.tokens == 3 and second.shadow.tokens == 10 and second.shadow.branches[0].loss == (False, True)
+    assert [len(group) for group in pack([first, second], 12)] == [1, 1], "the shadows' own pass is bounded too"
+    with pytest.raises(UserError, match="within max_length 9; the objective needs at least two prompts in the data"):
+        with_shadows([short, long], 0, 9)

@@ -242,6 +242,25 @@ def test_an_exam_does_not_ask_what_was_trained_on(place, good_rows) -> None:
     assert found["implicit_accuracy"] == found["win_rate"] == 4
 
 
+def test_an_exam_does_not_ask_what_was_answered_in_training(place, good_rows) -> None:
+    """Fault 41: nor the prompts whose own answers a contestant learned from."""
+    rows = good_rows(10)
+    place.write([{"prompt": row["prompt"]} for row in rows[:6]], "asked.jsonl")
+    place.write(rows[4:], "eval.jsonl")
+    learned = "steps: 1, rows_per_step: 2, answers: 2, max_new_tokens: 4"
+    reward = "{reward_model: {model: rm}}"
+    exam = "models: [$own], against: model, prompts: eval.jsonl, judge: rm, max_new_tokens: 2"
+    assert (
+        place.run(
+            f"own: {{do: reinforce, model: model, prompts: asked.jsonl, rewards: {reward}, {learned}}}",
+            f"exam: {{do: evaluate, {exam}}}",
+        )
+        == 0
+    ), place.said
+    assert place.counted("exam", "2 of 6 prompts left out: a model here was trained on them")
+    assert {f["n"] for f in place.read("exam/findings.json")["findings"] if f["check"] == "win_rate"} == {4}
+
+
 def test_no_question_is_on_both_sides_of_a_split(place, good_rows) -> None:
     """Fault 41: `split` puts all rows with one first user turn on one side."""
     rows = good_rows(20)

@@ -100,6 +100,10 @@ def test_a_verifier_learns_nothing_behind_the_first_bad_step() -> None:
     assert o.prm(logit + 1, label, mask, neutral="bad")[1, 0] > o.prm(logit + 1, label, mask)[1, 0]
     once = o.steps.supervised(label, mask)
     assert torch.equal(o.steps.supervised(label, once), once)
+    strict = o.prm(logit, label, mask, neutral="bad")
+    assert strict[1].tolist()[0] > 0 and strict[1].tolist()[1:] == [0, 0, 0], (
+        "the neutral first step is bad, and ends it"
+    )
 
 
 def test_advantages_pass_over_masked_tokens_and_have_no_gradient() -> None:

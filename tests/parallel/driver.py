@@ -4,7 +4,7 @@
     python driver.py                    reads jobs from stdin, `RANKS PATH` a line; each rank is a forked child
 
 A job: the `folder` of a model, and `cases`, each with an `objective`, `out`, and options of `Training`; a case may name
-another model, `base`. A case may end
+another model, `base`; or, in place of an objective, a method that learns from own answers, `online`. A case may end
 badly at a chosen point: its `kill`, or TRUING_TEST_KILL, is `POINT:NUMBER[:RANK]`, read here and nowhere in the product.
 What became of a case is in `out/ended-RANK.json`, its weights in `out/weights.safetensors`.
 """
@@ -25,21 +25,25 @@ import torch
 from safetensors.torch import save_file
 
 from small_trees import fitting as trees_of
-from truing import objectives
+from truing import objectives, registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import TruingError
 from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
+from truing.rollout.call import Call
+from truing.rollout.combine import Rewards
+from truing.rollout.combine import Term as Scored
 from truing.train import checkpoint, parallel
 from truing.train import fit as fitting
+from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.optim import Optim
 from truing.train.reading import compute_shared
 from truing.train.record import Record
 from truing.train.shard import sharded
 from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
-from truing.types import Lora, Training
+from truing.types import Lora, Message, Online, Training
 
 torch.set_num_threads(1)
 
@@ -179,19 +183,59 @@ def case(folder: str, spec: dict) -> None:
         held = sum(getattr(p, "_local_tensor", p).numel() for p in learner.model.parameters())
         fitting.fit(learner, source, terms, Optim(learner.model, training, source.steps), record, reference)
     assert parallel.rank() == 0 or not any(p.numel() for p in policy.model.parameters()), "whole on the first rank only"
+    leave(policy, out, reference, record, held)
+
+
+def leave(policy, out: Path, reference=None, record=None, held: int = 0) -> None:
+    """Write a run's weights and facts, where this is the first rank."""
     if parallel.rank() == 0:
         weights = {n: p.detach().contiguous() for n, p in policy.model.named_parameters()}
         weights |= {"reference": reference.logp} if reference is not None else {}
         save_file(weights, out / "weights.safetensors")
-        facts = {"messages": record.messages, "held": held, "whole": sum(w.numel() for w in weights.values())}
+        facts = {
+            "messages": record.messages if record else [],
+            "held": held,
+            "whole": sum(w.numel() for w in weights.values()),
+        }
         (out / "facts.json").write_text(json.dumps(facts))
+
+
+def below(responses):
+    """The share of an answer's tokens that are below 150."""
+    rows = [json.loads(answer) for answer in responses]
+    return [sum(i < 150 for i in row) / len(row) for row in rows]
+
+
+def online(folder: str, spec: dict) -> None:
+    """One run of learning from own answers, with a leash; of `ppo` with a value head. In fp32, as answers are sampled;
+    its weights are left in fp64."""
+    names, out = [spec.pop("online")], Path(spec.pop("out"))
+    names += ["value_clipped"] if names == ["ppo"] else []
+    terms = Sum([Term(registry.load(name, "objective"), {}, longest=8) for name in names])
+    training = Training(rows_per_step=3, learning_rate=1e-3, tokens_per_device=60, **spec)
+    options = Online(answers=3, max_new_tokens=8, beta=0.05, passes=2)
+    policy, reference = load(folder, seed=3), load(folder, seed=3)
+    for each in (policy, reference):
+        each.verified = True
+    if "value_BT" in terms.all_signals:
+        policy.put_value_head()
+    asked = [Prompt(i + 1, (Message("user", str(i)),), tuple(range(20 + i, 24 + 2 * i))) for i in range(6)]
+    rewards = Rewards((Scored("below", Call(registry.RewardFunction(below, "response"), {}, 60.0)),))
+    judged = Judged(lambda _, rollout: json.dumps(rollout.response_ids), rewards)
+    first = Tree(asked[0].ids, (Branch("response", asked[0].ids[-1:], (True,)),), 0, 1)
+    with sharded(policy, Batch((first,))) as learner:
+        source = RolloutSource(learner, asked, judged, terms, options, training, out / "rollouts", 0, reference)
+        fitting.fit(learner, source, terms, Optim(learner.model, training, source.steps), Record(out, key="k"))
+    if parallel.rank() == 0:
+        policy.model.double()
+    leave(policy, out)
 
 
 def ended(folder: str, spec: dict, report: Path) -> int:
     """Run a case, and write what became of it; its exit code."""
     code, text = 0, ""
     try:
-        case(folder, dict(spec))
+        (online if "online" in spec else case)(folder, dict(spec))
     except TruingError as problem:
         code, text = problem.exit_code, str(problem)
     except (SystemExit, KeyboardInterrupt) as stopped:

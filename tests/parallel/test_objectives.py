@@ -25,4 +25,5 @@ def test_two_ranks_give_the_weights_of_one(name) -> None:
     one, two = (found[name] for found in both())
     assert (one.code, two.code) == (0, 0), two.error
     assert jobs.apart(one.weights(), two.weights()) <= 1e-12
+    assert "tie_logit" not in two.weights() or two.weights()["tie_logit"].abs().item() > 1e-4, "it begins at 0"
     assert [row["loss"] for row in one.metrics()] == pytest.approx([row["loss"] for row in two.metrics()], rel=1e-9)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from truing import registry
+from truing import plugins, registry
 from truing.errors import UserError
 from truing.registry import Objective, Option
 from truing.signature import read_parts
@@ -353,3 +353,46 @@ def test_an_installed_part_is_listed_by_its_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert [part.source for part in registry.installed_parts("objective").values()] == ["mine"]
     assert list(registry.installed_parts("objective")) == ["offering/ours"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ('mean="tokne"', "unknown mean 'tokne'. Did you mean 'token'? Known: constant, response, row, step, token"),
+        ('advantage="centered"', "unknown advantage 'centered'. Did you mean 'centred'?"),
+    ],
+)
+def test_a_misspelt_word_of_the_decorator_is_refused(tmp_path, given, said):
+    """Fault: `mean` misspelt would change what the losses are divided by."""
+    text = f'from truing.registry import objective\n\n@objective("x", {given})\ndef mine(logp_B): ...\n'
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError) as read:
+        registry.resolve(f"{tmp_path}/mine.py:mine", "objective")
+    assert said in str(read.value) and "mine.py:4: objective 'mine'" in str(read.value)
+    name, _, word = given.partition("=")
+    with pytest.raises(TypeError) as run:
+        registry.objective("x", **{name: word.strip('"')})(lambda logp_B: logp_B)
+    assert said in str(run.value)
+
+
+def test_a_parts_sources_are_its_file_and_the_users_modules_it_imports(tmp_path, monkeypatch):
+    """Without running any: beside the file, in packages of the user's, relative; not Python's, installed or truing's."""
+    files = {
+        "own/mine.py": "import torch, json\nfrom truing import registry\nfrom beside import f\nfrom away.deep import g\n",
+        "own/beside.py": "from . import further\nraise SystemExit\n",
+        "own/further.py": "import mine\n",
+        "own/idle.py": "",
+        "path/away/__init__.py": "",
+        "path/away/deep.py": "from .same import h\n",
+        "path/away/same.py": "",
+        "path/away/idle.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    first, *others = plugins.sources(tmp_path / "own" / "mine.py")
+    assert first == tmp_path / "own" / "mine.py"
+    read = {path.relative_to(tmp_path).as_posix() for path in others}
+    assert read == set(files) - {"own/mine.py", "own/idle.py", "path/away/idle.py"}
+    assert "away" not in sys.modules

@@ -47,6 +47,18 @@ def test_a_changed_plug_in_is_run_again(desk) -> None:
     assert reused(desk) == {"data"}
 
 
+def test_a_changed_module_that_a_plug_in_imports_is_run_again(desk, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(desk.folder)
+    (desk.folder / "mine.py").write_text("from factor_of_mine import FACTOR\n" + PLUG_IN)
+    module, override = desk.folder / "factor_of_mine.py", "warm.objective=mine.py:my_nll"
+    module.write_text("FACTOR = -1\n")
+    assert desk.run(override) == 0
+    assert desk.run(override) == 0 and len(reused(desk)) == 5
+    module.write_text("FACTOR = -2\n")
+    assert desk.run(override) == 0
+    assert reused(desk) == {"data"}
+
+
 def test_a_changed_model_folder_is_read_again(desk) -> None:
     assert desk.run() == 0
     model = desk.out / "warm" / "model"

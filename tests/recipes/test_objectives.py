@@ -151,7 +151,7 @@ def test_a_table_shows_each_seed_and_holds_only_where_all_do(tmp_path, second, w
         "win rate, seed 0",
         "win rate, seed 7",
         "mean score",
-        "kl to reference",
+        "kl to reference, nats",
         "training, s",
         "holds",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +160,36 @@ def test_every_kind_of_feedback_has_its_measure(desk: Any, given: None, objectiv
     assert {check for check, _ in found(desk)} == checks
     assert all(f["n"] == 12 and f["bound"] is not None for f in found(desk).values())
     reloaded(desk)
+
+
+def test_a_model_of_steps_is_no_reward_of_responses(desk: Any, given: None) -> None:
+    """It was never taught at the end of a response; one of solutions (orm) was, at all tokens, and may judge."""
+    (desk.folder / "asked.jsonl").write_text((desk.folder / "pairs.jsonl").read_text().replace("question", "asked"))
+    (desk.folder / "texts.jsonl").write_text(json.dumps({"prompt": "question 1", "response": "good"}) + "\n")
+    refused = "was fitted to the steps of a solution, each read where it ends, and never to a whole response"
+    model, scored = str(desk.out / "rm/model"), ("--out", f"{desk.folder}/s")
+    for objective, data, read in (("prm", "steps", "steps"), ("orm", "labels", "tokens")):
+        recipe(desk, objective, data)
+        warm = "  warm: {do: sft, model: $base, data: pairs.jsonl, steps: 1, rows_per_step: 2}\n"
+        fitted = (desk.folder / "r.yaml").read_text() + warm
+        desk.write(fitted)
+        assert desk.run() == 0, desk.said
+        assert (
+            load(model, "reward").scalars.read
+            == read
+            == json.loads(Path(model, "config.json").read_text())["head_read"]
+        )
+        ways = (
+            "exam: {do: evaluate, models: [$warm], against: $base, prompts: asked.jsonl, judge: $rm, samples: 2}",
+            "exam: {do: evaluate, models: [$rm], against: $base, data: asked.jsonl}",
+            "learn: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: $rm, steps: 1, rows_per_step: 2, "
+            "answers: 2, max_new_tokens: 4}",
+        )
+        for way in ways[: 3 if read == "steps" else 2]:
+            desk.write(f"{fitted}  {way}\n")
+            assert (desk.run(), refused in desk.said) == ((2, True) if read == "steps" else (0, False)), desk.said
+        code = desk("score", model, str(desk.folder / "texts.jsonl"), *scored)
+        assert (code, refused in desk.said) == ((2, True) if read == "steps" else (0, False)), desk.said
 
 
 ENSEMBLE = """\

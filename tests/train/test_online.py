@@ -17,10 +17,12 @@ from truing.rollout import experience
 from truing.rollout.call import Call
 from truing.rollout.combine import Cost, Rewards
 from truing.rollout.combine import Term as Term_
+from truing.train import earned, sorting
 from truing.train import online as module
+from truing.train.earned import Round
 from truing.train.fit import fit
 from truing.train.observe import observe
-from truing.train.online import Judged, Prompt, RolloutSource, Round
+from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.optim import Optim
 from truing.train.record import Record
 from truing.train.terms import Sum, Term
@@ -188,11 +190,11 @@ def test_advantages_are_those_of_the_formulas(folder, tmp_path) -> None:
         ("leave_one_out", adv.leave_one_out(whole.leashed, whole.group)),
         ("standardised", adv.standardised(whole.leashed, whole.group)),
     ):
-        found = module.ADVANTAGES[kind](whole)
+        found = earned.ADVANTAGES[kind](whole)
         assert torch.allclose(found, wanted[:, None] * whole.mask), kind
         assert found.abs().max() > 0.01
     advantage, returns = adv.gae(whole.rewards, whole.values, whole.mask)
-    assert torch.allclose(module.ADVANTAGES["gae"](whole), adv.whitened(advantage, whole.mask))
+    assert torch.allclose(earned.ADVANTAGES["gae"](whole), adv.whitened(advantage, whole.mask))
     tree = source.trees(rows)[0]
     assert tree.branches[0].facts["return_BT"] == pytest.approx(returns[0, : len(rows[0].response_ids)].tolist())
 
@@ -235,16 +237,16 @@ def test_a_group_is_sorted_by_its_scores() -> None:
     tree = Tree((1,), branches, 0, 1)
 
     def told(kind):
-        sorted_ = module.SORTED[kind](tree)
+        sorted_ = sorting.SORTED[kind](tree)
         return [(b.ids[0], b.role) for b in sorted_.branches]
 
     assert told("pairs") == [(1, "chosen"), (2, "rejected")]
     assert told("ranked") == [(1, "chosen"), (3, "rejected"), (0, "rejected")]
     assert told("labelled") == [(0, "undesirable"), (1, "desirable"), (2, "undesirable"), (3, "desirable")]
-    imitated = [module.kept(tree, passing) for passing in (None, 0.5, 0.95)]
+    imitated = [sorting.kept(tree, passing) for passing in (None, 0.5, 0.95)]
     assert [[b.ids[0] for b in t.branches] if t else None for t in imitated] == [[1], [1, 3], None]
     equal = Tree((1,), branches[:1] + branches[2:3], 0, 1)
-    assert [module.SORTED[kind](equal) for kind in ("pairs", "ranked", "labelled")] == [None] * 3
+    assert [sorting.SORTED[kind](equal) for kind in ("pairs", "ranked", "labelled")] == [None] * 3
 
 
 def test_rounds_in_which_no_answer_is_better_have_no_update(folder, tmp_path) -> None:
@@ -268,7 +270,7 @@ def test_rounds_in_which_no_answer_is_better_have_no_update(folder, tmp_path) ->
 def test_equal_scores_are_equal_whatever_their_sum_rounds_to(value) -> None:
     facts = {"score_B": (value,)}
     tree = Tree((1,), tuple(Branch("response", (i,), (True,), facts=facts) for i in range(6)), 0, 1)
-    assert module.labelled(tree) is None
+    assert sorting.labelled(tree) is None
 
 
 @pytest.mark.parametrize(

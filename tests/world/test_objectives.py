@@ -38,7 +38,7 @@ def test_the_world_has_what_every_objective_reads(name, policy) -> None:
     records = world.records(f"world:{maker}?n=10&{more}".rstrip("&"))
     planted = plant(records, Renderer(policy.tokenizer), max_length=10**4, shape=shape, ties=ties)
     assert len(planted.trees) == 10 and not planted.notes
-    batch = Batch(with_shadows(planted.trees, 0))
+    batch = Batch(with_shadows(planted.trees, 0, 10**4))
     head = "helpful" if shape == "scored" else ""
     wanted = {of_head(signal, head) for signal in needs if SIGNALS[signal].origin == "data"}
     found = observe(policy, batch, frozenset(wanted))

@@ -224,19 +224,21 @@ class Batch:
 
 
 def pack(trees: Sequence[Tree], tokens: int) -> Iterator[tuple[Tree, ...]]:
-    """Trees in order, in groups of at most `tokens` computed tokens; a tree larger than that stands alone.
+    """Trees in order, in groups of at most `tokens` computed tokens, and so their shadows, which are read in a pass of
+    their own; a tree larger than that stands alone.
 
     >>> [[t.index for t in group] for group in pack([Tree((1, 2), (), i, i) for i in range(5)], 4)]
     [[0, 1], [2, 3], [4]]
     """
     group: list[Tree] = []
-    held = 0
+    held = shaded = 0
     for tree in trees:
-        if group and held + tree.tokens > tokens:
+        shade = tree.shadow.tokens if tree.shadow is not None else 0
+        if group and max(held + tree.tokens, shaded + shade) > tokens:
             yield tuple(group)
-            group, held = [], 0
+            group, held, shaded = [], 0, 0
         group.append(tree)
-        held += tree.tokens
+        held, shaded = held + tree.tokens, shaded + shade
     if group:
         yield tuple(group)
 

@@ -70,18 +70,23 @@ def pair(row: Row, odd: Oddities) -> Record:
         second = talk.checked_response(two[at:], "rejected", odd)
     if first == second:
         raise Unusable("chosen", "is the same as rejected")
+    verdict, swapped = _preferred(row, odd)
+    safe = {name: cells.boolean(row[name], name) for name in SAFE if cells.given(row, name)}
+    if swapped:
+        first, second = second, first
+        safe = {other: safe[name] for name, other in zip(SAFE, reversed(SAFE), strict=True) if name in safe}
     return Judgement(
         prompt_id=prompt_id(prompt),
         prompt=prompt,
         responses=(first, second),
-        verdict=_preferred(row, odd),
+        verdict=verdict,
         strength=cells.optional(row, "margin"),
-        meta=_meta(row) | {name: cells.boolean(row[name], name) for name in SAFE if cells.given(row, name)},
+        meta=_meta(row) | safe,
     )
 
 
-def _preferred(row: Row, odd: Oddities) -> Verdict:
-    """A choice of the first response; or a tie, by the column `tie` or a preference of one half."""
+def _preferred(row: Row, odd: Oddities) -> tuple[Verdict, bool]:
+    """A choice, or a tie by the column `tie` or a preference of one half; and whether rejected is the better one."""
     sure = cells.optional(row, "preference", 0.0, 1.0)
     tie = cells.given(row, "tie") and cells.boolean(row["tie"], "tie")
     if tie and sure not in (None, 0.5):
@@ -89,10 +94,13 @@ def _preferred(row: Row, odd: Oddities) -> Verdict:
     if (tie or sure == 0.5) and (margin := cells.optional(row, "margin")):
         raise Unusable("margin", f"is {margin:g}, and the row is a tie")
     if tie or sure == 0.5:
-        return Verdict("tie")
-    if sure is not None and sure < 0.5:
-        odd.add("preference", "is below one half, which makes rejected the better one", "kept")
-    return Verdict("choice", 0, sure)
+        return Verdict("tie"), False
+    if sure is None or sure > 0.5:
+        return Verdict("choice", 0, sure), False
+    if margin := cells.optional(row, "margin"):
+        raise Unusable("margin", f"is {margin:g}, and preference {sure:g} says that rejected is the better one")
+    odd.add("preference", "below one half: the responses were swapped", "kept")
+    return Verdict("choice", 0, 1 - sure), True
 
 
 @convention("pairs", "prompt/completion/label", "prompt/response/label")

@@ -61,12 +61,15 @@ def plant(
 
     A prompt that leaves no room for a response within `max_length` tokens drops its row; a response that reaches over
     the limit is cut and loses its end token. Both are noted. Comparisons of responses that are the same once cut are
-    left out. Of a conversation every assistant turn is learned, or with `turns: last` only the last one. A row that
-    the template cannot write (a control token in its text), or that does not hold what the shape needs, is an error,
-    or dropped with `on_bad_row: drop`.
+    left out; of equal answers of a ranking the best place counts, and a response called both desirable and undesirable
+    is left out. Where labels are wanted, a score other than 0 and 1 is an error of the whole data. Of a conversation
+    every assistant turn is learned, or with `turns: last` only the last one. A row that the template cannot write (a
+    control token in its text), or that does not hold what the shape needs, is an error, or dropped with
+    `on_bad_row: drop`.
     """
     trees: list[Tree] = []
     notes: list[RowNote] = []
+    _check_labels(records, shape)
     for row, record in zip(records.rows, records.records, strict=True):
         try:
             prompt, form = record.prompt, shaped(record, shape, ties)
@@ -87,18 +90,14 @@ def plant(
             notes.append(RowNote(row, "prompt", f"longer than max_length {max_length}", "dropped"))
             continue
         tree = Tree(prompt_ids, tuple(_cut(b, room) for b in branches), len(trees), row, form.values, form.comparisons)
-        distinct = _distinct(tree)
+        distinct = _distinct(tree, shape)
         if distinct is None:
             notes.append(RowNote(row, "responses", "are the same once cut to max_length", "dropped"))
             continue
-        if not all(any(b.loss) for b in tree.branches):
-            notes.append(RowNote(row, "response", "has no learned token within max_length", "dropped"))
+        if missing := _missing(tree, shape):
+            notes.append(RowNote(row, "response", f"has no {missing} within max_length", "dropped"))
             continue
-        if shape == "steps" and not all(b.steps for b in tree.branches):
-            notes.append(RowNote(row, "response", "has no labelled step within max_length", "dropped"))
-            continue
-        if form.ties_left_out:
-            notes.append(RowNote(row, "comparisons", "some are ties, from which the objective does not learn", "kept"))
+        notes += _left_out(tree, distinct, form)
         if any(len(branch.ids) > room for branch in branches):
             notes.append(RowNote(row, "response", f"cut at max_length {max_length}", "truncated"))
         trees.append(distinct)
@@ -130,8 +129,47 @@ def _cut(branch: Branch, room: int) -> Branch:
     return replace(branch, ids=branch.ids[:room], loss=branch.loss[:room], steps=steps)
 
 
-def _distinct(tree: Tree) -> Tree | None:
-    """The tree without comparisons of equal branches; None where no row is left."""
+def _missing(tree: Tree, shape: Shape) -> str:
+    if not all(any(b.loss) for b in tree.branches):
+        return "learned token"
+    return "labelled step" if shape == "steps" and not all(b.steps for b in tree.branches) else ""
+
+
+def _left_out(tree: Tree, distinct: Tree, form: Shaped) -> Iterator[RowNote]:
+    if len(distinct.branches) < len(tree.branches):
+        yield RowNote(tree.row, "responses", "some are the same once cut to max_length; left out", "kept")
+    if form.ties_left_out:
+        yield RowNote(tree.row, "comparisons", "some are ties, from which the objective does not learn", "kept")
+
+
+def _check_labels(records: Records, shape: Shape) -> None:
+    """DataError where labels are wanted and some score of the data is neither 0 nor 1: then none of them is a label."""
+    if shape not in ("single", "labelled", "outcomes"):
+        return
+    for row, record in zip(records.rows, records.records, strict=True):
+        if isinstance(record, Demonstration) or record.verdict.kind != "score":
+            continue
+        for score in record.verdict.value:
+            if not isinstance(score, Mapping) and score not in (0, 1):
+                raise DataError(
+                    f"{records.name}, row {row}",
+                    f"the score {score:g} is no label: 1 (desirable) or 0 (undesirable)",
+                    "No score of this data is taken for a label: give labels, or train an objective that reads scores",
+                )
+
+
+def _distinct(tree: Tree, shape: Shape) -> Tree | None:
+    """The tree without comparisons of equal branches, equal answers of a ranking after the best of them, and responses
+    of both labels; None where no row is left."""
+    if shape == "ranked":
+        first = {branch.ids: branch for branch in reversed(tree.branches)}
+        ranked = tuple(branch for branch in tree.branches if first[branch.ids] is branch)
+        return replace(tree, branches=ranked) if len(ranked) > 1 else None
+    if shape == "labelled":
+        roles = {(branch.ids, branch.role) for branch in tree.branches}
+        both = {ids for ids, role in roles if role == "desirable"} & {ids for ids, role in roles if role != "desirable"}
+        sure = tuple(branch for branch in tree.branches if branch.ids not in both)
+        return replace(tree, branches=sure) if sure else None
     if not tree.pairs:
         return tree
     kept = tuple(pair for pair in tree.pairs if tree.branches[pair.better].ids != tree.branches[pair.worse].ids)
@@ -140,29 +178,38 @@ def _distinct(tree: Tree) -> Tree | None:
     return replace(tree, comparisons=kept) if tree.comparisons else tree
 
 
-def with_shadows(trees: Sequence[Tree], seed: int) -> tuple[Tree, ...]:
-    """The trees, each with a `shadow`: its own prompt with the responses of another prompt's tree, drawn by `seed`.
+def with_shadows(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tree, ...]:
+    """The trees, each with a `shadow`: its own prompt with the responses of another prompt's tree, drawn by `seed` and
+    cut to `max_length` tokens with the prompt; responses of which no learned token would be left are not lent.
 
-    Shadows are numbered on from the last tree. UserError where all trees have one prompt.
+    Shadows are numbered on from the last tree. UserError where all trees have one prompt, or no response fits.
     """
     order = np.random.Generator(np.random.Philox(key=[seed % 2**63, 1])).permutation(len(trees)).tolist()
-    return tuple(replace(trees[i], shadow=_shadow(trees[i], donor, len(trees))) for i, donor in _donors(trees, order))
+    lent = _lent(trees, order, max_length)
+    return tuple(replace(tree, shadow=_shadow(tree, said, len(trees))) for tree, said in zip(trees, lent, strict=True))
 
 
-def _donors(trees: Sequence[Tree], order: list[int]) -> Iterator[tuple[int, Tree]]:
-    """For every tree the next one in `order` that has another prompt."""
+def _lent(trees: Sequence[Tree], order: list[int], max_length: int) -> Iterator[tuple[Branch, ...]]:
+    """For every tree the responses, cut, of the next one in `order` that has another prompt and some that fit."""
     place = {i: at for at, i in enumerate(order)}
     for i, tree in enumerate(trees):
         following = (trees[order[(place[i] + step) % len(order)]] for step in range(1, len(order)))
-        donor = next((other for other in following if other.prompt != tree.prompt), None)
-        if donor is None:
+        room = max_length - len(tree.prompt)
+        donors = (_learned(other, room) for other in following if other.prompt != tree.prompt)
+        said = next(filter(None, donors), None)
+        if said is None:
             raise UserError(
-                f"row {tree.row}: its responses cannot be held against another prompt's, for there is none; the "
-                "objective needs at least two prompts"
+                f"row {tree.row}: no response to another prompt can be put after its prompt within max_length "
+                f"{max_length}; the objective needs at least two prompts in the data"
             )
-        yield i, donor
+        yield said
 
 
-def _shadow(tree: Tree, donor: Tree, count: int) -> Tree:
-    lent = [donor.branches[k % len(donor.branches)] for k in range(len(tree.branches))]
+def _learned(tree: Tree, room: int) -> tuple[Branch, ...]:
+    """Its responses cut to so many tokens, without those of which nothing learned is left."""
+    return tuple(cut for cut in (_cut(branch, room) for branch in tree.branches) if any(cut.loss))
+
+
+def _shadow(tree: Tree, said: Sequence[Branch], count: int) -> Tree:
+    lent = [said[k % len(said)] for k in range(len(tree.branches))]
     return Tree(tree.prompt, tuple(Branch("response", b.ids, b.loss) for b in lent), count + tree.index, tree.row)

@@ -133,13 +133,15 @@ def sums(policy: Policy, trees: Sequence[Tree]) -> list[float]:
 
 
 def rewards(policy: Policy, trees: Sequence[Tree]) -> list[float]:
-    """The reward model's score of every branch, in order."""
+    """The reward model's score of every branch, in order; UserError for a model of single steps."""
+    policy.scalars.check_whole(policy.name)
     with torch.inference_mode():
         return [v for group in pack(trees, TOKENS) for v in policy.rewards(Batch(group)).cpu().tolist()]
 
 
 def head_rewards(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, float]]:
-    """What every head of a reward model says of every branch, by name, in order."""
+    """What every head of a reward model says of every branch, by name, in order; UserError for one of single steps."""
+    policy.scalars.check_whole(policy.name)
     with torch.inference_mode():
         rows = [row for group in pack(trees, TOKENS) for row in policy.head_rewards(Batch(group)).cpu().tolist()]
     return [dict(zip(policy.heads, row, strict=True)) for row in rows]

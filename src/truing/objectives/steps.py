@@ -50,16 +50,17 @@ def prm(
     [[0.6931471824645996, 0.6931471824645996, 0.0]]
     """
     good = step_label_BS > 0 if neutral == "bad" else step_label_BS >= 0
-    return _masked_bce(step_logit_BS, good.to(step_logit_BS.dtype), supervised(step_label_BS, step_mask_BS))
+    return _masked_bce(step_logit_BS, good.to(step_logit_BS.dtype), supervised(step_label_BS, step_mask_BS, neutral))
 
 
-def supervised(step_label_BS: Tensor, step_mask_BS: Tensor) -> Tensor:
-    """1 for the labelled steps up to and including the first bad one (-1), 0 elsewhere; applying it twice is once.
+def supervised(step_label_BS: Tensor, step_mask_BS: Tensor, neutral: Literal["good", "bad"] = "good") -> Tensor:
+    """1 for the labelled steps up to and including the first bad one, 0 elsewhere; applying it twice is once.
 
     >>> supervised(torch.tensor([[1, -1, 1]]), torch.ones(1, 3)).tolist()
     [[1.0, 1.0, 0.0]]
     """
-    bad = (step_label_BS < 0) & (step_mask_BS > 0)
+    wrong = step_label_BS <= 0 if neutral == "bad" else step_label_BS < 0
+    bad = wrong & (step_mask_BS > 0)
     return step_mask_BS * (bad.cumsum(1) - bad.long() == 0)
 
 

@@ -40,7 +40,8 @@ def kto(
     Returns [B], between 0 and the weight. z is the step's `kl_baseline`, in nats, without gradient. Choose the weights
     so that desirable_weight * n_desirable is 1 to 4/3 times undesirable_weight * n_undesirable. The gradient vanishes
     for rows far from the baseline on either side.
-    Differs from the source: nothing; z is of the whole step on all ranks.
+    Differs from the source: nothing; z is of the whole step on all ranks, and its mismatched responses
+    are drawn once, by the seed, from the whole data set, which needs at least two prompts.
 
     >>> import torch
     >>> rows = [torch.tensor(v) for v in ([-3.2, -4.5], [-4.0, -4.0], [1.0, 0.0], [0.35, 0.35])]

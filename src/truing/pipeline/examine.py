@@ -71,9 +71,11 @@ class Exam:
     def taught(self, model: Any) -> list[Records]:
         """What a model's own stage was trained on, where that is a stage of this recipe."""
         options = self.run.recipe.stage(model.stage).options if isinstance(model, Ref) else {}
+        on_bad_row, columns = options.get("on_bad_row", "error"), options.get("columns")
+        if options.get("prompts") is not None:  # it learned from its own answers to these
+            return [self.run.records(options["prompts"], on_bad_row, want="prompts", columns=columns)]
         if options.get("data") is None:
             return []
-        on_bad_row, columns = options.get("on_bad_row", "error"), options.get("columns")
         return [self.run.records(options["data"], on_bad_row, columns=columns)]
 
     @cached_property

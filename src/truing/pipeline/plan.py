@@ -14,7 +14,8 @@ from truing import registry
 from truing.disk import is_part
 from truing.errors import UserError
 from truing.pipeline.spec import Recipe, Ref, StageSpec
-from truing.signature import Option, Part
+from truing.plugins import sources
+from truing.signature import Kind, Option, Part
 from truing.types import digest, source_digest
 
 Action: TypeAlias = Literal["reuse", "resume", "run"]
@@ -117,7 +118,7 @@ def parts_of(recipe: Recipe, spec: StageSpec, part: Part, keys: Mapping[str, str
     """All that a stage depends on: its options, the content of what they name, the seed and the code."""
     inputs = {name: list(contents(part.option(name), value, keys)) for name, value in spec.options.items()}
     if is_plug_in(spec.do):
-        inputs["do"] = [content_digest(Path(part.file))]
+        inputs["do"] = [content_digest(file) for file in sources(Path(part.file))]
     return {
         "do": spec.do,
         "seed": recipe.seed,
@@ -143,16 +144,21 @@ def contents(option: Option | None, value: Any, keys: Mapping[str, str]) -> Iter
     if option is not None and "ObjectiveSpec" in option.type:
         terms = value if isinstance(value, list | tuple) else [value]
         names = [term if isinstance(term, str) else next(iter(term)) for term in terms]
-        yield from (content_digest(registry.plug_in(name, "objective")[0]) for name in names if is_plug_in(name))
+        yield from (found for name in names if is_plug_in(name) for found in own_digests(name, "objective"))
     elif isinstance(value, Ref):
         yield keys[value.stage]
     elif isinstance(value, Mapping | list | tuple):
         if isinstance(value, Mapping) and option is not None and "RewardSpec" in option.type:
-            yield from (content_digest(registry.plug_in(name, "reward")[0]) for name in value if is_plug_in(name))
+            yield from (found for name in value if is_plug_in(name) for found in own_digests(name, "reward"))
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from contents(option, item, keys)
     elif isinstance(value, str) and option is not None and is_place(option, value):
         yield content_digest(Path(value))
+
+
+def own_digests(name: str, kind: Kind) -> list[str]:
+    """The content hash of a user's own part: of its file, and of the user's modules that this imports."""
+    return [content_digest(file) for file in sources(registry.plug_in(name, kind)[0])]
 
 
 def is_place(option: Option, value: str) -> bool:

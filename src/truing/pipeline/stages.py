@@ -119,7 +119,8 @@ def fit_reward(
     """
     terms = work.compile_objective(objective)
     shape, names = work.shape_for(terms), work.heads_of(terms)
-    heads, whole = Heads(names, weights_of(names, head_weights)), lora.lora_rank is None or lora.lora_merge
+    heads = Heads(names, weights_of(names, head_weights), read=work.READ.get(shape, "end"))
+    whole = lora.lora_rank is None or lora.lora_merge
     policy = learner(run, fresh_reward(run.model(model), seed=run.seed, whole=whole, heads=heads), training, lora)
     records = run.records(data, on_bad_row, columns=columns)
     planted, held_out = work.plant_for(run, policy, records, training, shape, on_bad_row, terms=terms), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from truing import registry
-from truing.data.batch import Batch, trees_digest
+from truing.data.batch import Batch, Branch, Tree, trees_digest
 from truing.data.kinds import Shape, common_shape, shape_of, ties_of
 from truing.data.render import Renderer, Turns
 from truing.data.trees import Planted, plant, with_shadows
-from truing.errors import UserError
+from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline.context import StageRun
 from truing.pipeline.mixture import check_heads
@@ -25,6 +25,7 @@ from truing.policy import heads
 from truing.policy.load import context_length
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, cached
+from truing.policy.scalars import Read
 from truing.report import card
 from truing.rollout.engine import Sampling, fits, generate
 from truing.train.checkpoint import room
@@ -35,9 +36,11 @@ from truing.train.record import Record
 from truing.train.shard import sharded
 from truing.train.source import DataSource, Source
 from truing.train.terms import Sum, Term
-from truing.types import Finding, Records, Training
+from truing.types import Finding, Records, RowNote, Training
 
 SAMPLES = 8
+READ: Mapping[Shape, Read] = {"steps": "steps", "outcomes": "tokens"}
+"""Where a reward model learns to be read from data of these shapes; of all others at the end of a response."""
 
 
 def plant_for(
@@ -67,13 +70,56 @@ def plant_for(
         turns=turns,
         ties=ties_of(signals),
     )
+    planted = complete(records.name, to_first_bad(planted, terms), terms, on_bad_row)
     check_singles(planted, terms)
+    check_classes(records.name, planted, terms)
     if "mismatched_logp_B" in signals:
-        planted = replace(planted, trees=with_shadows(planted.trees, run.seed))
+        planted = replace(planted, trees=with_shadows(planted.trees, run.seed, limit))
     planted = replace(planted, notes=(*records.notes, *planted.notes))
     run.accounts.append(f"{records.name}: {planted.text()}")
     run.show.say(f"  {run.accounts[-1]}")
     return planted
+
+
+def to_first_bad(planted: Planted, terms: Sum | None) -> Planted:
+    """Labelled steps up to the first bad one, where a term counts neutral steps as bad: what it learns, and is divided
+    by."""
+    if not any(term.options.get("neutral") == "bad" for term in (terms.terms if terms else ())):
+        return planted
+
+    def cut(branch: Branch) -> Branch:
+        first = next((i for i, (_, label) in enumerate(branch.steps) if label <= 0), len(branch.steps))
+        return replace(branch, steps=branch.steps[: first + 1])
+
+    return replace(planted, trees=tuple(replace(t, branches=tuple(map(cut, t.branches))) for t in planted.trees))
+
+
+def complete(name: str, planted: Planted, terms: Sum | None, on_bad_row: Literal["error", "drop"]) -> Planted:
+    """The rows that have every score and column that the terms read; DataError for one that lacks some, or with
+    `on_bad_row: drop` the row is left out."""
+    read = [(s, term.head) for term in (terms.terms if terms else ()) for s in term.objective.needs]
+    heads = {head for signal, head in read if signal == "target_B"}
+    columns = {signal for signal, _ in read} & {"chosen_safe_B", "rejected_safe_B"}
+    kept: list[Tree] = []
+    notes: list[RowNote] = []
+    for tree in planted.trees:
+        lacks = [
+            f"score '{head}'" if head else "score"
+            for head in heads
+            if any(head not in b.targets for b in tree.branches)
+        ]
+        lacks += [c.removesuffix("_B") for c in sorted(columns) if any(c not in pair.values for pair in tree.pairs)]
+        if lacks and on_bad_row == "error":
+            raise DataError(
+                f"{name}, row {tree.row}",
+                f"has no {lacks[0]}, which the objective reads",
+                "Mend the row, or set on_bad_row: drop",
+            )
+        notes += [RowNote(tree.row, lacks[0], "is missing, and the objective reads it", "dropped")] if lacks else []
+        kept += [] if lacks else [replace(tree, index=len(kept))]
+    if not kept:
+        raise UserError(f"{name}: no row has every score and column that the objective reads")
+    return Planted(tuple(kept), (*planted.notes, *notes))
 
 
 def check_singles(planted: Planted, terms: Sum | None) -> None:
@@ -84,6 +130,18 @@ def check_singles(planted: Planted, terms: Sum | None) -> None:
         raise UserError(
             f"objective '{names[0]}' reads one response of each row, and data row {row} compares several; leave it "
             "out, or give pairs: prompt, chosen, rejected"
+        )
+
+
+def check_classes(name: str, planted: Planted, terms: Sum | None) -> None:
+    """UserError where a term weighs the classes within a prompt, and no row holds a prompt with both of them: its
+    losses would all be 0."""
+    own = [term.name for term in terms.terms if term.options.get("per_prompt")] if terms else []
+    both = {"desirable", "undesirable"}
+    if own and not any(both <= {branch.role for branch in tree.branches} for tree in planted.trees):
+        raise UserError(
+            f"{name}: '{own[0]}' with per_prompt compares the classes within a row's prompt, and no row has both; give "
+            "rows with prompt, responses, labels, or pairs: prompt, chosen, rejected; or leave per_prompt out"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from truing.errors import UserError
 from truing.types import is_number
@@ -14,18 +14,22 @@ FILE = "heads.json"
 UNNAMED = "LABEL_0"
 """What transformers calls the only label of a config that names none."""
 
+Read: TypeAlias = Literal["end", "steps", "tokens"]
+"""Where a reward model was taught: at the end of a response, at the ends of its steps, or at all its tokens."""
+
 
 @dataclass(frozen=True)
 class Heads:
     """The scalar heads of a reward model, in order. One head without a name has an empty one.
 
     Its reward is the sum of weight times head; without `weights` the mean of the heads. `tie_logit` is what its tie
-    parameter is, or None where it has none.
+    parameter is, or None where it has none. `read` is where they were taught to be read.
     """
 
     names: tuple[str, ...] = ("",)
     weights: tuple[float, ...] = ()
     tie_logit: float | None = None
+    read: Read = "end"
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -36,11 +40,22 @@ class Heads:
         """
         return self.weights or (1 / len(self.names),) * len(self.names)
 
+    def check_whole(self, name: str) -> None:
+        """UserError for a model of single steps, called `name`: it says nothing of a whole response."""
+        if self.read == "steps":
+            raise UserError(
+                f"reward model '{name}' was fitted to the steps of a solution, each read where it ends, and never to "
+                "a whole response, so it is no reward or judge of responses; fit one with another objective (orm "
+                "learns from solutions labelled right or wrong). Its fit_reward stage measures it on labelled steps "
+                "(eval)."
+            )
+
     @classmethod
     def of(cls, config: Any) -> Heads:
         """The heads that a model's config describes; ValueError where that is no description of its heads."""
         labels = tuple(config.id2label[i] for i in range(len(config.id2label)))
         stored = {"weights": getattr(config, "head_weights", None), "tie_logit": getattr(config, "tie_logit", None)}
+        stored["read"] = getattr(config, "head_read", None)
         return cls.from_json({"names": ("",) if labels == (UNNAMED,) else labels} | stored)
 
     @classmethod
@@ -51,14 +66,19 @@ class Heads:
             raise ValueError(f"its head_weights are {list(weights)}, and it has the heads {', '.join(names)}")
         if tie_logit is not None and not is_number(tie_logit):
             raise ValueError(f"its tie_logit is {tie_logit!r}, which is no number")
-        return cls(names, tuple(map(float, weights)), tie_logit)
+        read: Read = row.get("read") or "end"
+        if read not in get_args(Read):
+            raise ValueError(f"it is read at {read!r}, which is none of {', '.join(get_args(Read))}")
+        return cls(names, tuple(map(float, weights)), tie_logit, read)
 
     def into(self, config: Any) -> None:
         """Write them into a model's config, where plain transformers finds the names too."""
         labels = [UNNAMED] if self.names == ("",) else list(self.names)
         config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
         config.problem_type = None if self.names == ("",) else "regression"
-        for key, value in (("head_weights", list(self.weights) or None), ("tie_logit", self.tie_logit)):
+        read = None if self.read == "end" else self.read
+        weights = list(self.weights) or None
+        for key, value in (("head_weights", weights), ("tie_logit", self.tie_logit), ("head_read", read)):
             if value is not None:
                 setattr(config, key, value)
             elif hasattr(config, key):

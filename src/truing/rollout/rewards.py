@@ -33,9 +33,11 @@ def gold(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
 
 
 class RewardModel:
-    """A trained reward model as a reward. It reads text through its own tokenizer and template."""
+    """A trained reward model as a reward. It reads text through its own tokenizer and template. UserError for a model
+    of single steps."""
 
     def __init__(self, policy: Policy) -> None:
+        policy.scalars.check_whole(policy.name)
         self.policy, self.renderer = policy, Renderer(policy.tokenizer)
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:

@@ -18,14 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.data.kinds import WORDS, Shape, common_shape, shape_of
+from truing.data.kinds import WORDS, common_shape
 from truing.errors import RunFailed, UserError
-from truing.objectives import advantage as adv
-from truing.objectives.signals import SIGNALS
 from truing.policy.policy import Policy
 from truing.rollout import combine, experience
 from truing.rollout.call import Answer
@@ -33,10 +29,10 @@ from truing.rollout.combine import Rewards
 from truing.rollout.engine import Sampling, generate
 from truing.rollout.experience import Experience
 from truing.train import parallel
+from truing.train.earned import ADVANTAGES, Round, advantage_of, check_read, told
+from truing.train.sorting import SORTED, kept
 from truing.train.terms import Sum
-from truing.types import Advantage, Messages, Online, Rollout, Training, digest
-
-Advantages = Callable[["Round"], Tensor]
+from truing.types import Messages, Online, Rollout, Training, digest
 
 
 @dataclass(frozen=True)
@@ -55,52 +51,6 @@ class Judged:
 
     text: Callable[[Policy, Rollout], str]
     rewards: Rewards
-
-
-class Round:
-    """The experience of one round as tensors, rows padded to [B, T]."""
-
-    def __init__(self, rows: Sequence[Experience], online: Online) -> None:
-        self.rows, self.online = rows, online
-        self.mask = padded([(1.0,) * len(r.response_ids) for r in rows])
-        self.logp = padded([r.logp_T for r in rows])
-        self.referred = any(r.ref_logp_T for r in rows)
-        self.ref = padded([r.ref_logp_T or r.logp_T for r in rows])
-        self.values = padded([r.value_T or (0.0,) * len(r.response_ids) for r in rows])
-        cut = torch.tensor([r.stop == "length" for r in rows]).double()
-        self.score = torch.tensor([r.score for r in rows], dtype=torch.float64) - online.unfinished_penalty * cut
-        self.group = torch.tensor([r.group for r in rows])
-
-    @property
-    def leashed(self) -> Tensor:
-        """The score of every answer, minus beta times its summed log-ratio to the reference."""
-        return self.score - self.online.beta * ((self.logp - self.ref) * self.mask).sum(1)
-
-    @property
-    def rewards(self) -> Tensor:
-        """The same spread over tokens: the log-ratio where it arises, the score at the end."""
-        return adv.shaped_rewards(self.score, self.logp, self.ref, self.mask, beta=self.online.beta)
-
-    @cached_property
-    def forecast(self) -> tuple[Tensor, Tensor]:
-        """Generalised advantages, and the returns that the value head is to forecast."""
-        o = self.online
-        return adv.gae(self.rewards, self.values, self.mask, gamma=o.gamma, smoothing=o.smoothing)
-
-    def over_tokens(self, value_B: Tensor) -> Tensor:
-        """One value a row on each of its tokens."""
-        return value_B[:, None] * self.mask
-
-
-ADVANTAGES: Mapping[str, Advantages] = {
-    "gae": lambda r: adv.whitened(r.forecast[0], r.mask),
-    "returns": lambda r: adv.whitened(adv.returns(r.rewards, r.mask, gamma=r.online.gamma), r.mask),
-    "standardised": lambda r: r.over_tokens(adv.standardised(r.leashed, r.group, sample=r.online.sample_deviation)),
-    "centred": lambda r: r.over_tokens(adv.centred(r.leashed, r.group)),
-    "leave_one_out": lambda r: r.over_tokens(adv.leave_one_out(r.leashed, r.group)),
-    "none": lambda r: r.over_tokens(r.leashed),
-}
-"""From a round to the advantage of each token, [B, T]; those of whole answers are the same on all of its tokens."""
 
 
 class RolloutSource:
@@ -312,102 +262,6 @@ class RolloutSource:
         return out
 
 
-def advantage_of(terms: Sum) -> Advantage | None:
-    """How the advantages that the terms read are made, or None for a method of preferences. UserError where terms read
-    different ones, one does not say which it reads, or one imitates answers of which others unlearn some."""
-    named = {t.name: t.objective.advantage for t in terms.terms if t.objective.advantage}
-    if len(set(named.values())) > 1:
-        raise UserError(
-            f"the terms of the objective have different advantages: {', '.join(sorted(set(named.values())))}"
-        )
-    for term in (t for t in terms.terms if t.objective.advantage is None):
-        if any(n in SIGNALS and SIGNALS[n].origin == "rollout" for n in term.objective.signals):
-            raise UserError(
-                f"objective '{term.name}' learns from rollouts and does not say how its advantages are made; name "
-                'it in its decorator, as in @objective(source=..., advantage="standardised"), or "none"'
-            )
-        if named and shape_of(term.objective.needs) == "single":
-            raise UserError(
-                f"objective '{term.name}' imitates whatever answer it reads, and '{next(iter(named))}' learns from "
-                "good ones and bad ones; leave it out"
-            )
-    return next(iter(named.values()), None)
-
-
-def check_read(online: Online, advantage: Advantage | None, imitates: bool) -> None:
-    """UserError for an option that says nothing to this objective."""
-    readers = {
-        "beta": advantage not in (None, "none"),
-        "gamma": advantage in ("gae", "returns"),
-        "smoothing": advantage == "gae",
-        "sample_deviation": advantage == "standardised",
-        "passing": imitates,
-    }
-    for name, read in readers.items():
-        if not read and getattr(online, name) != getattr(Online(), name):
-            raise UserError(f"'{name}' says nothing to this objective, which does not read it; leave it out")
-
-
-def rollouts(tree: Tree) -> Tree:
-    """The tree as it is."""
-    return tree
-
-
-def kept(tree: Tree, passing: float | None) -> Tree | None:
-    """The answers to imitate, each wording once: those whose score is at least `passing`, or else the best alone."""
-    order = by_score(tree)
-    found = order[:1] if passing is None else [b for b in order if score(b) >= passing]
-    distinct = tuple({b.ids: b for b in found}.values())
-    return replace(tree, branches=distinct) if distinct else None
-
-
-def best_and_worst(tree: Tree) -> Tree | None:
-    """The answer with the highest score as chosen, one with the lowest as rejected; None where all are equal."""
-    order = by_score(tree)
-    if score(order[0]) == score(order[-1]):
-        return None
-    return replace(tree, branches=(replace(order[0], role="chosen"), replace(order[-1], role="rejected")))
-
-
-def ranked(tree: Tree) -> Tree | None:
-    """The answers from the best on, of equal ones the first; None where all are equal."""
-    order = by_score(tree)
-    distinct = [b for i, b in enumerate(order) if i == 0 or score(b) < score(order[i - 1])]
-    if len(distinct) < 2:
-        return None
-    roles = ["chosen", *["rejected"] * (len(distinct) - 1)]
-    return replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(distinct, roles, strict=True)))
-
-
-def labelled(tree: Tree) -> Tree | None:
-    """Answers above their group's mean as desirable, those below as undesirable; None where all are equal."""
-    if len(set(map(score, tree.branches))) == 1:
-        return None
-    mean = math.fsum(map(score, tree.branches)) / len(tree.branches)
-    kept = [b for b in tree.branches if score(b) != mean]
-    roles = ["desirable" if score(b) > mean else "undesirable" for b in kept]
-    return replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(kept, roles, strict=True))) if kept else None
-
-
-def by_score(tree: Tree) -> list[Branch]:
-    """The answers of a tree, the best first; equal ones in the order they were given."""
-    return sorted(tree.branches, key=lambda branch: -score(branch))
-
-
-def score(branch: Branch) -> float:
-    """What the reward said of an answer."""
-    return branch.facts["score_B"][0]
-
-
-SORTED: Mapping[Shape, Callable[[Tree], Tree | None]] = {
-    "single": rollouts,
-    "pairs": best_and_worst,
-    "ranked": ranked,
-    "labelled": labelled,
-}
-"""What a group of scored answers is for an objective of each shape; of a group that teaches it nothing, None."""
-
-
 def grouped(rows: Sequence[Experience], facts: Callable[[int], Mapping[str, tuple[float, ...]]]) -> list[Tree]:
     """Rows of one group as one tree: the prompt once. `facts` are those of a row, by its place."""
     groups: dict[int, list[int]] = {}
@@ -419,25 +273,3 @@ def grouped(rows: Sequence[Experience], facts: Callable[[int], Mapping[str, tupl
         branches = tuple(Branch("response", ids, (True,) * len(ids), facts=known) for ids, known in said)
         trees.append(Tree(rows[own[0]].prompt_ids, branches, len(trees), rows[own[0]].row))
     return trees
-
-
-def told(whole: Round) -> dict[str, float]:
-    """What is to be seen of a round: mean score, length, KL to the reference, answers that were cut, and groups whose
-    answers all scored the same, from which a group's advantages teach nothing."""
-    scores = [r.score for r in whole.rows]
-    groups: dict[int, set[float]] = {}
-    for row in whole.rows:
-        groups.setdefault(row.group, set()).add(row.score)
-    lengths = whole.mask.sum(1)
-    kl = {"kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item()} if whole.referred else {}
-    return kl | {
-        "score": float(np.mean(scores)),
-        "length": lengths.mean().item(),
-        "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
-        "equal_groups": float(np.mean([len(found) == 1 for found in groups.values()])),
-    }
-
-
-def padded(rows: Sequence[Sequence[float]]) -> Tensor:
-    """Rows of numbers as [B, T], zeros behind the end."""
-    return pad_sequence([torch.tensor(row, dtype=torch.float64) for row in rows], batch_first=True)
