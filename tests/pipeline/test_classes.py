@@ -24,7 +24,7 @@ def test_per_prompt_needs_a_row_with_both_classes() -> None:
 def test_a_row_that_lacks_what_the_objective_reads_is_named_or_left_out() -> None:
     """A score for a named head, or a column of pairs: an error before the first step, or a counted row."""
     scored, named = Planted(ragged("scored", 3), ()), compile_objective([{"regression": {"head": "clarity"}}])
-    with pytest.raises(DataError, match=r"data, row 1: has no score 'clarity', which the objective reads"):
+    with pytest.raises(DataError, match=r"data, row 1: has no score 'clarity', and the objective reads it"):
         complete("data", scored, named, "error")
     with pytest.raises(UserError, match="data: no row has every score"):
         complete("data", scored, named, "drop")

@@ -40,18 +40,22 @@ def scored(code, tests=(("3", "6\n"),), **options):
     return rows[0]
 
 
+def children() -> set[str]:
+    """The processes that this one has started and that are still there, zombies too."""
+    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
 @apart
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_program_is_wrong_in_time(case) -> None:
     """Fault 62: whatever it does it is the lowest value, and no process of it stays."""
     if case == "forks" and os.geteuid() == 0:
         pytest.skip("the kernel does not count the processes of root")
-    before = time.monotonic()
+    before, others = time.monotonic(), children()
     found = scored(BAD[case])
     assert not found.failed and found.value == 0.0
     assert time.monotonic() - before < 30
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # no zombie
+    assert children() <= others, "a process of it stays, or a zombie"
 
 
 @apart

@@ -112,7 +112,7 @@ def complete(name: str, planted: Planted, terms: Sum | None, on_bad_row: Literal
         if lacks and on_bad_row == "error":
             raise DataError(
                 f"{name}, row {tree.row}",
-                f"has no {lacks[0]}, which the objective reads",
+                f"has no {lacks[0]}{has(tree)}, and the objective reads it",
                 "Mend the row, or set on_bad_row: drop",
             )
         notes += [RowNote(tree.row, lacks[0], "is missing, and the objective reads it", "dropped")] if lacks else []
@@ -120,6 +120,12 @@ def complete(name: str, planted: Planted, terms: Sum | None, on_bad_row: Literal
     if not kept:
         raise UserError(f"{name}: no row has every score and column that the objective reads")
     return Planted(tuple(kept), (*planted.notes, *notes))
+
+
+def has(tree: Tree) -> str:
+    """The names of the scores that a row has, for a message."""
+    names = sorted({name for branch in tree.branches for name in branch.targets if name})
+    return f": it has {', '.join(names)}" if names else ""
 
 
 def check_singles(planted: Planted, terms: Sum | None) -> None:
