@@ -4,8 +4,8 @@
 
 The same 8 trees (a prompt of 200 tokens, two responses of 60) are read in the shape of each objective, with the
 reference stored; a step is what `fit` does: observe, statistics of the step, loss, backward, update. One thread, CPU
-seconds, objectives in turn within a round; the median over rounds, and its ratio to the `dpo` (a reward model:
-`bradley_terry`) of the same round.
+seconds, objectives in turn within a round; the median over rounds, and its ratio to that of `dpo` (a reward model:
+`bradley_terry`).
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ def main() -> None:
     print("\n| objective | ms a step | over dpo, or bradley_terry | reads besides |\n|---|---|---|---|")
     for bench in benches:
         base = found["bradley_terry" if bench.policy is reward else "dpo"]
-        ratio = statistics.median(a / b for a, b in zip(found[bench.name], base, strict=True))
-        more = "another prompt's responses, forward" if "mismatched_logp_B" in bench.terms.all_signals else ""
+        ratio = statistics.median(found[bench.name]) / statistics.median(base)
+        extra = {"mismatched_logp_B": "another prompt's responses, forward", "prompt_logp_B": "the prompt's tokens"}
+        more = ", ".join(words for signal, words in extra.items() if signal in bench.terms.all_signals)
         print(f"| `{bench.name}` | {1e3 * statistics.median(found[bench.name]):.0f} | {ratio:.3f} | {more} |")
 
 
