@@ -199,6 +199,12 @@ class Batch:
             flag and m in own and b.role != "undesirable" for m, b in enumerate(self.branches) for flag in b.loss
         )
 
+    def sums(self, logp_R: Tensor) -> Tensor:
+        """Sum over the learned tokens of each branch, accumulated in fp64, shape [M]."""
+        device = logp_R.device
+        out = torch.zeros(len(self.branches), dtype=torch.float64, device=device)
+        return out.index_add(0, self.branch_R.to(device), logp_R.double() * self.learned_R.to(device))
+
     def shadows(self) -> Batch:
         """The same prompts with responses that belong to others."""
         return Batch(tuple(tree.shadow for tree in self.trees if tree.shadow is not None))

@@ -127,8 +127,7 @@ def sums(policy: Policy, trees: Sequence[Tree]) -> list[float]:
     with torch.inference_mode():
         for group in pack(trees, TOKENS):
             batch = Batch(group)
-            logp = policy.logp(batch).double().cpu() * batch.learned_R
-            out += torch.zeros(len(batch.branches), dtype=torch.float64).index_add(0, batch.branch_R, logp).tolist()
+            out += batch.sums(policy.logp(batch).cpu()).tolist()
     return out
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from truing.data.batch import Batch, Branch, Tree, pack
+from truing.data.batch import Batch, pack
 from truing.data.render import Renderer
-from truing.errors import DataError, UserError
+from truing.errors import UserError
 from truing.objectives.closed_form import floored_log_ratio
-from truing.policy.load import context_length
 from truing.policy.policy import Policy
-from truing.types import Message, Messages, Score
+from truing.rollout.text import readable
+from truing.types import Messages, Score
 
 TOKENS = 16384
 
@@ -73,24 +73,11 @@ class DensityRatio:
 
 def log_probabilities(policy: Policy, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | str]:
     """Each response's log-probability with its end token, nats; or, as text, why the policy cannot read it."""
-    renderer, most = Renderer(policy.tokenizer), context_length(policy)
-    trees: list[Tree] = []
-    found: dict[int, float | str] = {}
-    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        try:
-            r = renderer.encode(prompt, (Message("assistant", response),))
-        except DataError as error:
-            found[i] = str(error)
-            continue
-        tree = Tree(tuple(r.prompt_ids), (Branch("response", tuple(r.response_ids), tuple(r.loss_mask)),), i, i + 1)
-        if tree.tokens > most:
-            found[i] = f"prompt and response have {tree.tokens} tokens, and it reads {most}"
-        else:
-            trees.append(tree)
+    trees, problems = readable(policy, Renderer(policy.tokenizer), prompts, responses, "it")
+    found: dict[int, float | str] = dict(problems)
     with torch.inference_mode():
         for group in pack(trees, TOKENS):
             batch = Batch(group)
-            logp = policy.logp(batch).double().cpu() * batch.learned_R
-            sums = torch.zeros(len(group), dtype=torch.float64).index_add(0, batch.branch_R, logp)
+            sums = batch.sums(policy.logp(batch).cpu())
             found |= dict(zip((tree.index for tree in group), sums.tolist(), strict=True))
     return [found[i] for i in range(len(responses))]

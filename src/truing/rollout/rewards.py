@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from truing.data.batch import Batch, Branch, Tree, pack
+from truing.data.batch import Batch, pack
 from truing.data.render import Renderer
-from truing.errors import DataError, RunFailed, UserError
-from truing.policy.load import context_length
+from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
-from truing.types import Message, Messages, Reward, Score, is_number
+from truing.rollout.text import readable
+from truing.types import Messages, Reward, Score, is_number
 from truing.world.reading import gold as world_gold
 
 TOKENS = 16384
@@ -43,17 +43,8 @@ class RewardModel:
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
         """The reward of each response, with what each named head says of it among its `parts`; one that its template
         cannot write, or that it cannot read whole, has failed."""
-        read, found, most = [], {}, context_length(self.policy)
-        for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            try:
-                tree = self._tree(prompt, response, i)
-            except DataError as error:
-                found[i] = _failed(str(error))
-                continue
-            if tree.tokens > most:
-                found[i] = _failed(f"prompt and response have {tree.tokens} tokens, and the reward model reads {most}")
-            else:
-                read.append(tree)
+        read, problems = readable(self.policy, self.renderer, prompts, responses, "the reward model")
+        found = {i: _failed(why) for i, why in problems.items()}
         with torch.inference_mode():
             rows = [row for group in pack(read, TOKENS) for row in self.policy.head_rewards(Batch(group)).tolist()]
         found |= {tree.index: self._score(row) for tree, row in zip(read, rows, strict=True)}
@@ -63,11 +54,6 @@ class RewardModel:
         heads = self.policy.scalars
         value = sum(weight * each for weight, each in zip(heads.shares, row, strict=True))
         return Score(value, {name: each for name, each in zip(heads.names, row, strict=True) if name})
-
-    def _tree(self, prompt: Messages, response: str, index: int) -> Tree:
-        r = self.renderer.encode(prompt, (Message("assistant", response),))
-        branch = Branch("response", tuple(r.response_ids), tuple(r.loss_mask))
-        return Tree(tuple(r.prompt_ids), (branch,), index, index + 1)
 
 
 def of_models(rewards: Mapping[str, Reward]) -> Panel:

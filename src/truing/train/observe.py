@@ -57,22 +57,22 @@ class View:
 
     def logp_M(self) -> Tensor:
         """Log-probability of the learned tokens of every branch, summed in fp64."""
-        return self.once("logp sums", lambda: sums(self.logp_R(), self.batch))
+        return self.once("logp sums", lambda: self.batch.sums(self.logp_R()))
 
     def ref_M(self) -> Tensor:
         """The same under the reference."""
-        return self.once("ref sums", lambda: sums(self.ref_R(), self.batch))
+        return self.once("ref sums", lambda: self.batch.sums(self.ref_R()))
 
     def mismatched(self) -> Tensor:
         """The policy's log-probability of another prompt's responses, without gradient."""
         with torch.no_grad():
             shadows = self.batch.shadows()
-            return sums(self.policy.logp(shadows), shadows)
+            return shadows.sums(self.policy.logp(shadows))
 
     def ref_mismatched(self) -> Tensor:
         """The same under the reference."""
         shadows = self.batch.shadows()
-        return sums(self._stored(shadows), shadows)
+        return shadows.sums(self._stored(shadows))
 
     def prompt_M(self) -> Tensor:
         """The policy's log-probability of every branch's prompt after its first token, summed in fp64: a look of its
@@ -82,7 +82,7 @@ class View:
         if prompts.trees:
             longer = [i for i, tree in enumerate(trees) if len(tree.prompt) > 1]
             at = torch.tensor(longer, device=self.policy.device)
-            whole = whole.index_add(0, at, sums(self.policy.logp(prompts), prompts))
+            whole = whole.index_add(0, at, prompts.sums(self.policy.logp(prompts)))
         return whole.repeat_interleave(self.tensor([len(tree.branches) for tree in trees]).long())
 
     def prompt_lengths(self) -> Tensor:
@@ -194,13 +194,6 @@ class View:
         return torch.tensor(values, dtype=torch.float64, device=self.policy.device)
 
 
-def sums(logp_R: Tensor, batch: Batch) -> Tensor:
-    """Sum over the learned tokens of each branch, accumulated in fp64, shape [M]."""
-    device = logp_R.device
-    out = torch.zeros(len(batch.branches), dtype=torch.float64, device=device)
-    return out.index_add(0, batch.branch_R.to(device), logp_R.double() * batch.learned_R.to(device))
-
-
 def prompt_number(ids: tuple[int, ...]) -> float:
     """A number that stands for a prompt: 52 bits of its hash, which fp64 holds exactly."""
     return float(int(hashlib.sha256(str(ids).encode()).hexdigest()[:13], 16))
@@ -224,7 +217,7 @@ SOURCES: dict[str, Callable[[View], Tensor | None]] = {
     "old_value_BT": lambda v: v.padded(v.facts_R("old_value_BT")),
     "return_BT": lambda v: v.padded(v.facts_R("return_BT")),
     "value_BT": lambda v: v.padded(v.value_R()),
-    "old_logp_B": lambda v: sums(v.facts_R("old_logp_BT"), v.batch)[v.batch.singles],
+    "old_logp_B": lambda v: v.batch.sums(v.facts_R("old_logp_BT"))[v.batch.singles],
     "advantage_B": lambda v: v.facts_B("advantage_B"),
     "score_B": lambda v: v.facts_B("score_B"),
     "desirable_B": lambda v: v.roles(),

@@ -206,10 +206,13 @@ class RolloutSource:
 
     def choose(self, number: int) -> Iterator[Prompt]:
         """A round's prompts: every prompt once before any comes again."""
+        orders: dict[int, Any] = {}
         for place in range(number * self.per_round, (number + 1) * self.per_round):
             epoch, at = divmod(place, len(self.prompts))
-            key = np.random.Philox(key=[self.seed % 2**63, (1 << 40) + epoch])
-            yield self.prompts[np.random.Generator(key).permutation(len(self.prompts))[at]]
+            if epoch not in orders:
+                key = np.random.Philox(key=[self.seed % 2**63, (1 << 40) + epoch])
+                orders[epoch] = np.random.Generator(key).permutation(len(self.prompts))
+            yield self.prompts[orders[epoch][at]]
 
     def read_over(self, rows: list[Experience]) -> list[Experience]:
         """The rows with what the reference and the value head say of their tokens, where a term or the leash asks."""

@@ -1,0 +1,34 @@
+"""Prompts and responses as text, read by a model through its own tokenizer and template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from truing.data.batch import Branch, Tree
+from truing.data.render import Renderer
+from truing.errors import DataError
+from truing.policy.load import context_length
+from truing.policy.policy import Policy
+from truing.types import Message, Messages
+
+
+def readable(
+    policy: Policy, renderer: Renderer, prompts: Sequence[Messages], responses: Sequence[str], who: str
+) -> tuple[list[Tree], dict[int, str]]:
+    """A tree of each response, numbered by its place; and by place why a response has none: `who`, the model in words,
+    has a template that cannot write it, or cannot read it whole."""
+    trees: list[Tree] = []
+    problems: dict[int, str] = {}
+    most = context_length(policy)
+    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        try:
+            r = renderer.encode(prompt, (Message("assistant", response),))
+        except DataError as error:
+            problems[i] = str(error)
+            continue
+        tree = Tree(tuple(r.prompt_ids), (Branch("response", tuple(r.response_ids), tuple(r.loss_mask)),), i, i + 1)
+        if tree.tokens > most:
+            problems[i] = f"prompt and response have {tree.tokens} tokens, and {who} reads {most}"
+        else:
+            trees.append(tree)
+    return trees, problems
