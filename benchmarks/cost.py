@@ -28,8 +28,8 @@ def measure(model: Path, trees: int, prompt: int, branches: int, length: int) ->
 
     from truing.data.batch import Batch, Branch, Tree
     from truing.policy.load import load
+    from truing.settings import Training
     from truing.train.optim import Optim
-    from truing.types import Training
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -27,12 +27,13 @@ from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, compute
+from truing.settings import Training
 from truing.train.fit import reading
 from truing.train.observe import observe
 from truing.train.optim import Optim
 from truing.train.survey import Survey
 from truing.train.terms import Sum, Term
-from truing.types import OWED, Training
+from truing.types import OWED
 
 TREES, PROMPT, LENGTH = 8, 200, 60
 ROLES = {"pairs": ("chosen", "rejected"), "ranked": ("chosen", "rejected"), "labelled": ("desirable", "undesirable")}

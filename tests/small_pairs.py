@@ -4,12 +4,12 @@ import torch
 
 from truing.data.batch import Branch, Tree
 from truing.policy.reference import compute
+from truing.settings import Training
 from truing.train.fit import fit
 from truing.train.optim import Optim
 from truing.train.record import Record
 from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
-from truing.types import Training
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 5
 

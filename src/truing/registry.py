@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import truing.types
+from truing import settings, types
 from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.plugins import executed, home, installed, plug_in, source_file
 from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, group_options, read_parts, spelt
@@ -282,8 +282,8 @@ def check_shapes(name: str, signals: Mapping[str, Any]) -> None:
 
 
 def is_group(value: Any) -> bool:
-    """Whether a default is a dataclass of `truing.types`, whose fields are options."""
-    return dataclasses.is_dataclass(value) and getattr(truing.types, type(value).__name__, None) is type(value)
+    """Whether a default is a dataclass of `truing.settings`, whose fields are options."""
+    return dataclasses.is_dataclass(value) and getattr(settings, type(value).__name__, None) is type(value)
 
 
 def options_of(fn: Callable[..., Any]) -> tuple[Option, ...]:
@@ -303,7 +303,7 @@ def type_words(annotation: Any) -> str:
     if isinstance(annotation, str):
         return annotation
     for word in ("Positive", "NonNegative", "Fraction", "Count"):
-        if annotation == getattr(truing.types, word):
+        if annotation == getattr(types, word):
             return word
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:

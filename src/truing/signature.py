@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-import truing.types
+import truing.settings
 from truing.errors import UserError, unknown
 from truing.plugins import module_file
 from truing.types import Advantage, Mean, Per, default_mean, per_of
@@ -276,7 +276,7 @@ def read_option(parameter: ast.arg, default: ast.expr | None, place: str) -> lis
         if isinstance(parameter.annotation, ast.Constant)
         else ast.unparse(parameter.annotation)
     )
-    group = getattr(truing.types, str(text), None)
+    group = getattr(truing.settings, str(text), None)
     if dataclasses.is_dataclass(group):
         given = default.keywords if isinstance(default, ast.Call) else []
         changed = {k.arg: constant(place, k.value) for k in given if k.arg}
@@ -291,7 +291,7 @@ def read_option(parameter: ast.arg, default: ast.expr | None, place: str) -> lis
 
 
 def group_options(group: Any, changed: dict[str, Any]) -> list[Option]:
-    """The fields of a dataclass of `truing.types` as options, with some defaults changed."""
+    """The fields of a dataclass of `truing.settings` as options, with some defaults changed."""
     return [Option(f.name, str(f.type), changed.get(f.name, f.default)) for f in dataclasses.fields(group)]
 
 

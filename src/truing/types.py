@@ -6,14 +6,13 @@ constitutional critic and a verifier, so that every method trains from every sou
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 Positive = Annotated[float, "a number above 0"]
 NonNegative = Annotated[float, "a number from 0 up"]
@@ -242,96 +241,6 @@ class Records:
             notes=tuple(note for note in self.notes if note.row in kept),
             digest=digest([self.digest, list(indices)]),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """The options that every training stage takes.
-
-    Give `epochs` or `steps`. `tokens_per_step` bounds the tokens of one update, `rows_per_step` its rows of data
-    (trees: a row that compares several responses is one): give one of them. `tokens_per_device` bounds what is held in
-    memory at once and never changes the result. `seed` is counted from the recipe's. `precision: bf16` computes in bf16
-    from weights and moments kept in fp32. `gradient_checkpointing` computes every layer again in the backward pass, for
-    less memory and the same result.
-    """
-
-    EITHER: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "steps"), ("tokens_per_step", "rows_per_step"))
-    """Of each pair one is given; the other's default then says nothing."""
-
-    epochs: Positive = 1.0
-    steps: Count | None = None
-    learning_rate: Positive = 1e-5
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: Fraction = 0.1
-    weight_decay: NonNegative = 0.0
-    clip: Positive = 1.0
-    tokens_per_step: Count | None = None
-    rows_per_step: Count | None = None
-    tokens_per_device: Count = 8192
-    max_length: Count = 1024
-    checkpoint_every: Count | None = None
-    seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
-
-    def changed(self, **options: Any) -> Training:
-        """These options with some changed. One of a pair puts away a stage's default for the other.
-
-        >>> Training(tokens_per_step=8192).changed(rows_per_step=4).tokens_per_step is None
-        True
-        """
-        own: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(self)}
-        given = {name for name, value in options.items() if value is not None}
-        away = {b: own[b] for pair in self.EITHER for a, b in (pair, pair[::-1]) if a in given and b not in options}
-        return dataclasses.replace(self, **(away | options))
-
-
-@dataclass(frozen=True, slots=True)
-class Online:
-    """The options of learning from a policy's own answers.
-
-    A round samples `answers` to each of its prompts and is learned from in `minibatches` updates (of `rows_per_step`
-    prompts each), `passes` times over. `beta` is the leash: what a nat of log-ratio to the reference costs in reward.
-    `unfinished_penalty` is taken from the score of an answer cut at `max_new_tokens`. `gamma` and `smoothing` belong to
-    generalised advantages; `sample_deviation` takes a group's sample deviation (as TRL and verl do), not the formula's.
-    Where answers are imitated (`nll`), those with a score of at least `passing` are, or else the best of each group.
-    """
-
-    answers: Count = 8
-    minibatches: Count = 1
-    passes: Count = 1
-    max_new_tokens: Count = 64
-    beta: NonNegative = 0.0
-    unfinished_penalty: NonNegative = 0.0
-    gamma: Fraction = 1.0
-    smoothing: Fraction = 0.95
-    sample_deviation: bool = False
-    passing: float | None = None
-
-    def changed(self, **options: Any) -> Online:
-        """These options with some changed."""
-        return dataclasses.replace(self, **options)
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """The options of training a low-rank adapter in place of all weights; `lora_rank` asks for one.
-
-    `lora_alpha` over the rank scales what it adds (twice the rank unless given). `lora_targets` are names of linear
-    layers (all but the head unless given). With `lora_merge` the stage leaves a whole model and not an adapter.
-    """
-
-    NEEDS: ClassVar[tuple[str, tuple[str, ...]]] = ("lora_rank", ("lora_alpha", "lora_targets"))
-    """Without the first the others say nothing."""
-
-    lora_rank: Count | None = None
-    lora_alpha: Positive | None = None
-    lora_targets: list[str] | None = None
-    lora_merge: bool = False
-
-    def changed(self, **options: Any) -> Lora:
-        """These options with some changed."""
-        return dataclasses.replace(self, **options)
 
 
 class Engine(Protocol):

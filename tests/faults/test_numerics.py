@@ -21,8 +21,9 @@ from truing.policy.load import load, load_tokenizer
 from truing.policy.reference import compute
 from truing.rollout.engine import Sampling, generate
 from truing.rollout.rewards import RewardModel, gold, scores
+from truing.settings import Training
 from truing.train.optim import Optim
-from truing.types import Message, Score, Training
+from truing.types import Message, Score
 
 ASKED = ((Message("user", "is it good?"),), (Message("user", "a longer question: is a refund due?"),))
 

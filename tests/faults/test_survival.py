@@ -24,9 +24,9 @@ from parallel.driver import ragged
 from truing.errors import RunFailed, UserError
 from truing.pipeline import run as running
 from truing.pipeline.recipe import check
+from truing.settings import Training
 from truing.train import checkpoint
 from truing.train.source import DataSource
-from truing.types import Training
 
 DPO = {"objective": "dpo", "checkpoint_every": 3}
 STEPS = list(range(1, 9))

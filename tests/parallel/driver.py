@@ -34,6 +34,7 @@ from truing.policy.recompute import recompute_layers
 from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
+from truing.settings import Lora, Online, Training
 from truing.train import checkpoint, parallel
 from truing.train import fit as fitting
 from truing.train.online import Judged, Prompt, RolloutSource
@@ -43,7 +44,7 @@ from truing.train.record import Record
 from truing.train.shard import sharded
 from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
-from truing.types import Lora, Message, Online, Training
+from truing.types import Message
 
 torch.set_num_threads(1)
 

@@ -10,8 +10,9 @@ import pytest
 from truing import plugins, registry
 from truing.errors import UserError
 from truing.registry import Objective, Option
+from truing.settings import Training
 from truing.signature import read_parts
-from truing.types import Count, Positive, Training
+from truing.types import Count, Positive
 from truing.typewords import describe, parse_type
 
 OBJECTIVES = '''

@@ -16,7 +16,7 @@ from truing.policy import adapters, heads
 from truing.policy.load import load, load_any
 from truing.policy.policy import plain_rows
 from truing.policy.reference import compute
-from truing.types import Lora
+from truing.settings import Lora
 
 LORA = Lora(lora_rank=4)
 

@@ -17,7 +17,7 @@ from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.policy import plain_rows
 from truing.policy.scalars import Heads
-from truing.types import Lora
+from truing.settings import Lora
 
 NAMED = Heads(("clarity", "truth"), (2.0, -1.0), 0.1)
 BATCH = Batch(ragged("pairs", 3))

@@ -17,8 +17,8 @@ from truing.policy.load import load
 from truing.policy.logp import token_logp
 from truing.policy.recompute import recompute_layers
 from truing.policy.reference import compute
+from truing.settings import Lora
 from truing.train.observe import observe
-from truing.types import Lora
 
 ARCHITECTURES = ["llama", "gemma2", "gpt2", "gpt_neox"]
 

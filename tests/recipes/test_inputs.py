@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from truing.data.batch import Branch, Tree
+from truing.settings import Training
 from truing.train.source import DataSource
-from truing.types import Training
 
 PLUG_IN = """\
 from truing.registry import objective

@@ -14,13 +14,13 @@ from truing.objectives import bradley_terry, dpo, nll
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.reference import Reference, cached, compute
+from truing.settings import Training
 from truing.train.fit import fit
 from truing.train.observe import HEADS, SOURCES, observe
 from truing.train.optim import Optim, rate
 from truing.train.record import Record
 from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
-from truing.types import Training
 
 TEXT = [
     "the desk grants a refund within thirty days",

@@ -17,6 +17,7 @@ from truing.rollout import experience
 from truing.rollout.call import Call
 from truing.rollout.combine import Cost, Rewards
 from truing.rollout.combine import Term as Term_
+from truing.settings import Online, Training
 from truing.train import earned, sorting
 from truing.train import online as module
 from truing.train.earned import Round
@@ -26,7 +27,7 @@ from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.optim import Optim
 from truing.train.record import Record
 from truing.train.terms import Sum, Term
-from truing.types import Message, Online, Training
+from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 PREFERENCES = ["dpo", "ipo", "simpo", "dpo_ranked", "bco", "kldo", "nll"]

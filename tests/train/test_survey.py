@@ -16,6 +16,7 @@ from truing.objectives.ratio import log_mean_exp
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.reference import compute
+from truing.settings import Training
 from truing.train.fit import fit
 from truing.train.observe import observe
 from truing.train.optim import Optim
@@ -23,7 +24,6 @@ from truing.train.record import Record
 from truing.train.source import DataSource
 from truing.train.survey import Survey
 from truing.train.terms import Sum, Term
-from truing.types import Training
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 

@@ -18,8 +18,8 @@ from truing.pipeline.mixture import check_objective, heads_named, weights_of
 from truing.pipeline.names import HUB
 from truing.pipeline.reward_spec import check_rewards, check_use
 from truing.pipeline.spec import Ref, StageSpec
+from truing.settings import Lora, Training
 from truing.signature import Option, Part
-from truing.types import Lora, Training
 from truing.typewords import REFERENCES, describe, guess, parse_type
 
 

@@ -23,7 +23,8 @@ from truing.pipeline.plan import Step, plan, read_json
 from truing.pipeline.recipe import Recipe
 from truing.pipeline.show import Show
 from truing.report import html
-from truing.types import Training, source_digest
+from truing.settings import Training
+from truing.types import source_digest
 
 
 def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = False, quiet: bool = False) -> int:

@@ -26,7 +26,8 @@ from truing.policy.recompute import recompute_layers
 from truing.policy.scalars import Heads
 from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, Rules, stage
 from truing.rollout.engine import Sampling
-from truing.types import Count, Fraction, Lora, NonNegative, Training
+from truing.settings import Lora, Training
+from truing.types import Count, Fraction, NonNegative
 
 
 @stage(gives="data", parts=("train", "eval"))

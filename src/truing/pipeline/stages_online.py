@@ -23,19 +23,10 @@ from truing.policy.policy import Policy
 from truing.registry import Columns, Data, Model, ObjectiveSpec, RewardSpec, stage
 from truing.rollout import experience
 from truing.rollout.engine import Sampling, generate
+from truing.settings import Lora, Online, Training
 from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.terms import Sum
-from truing.types import (
-    Demonstration,
-    Judgement,
-    Lora,
-    Messages,
-    Online,
-    Positive,
-    Records,
-    RowNote,
-    Training,
-)
+from truing.types import Demonstration, Judgement, Messages, Positive, Records, RowNote
 
 SETTLING = 64
 

@@ -28,6 +28,7 @@ from truing.policy.reference import Reference, cached
 from truing.policy.scalars import Read
 from truing.report import card
 from truing.rollout.engine import Sampling, fits, generate
+from truing.settings import Training
 from truing.train.checkpoint import room
 from truing.train.fit import fit
 from truing.train.optim import Optim
@@ -36,7 +37,7 @@ from truing.train.record import Record
 from truing.train.shard import sharded
 from truing.train.source import DataSource, Source
 from truing.train.terms import Sum, Term
-from truing.types import Finding, Records, RowNote, Training
+from truing.types import Finding, Records, RowNote
 
 SAMPLES = 8
 READ: Mapping[Shape, Read] = {"steps": "steps", "outcomes": "tokens"}

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from truing.errors import UserError
 from truing.policy.policy import Policy, tensors_digest
-from truing.types import Lora
+from truing.settings import Lora
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 MEND = f"  Say in its {CONFIG}, under base_model_name_or_path, where the base is: a Hub name, or a folder."

@@ -15,8 +15,9 @@ from truing.errors import UserError
 from truing.objectives import advantage as adv
 from truing.objectives.signals import SIGNALS
 from truing.rollout.experience import Experience
+from truing.settings import Online
 from truing.train.terms import Sum
-from truing.types import Advantage, Online
+from truing.types import Advantage
 
 Advantages = Callable[["Round"], Tensor]
 

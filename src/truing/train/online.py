@@ -28,11 +28,12 @@ from truing.rollout.call import Answer
 from truing.rollout.combine import Rewards
 from truing.rollout.engine import Sampling, generate
 from truing.rollout.experience import Experience
+from truing.settings import Online, Training
 from truing.train import parallel
 from truing.train.earned import ADVANTAGES, Round, advantage_of, check_read, told
 from truing.train.sorting import SORTED, kept
 from truing.train.terms import Sum
-from truing.types import Messages, Online, Rollout, Training, digest
+from truing.types import Messages, Rollout, digest
 
 
 @dataclass(frozen=True)

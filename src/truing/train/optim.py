@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from truing.errors import RunFailed, UserError
+from truing.settings import Training
 from truing.train.shard import full, piece
-from truing.types import Training
 
 
 def rate(training: Training, step: int, steps: int) -> float:

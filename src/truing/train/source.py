@@ -12,7 +12,7 @@ import numpy as np
 
 from truing.data.batch import Batch, Tree, pack
 from truing.errors import UserError
-from truing.types import Training
+from truing.settings import Training
 
 
 class Source(Protocol):
