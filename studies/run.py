@@ -11,21 +11,25 @@ was interrupted. When all seeds are done, `studies/NAME.md` is written: one row 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from truing.errors import TruingError, UserError
+from truing.evaluate.front import undominated
 from truing.gate.decide import decide, read_findings
 from truing.gate.rules import Rule
 from truing.pipeline.plan import read_json
 from truing.pipeline.recipe import check
+from truing.pipeline.spec import Recipe, Ref
 from truing.pipeline.table import trained
 from truing.report import words
 from truing.types import Finding, source_digest
@@ -37,7 +41,7 @@ HOME = HERE.parent
 class Study(BaseModel):
     """One study. In every line of `change` (as on truing's command line) `{seed}` is the run's seed. `against` is the
     model that all others are compared with; `rules` are held against each of them, seed by seed; `columns` are checks
-    of the exam."""
+    of the exam. Of a `front`, checks of which more is better, a column says which models none is better than."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,20 +51,44 @@ class Study(BaseModel):
     against: str
     rules: tuple[Rule, ...] = Field(min_length=1)
     columns: tuple[str, ...] = Field(min_length=1)
+    front: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a stage took: seconds (of training those in its loop, else the whole stage), and the tokens of the data that
+    it learned from, prompts counted once per answer; of answers that were sampled, only those that a loss has read."""
+
+    seconds: float
+    tokens: int
 
 
 @dataclass(frozen=True)
 class Seed:
-    """What one run of a study left: findings, and the seconds for which each model was trained."""
+    """What one run of a study left: findings, what each stage took, and which stages each of them reads."""
 
     number: int
     findings: tuple[Finding, ...]
-    seconds: Mapping[str, float | None]
+    spent: Mapping[str, Spent]
+    reads: Mapping[str, frozenset[str]]
 
     def of(self, model: str, against: str) -> list[Finding]:
         """The findings of a model: its own, and those of its comparison with `against`."""
         own = [f for f in self.findings if f.model == model and f.slice == "all"]
         return [f for f in own if f.against in ("", against)]
+
+    def cost(self, model: str, against: str) -> Spent | None:
+        """What it took from `against` to the model: every stage it comes from and `against` does not, so a reward model
+        or answers that were sampled for it too. Of `against` itself: all it comes from. None for what no stage made."""
+        if model not in self.reads:
+            return None
+        given = frozenset() if model == against or against not in self.reads else self.line(against)
+        own = [self.spent[name] for name in self.line(model) - given]
+        return Spent(sum(s.seconds for s in own), sum(s.tokens for s in own))
+
+    def line(self, name: str) -> frozenset[str]:
+        """A stage and all that it comes from."""
+        return frozenset({name}).union(*(self.line(read) for read in self.reads[name]))
 
 
 def read_study(path: Path) -> Study:
@@ -94,14 +122,38 @@ def read_seed(study: Study, number: int, folder: Path) -> Seed | None:
     manifest = read_json(folder / "manifest.json")
     if manifest.get("state") != "done":
         return None
-    names = [stage["name"] for stage in manifest["stages"]]
+    names, recipe = [stage["name"] for stage in manifest["stages"]], check(HOME / study.recipe, changes(study, number))
     code = {read_json(folder / name / "stage.json")["parts"]["code"] for name in names}
-    if code != {source_digest()} or manifest["recipe"] != check(HOME / study.recipe, changes(study, number)).text:
+    if code != {source_digest()} or manifest["recipe"] != recipe.text:
         raise UserError(
             f"{folder}: the recipe or truing's source has changed since; remove the folder and run it again"
         )
-    seconds = {name: trained(read_json(folder / name / "summary.json")) for name in names}
-    return Seed(number, tuple(read_findings(folder)), seconds)
+    spent = {name: took(folder / name) for name in names}
+    return Seed(number, tuple(read_findings(folder)), spent, read_by(recipe))
+
+
+def read_by(recipe: Recipe) -> dict[str, frozenset[str]]:
+    """The stages whose results each stage of a recipe reads."""
+    return {spec.name: frozenset(ref.stage for ref in refs(dict(spec.options))) for spec in recipe.stages}
+
+
+def refs(value: Any) -> Iterator[Ref]:
+    """The references in an option's value."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from refs(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from refs(item)
+
+
+def took(folder: Path) -> Spent:
+    """What a stage took, from what it left."""
+    seconds, steps = trained(read_json(folder / "summary.json")), folder / "metrics.jsonl"
+    if seconds is None or not steps.exists():
+        return Spent(float(read_json(folder / "stage.json").get("seconds") or 0.0), 0)
+    return Spent(seconds, sum(json.loads(line)["tokens"] for line in steps.read_text(encoding="utf-8").splitlines()))
 
 
 def gather(study: Study, seeds: Sequence[Seed]) -> str:
@@ -110,15 +162,41 @@ def gather(study: Study, seeds: Sequence[Seed]) -> str:
     ruled = list(dict.fromkeys(rule.check for rule in study.rules))
     others = {f.model: None for s in seeds for f in s.findings if f.against == study.against}
     heads = [f"{words.label(check)}, seed {s.number}" for check in ruled for s in seeds]
-    heads = ["model", *heads, *map(head, study.columns), "training, s", "holds"]
+    heads = ["model", *heads, *map(head, study.columns), "tokens learned", "time, s", "holds"]
+    heads += ["on the front"] if study.front else []
+    fronts = [front_of(study, s, [study.against, *others]) for s in seeds]
     lines = [row(heads), "|" + "---|" * len(heads)]
     for model in (study.against, *others):
         cells = [spread(s.of(model, study.against), check) for check in ruled for s in seeds]
         cells += [" / ".join(value(s.of(model, study.against), check) for s in seeds) for check in study.columns]
-        took = [s.seconds.get(model) for s in seeds]
-        cells += [" / ".join("-" if t is None else f"{t:.0f}" for t in took)]
-        lines.append(row([model, *cells, held(study, seeds, model) if model in others else ""]))
+        costs = [s.cost(model, study.against) for s in seeds]
+        cells += [" / ".join("-" if c is None else f"{c.tokens:,}" for c in costs)]
+        cells += [" / ".join("-" if c is None else f"{c.seconds:.0f}" for c in costs)]
+        cells += [held(study, seeds, model) if model in others else ""]
+        cells += [" / ".join("yes" if model in front else "no" for front in fronts)] if study.front else []
+        lines.append(row([model, *cells]))
     return "\n".join(lines)
+
+
+def front_of(study: Study, seed: Seed, models: Sequence[str]) -> list[str]:
+    """The models that no other is better than by one check of `front` without being worse by another."""
+    found = {model: {f.check: f.value for f in seed.of(model, study.against)} for model in models}
+    points = {model: [of[check] for check in study.front] for model, of in found.items() if {*study.front} <= {*of}}
+    names = list(points)
+    return [names[i] for i in undominated(list(points.values()))]
+
+
+def duels(study: Study, seeds: Sequence[Seed]) -> str:
+    """A table of the models that were compared with another one than `against`, or an empty string where none was."""
+    known = [f for s in seeds for f in s.findings if f.check == "win_rate" and f.slice == "all"]
+    pairs = dict.fromkeys((f.model, f.against) for f in known if f.against != study.against)
+    shown = ("win_rate", "mean_score_delta")
+    heads = [f"{words.label(check)}, seed {s.number}" for check in shown for s in seeds]
+    lines = [row(["model", "over", *heads]), "|" + "---|" * (len(heads) + 2)]
+    for model, over in pairs:
+        beside = [[f for f in s.findings if (f.model, f.against, f.slice) == (model, over, "all")] for s in seeds]
+        lines.append(row([model, over, *(spread(found, check) for check in shown for found in beside)]))
+    return "\n".join(lines) if pairs else ""
 
 
 def head(check: str) -> str:
@@ -166,11 +244,12 @@ def page(name: str, study: Study, seeds: Sequence[Seed]) -> str:
     """The study's page: how it was made, by which rules it is judged, and the table."""
     rules = "; ".join(rule.text() for rule in study.rules)
     numbers = ", ".join(str(s.number) for s in seeds)
+    tables = "\n\n".join(filter(None, (gather(study, seeds), duels(study, seeds))))
     return (
         f"# Study: {name}\n\n"
         f"`make study NAME={name}` at commit {commit()}, {time.strftime('%Y-%m-%d', time.gmtime())}: "
         f"`{study.recipe}`, seeds {numbers}, each model against `{study.against}`. Intervals are 95 %.\n"
-        f"Holds: in every seed, {rules}.\n\n{gather(study, seeds)}\n"
+        f"Holds: in every seed, {rules}.\n\n{tables}\n"
     )
 
 

@@ -268,17 +268,25 @@ def sample(
     prompts: Annotated[
         str, typer.Argument(metavar="PROMPTS", help="A data set; its prompts are read.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="A JSONL file: prompt, response, logp, length, stop.")],
+    out: Annotated[
+        Path, typer.Option(help="A JSONL file: prompt, response, logp, length, stop; with --best-of also reward.")
+    ],
     n: Annotated[int, typer.Option("--n", min=1, help="Responses to each prompt.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest response, in tokens.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Another seed, other responses.")] = 0,
+    best_of: Annotated[
+        int | None, typer.Option(min=1, help="Give the best of so many, by --reward.", show_default=False)
+    ] = None,
+    reward: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A reward model's folder.", show_default=False)
+    ] = None,
 ) -> None:
-    """Let a model answer prompts."""
+    """Let a model answer prompts. With --best-of the best of several answers, as a reward model likes them."""
     from truing.pipeline import commands
 
     with users_files():
-        count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed)
+        count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed, best_of, reward)
     typer.echo(f"{out}: {count} responses")
 
 

@@ -108,13 +108,12 @@ class Objective:
         self.signals = tuple(p.name for p in signals)
         self.optional = tuple(p.name for p in signals if p.default is None)
         self.needs = tuple(name for name in self.signals if name not in self.optional)
-        self.options = options_of(fn)
         if any(name.endswith("_BT") for name in self.signals) and "mask_BT" not in self.signals:
             raise TypeError(
                 f"objective '{self.name}' asks for tokens and not for mask_BT, which says which of them count"
             )
         self.mean: Mean = spelt(f"objective '{self.name}'", "mean", mean) or default_mean(self.signals)
-        self.per = per_of(self.mean)
+        self.per, self.options = per_of(self.mean), options_of(fn)
         self.coupled = {name: Statistic(statistic, self) for name, statistic in coupled.items()}
         if not set(self.coupled) <= set(self.needs):
             raise TypeError(f"objective '{self.name}' couples {', '.join(coupled)} and does not ask for all of them")
@@ -182,11 +181,10 @@ class Statistic:
 class Stage:
     """One step of a recipe. Called with the run and its options; the fields of `Training` are given flat or whole."""
 
-    def __init__(self, fn: Callable[..., Any], gives: str, parts: tuple[str, ...]) -> None:
+    def __init__(self, fn: Callable[..., Any], gives: str, parts: tuple[str, ...], keeps: tuple[str, ...]) -> None:
         functools.update_wrapper(self, fn)
         self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
-        self.gives, self.parts = gives, parts
-        self.options = options_of(fn)
+        self.gives, self.parts, self.keeps, self.options = gives, parts, keeps, options_of(fn)
         self.groups = {p.name: p.default for p in inspect.signature(fn).parameters.values() if is_group(p.default)}
         self.place = ""  # of a user's own: file:function
 
@@ -238,10 +236,12 @@ def objective(
 
 
 def stage(
-    gives: Literal["model", "reward", "data", "findings", "decision"], parts: tuple[str, ...] = ()
+    gives: Literal["model", "reward", "data", "findings", "decision"],
+    parts: tuple[str, ...] = (),
+    keeps: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], Stage]:
-    """Make a function a stage. `gives` is what later stages may refer to, `parts` the names of several outputs."""
-    return lambda fn: Stage(fn, gives, parts)
+    """Make a function a stage. `gives` is what later stages refer to, `parts` name several; `keeps` folders of data."""
+    return lambda fn: Stage(fn, gives, parts, keeps)
 
 
 def reward(

@@ -63,20 +63,84 @@ class Online:
     `unfinished_penalty` is taken from the score of an answer cut at `max_new_tokens`. `gamma` and `smoothing` belong to
     generalised advantages; `sample_deviation` takes a group's sample deviation (as TRL and verl do), not the formula's.
     Where answers are imitated (`nll`), those with a score of at least `passing` are, or else the best of each group.
+    With `resample` the prompts whose answers all scored the same give way to others, at most so many times a round.
+    With `mixture` answers are sampled from the policy and its reference together, at every token in proportion to
+    pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is for objectives that read no ratio to the sampler.
+    Answers are sampled at `temperature`, and policy and reference are read at it wherever answers are learned from.
     """
 
     answers: Count = 8
     minibatches: Count = 1
     passes: Count = 1
     max_new_tokens: Count = 64
+    temperature: Positive = 1.0
     beta: NonNegative = 0.0
     unfinished_penalty: NonNegative = 0.0
     gamma: Fraction = 1.0
     smoothing: Fraction = 0.95
     sample_deviation: bool = False
     passing: float | None = None
+    mixture: Fraction = 0.0
+    resample: Count | None = None
 
     def changed(self, **options: Any) -> Online:
+        """These options with some changed."""
+        return dataclasses.replace(self, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """The options of what a score becomes before it is learned from.
+
+    `normalise` puts scores on mean 0 and deviation 1, over their `round` or over all rounds so far (`running`);
+    `clip_score` then holds them within plus and minus so much. The last `overlong_buffer` tokens before
+    `max_new_tokens` cost up to 1, evenly. With `mask_unfinished`, answers cut at `max_new_tokens` are compared with,
+    and not learned from.
+    """
+
+    normalise: Literal["none", "round", "running"] = "none"
+    clip_score: Positive | None = None
+    overlong_buffer: Count | None = None
+    mask_unfinished: bool = False
+
+    def changed(self, **options: Any) -> Shaping:
+        """These options with some changed."""
+        return dataclasses.replace(self, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Leash:
+    """The options of how far from its reference a policy may go; KL is in nats, of the mean over answers of the summed
+    log-ratio.
+
+    A round beyond `kl_limit` has failed; at `stop_at_kl` the stage ends well. `kl_target` lets `beta` follow the KL:
+    after a round of n answers it changes by at most 20 % times n / `kl_horizon`. Every `refresh_reference` rounds the
+    reference becomes the policy as it is then.
+    """
+
+    kl_limit: Positive = 100.0
+    stop_at_kl: Positive | None = None
+    kl_target: Positive | None = None
+    kl_horizon: Count = 10_000
+    refresh_reference: Count | None = None
+
+    def changed(self, **options: Any) -> Leash:
+        """These options with some changed."""
+        return dataclasses.replace(self, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """The options of looks at held-out prompts: before the first update, after every `watch_every`, and after the last.
+
+    After `patience` looks in which the first watched reward was no better than its best by more than a standard error,
+    the stage ends. With `patience`, the weights of the best look are those that are kept.
+    """
+
+    watch_every: Count = 10
+    patience: Count | None = None
+
+    def changed(self, **options: Any) -> Watching:
         """These options with some changed."""
         return dataclasses.replace(self, **options)
 

@@ -83,8 +83,10 @@ class Part:
     exempt: tuple[tuple[str, str], ...] = ()
     gives: str = ""
     outputs: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     differs: str = ""
+    advantage: str = ""
     scope: str = ""
 
     @property
@@ -189,8 +191,10 @@ def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: P
         exempt=tuple((literal(clause), literal(reason)) for clause, reason in pairs(said, "exempt", place)),
         gives=literal(said["gives"]) if "gives" in said else "",
         outputs=tuple(literal(said["parts"])) if "parts" in said else (),
+        keeps=tuple(literal(said["keeps"])) if "keeps" in said else (),
         unread=tuple(unread),
         differs=literal(said["differs"]) if "differs" in said else "",
+        advantage=words["advantage"] or "",
         scope=scope,
     )
 

@@ -25,9 +25,10 @@ Mean: TypeAlias = Literal["row", "token", "response", "constant", "step"]
 """What the loop divides the losses of a whole step by: its rows; its learned tokens; each response's own tokens, then
 the rows; the rows times the longest response allowed; its labelled steps."""
 
-Advantage: TypeAlias = Literal["gae", "returns", "standardised", "centred", "leave_one_out", "none"]
+Advantage: TypeAlias = Literal["gae", "returns", "standardised", "centred", "leave_one_out", "none", "any"]
 """How advantages are made from a round's scores: generalised, by a value head; the whitened returns of tokens; scores
-against their group's mean, over its deviation or not, or against that of the siblings; or the score is read itself."""
+against their group's mean, over its deviation or not, or against that of the siblings; or the score is read itself;
+or none are read, beside an objective that reads any (a penalty)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +260,7 @@ class Reward(Protocol):
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]: ...
 
 
-OWED = frozenset({"entropy_BT"})
+OWED: frozenset[str] = frozenset()
 """Signals of the vocabulary that no stage computes yet. An objective that needs one is called from Python only."""
 
 

@@ -51,6 +51,7 @@ def test_source_and_run_time_agree(part):
 def test_stages_agree_too(part):
     loaded = registry.load(part.name, "stage")
     assert (loaded.options, loaded.gives, loaded.parts) == (part.options, part.gives, part.outputs)
+    assert loaded.keeps == part.keeps
 
 
 @pytest.mark.parametrize("part", REWARDS.values(), ids=lambda part: part.name)

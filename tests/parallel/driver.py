@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -31,12 +32,14 @@ from truing.errors import TruingError
 from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
+from truing.policy.value import put_on
 from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
-from truing.settings import Lora, Online, Training
+from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
 from truing.train import checkpoint, parallel
 from truing.train import fit as fitting
+from truing.train.given import Given
 from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.optim import Optim
 from truing.train.reading import compute_shared
@@ -44,6 +47,7 @@ from truing.train.record import Record
 from truing.train.shard import sharded
 from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
+from truing.train.watch import Watch
 from truing.types import Message
 
 torch.set_num_threads(1)
@@ -208,24 +212,36 @@ def below(responses):
 
 
 def online(folder: str, spec: dict) -> None:
-    """One run of learning from own answers, with a leash; of `ppo` with a value head. In fp32, as answers are sampled;
-    its weights are left in fp64."""
-    names, out = [spec.pop("online")], Path(spec.pop("out"))
-    names += ["value_clipped"] if names == ["ppo"] else []
+    """One run of learning from own answers, with a leash; of `ppo` with a value head, of `ppo_model` with a value model
+    of its own; `watched` with looks, a leash that adapts and a reference that is refreshed; `ptx` with texts beside,
+    a leash in the loss and entropy. In fp32, as answers are
+    sampled; its weights are left in fp64."""
+    method, out = spec.pop("online"), Path(spec.pop("out"))
+    names = {"ppo": ["ppo", "value_clipped"], "ppo_model": ["ppo", "value_clipped"], "watched": ["rloo"]}
+    names = (names | {"ptx": ["dapo", "kl_k2", "entropy", "ptx"]}).get(method, [method])
     terms = Sum([Term(registry.load(name, "objective"), {}, longest=8) for name in names])
     training = Training(rows_per_step=3, learning_rate=1e-3, tokens_per_device=60, **spec)
     options = Online(answers=3, max_new_tokens=8, beta=0.05, passes=2)
     policy, reference = load(folder, seed=3), load(folder, seed=3)
     for each in (policy, reference):
         each.verified = True
-    if "value_BT" in terms.all_signals:
+    if method == "ppo":
         policy.put_value_head()
     asked = [Prompt(i + 1, (Message("user", str(i)),), tuple(range(20 + i, 24 + 2 * i))) for i in range(6)]
     rewards = Rewards((Scored("below", Call(registry.RewardFunction(below, "response"), {}, 60.0)),))
     judged = Judged(lambda _, rollout: json.dumps(rollout.response_ids), rewards)
     first = Tree(asked[0].ids, (Branch("response", asked[0].ids[-1:], (True,)),), 0, 1)
+    more: dict[str, Any] = {}
+    if method == "watched":
+        more = {"shaping": Shaping("running"), "leash": Leash(kl_target=0.1, kl_horizon=10, refresh_reference=1)}
+        more["watch"] = Watch(out / "watch.jsonl", asked[:3], rewards, Watching(2, 9))
+    if method == "ptx":
+        more = {"given": Given(trees_of("nll", 4), seed=3)}
+    if method == "ppo_model":
+        put_on(policy, heads.fresh_reward(folder, seed=3), Batch((first,)))
     with sharded(policy, Batch((first,))) as learner:
-        source = RolloutSource(learner, asked, judged, terms, options, training, out / "rollouts", 0, reference)
+        where = out / "rollouts"
+        source = RolloutSource(learner, asked, judged, terms, options, training, where, 0, reference, **more)
         fitting.fit(learner, source, terms, Optim(learner.model, training, source.steps), Record(out, key="k"))
     if parallel.rank() == 0:
         policy.model.double()

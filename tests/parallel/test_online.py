@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import pyarrow.parquet as parquet
 import pytest
 
 from parallel import jobs
 
-METHODS = ("grpo", "ppo")
+METHODS = ("grpo", "ppo", "ppo_model", "watched", "ptx")
 STEPS = {"steps": 4}
 
 
@@ -28,11 +29,23 @@ def answers(case: jobs.Ended) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_ranks_learn_from_the_answers_of_one(name) -> None:
-    """Two rounds of two passes; ppo with a value head, both with a leash to the reference."""
+    """Two rounds of two passes; ppo with a value head, or a value model of its own, all with a leash to the reference."""
     one, two = (found[name] for found in both())
     assert (one.code, two.code) == (0, 0), two.error
     assert answers(one) == answers(two) and len(answers(one)) == 9
     assert jobs.apart(one.weights(), two.weights()) <= 1e-5
     for key in ("loss", "score", "kl"):
         assert [r[key] for r in one.metrics()] == pytest.approx([r[key] for r in two.metrics()], rel=1e-4, abs=1e-5)
-    assert one.metrics()[-1]["kl"] > 0, "the second round was given by another policy than the reference"
+    if name != "watched":
+        assert one.metrics()[-1]["kl"] > 0, "the second round was given by another policy than the reference"
+
+
+def test_two_ranks_look_as_one_and_keep_the_best() -> None:
+    """The first rank scores; the leash, the scale of the scores and the refreshed reference are those of one process."""
+    one, two = (found["watched"] for found in both())
+    looks = [[json.loads(line) for line in (case.out / "watch.jsonl").read_text().splitlines()] for case in (one, two)]
+    assert [look["step"] for look in looks[0]] == [0, 2, 4] and looks[0][1]["kl"] > 0
+    for before, after in zip(*looks, strict=True):
+        assert before == pytest.approx(after, rel=1e-4, abs=1e-4)
+    assert [r["beta"] for r in one.metrics()] == pytest.approx([r["beta"] for r in two.metrics()])
+    assert {p.name for p in (one.out / "references").iterdir()} == {p.name for p in (two.out / "references").iterdir()}

@@ -12,7 +12,7 @@ from truing.errors import RunFailed, UserError
 from truing.policy import heads
 from truing.policy import policy as policies
 from truing.policy.load import load
-from truing.policy.logp import chunk_rows, token_logp
+from truing.policy.logp import Logits, chunk_rows, token_logp
 from truing.policy.policy import probe
 from truing.policy.spare import spare_last_layer
 from truing.policy.trees import Call
@@ -262,7 +262,7 @@ def test_token_logp_against_plain_torch(cap, bias, scale, kept, monkeypatch) -> 
     target = torch.randint(0, 13, (7,), generator=generator)
     z = h @ w.T * scale + (b if bias else 0)
     plain = (cap * torch.tanh(z / cap) if cap else z).log_softmax(-1).gather(1, target[:, None]).squeeze(1)
-    ours = token_logp(h, w, target, b, scale=scale, cap=cap)
+    ours = token_logp(h, w, target, b, Logits(scale, cap))
     assert torch.allclose(ours, plain, atol=1e-5)
     inputs = [x for x in (h, w, b) if x is not None]
     weight = torch.randn(7, generator=generator)

@@ -123,11 +123,14 @@ PLAN = {
 def left_by(folder: Path, plan, seed: int, findings: list[Finding], code: str = "now") -> None:
     """Write what a run of one seed leaves, as far as a study reads it."""
     recipe = check(HOME / plan.recipe, study.changes(plan, seed))
-    stages = [{"name": "dpo", "state": "done"}, {"name": "exam", "state": "done"}]
+    names = [spec.name for spec in recipe.stages]
+    stages = [{"name": name, "state": "done"} for name in names]
     files = {"manifest.json": {"state": "done", "recipe": recipe.text, "stages": stages}}
     files["dpo/summary.json"] = {"figures": [{"name": "time in the loop", "value": 11.6}]}
     files["exam/findings.json"] = {"findings": [f.as_json() for f in reversed(findings)]}  # the wrong ones first
-    files |= {f"{name}/stage.json": {"parts": {"code": code}} for name in ("dpo", "exam")}
+    files |= {f"{name}/stage.json": {"parts": {"code": code}, "seconds": 5.4} for name in names}
+    (folder / "dpo").mkdir(parents=True)
+    (folder / "dpo" / "metrics.jsonl").write_text('{"tokens": 700}\n{"tokens": 800}\n')
     for name, value in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(value))
@@ -152,13 +155,31 @@ def test_a_table_shows_each_seed_and_holds_only_where_all_do(tmp_path, second, w
         "win rate, seed 7",
         "mean score",
         "kl to reference, nats",
-        "training, s",
+        "tokens learned",
+        "time, s",
         "holds",
     ]
     rate = 100 * second[0].value
     assert dpo[:3] == ["dpo", "60.0 % (56.0 to 64.0)", f"{rate:.1f} % ({rate - 4:.1f} to {rate + 4:.1f})"]
-    assert dpo[4:] == ["1.25 / 1.25", "12 / 12", word]
-    assert warm[0] == "warm" and warm[1:3] == ["-", "-"] and warm[-1] == "" and "0.300" in warm[3]
+    assert dpo[4:] == ["1.25 / 1.25", "1,500 / 1,500", "12 / 12", word]
+    assert warm[0] == "warm" and warm[1:3] == ["-", "-"] and "0.300" in warm[3]
+    assert warm[5:] == ["0 / 0", "5 / 5", ""]
+
+
+def test_a_model_costs_what_lies_between_it_and_the_one_it_is_held_against() -> None:
+    reads = {"warm": [], "rm": ["warm"], "answers": ["warm"], "pairs": ["answers", "rm"], "policy": ["warm", "pairs"]}
+    spent = {name: study.Spent(float(10**i), 2 * 10**i) for i, name in enumerate(reads)}
+    seed = study.Seed(0, (), spent, {name: frozenset(read) for name, read in reads.items()})
+    assert seed.cost("policy", "warm") == study.Spent(11110, 22220)  # each stage once, and not what made warm
+    assert seed.cost("rm", "warm") == study.Spent(10, 20)
+    assert seed.cost("warm", "warm") == study.Spent(1, 2)
+    assert seed.cost("rm", "base") == study.Spent(11, 22)
+    assert seed.cost("lookup", "warm") is None
+
+
+def test_what_a_stage_reads_is_found_wherever_an_option_names_it() -> None:
+    reads = study.read_by(check(HOME / "recipes" / "quickstart.yaml"))
+    assert reads["exam"] == {"direct", "warm", "data"} and reads["rm"] == {"warm", "data"} and not reads["data"]
 
 
 @pytest.mark.usefixtures("_now")
@@ -175,5 +196,5 @@ def test_a_study_refuses_seeds_of_other_code_or_another_recipe_and_waits_for_tho
 
 def test_a_study_that_is_written_wrong_is_named() -> None:
     assert study.read_study(HOME / "studies" / "objectives.yaml").seeds == (0, 1, 2)
-    with pytest.raises(UserError, match="Studies: objectives"):
+    with pytest.raises(UserError, match=r"Studies: .*objectives, online"):
         study.read_study(HOME / "studies" / "nothing.yaml")

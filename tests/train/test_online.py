@@ -17,9 +17,9 @@ from truing.rollout import experience
 from truing.rollout.call import Call
 from truing.rollout.combine import Cost, Rewards
 from truing.rollout.combine import Term as Term_
+from truing.rollout.engine import InProcess
 from truing.settings import Online, Training
 from truing.train import earned, sorting
-from truing.train import online as module
 from truing.train.earned import Round
 from truing.train.fit import fit
 from truing.train.observe import observe
@@ -163,12 +163,12 @@ def test_what_the_sampler_said_is_what_the_trainer_reads(folder, tmp_path) -> No
 
 
 def test_a_sampler_that_differs_from_the_trainer_stops_the_run(folder, tmp_path, monkeypatch) -> None:
-    real = module.generate
+    real = InProcess.generate
 
     def off(*given):
         return [replace(r, logp_T=tuple(x + 0.01 for x in r.logp_T)) for r in real(*given)]
 
-    monkeypatch.setattr(module, "generate", off)
+    monkeypatch.setattr(InProcess, "generate", off)
     with pytest.raises(
         RunFailed, match=r"step 1: the sampler's log-probabilities differ from the trainer's by 1.00e-02"
     ):

@@ -17,7 +17,7 @@ from truing import world
 from truing.data.split import unseen
 from truing.errors import UserError
 from truing.types import Demonstration, Judgement, digest
-from truing.world import desk, makers, tiny
+from truing.world import arithmetic, desk, makers, tiny
 from truing.world.raters import FEATURES, rater
 from truing.world.reading import step_label
 
@@ -47,6 +47,7 @@ def test_the_rows_are_the_same_on_every_machine() -> None:
         name: digest([dataclasses.asdict(r) for r in world.records(f"world:{name}?n=8").records])
         for name in world.DATASETS
     }
+    assert (arithmetic.VERSION, made.pop("arithmetic")) == (1, "b9f0e92f60f7df6a")
     judged = {name: made.pop(name) for name in ("harms", "labels", "rankings", "ratings", "steps")}
     assert (makers.VERSION, digest(made)) == (1, "6a8c3df9a6236653")
     assert digest(judged) == "7286625467792016"

@@ -28,7 +28,7 @@ from truing.registry import Objective, Option
 from truing.typewords import choices, is_list, members, parse_type, word_of
 
 Clause = Callable[[Objective], str]
-UP = ("logp_BT", "logp_B", "chosen_logp_B", "chosen_reward_B")
+UP = ("logp_BT", "logp_B", "chosen_logp_B", "chosen_reward_B", "given_logp_B")
 DOWN = ("rejected_logp_B", "rejected_reward_B")
 
 

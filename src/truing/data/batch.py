@@ -53,7 +53,7 @@ class Tree:
     `index` is the tree's place in its data set (reference log-probabilities are found by it), `row` its row in the
     data file, `values` what the data says of a pair by signal name (`margin_B`, `preference_B`). Where several
     responses are compared, `comparisons` lists the verdicts, each of them a row. `shadow` is the same prompt with
-    responses that belong to another one, for the objectives that read such.
+    responses that belong to another one, or a text to learn beside answers, for the objectives that read such.
     """
 
     prompt: tuple[int, ...]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from typing import Literal
 
 from truing.data.conventions import Record
 from truing.data.formats import content_digest, record_json
 from truing.errors import DataError, UserError, unknown
-from truing.types import Records, RowNote, digest, messages_json
+from truing.types import Demonstration, Records, RowNote, digest, messages_json
 
 
 def split(
@@ -54,18 +54,49 @@ def unseen(held_out: Records, trained: Iterable[Records]) -> Records:
     A DataError where none is left.
     """
     known = {opening(record) for records in trained for record in records.records}
-    seen = {row for row, r in zip(held_out.rows, held_out.records, strict=True) if opening(r) in known}
-    if not seen:
-        return held_out
-    if len(seen) == len(held_out):
+    left = _less(held_out, lambda record: opening(record) in known, "begins as one that was trained on")
+    if not len(left):
         raise DataError(
             held_out.name,
             f"nothing is held out: the first user turn of each of its {len(held_out)} rows was trained on",
             "Divide the data with a split stage (by: prompt), or give other data.",
         )
-    left = held_out.subset([i for i, row in enumerate(held_out.rows) if row not in seen], held_out.name)
-    notes = (RowNote(row, "prompt", "begins as one that was trained on", "dropped") for row in sorted(seen))
-    return replace(left, notes=(*left.notes, *notes))
+    return left
+
+
+def without(trained: Records, held_out: Records) -> Records:
+    """The rows of `trained` in which no turn asks what a row of `held_out` begins with, and no plain text has it; the
+    others are noted as dropped. A DataError where none is left.
+    """
+    openings = {first_turn(record) for record in held_out.records}
+    why = f"has what one of {held_out.name} asks"
+    left = _less(trained, lambda record: _has(record, openings), why)
+    if not len(left):
+        raise DataError(
+            trained.name,
+            f"nothing is left to train on: each of its {len(trained)} rows {why}",
+            "Give other data to train on, or hold out less.",
+        )
+    return left
+
+
+def _has(record: Record, openings: Set[str]) -> bool:
+    """Whether a user says one of these anywhere in a record, case and blanks aside; or a text without turns has it."""
+    if not record.prompt and isinstance(record, Demonstration):
+        text = " ".join(" ".join(m.content for m in record.response).casefold().split())
+        return any(f" {one} " in f" {text} " for one in openings)
+    response = (record.response,) if isinstance(record, Demonstration) else record.responses
+    said = (m.content for part in (record.prompt, *response) for m in part if m.role == "user")
+    return first_turn(record) in openings or any(" ".join(text.casefold().split()) in openings for text in said)
+
+
+def _less(records: Records, met: Callable[[Record], bool], why: str) -> Records:
+    """The records that do not meet a condition; the others are noted as dropped, and why."""
+    gone = {row for row, record in zip(records.rows, records.records, strict=True) if met(record)}
+    if not gone:
+        return records
+    left = records.subset([i for i, row in enumerate(records.rows) if row not in gone], records.name)
+    return replace(left, notes=(*left.notes, *(RowNote(row, "prompt", why, "dropped") for row in sorted(gone))))
 
 
 def opening(record: Record) -> str:

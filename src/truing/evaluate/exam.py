@@ -36,10 +36,10 @@ def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward
     return scored(name, policy, prompts, judge, respond(policy, prompts, sampling))
 
 
-def respond(policy: Policy, prompts: Sequence[Messages], sampling: Sampling) -> list[Rollout]:
-    """One fresh response of `policy` to every prompt."""
+def respond(policy: Policy, prompts: Sequence[Messages], sampling: Sampling, n: int = 1) -> list[Rollout]:
+    """`n` fresh responses of `policy` to every prompt, those to one prompt beside each other."""
     renderer = Renderer(policy.tokenizer)
-    return generate(policy, [renderer.prompt_ids(p) for p in prompts], sampling)
+    return generate(policy, [renderer.prompt_ids(p) for p in prompts], sampling, n)
 
 
 def scored(
@@ -78,6 +78,14 @@ def by_head(head: str, one: Answers, other: Answers, prompts: Sequence[Messages]
     ours, theirs = ([row[head] for row in answers.parts] for answers in (one, other))
     ids = [prompt_id(p) for p in prompts]
     return winrate.win_rate(one.name, ours, other.name, theirs, ids, slice=head, judged_by=f"{judged_by}, head {head}")
+
+
+def by_part(part: str, one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
+    """Mean scores by one part of the judge's score, and their difference: `helpful_mean_score` and so on."""
+    ours, theirs = ([row[part] for row in answers.parts] for answers in (one, other))
+    ids, judged_by = [prompt_id(p) for p in prompts], f"{judged_by}, its part {part}"
+    found = winrate.win_rate(one.name, ours, other.name, theirs, ids, judged_by=judged_by, prefix=f"{part}_")
+    return [f for f in found if "mean_score" in f.check]
 
 
 def _longer(one: Answers, policy: Policy, other: Answers, rival: Policy, ids: Sequence[str]) -> Finding:

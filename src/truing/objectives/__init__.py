@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         robust_dpo,
         sppo,
     )
+    from truing.objectives.penalty import entropy, kl_k2, kl_k3, ptx
     from truing.objectives.policy import (
         awr,
         cispo,
@@ -60,10 +61,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "apo_down", "apo_zero", "awr", "bco", "bco_pair", "bradley_terry", "cdpo", "cispo", "confidence", "cost_model",
-    "cpo", "dapo", "davidson", "dpo", "dpo_norm", "dpo_ranked", "dr_grpo", "exo", "f_dpo", "fdo", "gdc", "grpo", "gspo",
-    "hinge", "ipo", "kldo", "kldo_nwj", "kto", "nca", "nll", "nll_whole", "orm", "orpo", "plackett_luce", "ppo", "prm",
-    "rao_kupper", "regression", "reinforce", "reinforce_pp", "rloo", "robust_dpo", "rwr", "simpo", "slic", "sppo",
-    "value_clipped",
+    "cpo", "dapo", "davidson", "dpo", "dpo_norm", "dpo_ranked", "dr_grpo", "entropy", "exo", "f_dpo", "fdo", "gdc",
+    "grpo", "gspo", "hinge", "ipo", "kl_k2", "kl_k3", "kldo", "kldo_nwj", "kto", "nca", "nll", "nll_whole", "orm",
+    "orpo", "plackett_luce", "ppo", "prm", "ptx", "rao_kupper", "regression", "reinforce", "reinforce_pp", "rloo",
+    "robust_dpo", "rwr", "simpo", "slic", "sppo", "value_clipped",
 ]  # fmt: skip
 
 

@@ -69,6 +69,8 @@ SIGNALS: dict[str, Signal] = {
     "score_B": Signal("rollout", "what the rewards said of the rollout"),
     "entropy_BT": Signal("policy", "entropy of the policy where each token was drawn, nats"),
     "value_BT": Signal("policy", "the value head's forecast of the return from each token on"),
+    "given_logp_B": Signal("policy", "log-probability of each text given beside the rollouts, nats"),
+    "given_length_B": Signal("data", "tokens of that text"),
     "old_value_BT": Signal("rollout", "the same, when the rollouts were taken"),
     "return_BT": Signal("rollout", "the return the value should forecast"),
     # statistics of a whole step
@@ -81,6 +83,14 @@ SIGNALS: dict[str, Signal] = {
     "log_partition_B": Signal("step", "log of the mean importance weight"),
     "threshold_B": Signal("step", "the probability that half of the step's rows exceed"),
 }
+
+
+def alone(name: str) -> str:
+    """What to say of a term that goes with any advantages, where there are none."""
+    return (
+        f"objective '{name}' goes with a method that has advantages, and there is none; put it beside one, as in "
+        f"[dapo, {{{name}: {{weight: 0.01}}}}]"
+    )
 
 
 def of_head(signal: str, head: str) -> str:

@@ -22,29 +22,45 @@ from truing.pipeline import base
 from truing.pipeline.show import Show
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
+from truing.rollout import rewards
+from truing.rollout.best import best_places
 from truing.rollout.engine import Sampling, generate
 from truing.types import Judgement, Message, Messages, Records, Verdict, messages_json
 
 
 def sample(
-    model: str, prompts: str, n: int, out: Path, max_new_tokens: int = 64, temperature: float = 1.0, seed: int = 0
+    model: str,
+    prompts: str,
+    n: int,
+    out: Path,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    best_of: int | None = None,
+    reward: str | None = None,
 ) -> int:
     """Write `n` answers to every prompt: `prompt, response, logp, length, stop`. Returns how many.
 
     `prompts` is a text file (one prompt a line, .txt), a data set of any accepted form, or one of the world's.
-    `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from.
+    `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from. With `best_of` each is
+    the one of so many that the reward model `reward` likes best, and says by how much (`reward`); its `logp` is still
+    that of one draw. UserError for one of the two without the other.
     """
+    if (best_of is None) != (reward is None):
+        raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
     asked = read_prompts(prompts)
     policy = load(base.named(model, Show(quiet=True)))
     renderer = Renderer(policy.tokenizer)
     sampling = Sampling(max_new_tokens, temperature, seed)
-    rollouts = generate(
-        policy, [prompt_ids(renderer, p, f"{prompts}, prompt {i + 1}") for i, p in enumerate(asked)], sampling, n
-    )
+    ids = [prompt_ids(renderer, p, f"{prompts}, prompt {i + 1}") for i, p in enumerate(asked)]
     rows = []
-    for r in rollouts:
+    for r in generate(policy, ids, sampling, n * (best_of or 1)):
         row: dict[str, Any] = {"prompt": messages_json(asked[r.group]), "response": response_text(policy, r)}
         rows.append(row | {"logp": sum(r.logp_T), "length": len(r.response_ids), "stop": r.stop})
+    if best_of is not None and reward is not None:
+        liked = rewards.RewardModel(load(base.named(reward, Show(quiet=True)), "reward"))
+        found = rewards.scores(liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows])
+        rows = [rows[i] | {"reward": found[i]} for i in best_places(found, best_of)]
     write_lines(out, rows)
     return len(rows)
 

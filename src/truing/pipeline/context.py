@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +72,37 @@ class StageRun:
         self, value: Any, on_bad_row: str, want: Want = "any", columns: Mapping[str, str] | None = None
     ) -> Records:
         if isinstance(value, Ref):
-            return self._part(value)
+            return self._left(value, on_bad_row, want)
         if value.startswith("world:"):
             return world.records(value)
         return formats.load(value, on_bad_row=on_bad_row, want=want, columns=columns)  # type: ignore[arg-type]
+
+    def rollouts(self, value: Any) -> Path | None:
+        """The folder of the rollouts that a reference names: those of a `sample` stage, or a stage's `.rollouts`."""
+        if not isinstance(value, Ref) or (self.root / value.stage / "split.json").is_file():
+            return None
+        folder = self.root / value.stage / (value.part or "rollouts")
+        return folder if folder.is_dir() else None
+
+    def _left(self, ref: Ref, on_bad_row: str, want: Want) -> Records:
+        """What a stage that gives data left: the parts of a split, rollouts, or rows of its own (data.jsonl)."""
+        folder = self.rollouts(ref)
+        if folder is not None:
+            from truing.pipeline import answers
+
+            given = answers.of_rollouts(sorted(folder.glob("round-*.parquet")))
+            return answers.as_records(given, f"{ref.stage}/{folder.name}")
+        file = self.root / ref.stage / "data.jsonl"
+        if not file.is_file():
+            return self._part(ref)
+        found = formats.load(str(file), on_bad_row=on_bad_row, want=want)  # type: ignore[arg-type]
+        return replace(found, name=f"{ref.stage}/{file.name}")
 
     def _part(self, ref: Ref) -> Records:
         stored = json.loads((self.root / ref.stage / "split.json").read_text(encoding="utf-8"))
         data = stored["data"]
         named = Ref(**data) if isinstance(data, dict) else data
-        whole = self._records(named, stored["on_bad_row"], columns=stored["columns"])
+        whole = self._records(named, stored["on_bad_row"], stored.get("read", "any"), stored["columns"])
         if whole.digest != stored["digest"]:
             raise DataError(whole.name, "has changed since it was split", "Run the recipe again without --resume.")
         place = {row: i for i, row in enumerate(whole.rows)}

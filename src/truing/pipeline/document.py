@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from truing.errors import RecipeError, holds_key, unknown
+from truing.errors import RecipeError, holds_key, nearest, unknown
 
 LARGEST = 1_000_000  # bytes; a recipe is a page of text
 COMMAND_LINE = 0  # the line number of what came from the command line
@@ -184,7 +184,8 @@ def _put(root: Node, path: str, value: Node, mistakes: Mistakes) -> None:
     if len(words) == 1 and words[0] in inputs:
         words = ["inputs", *words]
     elif len(words) > 1 and words[0] in stages:
-        words = ["stages", *words]
+        inner = stages[words[0]].entries.get("stages", Node({})).entries
+        words = ["stages", words[0], *(["stages"] if words[1] in inner and len(words) > 2 else []), *words[1:]]
     known = {"title", "seed", "base", *inputs} if len(words) == 1 else {"inputs", "base", *stages}
     if words[0] not in {*known, "stages"} or (words[0] == "inputs" and words[-1] not in inputs) or words == ["stages"]:
         what = "input" if words[0] == "inputs" else "name" if len(words) == 1 else "stage"
@@ -196,7 +197,10 @@ def _put(root: Node, path: str, value: Node, mistakes: Mistakes) -> None:
     place = root
     for depth, word in enumerate(words[:-1]):
         if not isinstance(place.value, dict) or word not in place.value:
-            mistakes.add(COMMAND_LINE, f"{path}=...: there is no '{'.'.join(words[: depth + 1])}' to set it in")
+            there = [*place.entries, *place.entries.get("stages", Node({})).entries]
+            hint = nearest(word, there)
+            did = f". Did you mean '{hint}'?" if hint else ""
+            mistakes.add(COMMAND_LINE, f"{path}=...: there is no '{'.'.join(words[: depth + 1])}' to set it in{did}")
             return
         place = place.value[word]
     if not isinstance(place.value, dict):

@@ -14,7 +14,6 @@ from truing.data.trees import plant
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import (
     Answers,
-    answer,
     compare,
     cut_off,
     drift,
@@ -25,14 +24,18 @@ from truing.evaluate.exam import (
     same_tokens,
     scored,
 )
+from truing.evaluate.passes import passes
+from truing.objectives import closed_form
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import Judge
+from truing.pipeline.labels import best_of
 from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Ref
 from truing.pipeline.table import table, trained
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
+from truing.rollout.best import best_places
 from truing.rollout.engine import Sampling, fits
 from truing.types import Finding, Messages, Records, Reward
 
@@ -40,9 +43,20 @@ EXAMPLES = 6
 LOOKUP = "lookup"
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Of `of` answers to a prompt the one is given that `judge` likes best; `named` is the reward it was named by."""
+
+    of: int
+    judge: Judge
+    named: Any
+
+
 @dataclass
 class Exam:
-    """Contestants and what was found of them; `notes` is what a reader must know beside it. Policies load once."""
+    """Contestants and what was found of them; `notes` is what a reader must know beside it. Policies load once. Each
+    gives `answers` to a prompt, of which those with a score from `passing` on are right. With a `choice` the best
+    answers of each are a contestant too."""
 
     run: StageRun
     models: Sequence[Any]
@@ -51,6 +65,9 @@ class Exam:
     findings: list[Finding] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    answers: int = 1
+    passing: float | None = None
+    choice: Choice | None = None
 
     @cached_property
     def names(self) -> list[str]:
@@ -107,36 +124,80 @@ class Exam:
         """Every language model answers the same prompts; each is compared with the rival. Gives the reward that judged,
         an ensemble on the scale of the rival's answers."""
         speakers = {name: policy for name, policy in self.contestants.items() if not policy.is_reward}
-        if not speakers and not lookup:
+        choosing = self._choosing(speakers)
+        if not speakers and not choosing and not lookup:
             raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.names[-1]} itself")
         judged_by, other = judge.judged_by, self.names[-1]
-        fresh = unseen(records, (r for name in speakers for r in self.trained_on.get(name, ())))
+        taught = [r for name in {**speakers, **choosing} for r in self.trained_on.get(name, ())]
+        fresh = unseen(records, [*taught, *self._chosen_by()])
         if len(fresh) < len(records):
             self.note(
                 f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
             )
-        prompts = self._readable(distinct_prompts(fresh, samples), {other: self.rival} | speakers)
-        said = respond(self.rival, prompts, self.sampling)
+        readable = self._readable(distinct_prompts(fresh, samples), {other: self.rival} | speakers)
+        prompts = [prompt for prompt in readable for _ in range(self.answers)]
+        said = respond(self.rival, readable, self.sampling, self.answers)
         reward = judge.settled(prompts, [response_text(self.rival, r) for r in said])
         rival = scored(other, self.rival, prompts, reward, said)
         given = {other: rival}
         for name, policy in speakers.items():
-            self.run.show.say(f"  {name} answers {len(prompts)} prompts")
-            given[name] = answer(name, policy, prompts, reward, self.sampling)
-            self.findings += [*compare(given[name], rival, prompts, judged_by), cut_off(given[name], prompts)]
-            self.findings += judge.findings(given[name], rival, prompts)
+            times = f", {self.answers} times each" if self.answers > 1 else ""
+            self.run.show.say(f"  {name} answers {len(readable)} prompts{times}")
+            given[name] = scored(name, policy, prompts, reward, respond(policy, readable, self.sampling, self.answers))
+            self.findings += self._beside(given[name], rival, prompts, judge)
             why = no_kl(policy, self.rival, self.sampling)
             if why:
                 self.note(f"no KL of {name} to {other}: {why}")
             else:
                 self.findings.append(drift(given[name], policy, self.rival, other, prompts))
+        for name, policy in choosing.items():
+            best = self._best(name, policy, readable, prompts, reward)
+            given[best.name] = best
+            self.findings += self._beside(best, rival, prompts, judge)
         if lookup:
             table = look_up(prompts, reward)
             for answers in given.values():
                 self.findings += compare(answers, table, prompts, judged_by)
         self.findings = list({(f.check, f.model, f.against, f.slice): f for f in self.findings}.values())
-        self.examples = side_by_side(prompts, list(given.values()))
+        self.examples = side_by_side(prompts, list(given.values()), self.answers)
         return reward
+
+    def _beside(self, one: Answers, rival: Answers, prompts: Sequence[Messages], judge: Judge) -> list[Finding]:
+        """What is found of a contestant beside the rival from their answers alone."""
+        found = [*compare(one, rival, prompts, judge.judged_by), cut_off(one, prompts)]
+        return [*found, *judge.findings(one, rival, prompts), *self._passed(one, rival, judge.judged_by)]
+
+    def _choosing(self, speakers: dict[str, Policy]) -> dict[str, Policy]:
+        """The models whose best answers are contestants: all of `models` that answer, the rival too if it is one."""
+        if self.choice is None:
+            return {}
+        known = {self.names[-1]: self.rival} | speakers
+        return {name: known[name] for name in self.names[:-1] if name in known}
+
+    def _chosen_by(self) -> list[Records]:
+        """What the rewards that choose were fitted on."""
+        named = self.choice.named if self.choice is not None else []
+        return [r for one in (named if isinstance(named, list) else [named]) for r in self.taught(one)]
+
+    def _best(
+        self, name: str, policy: Policy, readable: Sequence[Messages], prompts: Sequence[Messages], reward: Reward
+    ) -> Answers:
+        """The best of several answers of a model to every one of `prompts` (`readable`, each `answers` times)."""
+        assert self.choice is not None
+        n, called = self.choice.of, best_of(name, self.choice.of)
+        self.run.show.say(f"  {called} answers {len(readable)} prompts")
+        said = respond(policy, readable, self.sampling, n * self.answers)
+        asked, texts = [p for p in prompts for _ in range(n)], [response_text(policy, r) for r in said]
+        liked = rewards.scores(self.choice.judge.settled(asked, texts), asked, texts)
+        chosen_by, limit = self.choice.judge.judged_by, closed_form.best_of_bound(n)
+        self.note(f"{called}, by {chosen_by}: at most {limit:.2f} nats of KL from {name} as it samples")
+        return scored(called, policy, prompts, reward, [said[i] for i in best_places(liked, n)])
+
+    def _passed(self, one: Answers, other: Answers, judged_by: str) -> list[Finding]:
+        """pass@k of both, where it is said which answers are right."""
+        if self.passing is None:
+            return []
+        return passes(one.name, one.values, other.name, other.values, self.answers, self.passing, judged_by)
 
     def disagree(self, records: Records, judge: Judge, reward: Reward, named: Any, samples: int) -> None:
         """How far the members of an ensemble are apart on held-out data, beside which their disagreement on answers is
@@ -199,12 +260,12 @@ def look_up(prompts: Sequence[Messages], reward: Reward) -> Answers:
     return Answers(LOOKUP, texts, tuple(rewards.scores(reward, prompts, texts)))
 
 
-def side_by_side(prompts: Sequence[Messages], given: Sequence[Answers]) -> list[dict[str, Any]]:
-    """A few prompts with what each model said, for the report."""
+def side_by_side(prompts: Sequence[Messages], given: Sequence[Answers], answers: int = 1) -> list[dict[str, Any]]:
+    """A few prompts with what each model said first, for the report. Each stands as often as it has `answers`."""
     return [
         {
             "prompt": "\n".join(f"{m.role}: {m.content}" for m in prompt),
             "responses": {a.name: {"text": a.texts[i], "score": round(a.values[i], 3)} for a in given},
         }
-        for i, prompt in enumerate(prompts[:EXAMPLES])
+        for i, prompt in list(enumerate(prompts))[: EXAMPLES * answers : answers]
     ]

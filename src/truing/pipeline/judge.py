@@ -1,34 +1,44 @@
-"""Who scores the answers of an exam: the world's truth, a reward model, or an ensemble of several or of its heads."""
+"""Who scores the answers of an exam: the world's truth, a reward model, an ensemble of several or of its heads, or any
+other reward, such as a verifier."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from truing.errors import UserError
 from truing.evaluate import behaviour
-from truing.evaluate.exam import Answers, by_head
+from truing.evaluate.exam import Answers, by_head, by_part
 from truing.pipeline.context import StageRun
+from truing.pipeline.rewards import check_columns, columns_of, term_of
+from truing.pipeline.table import PARTS
 from truing.policy.load import load
 from truing.rollout import rewards
+from truing.rollout.call import Answer
 from truing.rollout.rewards import DISAGREEMENT, How, Panel, RewardModel
-from truing.types import Finding, Judgement, Messages, Records, Reward, prompt_id
+from truing.types import Finding, Judgement, Messages, Records, Reward, Score, prompt_id
 
 COEFFICIENT = 0.5
 """How much of the variance `aggregate: uncertainty` takes off, unless told otherwise."""
+SECONDS = 60.0
+"""What one call of a user's own reward may take."""
+COUNTED = frozenset({"tokens", "completion_ids"})
+"""What a reward may read of a policy's tokens, and a judge does not know."""
 WORDS: dict[How, str] = {"mean": "the mean", "worst": "the lowest", "uncertainty": "the mean less the variance"}
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What scores answers, and what it is called in findings. `heads` are those of one reward model that has several;
-    an ensemble has a `panel` of members, and is made when there are answers to put them on one scale by."""
+    """What scores answers, and what it is called in findings. `heads` are those of one reward model that has several,
+    `told` the parts of a score that findings are made of; an ensemble has a `panel` of members, and is made when there
+    are answers to put them on one scale by."""
 
     name: str
     judged_by: str
     reward: Reward | None = None
     heads: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     panel: Panel | None = None
     how: How = "mean"
     coefficient: float = COEFFICIENT
@@ -42,9 +52,11 @@ class Judge:
         return self.reward
 
     def findings(self, one: Answers, rival: Answers, prompts: Sequence[Messages]) -> list[Finding]:
-        """What it says of one model's answers beside their score: head by head, or how far its members are apart."""
+        """What it says of one model's answers beside their score: head by head, part by part, or how far its
+        members are apart."""
         if self.panel is None:
-            return [f for head in self.heads for f in by_head(head, one, rival, prompts, self.judged_by)]
+            of_parts = [f for part in self.told for f in by_part(part, one, rival, prompts, self.judged_by)]
+            return of_parts + [f for head in self.heads for f in by_head(head, one, rival, prompts, self.judged_by)]
         ids, apart = [prompt_id(p) for p in prompts], [[p[DISAGREEMENT] for p in a.parts] for a in (one, rival)]
         return [
             behaviour.disagreement(one.name, apart[0], ids),
@@ -65,10 +77,13 @@ class Judge:
         return [behaviour.disagreement(self.name, apart, [prompt_id(p) for p in prompts], slice="held-out data")]
 
 
-def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float | None) -> Judge:
-    """The judge that an evaluate stage names. UserError for an ensemble of one."""
+def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float | None, asked: Records) -> Judge:
+    """The judge that an evaluate stage names, of answers to the prompts `asked`. UserError for an ensemble of one, and
+    for a reward that reads what is not there."""
     if judge == "gold":
-        return Judge("gold", "gold", rewards.gold)
+        return Judge("gold", "gold", rewards.gold, told=PARTS)
+    if isinstance(judge, Mapping):
+        return by_reward(run, judge, asked)
     named = judge if isinstance(judge, list) else [judge]
     names = run.labels(named)
     models = {name: RewardModel(load(run.model(model), "reward")) for name, model in zip(names, named, strict=True)}
@@ -86,3 +101,28 @@ def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float
     given = COEFFICIENT if coefficient is None else coefficient
     told = f"{WORDS[how]} of {whose}" + (f" (coefficient {given:g})" if how == "uncertainty" else "")
     return Judge(name, told, panel=panel, how=how, coefficient=given)
+
+
+def by_reward(run: StageRun, judge: Mapping[str, Any], asked: Records) -> Judge:
+    """Any reward as the judge: {name: options}. It reads the columns of a prompt's (first) row, and of answers the text
+    alone. UserError where it counts their tokens, or a column is missing."""
+
+    def first() -> tuple[Sequence[Messages], Sequence[str]]:
+        raise UserError(f"stage {run.name}: several reward models judge as judge: [$one, $two], with aggregate")
+
+    term = term_of(run, dict(judge), first, SECONDS, ())
+    for counted in COUNTED & set(term.call.function.reads):
+        raise UserError(
+            f"stage {run.name}: reward '{term.name}' reads {counted}, and a judge reads text; give another judge"
+        )
+    check_columns(run, term, [(row, columns_of(r)) for row, r in zip(asked.rows, asked.records, strict=True)])
+    rows: dict[Messages, Mapping[str, Any]] = {}
+    for record in asked.records:
+        rows.setdefault(record.prompt, columns_of(record))
+
+    def read(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        said = zip(prompts, responses, strict=True)
+        return term.scores([Answer(prompt, text, group=places[prompt], row=rows[prompt]) for prompt, text in said])
+
+    return Judge(term.name, f"reward {term.name}", read)

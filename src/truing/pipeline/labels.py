@@ -29,6 +29,15 @@ def labels(models: Sequence[Any], base: Any, taken: Sequence[str] = ()) -> list[
     return [name or named[value] for value, name in zip(models, found, strict=True)]
 
 
+def best_of(name: str, n: int) -> str:
+    """What the best of `n` answers of a model are called in findings.
+
+    >>> best_of("warm", 8)
+    'warm best of 8'
+    """
+    return f"{name} best of {n}"
+
+
 def _parts(name: str) -> tuple[str, ...]:
     """The words of a folder or Hub name; a run keeps a stage's model in its folder `model`."""
     parts = PurePosixPath(name).parts

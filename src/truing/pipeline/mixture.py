@@ -9,7 +9,7 @@ from typing import Any
 from truing import registry
 from truing.data.kinds import WORDS, common_shape, shape_of
 from truing.errors import UserError, unknown
-from truing.objectives.signals import SIGNALS
+from truing.objectives.signals import SIGNALS, alone
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.signature import Kind, Option, Part
 from truing.types import OWED, is_number
@@ -124,6 +124,16 @@ def weights_of(names: Sequence[str], given: Mapping[str, Any] | None) -> tuple[f
     return tuple(float(given[name]) for name in names)
 
 
+def names_of(objective: Any) -> list[str]:
+    """The names of the terms of an objective in its plain form.
+
+    >>> names_of(["dpo", {"nll": {"weight": 0.1}}])
+    ['dpo', 'nll']
+    """
+    terms = objective if isinstance(objective, list | tuple) else [objective]
+    return [term if isinstance(term, str) else str(next(iter(term))) for term in terms]
+
+
 def check_heads(terms: Iterable[tuple[str, str]]) -> None:
     """UserError unless all terms, given as (objective, head), name a head, or none does."""
     given = list(terms)
@@ -156,6 +166,9 @@ def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistake
             )
             return
     part, line = terms[0]
+    if {p.advantage for p, _ in terms} <= {"any", ""} and any(p.advantage for p, _ in terms):
+        mistakes.add(line, alone(next(p.name for p, _ in terms if p.advantage)))
+        return
     try:
         shape = common_shape((part.name, part.needs) for part, _ in terms)
     except UserError as problem:
@@ -194,7 +207,7 @@ def origins(part: Part) -> set[str]:
 
 def of_rollouts(part: Part | None) -> bool:
     """Whether an objective learns from the policy's own answers and how they were scored, and from nothing else."""
-    return part is not None and "rollout" in origins(part)
+    return part is not None and (bool(part.advantage) or "rollout" in origins(part))
 
 
 def own_objective(owner: Part) -> Part | None:

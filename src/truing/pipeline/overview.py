@@ -45,7 +45,7 @@ def row(part: Part) -> dict[str, Any]:
 
 
 def stages(part: Part) -> list[str]:
-    """The stages that can train an objective by itself."""
+    """The stages that can train an objective by itself, or one that goes with any advantages, beside another."""
     if OWED & set(part.needs):
         return []
     return [name for name, stage in registry.parts("stage").items() if trains(stage, part)]

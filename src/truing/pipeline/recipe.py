@@ -10,7 +10,8 @@ from typing import Any
 from truing.errors import unknown
 from truing.pipeline import document
 from truing.pipeline.document import LOST, Mistakes, Node
-from truing.pipeline.options import Scope, check_stage, is_word
+from truing.pipeline.loops import check_entry
+from truing.pipeline.scope import Scope
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.signature import Option
 from truing.types import is_number
@@ -24,6 +25,7 @@ NEW_MODEL = {
     "layers": Option("layers", "Count", 6),
     "vocab": Option("vocab", "Count", 8000),
     "head": Option("head", "Count", 64),
+    "digits": Option("digits", "Literal['joined', 'single']", "joined"),
     "text": Option("text", "Data", required=True),
     "columns": Option("columns", "Columns"),
 }
@@ -149,13 +151,10 @@ class Top:
         if not entries and isinstance(self.entries.get("stages", Node({})).value, dict):
             self.scope.mistakes.add(1, "a recipe has at least one stage under 'stages'")
         self.scope.later = list(entries)
-        specs = []
+        specs: list[StageSpec] = []
         for name, node in entries.items():
             self.scope.later.remove(name)
-            if not is_word(name) or name in ("inputs", "base"):
-                said = "is taken" if name in ("inputs", "base") else "has letters that a folder's name should not have"
-                self.scope.mistakes.add(node.line, f"stage '{name}': this name {said}")
-            specs.append(check_stage(name, node, self.scope))
+            specs += check_entry(name, node, self.scope, entries)
         return tuple(specs)
 
     def expect(self) -> dict[str, tuple[float, float]]:
@@ -172,7 +171,7 @@ class Top:
             elif not ordered:
                 self.scope.mistakes.add(node.line, f"expect: '{path}' needs [lowest, highest], got {bounds!r}")
             else:
-                found[path] = (float(bounds[0]), float(bounds[1]))
+                found[self.scope.expected(path)] = (float(bounds[0]), float(bounds[1]))
         return found
 
     def unused(self) -> None:

@@ -8,12 +8,14 @@ from truing import registry
 from truing.errors import UserError, nearest, unknown
 from truing.pipeline.document import LOST, Node
 from truing.pipeline.mixture import absolute
+from truing.pipeline.spec import Ref
 from truing.signature import Option
 
 if TYPE_CHECKING:
-    from truing.pipeline.options import Scope
+    from truing.pipeline.scope import Scope
+    from truing.signature import Part
 
-COST = "cost"
+COST, GOLD = "cost", "gold"
 WEIGHT = Option("weight", "float", 1.0)
 WITHIN = Option("within", "NonNegative", 0.0)
 """What every reward takes besides its own options: what it counts for in a sum, and, where rewards go one before the
@@ -64,6 +66,34 @@ def check_one(node: Node, scope: Scope) -> Any:
     for option in lacking:
         scope.mistakes.add(node.line, f"{scope.place}reward '{name}' needs '{option}'")
     return LOST if given is LOST or lacking else {absolute(name, scope.folder, "reward"): given}
+
+
+def is_reward(node: Node) -> bool:
+    """Whether what stands as a judge is written as a reward: {name: options}, a function of one's own, or the name of
+    a built-in one. The world's truth, $stage, folders and lists of them are judges of their own."""
+    value = node.value
+    if not isinstance(value, str):
+        return isinstance(value, dict)
+    own = ".py:" in value and not value.startswith("$")
+    return own or (value in registry.parts("reward") and value != GOLD)
+
+
+def check_one_judging(node: Node, scope: Scope) -> Any:
+    """The reward that judges, in its plain form; the world's truth and reward models in theirs. LOST, with its mistakes
+    noted, where it is none that could judge."""
+    name, options = named(node)
+    if name == COST:
+        scope.mistakes.add(node.line, f"{scope.place}a cost is no judge; give the reward itself")
+        return LOST
+    mute = [key for key in (WEIGHT.name, WITHIN.name) if isinstance(options.value, dict) and key in options.value]
+    for key in mute:
+        scope.mistakes.add(node.line, f"{scope.place}'{key}' says nothing of a reward that judges alone")
+    found = check_one(node, scope)
+    if found is LOST or mute:
+        return LOST
+    if GOLD in found:
+        return GOLD
+    return found.get("reward_model", {}).get("model", found)
 
 
 def named(node: Node) -> tuple[str | None, Node]:
@@ -127,7 +157,7 @@ def check_use(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> No
         scope.mistakes.add(line, f"{scope.place}a cost is for sums; leave out 'combine: lexicographic', or the cost")
     if found.get("combine") != "lexicographic" and any("within" in options_of(term) for term in terms):
         scope.mistakes.add(line, f"{scope.place}'within' says nothing without 'combine: lexicographic'")
-    prompts = found.get("prompts")
+    prompts = found.get("prompts", found.get("data"))
     origin = scope.origin(prompts) if prompts is not None else None
     used = {next(iter(term["of"] if (term := one.get(COST)) else one)) for one in terms}
     if "gold" in used and isinstance(origin, str) and not origin.startswith("world:"):
@@ -136,6 +166,29 @@ def check_use(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> No
             f"{scope.place}the reward is gold, which knows the truth of prompts of the world only, and these come from "
             f"'{origin}'; give a reward model, or a verifier",
         )
+
+
+def check_judged(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """Whether the options of a stage that judges answers fit each other: `passing` goes with `keep: passing`, what says
+    how rewards are asked with rewards; a cost needs the rounds of a stage that learns; a score has to come from
+    somewhere."""
+    if part.option("keep") is None:
+        return
+    wants, has = found.get("keep") == "passing", found.get("passing") is not None
+    if wants != has and not (wants and "passing" in given):
+        line = given["keep" if wants else "passing"].line
+        scope.mistakes.add(line, f"{scope.place}'keep: passing' and the score to reach ('passing: 1.0') go together")
+    for option in ("combine", "on_error", "time_limit") if "rewards" not in given else ():
+        if option in found:
+            scope.mistakes.add(given[option].line, f"{scope.place}'{option}' says nothing without 'rewards'")
+    if any(COST in term for term in found.get("rewards", ())):
+        said = "a cost is for rounds that follow each other, and this stage has none; give the reward a negative weight"
+        scope.mistakes.add(given["rewards"].line, f"{scope.place}{said}")
+    data = found.get("data")
+    made = scope.done.get(data.stage) if isinstance(data, Ref) else None
+    if "rewards" not in given and made is not None and made.name == "sample":
+        line = given["data"].line
+        scope.mistakes.add(line, f"{scope.place}the answers of {data} have no scores; say by 'rewards' who gives them")
 
 
 def options_of(term: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from truing.rollout.call import Call
 from truing.rollout.combine import Combine, Cost, OnError, Rewards, Term
 from truing.rollout.rewards import RewardModel
 from truing.signature import TRL
-from truing.types import Messages, Reward
+from truing.types import Demonstration, Judgement, Messages, Reward
 
 First = Callable[[], tuple[Sequence[Messages], Sequence[str]]]
 """Prompts, and what the policy first answered them: what rewards are put on one scale by."""
@@ -100,6 +100,12 @@ def made(call: Call, first: First) -> Call:
     whole = RewardFunction(read, function.scope)
     whole.name, whole.place = function.name, function.place
     return Call(whole, {}, call.seconds)
+
+
+def columns_of(record: Demonstration | Judgement) -> Mapping[str, Any]:
+    """What else the row of a prompt says, by column."""
+    found: Mapping[str, Any] = record.meta.get("columns", {})
+    return found
 
 
 def check_columns(run: StageRun, term: Term, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:

@@ -24,10 +24,10 @@ from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.recompute import recompute_layers
 from truing.policy.scalars import Heads
-from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, Rules, stage
+from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, RewardSpec, Rules, stage
 from truing.rollout.engine import Sampling
 from truing.settings import Lora, Training
-from truing.types import Count, Fraction, NonNegative
+from truing.types import Count, Fraction, NonNegative, Records
 
 
 @stage(gives="data", parts=("train", "eval"))
@@ -37,20 +37,22 @@ def split(
     data: Data,
     by: Literal["prompt", "row"] = "prompt",
     eval: Fraction = 0.1,
+    read: Literal["any", "prompts"] = "any",
     on_bad_row: Literal["error", "drop"] = "error",
     columns: Columns | None = None,
     seed: int = 0,
 ) -> None:
     """Divide a data set into `train` and `eval`, with no prompt (nor first user turn) on both sides.
 
-    `by: row` divides single rows instead. `on_bad_row: drop` leaves out rows that cannot be used, and lists them.
+    `by: row` divides single rows instead. `on_bad_row: drop` leaves out rows that cannot be used, and lists them. With
+    `read: prompts` rows are prompts to answer, and a file's other columns are kept for the rewards that read them.
     """
-    records = run.records(data, on_bad_row, columns=columns)
+    records = run.records(data, on_bad_row, want=read, columns=columns)
     run.show.say(formats.describe(records))
     parts = splitting.split(records, eval=eval, seed=run.seed + seed, by=by)
     source = asdict(data) if isinstance(data, Ref) else data
     stored: dict[str, Any] = {"data": source, "digest": records.digest, "on_bad_row": on_bad_row}
-    stored["columns"] = columns
+    stored |= {"columns": columns, "read": read}
     stored |= {name: list(part.rows) for name, part in zip(("train", "eval"), parts, strict=True)}
     run.write("split.json", stored)
     figures = [{"name": n, "value": len(p), "unit": "rows"} for n, p in zip(("train", "eval"), parts, strict=True)]
@@ -64,13 +66,18 @@ def pretrain(
     *,
     model: Model,
     data: Data,
+    without: Data | None = None,
     on_bad_row: Literal["error", "drop"] = "error",
     columns: Columns | None = None,
     training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
 ) -> None:
-    """Teach a language model every token of a text, prompts included. Begins from `model`, often a new one."""
+    """Teach a language model every token of a text, prompts included. Begins from `model`, often a new one.
+
+    Rows that ask what one of `without` (data held out) asks are left out.
+    """
     policy = learner(run, load(run.model(model), seed=run.seed), training)
-    planted = work.plant_for(run, policy, run.records(data, on_bad_row, columns=columns), training, "text", on_bad_row)
+    records = taught_from(run, data, without, on_bad_row, columns)
+    planted = work.plant_for(run, policy, records, training, "text", on_bad_row)
     work.train(run, policy, planted, work.compile_objective("nll"), training)
 
 
@@ -80,6 +87,7 @@ def sft(
     *,
     model: Model,
     data: Data,
+    without: Data | None = None,
     objective: ObjectiveSpec = "nll",
     turns: Literal["last", "all"] = "all",
     on_bad_row: Literal["error", "drop"] = "error",
@@ -89,12 +97,12 @@ def sft(
 ) -> None:
     """Supervised fine-tuning: teach a model to give the responses of demonstrations, or the chosen ones of pairs.
 
-    Of a conversation every assistant turn is learned, or with `turns: last` only the last.
+    Of a conversation every assistant turn is learned, or with `turns: last` only the last. Rows that ask what
+    one of `without` (data held out) asks are left out.
     """
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
-    planted = work.plant_for(
-        run, policy, run.records(data, on_bad_row, columns=columns), training, "single", on_bad_row, turns
-    )
+    records = taught_from(run, data, without, on_bad_row, columns)
+    planted = work.plant_for(run, policy, records, training, "single", on_bad_row, turns)
     work.train(run, policy, planted, work.compile_objective(objective), training)
 
 
@@ -142,6 +150,7 @@ def prefer(
     *,
     model: Model,
     data: Data,
+    reference: Model | None = None,
     objective: ObjectiveSpec = "dpo",
     on_bad_row: Literal["error", "drop"] = "error",
     columns: Columns | None = None,
@@ -149,13 +158,14 @@ def prefer(
     lora: Lora = Lora(),
 ) -> None:
     """Train a policy on preferences: pairs, rankings, or responses called desirable or undesirable, as its objective
-    reads them. The reference is the policy as this stage received it."""
+    reads them. The reference is the policy as this stage received it, or `reference`, a model that the policy may have
+    left behind already; the two share a tokenizer."""
     terms = work.compile_objective(objective)
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
     records = run.records(data, on_bad_row, columns=columns)
     planted = work.plant_for(run, policy, records, training, work.shape_for(terms), on_bad_row, terms=terms)
-    reference = work.reference_of(run, policy, planted, training) if terms.needs_reference else None
-    work.train(run, policy, planted, terms, training, reference)
+    before = work.reference_of(run, policy, planted, training, reference) if terms.needs_reference else None
+    work.train(run, policy, planted, terms, training, before)
 
 
 @stage(gives="findings")
@@ -167,31 +177,40 @@ def evaluate(
     prompts: Data | None = None,
     data: Data | None = None,
     columns: Columns | None = None,
-    judge: RewardModel | Literal["gold"] = "gold",
+    judge: RewardModel | RewardSpec | Literal["gold"] = "gold",
     aggregate: Literal["mean", "worst", "uncertainty"] | None = None,
     coefficient: NonNegative | None = None,
     lookup: bool = False,
     samples: Count = 500,
+    answers: Count = 1,
+    passing: float | None = None,
+    best_of: Count | None = None,
+    best_by: RewardModel | None = None,
     max_new_tokens: Count = 64,
     temperature: NonNegative = 1.0,
     seed: int = 0,
 ) -> None:
-    """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`), by a reward model, or by an
-    ensemble: several reward models, or with `aggregate` the heads of one. It gives their mean, the lowest, or the mean
-    less `coefficient` (0.5) times their variance.
+    """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`), by a reward model, by any other
+    reward (`{verifier: {answer: number}}`), or by an ensemble: several reward models, or with `aggregate` the heads of
+    one. It gives their mean, the lowest, or the mean less `coefficient` (0.5) times their variance.
 
     Finds, for each model against `against`, paired by prompt: win rate, mean score, change of length, KL to the
     reference. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
     `lookup` adds the world's template look-up as a contestant. Of an ensemble it finds how far its members disagree on
-    answers and on `data`; of a judge with several heads what each of them says.
+    answers and on `data`; of a judge with several heads what each of them says. Every prompt has `answers`; where one
+    is right whose score is at least `passing`, pass@k is found for k = 1, 2, 4, ... as far as there are answers. With
+    `best_of: 8` the best of 8 answers by `best_by`, a reward model, is a contestant too, for each of `models`.
     """
     sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
-    exam = examine.Exam(run, models, against, sampling)
+    exam = examine.Exam(run, models, against, sampling, answers=answers, passing=passing)
     if data is not None:
         exam.order(run.records(data, columns=columns))
     if prompts is not None:
-        who = appoint(run, judge, aggregate, coefficient)
-        reward = exam.answer(run.records(prompts, want="prompts"), who, samples, lookup)
+        asked = run.records(prompts, want="prompts", columns=columns if data is None else None)
+        who = appoint(run, judge, aggregate, coefficient, asked)
+        if best_of is not None:
+            exam.choice = examine.Choice(best_of, appoint(run, best_by, None, None, asked), best_by)
+        reward = exam.answer(asked, who, samples, lookup)
         if data is not None:
             exam.disagree(run.records(data, columns=columns), who, reward, judge, samples)
     if not exam.findings:
@@ -211,6 +230,12 @@ def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     decide.write_decision(decision, run.folder / "decision.json")
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})
+
+
+def taught_from(run: StageRun, data: Any, without: Any, on_bad_row: str, columns: Columns | None) -> Records:
+    """What a stage learns from: its data, less the rows that ask what one of `without` asks."""
+    records = run.records(data, on_bad_row, columns=columns)
+    return records if without is None else splitting.without(records, run.records(without, want="prompts"))
 
 
 def learner(run: StageRun, policy: Policy, training: Training, lora: Lora = Lora()) -> Policy:

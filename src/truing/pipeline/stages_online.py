@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,22 +16,26 @@ from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
-from truing.pipeline.rewards import First, appointed
+from truing.pipeline.reward_spec import COST
+from truing.pipeline.rewards import First, appointed, columns_of
 from truing.pipeline.stages import learner
 from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
-from truing.registry import Columns, Data, Model, ObjectiveSpec, RewardSpec, stage
+from truing.policy.value import put_on
+from truing.registry import Columns, Data, Model, ObjectiveSpec, RewardModel, RewardSpec, stage
 from truing.rollout import experience
-from truing.rollout.engine import Sampling, generate
-from truing.settings import Lora, Online, Training
+from truing.rollout.engine import Sampling, fits, generate
+from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
+from truing.train.given import Given
 from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.terms import Sum
-from truing.types import Demonstration, Judgement, Messages, Positive, Records, RowNote
+from truing.train.watch import Watch
+from truing.types import Messages, Positive, Records, RowNote
 
 SETTLING = 64
 
 
-@stage(gives="model")
+@stage(gives="model", keeps=("rollouts",))
 def reinforce(
     run: StageRun,
     *,
@@ -43,7 +47,14 @@ def reinforce(
     combine: Literal["sum", "lexicographic"] = "sum",
     on_error: Literal["stop", "drop"] = "stop",
     time_limit: Positive = 60.0,
+    value: RewardModel | None = None,
+    pretrain: Data | None = None,
+    watch: RewardSpec | None = None,
+    watch_prompts: Data | None = None,
+    watching: Watching = Watching(),
     online: Online = Online(),
+    shaping: Shaping = Shaping(),
+    leash: Leash = Leash(),
     training: Training = Training(learning_rate=1e-5, rows_per_step=16),
     lora: Lora = Lora(),
 ) -> None:
@@ -54,32 +65,129 @@ def reinforce(
     reward fails after `time_limit` seconds.
     `rows_per_step` counts prompts, each with `answers`; an epoch is every prompt once. The reference, where the
     objective or the leash (`beta`) asks for one, is the policy as this stage received it. An objective with
-    `value_clipped` beside it gives the model a value head for the length of the stage.
+    `value_clipped` beside it gives the model a value head for the length of the stage, or with `value` a model of its
+    own to forecast with, which begins as that reward model. With `ptx` beside it, every prompt of an update brings a
+    text of `pretrain` along, of which each token is learned, prompts included.
+
+    With `watch`, rewards that nothing is learned from, the policy answers `watch_prompts` now and then, and watch.jsonl
+    says what these rewards, the training reward (`proxy`) and the KL to the reference were.
     """
     terms = limited(work.compile_objective(objective), online)
     check(run, terms, training, online)
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
+    policy.temperature = online.temperature
     asked, planted = askable(run, policy, run.records(prompts, want="prompts", columns=columns), training, online)
-    leash = online.beta > 0 or terms.needs_reference
-    reference = frozen(policy) if leash else None
-    if "value_BT" in terms.all_signals:
-        policy.put_value_head()
+    leashed = online.beta > 0 or terms.needs_reference or online.mixture > 0
+    reference = frozen(policy) if leashed or watch is not None or leash.stop_at_kl is not None else None
+    forecasting(run, policy, value, terms, training, online, asked)
     rows, first_answers = [(p.row, p.columns) for p in asked], answered(run, policy, asked, online)
+    given = texts(run, policy, pretrain, terms, training)
     judged = Judged(response_text, appointed(run, rewards, rows, first_answers, combine, on_error, time_limit))
-    folder = run.folder / "rollouts"
+    looks = watched(run, policy, watch, watch_prompts, watching, (training, online), on_error, time_limit)
+    known = (asked, judged, terms, online, training, run.folder / "rollouts", run.seed, reference, run.name)
+    more: dict[str, Any] = {"given": given, "shaping": shaping, "leash": leash, "watch": looks}
+    lived(run, policy, planted, terms, training, asked, lambda learner: RolloutSource(learner, *known, **more))
 
+
+def lived(
+    run: StageRun,
+    policy: Policy,
+    planted: Planted,
+    terms: Sum,
+    training: Training,
+    asked: Sequence[Prompt],
+    source: Callable[[Policy], RolloutSource],
+) -> None:
+    """Run the loop over what `source` gives, and say in the summary what is to be said of its rounds."""
     made: list[RolloutSource] = []
 
-    def source(policy: Policy) -> RolloutSource:
-        made.append(
-            RolloutSource(policy, asked, judged, terms, online, training, folder, run.seed, reference, run.name)
-        )
+    def kept(learner: Policy) -> RolloutSource:
+        made.append(source(learner))
         return made[0]
 
-    first = Tree(asked[0].ids, (Branch("response", asked[0].ids[-1:], (True,)),), 0, asked[0].row)
-    work.learn(run, policy, planted, terms, training, Batch((first,)), source)
+    work.learn(run, policy, planted, terms, training, Batch((first_of(asked),)), kept)
     if run.leads:
-        work.noted(run, [*unscored(folder), *untaught(made[0])])
+        work.noted(run, [*unscored(run.folder / "rollouts"), *untaught(made[0]), *made[0].account()])
+
+
+def forecasting(
+    run: StageRun, policy: Policy, value: Any, terms: Sum, training: Training, online: Online, asked: Sequence[Prompt]
+) -> None:
+    """Give the policy what it forecasts with, where a term reads forecasts: a head, or the model that `value` names.
+
+    UserError where no term reads them, and for a model that cannot read the policy's tokens or its longest answers.
+    """
+    if "value_BT" not in terms.all_signals:
+        if value is not None:
+            raise UserError(
+                f"stage {run.name}: 'value' says nothing to this objective, which reads no forecasts; leave it out, or "
+                "learn with [ppo, {value_clipped: {weight: 0.1}}]"
+            )
+        return
+    if value is None:
+        policy.put_value_head()
+        return
+    if isinstance(value, list):
+        raise UserError(f"stage {run.name}: 'value' is one reward model, not a list of them")
+    reader = learner(run, load(run.model(value), "reward", seed=run.seed), training)
+    put_on(policy, reader, Batch((first_of(asked),)))
+    if not all(fits(reader, p.ids, Sampling(online.max_new_tokens)) for p in asked):
+        raise UserError(
+            f"stage {run.name}: value model '{reader.name}' reads {context_length(reader)} tokens, and a prompt with "
+            "its longest answer has more; lower max_new_tokens or max_length"
+        )
+
+
+def texts(run: StageRun, policy: Policy, pretrain: Any, terms: Sum, training: Training) -> Given:
+    """What `ptx` learns from beside answers; UserError for such a term without texts, and for texts without one."""
+    if ("given_logp_B" in terms.all_signals) != (pretrain is not None):
+        raise UserError(
+            f"stage {run.name}: 'pretrain' (texts) and the objective 'ptx' go together; give both, as in pretrain: "
+            "texts.jsonl, objective: [dapo, {ptx: {weight: 1.0}}], or neither"
+        )
+    if pretrain is None:
+        return Given()
+    planted = work.plant_for(run, policy, run.records(pretrain), training, "text")
+    return Given(planted.trees, run.seed + training.seed)
+
+
+def first_of(asked: Sequence[Prompt]) -> Tree:
+    """A small tree, the same on every process, by which all judge how a model is read."""
+    return Tree(asked[0].ids, (Branch("response", asked[0].ids[-1:], (True,)),), 0, asked[0].row)
+
+
+def watched(
+    run: StageRun,
+    policy: Policy,
+    spec: Any,
+    prompts: Any,
+    watching: Watching,
+    limits: tuple[Training, Online],
+    on_error: Literal["stop", "drop"],
+    time_limit: float,
+) -> Watch | None:
+    """What a stage looks at on the way: rewards and held-out prompts, both or neither of which have to be given."""
+    said = [name for name in ("watch_every", "patience") if getattr(watching, name) != getattr(Watching(), name)]
+    said += ["watch_prompts"] if prompts is not None else []
+    if spec is None and said:
+        raise UserError(f"stage {run.name}: '{said[0]}' says nothing without 'watch' (rewards to look at: [gold])")
+    if spec is None:
+        return None
+    if prompts is None:
+        raise UserError(
+            f"stage {run.name}: 'watch' needs 'watch_prompts', which nothing is learned from: a part of a split, or "
+            "world:prompts?n=200&split=eval"
+        )
+    if any(COST in one for one in spec):
+        raise UserError(f"stage {run.name}: a cost is for learning; watch the reward itself")
+    asked, _ = askable(run, policy, run.records(prompts, want="prompts"), *limits)
+    if len(asked) < 2:
+        raise UserError(
+            f"stage {run.name}: a mean over one watched prompt has no error; give watch_prompts more of them"
+        )
+    rows, first = [(p.row, p.columns) for p in asked], answered(run, policy, asked, limits[1])
+    rewards = appointed(run, spec, rows, first, "sum", on_error, time_limit)
+    return Watch(run.folder / "watch.jsonl", asked, rewards, watching, lambda text: run.show.say(f"  {text}"))
 
 
 def limited(terms: Sum, online: Online) -> Sum:
@@ -119,18 +227,13 @@ def askable(
     return asked, planted
 
 
-def columns_of(record: Demonstration | Judgement) -> Mapping[str, Any]:
-    """What else the row of a prompt says, by column."""
-    found: Mapping[str, Any] = record.meta.get("columns", {})
-    return found
-
-
 def answered(run: StageRun, policy: Policy, asked: Sequence[Prompt], online: Online) -> First:
     """The policy's answers to the first prompts as it is now, sampled when they are asked for."""
     some = asked[:SETTLING]
 
     def first() -> tuple[list[Messages], list[str]]:
-        rollouts = generate(policy, [p.ids for p in some], Sampling(online.max_new_tokens, seed=run.seed))
+        sampling = Sampling(online.max_new_tokens, online.temperature, run.seed)
+        rollouts = generate(policy, [p.ids for p in some], sampling)
         return [p.messages for p in some], [response_text(policy, r) for r in rollouts]
 
     return functools.cache(first)

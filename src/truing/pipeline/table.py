@@ -18,17 +18,22 @@ COLUMNS = {
 }
 """What is told of answers, and how its column is called. `win_delta` says what `win_rate` does, and has none."""
 
+PARTS = ("helpful", "harmless", "honest")
+"""What the world's truth is made of. What is found of each stands in findings and in the report, and here not."""
+
 LOOP_TIME = "time in the loop"
 """The figure of a training stage's summary that says how many seconds its model was trained."""
 
 
 def table(findings: Sequence[Finding], seconds: Mapping[str, float | None]) -> str:
-    """All findings of an exam. `seconds` says of some models how long their training took.
+    """All findings of an exam but those of the parts of gold. `seconds` says of some models how long their training
+    took.
 
     >>> print(table([Finding("win_rate", "dpo", 0.6, "warm", interval=(0.5, 0.7))], {"dpo": 12.3}))
                      win rate               training
       dpo over warm  60.0 % (50.0 to 70.0)  12.3 s
     """
+    findings = [f for f in findings if not f.check.startswith(tuple(f"{part}_mean" for part in PARTS))]
     answers = [f for f in findings if f.slice == "all" and f.check in (*COLUMNS, "win_delta")]
     pairs = dict.fromkeys((f.model, f.against) for f in answers if f.check == "win_rate")
     others = [f for f in findings if not pairs or f not in answers]

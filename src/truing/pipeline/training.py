@@ -17,12 +17,12 @@ from truing.data.kinds import Shape, common_shape, shape_of, ties_of
 from truing.data.render import Renderer, Turns
 from truing.data.trees import Planted, plant, with_shadows
 from truing.errors import DataError, UserError
-from truing.evaluate.exam import response_text
+from truing.evaluate.exam import response_text, same_tokens
 from truing.pipeline.context import StageRun
 from truing.pipeline.mixture import check_heads
 from truing.pipeline.table import LOOP_TIME
 from truing.policy import heads
-from truing.policy.load import context_length
+from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, cached
 from truing.policy.scalars import Read
@@ -231,15 +231,39 @@ def learn(
         write_card(run, policy, planted, terms)
         if not policy.is_reward:
             write_samples(run, policy, planted)
-        summarise(run, planted, training, source.steps, terms)
+        summarise(run, planted, training, terms)
 
 
-def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Training) -> Reference:
-    """The reference of a stage: the policy as it is now, read by every process and kept by the first."""
-    path = run.folder / "reference.safetensors"
+def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Training, model: Any = None) -> Reference:
+    """The reference of a stage: the policy as it is now, or another `model`; read by every process and kept by the
+    first."""
+    path, reader = (
+        run.folder / "reference.safetensors",
+        policy if model is None else other(run, policy, model, training),
+    )
     with room(path):
         trees = (*planted.trees, *(tree.shadow for tree in planted.trees if tree.shadow is not None))
-        return cached(policy, trees, path, training.tokens_per_device, compute_shared, run.leads)
+        found = cached(reader, trees, path, training.tokens_per_device, compute_shared, run.leads)
+    found.left = reader is not policy and reader.weights_digest() != policy.weights_digest()
+    return found
+
+
+def other(run: StageRun, policy: Policy, model: Any, training: Training) -> Policy:
+    """A model to hold the policy against; UserError where it cannot read what the policy reads."""
+    found = load(run.model(model), seed=run.seed)
+    if not same_tokens(policy, found):
+        raise UserError(
+            f"stage {run.name}: the reference {found.name} and the model {policy.name} have different tokenizers or "
+            "chat templates, so log-probabilities of the one say nothing of the other; give a reference of the same "
+            "family, or leave it out"
+        )
+    if training.max_length > context_length(found):
+        raise UserError(
+            f"stage {run.name}: max_length {training.max_length} is beyond the {context_length(found)} tokens that the "
+            f"reference {found.name} reads; set max_length: {context_length(found)} or less"
+        )
+    found.compute_in(training.precision)
+    return found
 
 
 def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
@@ -277,7 +301,7 @@ def described(terms: Sum) -> str:
     return " + ".join(t.name if t.weight == 1 else f"{t.weight} {t.name}" for t in terms.terms)
 
 
-def summarise(run: StageRun, planted: Planted, training: Training, steps: int, terms: Sum) -> None:
+def summarise(run: StageRun, planted: Planted, training: Training, terms: Sum) -> None:
     """summary.json: what was trained on, for how long, and where it ended."""
     lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")
     rows = [json.loads(line) for line in lines]
@@ -286,7 +310,7 @@ def summarise(run: StageRun, planted: Planted, training: Training, steps: int, t
     mean_loss = sum(r["loss"] for r in last) / len(last)
     figures: list[dict[str, Any]] = [
         {"name": "objective", "value": described(terms)},
-        {"name": "updates", "value": steps},
+        {"name": "updates", "value": len(rows)},
         {"name": "rows", "value": len(planted.trees)},
         {"name": "loss, mean of the last tenth", "value": round(mean_loss, 4)},
         {"name": "data tokens a second", "value": round(tokens / max(seconds, 1e-9))},

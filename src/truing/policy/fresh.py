@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -21,11 +21,12 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 SPEC: dict[str, Any] = {"new": "llama", "hidden": 256, "layers": 6, "vocab": 8000}
 
 
-def tokenizer_from(texts: Iterable[str], vocab: int) -> Any:
-    """A byte-level BPE tokenizer with a chat template of one token per role and one end token."""
+def tokenizer_from(texts: Iterable[str], vocab: int, digits: Literal["joined", "single"] = "joined") -> Any:
+    """A byte-level BPE tokenizer with a chat template of one token per role and one end token. With single `digits`
+    every digit is a token of its own, as a model needs it that is to learn to reckon."""
     bpe = Tokenizer(models.BPE())
-    digits = pre_tokenizers.Digits(individual_digits=False)
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    apart = pre_tokenizers.Digits(individual_digits=digits == "single")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([apart, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     bpe.decoder = decoders.ByteLevel()
     special = ["<pad>", "<|begin|>", "<|end|>", *ROLES]
     trainer = trainers.BpeTrainer(
@@ -49,8 +50,8 @@ def tokenizer_from(texts: Iterable[str], vocab: int) -> Any:
 def make(spec: Mapping[str, Any], texts: Iterable[str], folder: Path, *, seed: int = 0, positions: int = 2048) -> Path:
     """Write a model with random weights and its tokenizer into `folder`, in Hugging Face format.
 
-    `spec` is a recipe's `{new: llama, hidden: 256, layers: 6, vocab: 8000}`; heads are 64 wide (or the hidden size
-    where that is smaller), embeddings are tied.
+    `spec` is a recipe's `{new: llama, hidden: 256, layers: 6, vocab: 8000, digits: joined}`; heads are 64 wide (or the
+    hidden size where that is smaller), embeddings are tied.
     """
     spec = SPEC | dict(spec)
     if spec["new"] not in ARCHITECTURES:
@@ -59,7 +60,7 @@ def make(spec: Mapping[str, Any], texts: Iterable[str], folder: Path, *, seed: i
     width = int(spec.get("head", 64))
     if hidden % min(width, hidden):
         raise UserError(f"base: hidden must be a multiple of {width}, got {hidden}")
-    tokenizer = tokenizer_from(texts, int(spec["vocab"]))
+    tokenizer = tokenizer_from(texts, int(spec["vocab"]), spec.get("digits", "joined"))
     config = AutoConfig.for_model(
         spec["new"],
         vocab_size=len(tokenizer),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from truing.errors import UserError
-from truing.policy import adapters
+from truing.policy import adapters, value
 from truing.policy.load import load
 from truing.policy.policy import TIES, Policy
 from truing.policy.scalars import Heads
@@ -47,15 +47,16 @@ def save(policy: Policy, folder: Path) -> None:
     """Write a policy in Hugging Face layout (safetensors, tokenizer with its template): plain transformers loads it.
 
     An adapter is written alone, as peft writes it, or if the policy is to be merged, merged first. What no
-    transformers model has, the tie parameter and the heads' weights, stands in the config, or beside an adapter.
+    transformers model has, the tie parameter and the heads' weights, stands in the config, or beside an adapter. A
+    value head or model is taken off the policy.
     """
+    value.take_off(policy)
     if policy.merge:
         adapters.merge(policy)
     if policy.is_reward:
         policy.scalars.into(policy.model.config)
     if policy.adapter is None:
-        own = (TIES, "value_head.weight", "value_head.bias")  # of use in training, and unknown to transformers
-        weights = {name: value for name, value in policy.model.state_dict().items() if name not in own}
+        weights = {name: weight for name, weight in policy.model.state_dict().items() if name != TIES}
         policy.model.save_pretrained(folder, state_dict=weights)
     else:
         adapters.save(policy, folder)

@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens, without ever holding a [tokens, vocabulary] tensor.
+"""Log-probabilities of given tokens, and entropies, without ever holding a [tokens, vocabulary] tensor.
 
 The language-model head, the log-softmax and the gather run in chunks. The backward pass uses the logits of the first
 chunks, as many as fit a fixed amount of memory, and computes those of the others again. So memory is bounded whatever
@@ -7,6 +7,7 @@ the number of tokens and the vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,42 +18,80 @@ CHUNK_ELEMENTS = 2**22  # logits computed at once: 16 MiB in fp32
 KEPT_ELEMENTS = 2**24  # logits kept for the backward pass: 64 MiB in fp32
 
 
+@dataclass(frozen=True)
+class Logits:
+    """How a head makes its logits: cap * tanh((scale * (h W^T) + bias) / cap) / temperature. `scale` multiplies them
+    (Cohere, Granite), `cap` soft-caps them (Gemma 2), both as the model's config says; the temperature is the
+    reader's."""
+
+    scale: float = 1.0
+    cap: float | None = None
+    temperature: float = 1.0
+
+    def of(self, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The logits of some tokens, fp32 or more."""
+        z = linear(h, weight)
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        if self.scale != 1.0:
+            z = z * self.scale
+        if bias is not None:
+            z = z + bias
+        z = self.cap * torch.tanh(z / self.cap) if self.cap else z
+        return z if self.temperature == 1 else z / self.temperature
+
+    def slope(self, z: Tensor) -> Tensor | None:
+        """How much steeper or flatter the cap makes these logits, or None where there is none."""
+        if not self.cap:
+            return None
+        capped = z if self.temperature == 1 else z * self.temperature
+        return 1 - (capped / self.cap).square()
+
+
 class _ChunkedLogp(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, scale: float, cap: float | None
-    ) -> Tensor:
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Logits, spread: bool
+    ) -> tuple[Tensor, Tensor | None]:
         rows = chunk_rows(weight.shape[0])
         logp = torch.empty(h.shape[0], dtype=torch.promote_types(h.dtype, torch.float32), device=h.device)
         norm, kept = torch.empty_like(logp), []
+        entropy = torch.empty_like(logp) if spread else None
         room = KEPT_ELEMENTS // weight.shape[0] if any(ctx.needs_input_grad[:3]) else 0
         for at in range(0, h.shape[0], rows):
             here = slice(at, at + rows)
-            z = _logits(h[here], weight, bias, scale, cap)
+            z = logits.of(h[here], weight, bias)
             norm[here] = z.logsumexp(-1)
             logp[here] = z.gather(1, target[here, None]).squeeze(1) - norm[here]
+            if entropy is not None:
+                p = (z - norm[here, None]).exp_()
+                entropy[here] = norm[here] - p.mul_(z).sum(-1)
             if at + rows <= room:
                 kept.append(z)
-        ctx.save_for_backward(h, weight, bias, target, norm, *kept)
-        ctx.scale, ctx.cap, ctx.rows = scale, cap, rows
-        return logp
+        ctx.save_for_backward(h, weight, bias, target, norm, entropy, *kept)
+        ctx.logits, ctx.rows = logits, rows
+        return logp, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        h, weight, bias, target, norm, *kept = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, entropy_grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        h, weight, bias, target, norm, entropy, *kept = ctx.saved_tensors
         dh = torch.empty_like(h)
         exact = torch.promote_types(weight.dtype, torch.float32)  # summed over many chunks, even if returned in bf16
         dw = torch.zeros_like(weight, dtype=exact) if ctx.needs_input_grad[1] else None
         db = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for number, at in enumerate(range(0, h.shape[0], ctx.rows)):
             here = slice(at, at + ctx.rows)
-            z = kept[number] if number < len(kept) else _logits(h[here], weight, bias, ctx.scale, ctx.cap)
-            slope = 1 - (z / ctx.cap).square() if ctx.cap else None
-            dz = (z - norm[here, None]).exp_().mul_(-grad[here, None])
+            z = kept[number] if number < len(kept) else ctx.logits.of(h[here], weight, bias)
+            slope = ctx.logits.slope(z)
+            if entropy is None or entropy_grad is None:
+                dz = (z - norm[here, None]).exp_().mul_(-grad[here, None])
+            else:  # d entropy / dz = -p (log p + entropy)
+                dz = z - norm[here, None]
+                pull = (dz + entropy[here, None]).mul_(entropy_grad[here, None]).add_(grad[here, None])
+                dz = dz.exp_().mul_(pull).neg_()
             dz.scatter_add_(1, target[here, None], grad[here, None])
             if slope is not None:
                 dz.mul_(slope)
-            dz = dz.mul_(ctx.scale).to(h.dtype)
+            dz = dz.mul_(ctx.logits.scale / ctx.logits.temperature).to(h.dtype)
             dh[here] = dz @ weight
             if dw is not None:
                 if dw.dtype == h.dtype:
@@ -60,18 +99,8 @@ class _ChunkedLogp(torch.autograd.Function):
                 else:
                     dw += dz.t() @ h[here]
             if db is not None:
-                db += dz.sum(0) / ctx.scale
+                db += dz.sum(0) / ctx.logits.scale
         return dh, None if dw is None else dw.to(weight.dtype), db, None, None, None
-
-
-def _logits(h: Tensor, weight: Tensor, bias: Tensor | None, scale: float, cap: float | None) -> Tensor:
-    z = linear(h, weight)
-    z = z.to(torch.promote_types(z.dtype, torch.float32))
-    if scale != 1.0:
-        z = z * scale
-    if bias is not None:
-        z = z + bias
-    return cap * torch.tanh(z / cap) if cap else z
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -84,21 +113,27 @@ def chunk_rows(vocabulary: int) -> int:
 
 
 def token_logp(
-    h_RH: Tensor,
-    weight_VH: Tensor,
-    target_R: Tensor,
-    bias_V: Tensor | None = None,
-    *,
-    scale: float = 1.0,
-    cap: float | None = None,
+    h_RH: Tensor, weight_VH: Tensor, target_R: Tensor, bias_V: Tensor | None = None, logits: Logits = Logits()
 ) -> Tensor:
-    """log softmax(cap * tanh(scale * (h W^T) + bias) / cap))[target] in nats, fp32, shape [R].
-
-    `scale` multiplies the logits (Cohere, Granite), `cap` soft-caps them (Gemma 2); both as the model's config says.
+    """log softmax(logits)[target] in nats, fp32, shape [R]; `logits` says how the head makes them.
 
     >>> h, w = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
     >>> round(token_logp(h, w, torch.tensor([1])).item(), 4)      # two equal logits
     -0.6931
     """
-    out: Tensor = _ChunkedLogp.apply(h_RH, weight_VH, bias_V, target_R, scale, cap)
+    out: tuple[Tensor, None] = _ChunkedLogp.apply(h_RH, weight_VH, bias_V, target_R, logits, False)
+    return out[0]
+
+
+def token_logp_and_entropy(
+    h_RH: Tensor, weight_VH: Tensor, target_R: Tensor, bias_V: Tensor | None = None, logits: Logits = Logits()
+) -> tuple[Tensor, Tensor]:
+    """`token_logp`, and the entropy of the whole distribution that each token stands in, nats; both [R], with gradient,
+    from one pass over the logits.
+
+    >>> h, w = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    >>> [round(x.item(), 4) for x in token_logp_and_entropy(h, w, torch.tensor([1]))]
+    [-0.6931, 0.6931]
+    """
+    out: tuple[Tensor, Tensor] = _ChunkedLogp.apply(h_RH, weight_VH, bias_V, target_R, logits, True)
     return out

@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from truing.data.batch import Batch
 from truing.errors import RunFailed, UserError
-from truing.policy.logp import token_logp
+from truing.objectives.kl import entropy
+from truing.policy.logp import Logits, token_logp, token_logp_and_entropy
 from truing.policy.scalars import Heads
 from truing.policy.trees import NAME, Plan, attending
 
 Layout: TypeAlias = Literal["trees", "padded", "rows"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
+Beside: TypeAlias = Literal["value", "entropy"]
+"""What can be read of response tokens besides their log-probabilities, in the same forward pass."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 TIES = "tie_logit"
 """The name of a reward model's tie parameter."""
@@ -32,7 +35,8 @@ UNREAD = ("dtype", "torch_dtype", "transformers_version", "architectures", "name
 @dataclass
 class Policy:
     """A Hugging Face model with its tokenizer. `layout` says whether its layers read trees, padded rows of answers, or
-    one row at a time. With an `adapter` (peft's, whose layers are in the model) only that is trained."""
+    one row at a time. With an `adapter` (peft's, whose layers are in the model) only that is trained. `temperature`
+    divides the logits wherever tokens are read; sampling has its own."""
 
     model: Any
     tokenizer: Any
@@ -41,6 +45,7 @@ class Policy:
     verified: bool = False
     notes: list[str] = field(default_factory=list)
     precision: Precision = "fp32"
+    temperature: float = 1.0
     adapter: Any = None
     base_digest: str = ""
     merge: bool = False
@@ -84,24 +89,35 @@ class Policy:
 
     def logp(self, batch: Batch) -> Tensor:
         """Log-probability of every response token, nats, fp32, shape [R]."""
-        self.check_ids(batch)
-        self.verify(batch)
-        if self.layout != "trees":
-            return own_logp(self, batch, self._together(batch))
-        return self._head_logp(self.hidden(batch, batch.source_R), batch)
+        return self.read(batch)["logp"]
 
     def logp_and_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`logp`, and at the same places what the value head forecasts, from one forward pass; both [R].
+        """`logp`, and at the same places the value; both [R]. See `read`."""
+        return (found := self.read(batch, "value"))["logp"], found["value"]
 
-        UserError for a model that is not read in trees: its own forward gives no value.
+    def read(self, batch: Batch, *beside: Beside) -> dict[str, Tensor]:
+        """`logp` of every response token, nats, and from the same forward pass what else is named: its `value`, as the
+        head or the value model (`policy/value.py`) forecasts it, and the `entropy` of the distribution that it was
+        drawn from, nats; each fp32, [R], at this policy's temperature.
+
+        UserError for a head on a model that is not read in trees: its own forward gives no value.
         """
         self.check_ids(batch)
         self.verify(batch)
-        if self.layout != "trees":
+        headed = "value" in beside and not hasattr(self.model, "value_model")
+        if headed and self.layout != "trees":
             raise UserError(f"{self.name}: {self.model.config.model_type} gives no value inside a response")
-        h_RH = self.hidden(batch, batch.source_R)
-        value: Tensor = self.model.value_head(h_RH.to(self.model.dtype)).squeeze(-1)
-        return self._head_logp(h_RH, batch), value.to(torch.promote_types(value.dtype, torch.float32))
+        if self.layout == "trees":
+            h_RH = self.hidden(batch, batch.source_R)
+            found = self._head_logp(h_RH, batch, "entropy" in beside)
+        else:
+            found = own_look(self, batch, self._together(batch), "entropy" in beside)
+        if headed:
+            value: Tensor = self.model.value_head(h_RH.to(self.model.dtype)).squeeze(-1)
+            found["value"] = value.to(torch.promote_types(value.dtype, torch.float32))
+        elif "value" in beside:
+            found["value"] = self.model.value_model(batch)
+        return found
 
     def put_value_head(self) -> None:
         """Give a language model a head that forecasts what is still to be earned; it begins at 0."""
@@ -160,14 +176,16 @@ class Policy:
         score: Tensor = self.model.score(h_MH.to(self.model.dtype))
         return score.to(torch.promote_types(score.dtype, torch.float32))
 
-    def _head_logp(self, h_RH: Tensor, batch: Batch) -> Tensor:
+    def _head_logp(self, h_RH: Tensor, batch: Batch, spread: bool = False) -> dict[str, Tensor]:
         head, config = self.model.get_output_embeddings(), self.model.config
         scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
             getattr(config, "logits_scaling", None) or 1.0
         )
         cap = getattr(config, "final_logit_softcapping", None)
         h_RH, weight = h_RH.to(self.dtype), head.weight.to(self.dtype)
-        return token_logp(h_RH, weight, batch.target_R.to(self.device), head.bias, scale=scale, cap=cap)
+        given = (h_RH, weight, batch.target_R.to(self.device), head.bias, Logits(scale, cap, self.temperature))
+        found = token_logp_and_entropy(*given) if spread else (token_logp(*given),)
+        return dict(zip(("logp", "entropy"), found, strict=False))
 
     def check_ids(self, batch: Batch) -> None:
         """Refuse a token that the model has no embedding for."""
@@ -311,7 +329,7 @@ def plain_logp(policy: Policy, batch: Batch) -> Tensor:
     """`Policy.logp` with one row per answer and our head: the measure of attention over trees."""
     hidden = _plain_hidden(policy, batch)
     parts = [h[-len(b.ids) - 1 : -1] for h, b in zip(hidden, batch.branches, strict=True)]
-    return policy._head_logp(torch.cat(parts), batch)
+    return policy._head_logp(torch.cat(parts), batch)["logp"]
 
 
 def plain_rewards(policy: Policy, batch: Batch) -> Tensor:
@@ -320,19 +338,27 @@ def plain_rewards(policy: Policy, batch: Batch) -> Tensor:
 
 
 def own_logp(policy: Policy, batch: Batch, tokens: int = 1) -> Tensor:
-    """`Policy.logp` from the model's own logits: the measure of our head, and the fallback.
+    """`Policy.logp` from the model's own logits: see `own_look`."""
+    return own_look(policy, batch, tokens)["logp"]
+
+
+def own_look(policy: Policy, batch: Batch, tokens: int, spread: bool = False) -> dict[str, Tensor]:
+    """`logp`, and with `spread` `entropy`, from the model's own logits: the measure of our head, and the fallback.
 
     Rows are read together as long as they hold, padded, at most so many tokens; a larger one stands alone.
     """
-    parts: dict[int, Tensor] = {}
+    parts: dict[int, tuple[Tensor, ...]] = {}
     rows = plain_rows(batch)
     for group, logits in own_logits(policy, rows, tokens):
         for m, z in zip(group, logits, strict=True):
             ids, end = batch.branches[m].ids, len(rows[m])
             z = z[end - len(ids) - 1 : end - 1]
-            logp = z.to(torch.promote_types(z.dtype, torch.float32)).log_softmax(-1)
-            parts[m] = logp.gather(1, torch.tensor(ids, device=logp.device)[:, None]).squeeze(1)
-    return torch.cat([parts[m] for m in range(len(rows))])
+            z = z if policy.temperature == 1 else z / policy.temperature
+            logp_TV = z.to(torch.promote_types(z.dtype, torch.float32)).log_softmax(-1)
+            logp = logp_TV.gather(1, torch.tensor(ids, device=z.device)[:, None]).squeeze(1)
+            parts[m] = (logp, entropy(logp_TV)) if spread else (logp,)
+    whole = [torch.cat(found) for found in zip(*(parts[m] for m in range(len(rows))), strict=True)]
+    return dict(zip(("logp", "entropy"), whole, strict=False))
 
 
 def own_rewards(policy: Policy, batch: Batch, tokens: int = 1) -> Tensor:

@@ -1,8 +1,9 @@
 """The reference's log-probabilities: computed once per data set, in inference mode, and kept on disk.
 
-The reference of a run is the policy as the stage received it. What is stored is keyed by the content of the weights
-and of the tokens (and so of data, tokenizer and template), the precision, and truing's way of reading; a file with
-another key is refused. It is a table of its own, which no training of the policy reaches.
+The reference of a run is the policy as the stage received it, or another model that it is held at. What is stored is
+keyed by the content of the reference's weights and of the tokens (and so of data, tokenizer and template), the
+precision, and truing's way of reading; a file with another key is refused. It is a table of its own, which no training
+of the policy reaches.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ READING = 1
 
 
 class Reference:
-    """Log-probabilities of every response token of a data set under the reference, by tree index."""
+    """Log-probabilities of every response token of a data set under the reference, by tree index. `left` says that the
+    policy is elsewhere already when training begins, so that their log-ratio does not begin at 0."""
 
-    def __init__(self, logp: Tensor, offsets: Tensor) -> None:
-        self.logp, self.offsets = logp, offsets
+    def __init__(self, logp: Tensor, offsets: Tensor, left: bool = False) -> None:
+        self.logp, self.offsets, self.left = logp, offsets, left
 
     def tokens(self, batch: Batch) -> Tensor:
         """The reference's log-probabilities of the batch's response tokens, shape [R], in the batch's order."""

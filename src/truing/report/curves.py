@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from truing.errors import visible
+from truing.report.distance import Way
 from truing.report.words import label
 from truing.types import Finding
 
 # Stand-ins that matplotlib draws with and that become the page's own colours afterwards.
 _INK, _MUTED, _GRID, _LINE, _BETTER, _WORSE = "#010201", "#010202", "#010203", "#010204", "#010205", "#010206"
+_WARN = "#010207"
 _PAGE = {
     _INK: "currentColor",
     _MUTED: "var(--muted)",
@@ -25,6 +27,7 @@ _PAGE = {
     _LINE: "var(--line)",
     _BETTER: "var(--good)",
     _WORSE: "var(--bad)",
+    _WARN: "var(--warn)",
 }
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -46,6 +49,7 @@ _STYLE: dict[str, Any] = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
 }
+_EACH = ((_LINE, "o"), (_WORSE, "s"), (_BETTER, "^"), (_WARN, "D"), (_MUTED, "v"), (_INK, "P"))  # of several curves
 _POINTS = 600  # drawn per curve; more than a screen can tell apart
 _BOOKKEEPING = {
     "step", "seconds", "tokens", "computed_tokens", "rows", "learning_rate", "grad_norm", "epoch", "tokens_per_second",
@@ -143,13 +147,48 @@ def intervals(findings: Sequence[Finding], most: int = 24) -> str:
     return _svg(draw, (6.4, 0.55 + 0.36 * len(shown)), f"win rates with 95 % intervals. {said}")
 
 
+def over_distance(ways: Sequence[Way], truth: str) -> str:
+    """Gold and proxy over the distance from the start, side by side: a point a look with its 95 % interval, the fitted
+    form dashed, a ring around the look of highest gold. The first six curves are drawn."""
+    shown = list(zip(ways, _EACH, strict=False))
+    if not shown:
+        return ""
+
+    def draw(panels: Any) -> None:
+        for way, (colour, marker) in shown:
+            point = {"color": colour, "marker": marker, "markersize": 3.2, "linewidth": 0.7, "elinewidth": 0.6}
+            values = ((way.gold, way.gold_error), (way.gained, way.proxy_error))
+            for axes, (value, error) in zip(panels, values, strict=True):
+                bars = None if error is None else [1.96 * e for e in error]
+                axes.errorbar(way.distance, value, bars, label=_short(way.name), alpha=0.75, **point)
+            if way.line:
+                panels[0].plot(*zip(*way.line, strict=True), color=colour, linewidth=1.5, linestyle=(0, (4, 2)))
+            top = (way.distance[way.best], way.gold[way.best])
+            panels[0].plot(*top, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour)
+        for axes, title in zip(panels, (_short(truth), "proxy above its start"), strict=True):
+            axes.set_title(title, fontsize=9, loc="left", color=_INK)
+            axes.set_xlabel("distance √KL, KL in nats")
+            axes.locator_params(nbins=5)
+            axes.grid(axis="x", visible=False)
+        panels[1].legend(frameon=False, fontsize=8, handlelength=1.2)
+
+    said = "; ".join(
+        f"{way.name}: {truth} {way.word}, from {way.gold[0]:.3g} to {way.gold[-1]:.3g}" for way, _ in shown
+    )
+    return _svg(draw, (6.8, 2.9), f"{truth} and proxy over the square root of the KL. {said}", panels=2)
+
+
 def _name(f: Finding) -> str:
     text = f"{f.model} against {f.against}" if f.against else f.model
-    text = visible(text + (f" ({f.slice})" if f.slice != "all" else "")).replace("\n", " ")
+    return _short(text + (f" ({f.slice})" if f.slice != "all" else ""))
+
+
+def _short(text: str) -> str:
+    text = visible(text).replace("\n", " ")
     return text if len(text) <= 44 else text[:43] + "…"
 
 
-def _svg(draw: Any, inches: tuple[float, float], said: str) -> str:
+def _svg(draw: Any, inches: tuple[float, float], said: str, panels: int = 1) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -157,7 +196,7 @@ def _svg(draw: Any, inches: tuple[float, float], said: str) -> str:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        draw(figure.subplots(1, panels))
         written = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(written, format="svg", transparent=True, metadata=nothing)

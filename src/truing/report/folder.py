@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from truing.errors import UserError
+from truing.report.distance import Way
 from truing.types import Finding, is_number
 
 UNFINISHED = ("pending", "running")
@@ -17,7 +18,8 @@ UNFINISHED = ("pending", "running")
 
 @dataclass
 class StagePieces:
-    """What one stage left behind. `metrics` holds one mapping of numbers per step."""
+    """What one stage left behind. `metrics` holds one mapping of numbers per step; `ways` what a diagnosis drew, and
+    `truth` the reward that it called true."""
 
     name: str
     do: str = ""
@@ -27,6 +29,8 @@ class StagePieces:
     metrics: list[dict[str, float]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    ways: list[Way] = field(default_factory=list)
+    truth: str = ""
 
 
 @dataclass
@@ -81,6 +85,13 @@ def _fill(stage: StagePieces, folder: Path, damaged: list[str]) -> None:
         except ValueError as problem:
             damaged.append(f"{stage.name}/findings.json, finding {i + 1}: {problem}")
     stage.examples = _rows(_json(folder / "examples.json", damaged))
+    drawn = _mapping(_json(folder / "curve.json", damaged))
+    stage.truth = str(drawn.get("truth", ""))
+    for i, row in enumerate(_rows(drawn.get("curves"))):
+        try:
+            stage.ways.append(Way.from_json(row))
+        except ValueError as problem:
+            damaged.append(f"{stage.name}/curve.json, curve {i + 1}: {problem}")
 
 
 def _json(path: Path, damaged: list[str]) -> Any:

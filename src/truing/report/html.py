@@ -12,6 +12,7 @@ from markupsafe import Markup
 from truing.disk import write_text
 from truing.errors import visible
 from truing.report import curves, words
+from truing.report.distance import COLUMNS
 from truing.report.folder import RunPieces, StagePieces, as_number, read_run
 from truing.types import Finding
 
@@ -50,6 +51,7 @@ def render(run: RunPieces) -> str:
         tables=_tables(run.findings),
         plot=Markup(curves.intervals(overall)),
         stages=run.stages,
+        diagnosed=[_diagnosed(stage) for stage in run.stages if stage.ways],
         trained=[_training(stage) for stage in run.stages if stage.metrics],
         data=[(stage.name, _data(stage.summary["data"])) for stage in run.stages if _is(stage.summary.get("data"))],
         told=[_told(stage) for stage in run.stages if _has_more(stage)],
@@ -120,6 +122,11 @@ def _cell(f: Finding) -> dict[str, Any]:
         "tone": tone,
         "evidence": f.evidence,
     }
+
+
+def _diagnosed(stage: StagePieces) -> dict[str, Any]:
+    drawn = Markup(curves.over_distance(stage.ways, stage.truth))
+    return {"name": stage.name, "plot": drawn, "columns": COLUMNS, "rows": [way.cells() for way in stage.ways]}
 
 
 def _training(stage: StagePieces) -> dict[str, Any]:

@@ -15,9 +15,9 @@ def unit(check: str) -> str:
     >>> unit("held_out_win_rate"), unit("win_delta"), unit("mean_length_delta_tokens"), unit("mean_score")
     ('%', 'points', 'tokens', '')
     """
-    if check.endswith("win_delta"):
+    if check.endswith("win_delta") or (check.startswith("pass_at_") and check.endswith("_delta")):
         return "points"
-    if check.endswith(("rate", "accuracy", "share")):
+    if check.endswith(("rate", "accuracy", "share")) or check.startswith("pass_at_"):
         return "%"
     if check.endswith("tokens"):
         return "tokens"

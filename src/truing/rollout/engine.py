@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from truing.errors import RunFailed, UserError
 from truing.policy.load import context_length
 from truing.policy.policy import TOLERANCE, Policy
 from truing.policy.trees import NAME
+from truing.rollout.mixture import Lockstep, Mixture
 from truing.rollout.rows import Anew, Cached, Rows, Shared, recurrent
 from truing.rollout.sample import check_sampling, draw, has_stop, uniforms
 from truing.types import Rollout, Sampling, Stop
@@ -34,18 +36,20 @@ Row = tuple[int, int]
 class InProcess:
     """The engine that samples from the policy in this process.
 
-    Its first answers at temperature 1 are read by the trainer too; RunFailed where their log-probabilities differ.
+    Its first answers at the temperature that the trainer reads at are read by it too; RunFailed where their
+    log-probabilities differ. With a `mixture` it samples from that, and there is nothing of the trainer's to compare.
     """
 
-    def __init__(self, policy: Policy, version: int = 0) -> None:
-        self.policy, self.version, self.compared = policy, version, False
+    def __init__(self, policy: Policy, version: int = 0, mixture: Mixture | None = None) -> None:
+        self.policy, self.version, self.mixture, self.compared = policy, version, mixture, mixture is not None
 
     def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[Rollout]:
         """`n` answers to each prompt, in the order of the prompts; see `generate`."""
         rollouts = [
-            dataclasses.replace(r, policy_version=self.version) for r in generate(self.policy, prompts, sampling, n)
+            dataclasses.replace(r, policy_version=self.version)
+            for r in generate(self.policy, prompts, sampling, n, self.mixture)
         ]
-        if rollouts and not self.compared and sampling.enters_ratio and sampling.temperature == 1:
+        if rollouts and not self.compared and sampling.enters_ratio and sampling.temperature == self.policy.temperature:
             off, most = sampler_agrees(self.policy, rollouts[:n]), allowed(self.policy)
             if not off <= most:
                 raise RunFailed(
@@ -57,12 +61,19 @@ class InProcess:
 
     def sync(self, policy: Policy, version: int) -> None:
         """Sample from this policy from now on; its weights are not copied."""
-        self.compared = self.compared and policy is self.policy
+        self.compared = self.mixture is not None or (self.compared and policy is self.policy)
         self.policy, self.version = policy, version
 
 
-def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling, n: int = 1) -> list[Rollout]:
-    """`n` answers to each prompt, in the order of the prompts.
+def generate(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    n: int = 1,
+    mixture: Mixture | None = None,
+) -> list[Rollout]:
+    """`n` answers to each prompt, in the order of the prompts; with a `mixture` those of the policy and another one
+    together, with the log-probabilities of the mixture.
 
     Every answer draws from its own counter (seed, prompt, answer), so that the way prompts are batched does not change
     what is sampled. Prompts of like length are batched together; answers that have ended are taken out of the batch.
@@ -72,18 +83,26 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Samplin
     check_prompts(policy, prompts, sampling)
     todo = sorted(((p, k) for p in range(len(prompts)) for k in range(n)), key=lambda pk: len(prompts[pk[0]]))
     stops = stop_ids(policy) | set(sampling.stop_tokens)
-    shared = bool(todo) and shares_prompts(policy, prompts, sampling)
+    writers = [policy] if mixture is None else [policy, mixture.other]
+    shared = bool(todo) and all(shares_prompts(one, prompts, sampling) for one in writers)
     done: dict[Row, Rollout] = {}
-    before = policy.model.config._attn_implementation
-    if before == NAME and not shared:
-        policy.model.set_attn_implementation("sdpa" if policy.model._supports_sdpa else "eager")
-    try:
+    with nullcontext() if shared else row_by_row(writers):
         for rows in batches(prompts, todo, sampling, shared):
-            done |= _batch(policy, prompts, rows, sampling, stops, shared)
-    finally:
-        if before == NAME and not shared:
-            policy.model.set_attn_implementation(before)
+            done |= _batch(policy, prompts, rows, sampling, stops, shared, mixture)
     return [done[p, k] for p in range(len(prompts)) for k in range(n)]
+
+
+@contextmanager
+def row_by_row(policies: Sequence[Policy]) -> Iterator[None]:
+    """Within this block these policies' models attend as transformers wrote them, with a cache of their own."""
+    models = [p.model for p in policies if p.model.config._attn_implementation == NAME]
+    try:
+        for model in models:
+            model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+        yield
+    finally:
+        for model in models:
+            model.set_attn_implementation(NAME)
 
 
 def check_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
@@ -141,9 +160,7 @@ def shares_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: S
     if policy.layout != "trees":
         return False
     if policy.shares_prompts is None:
-        few = dataclasses.replace(
-            Sampling(seed=sampling.seed), max_new_tokens=min(PROBE_TOKENS, sampling.max_new_tokens)
-        )
+        few = Sampling(min(PROBE_TOKENS, sampling.max_new_tokens), policy.temperature, sampling.seed)
         asked, verified = [min(prompts, key=len), max(prompts, key=len)], policy.verified
         try:
             found = _batch(policy, asked, [(p, k) for p in (0, 1) for k in (0, 1)], few, frozenset(), shared=True)
@@ -165,7 +182,8 @@ def allowed(policy: Policy) -> float:
 
 def sampler_agrees(policy: Policy, rollouts: Sequence[Rollout]) -> float:
     """The largest difference between the sampler's log-probability of a token and the trainer's, nats, over answers
-    sampled at temperature 1 from this policy. The trainer reads one tree per prompt, with its answers."""
+    sampled from this policy at the temperature that it is read at. The trainer reads one tree per prompt, with its
+    answers."""
     answers: dict[tuple[int, ...], list[Rollout]] = {}
     for r in rollouts:
         answers.setdefault(r.prompt_ids, []).append(r)
@@ -187,8 +205,11 @@ def _batch(
     sampling: Sampling,
     stops: frozenset[int],
     shared: bool,
+    mixture: Mixture | None = None,
 ) -> dict[Row, Rollout]:
-    rows = _rows(policy, [prompts[p] for p, _ in batch], sampling, shared)
+    asked = [prompts[p] for p, _ in batch]
+    rows = _rows(policy, asked, sampling, shared)
+    rows = Lockstep(rows, _rows(mixture.other, asked, sampling, shared), mixture.share) if mixture else rows
     draws = np.stack([uniforms(sampling, p, k) for p, k in batch])
     taken: list[list[int]] = [[] for _ in batch]
     logps: list[list[float]] = [[] for _ in batch]

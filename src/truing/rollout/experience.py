@@ -1,10 +1,12 @@
-"""What a policy lived through: rollouts with their scores and log-probabilities, kept as Parquet.
+"""What a policy lived through: rollouts with their log-probabilities and, where they have been scored, their scores,
+kept as Parquet.
 
 Experience is data: it can be looked at, gone on from after a kill, and learned from again by other objectives.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,17 +16,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from truing.errors import RunFailed
+from truing.errors import DataError, RunFailed
+from truing.types import Message, Messages, messages_json
 
 
 @dataclass(frozen=True, slots=True)
 class Experience:
     """One answer with all that is known of it. Per token of the response: `logp_T` under the policy that gave it,
     `ref_logp_T` under the reference, `value_T` as the value head forecast; the last two may be empty. `parts` is what
-    each reward said of it, by name; an answer that could not be scored says `why`, and its score is no number."""
+    each reward said of it, by name; an answer that could not be scored says `why`, and its score is no number. One that
+    nobody was asked to score has neither, and its score is no number either."""
 
     row: int
-    prompt: str
+    prompt: Messages
     response: str
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
@@ -43,8 +47,12 @@ def write(path: Path, rows: Sequence[Experience]) -> str:
     """Write a round's experience, whole or not at all; gives the file's name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(Experience)}
+    columns["prompt"] = [messages_json(row.prompt) for row in rows]
+    known = SCHEMA
+    if not any(row.parts or row.why for row in rows):  # never scored: a file of demonstrations, not of missing scores
+        known = pa.schema([f for f in SCHEMA if f.name not in ("score", "parts", "why")])
     part = path.with_name(f".{path.name}")
-    parquet.write_table(pa.table(columns, schema=SCHEMA), part)
+    parquet.write_table(pa.table({name: columns[name] for name in known.names}, schema=known), part)
     part.replace(path)
     return path.name
 
@@ -57,8 +65,26 @@ def read(path: Path) -> list[Experience]:
         raise RunFailed(
             f"{path}: this round's experience cannot be read ({error}); begin the stage anew with --restart"
         ) from error
-    plain: list[dict[str, Any]] = [{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in rows]
-    return [Experience(**row) for row in plain]
+    return [Experience(**row) for row in map(plain, rows)]
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the file as the fields of `Experience`."""
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    found["prompt"] = tuple(Message(**message) for message in row["prompt"])
+    unscored = {"score": math.nan, "parts": (), "why": ""}
+    return found | {name: other for name, other in unscored.items() if found[name] is None}
+
+
+def is_experience(path: Path) -> bool:
+    """Whether a file is one that `write` wrote; DataError where it cannot be read."""
+    if path.suffix != ".parquet":
+        return False
+    try:
+        names = set(parquet.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(str(path), f"not a readable Parquet file ({error})") from error
+    return {"prompt", "response", "prompt_ids", "response_ids", "logp_T", "stop"} <= names
 
 
 def failures(folder: Path) -> list[str]:
@@ -81,7 +107,7 @@ def usable(rows: Sequence[Experience], fewest: int) -> tuple[list[Experience], i
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
-        ("prompt", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
         ("response", pa.string()),
         ("prompt_ids", pa.list_(pa.int32())),
         ("response_ids", pa.list_(pa.int32())),

@@ -13,9 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 from truing.data.kinds import shape_of
 from truing.errors import UserError
 from truing.objectives import advantage as adv
-from truing.objectives.signals import SIGNALS
+from truing.objectives.signals import SIGNALS, alone
 from truing.rollout.experience import Experience
-from truing.settings import Online
+from truing.settings import Leash, Online, Shaping
+from truing.train.past import Moments
+from truing.train.shaping import shaped
 from truing.train.terms import Sum
 from truing.types import Advantage
 
@@ -23,17 +25,23 @@ Advantages = Callable[["Round"], Tensor]
 
 
 class Round:
-    """The experience of one round as tensors, rows padded to [B, T]."""
+    """The experience of one round as tensors, rows padded to [B, T]; scores on `scale`, where one is given, and with
+    what `shaping` makes of them."""
 
-    def __init__(self, rows: Sequence[Experience], online: Online) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Experience],
+        online: Online,
+        shaping: Shaping = Shaping(),
+        scale: Moments | None = None,
+    ) -> None:
         self.rows, self.online = rows, online
         self.mask = padded([(1.0,) * len(r.response_ids) for r in rows])
         self.logp = padded([r.logp_T for r in rows])
         self.referred = any(r.ref_logp_T for r in rows)
         self.ref = padded([r.ref_logp_T or r.logp_T for r in rows])
         self.values = padded([r.value_T or (0.0,) * len(r.response_ids) for r in rows])
-        cut = torch.tensor([r.stop == "length" for r in rows]).double()
-        self.score = torch.tensor([r.score for r in rows], dtype=torch.float64) - online.unfinished_penalty * cut
+        self.score = shaped(rows, shaping, online.max_new_tokens, online.unfinished_penalty, scale)
         self.group = torch.tensor([r.group for r in rows])
 
     @property
@@ -70,8 +78,12 @@ ADVANTAGES: Mapping[str, Advantages] = {
 
 def advantage_of(terms: Sum) -> Advantage | None:
     """How the advantages that the terms read are made, or None for a method of preferences. UserError where terms read
-    different ones, one does not say which it reads, or one imitates answers of which others unlearn some."""
-    named = {t.name: t.objective.advantage for t in terms.terms if t.objective.advantage}
+    different ones, one does not say which it reads, one imitates answers of which others unlearn some, or there are
+    penalties and nothing that they stand beside."""
+    declared = {t.name: t.objective.advantage for t in terms.terms if t.objective.advantage}
+    named = {name: advantage for name, advantage in declared.items() if advantage != "any"}
+    if declared and not named:
+        raise UserError(alone(next(iter(declared))))
     if len(set(named.values())) > 1:
         raise UserError(
             f"the terms of the objective have different advantages: {', '.join(sorted(set(named.values())))}"
@@ -90,35 +102,71 @@ def advantage_of(terms: Sum) -> Advantage | None:
     return next(iter(named.values()), None)
 
 
-def check_read(online: Online, advantage: Advantage | None, imitates: bool) -> None:
-    """UserError for an option that says nothing to this objective."""
+def check_read(
+    online: Online,
+    shaping: Shaping,
+    leash: Leash,
+    advantage: Advantage | None,
+    imitates: bool,
+    compares: bool,
+    referred: bool,
+) -> None:
+    """UserError for an option that says nothing to this objective. `compares`: it holds answers to one prompt against
+    each other; `referred`: it, or the leash, reads a reference."""
     readers = {
-        "beta": advantage not in (None, "none"),
-        "gamma": advantage in ("gae", "returns"),
-        "smoothing": advantage == "gae",
-        "sample_deviation": advantage == "standardised",
-        "passing": imitates,
+        "beta": (online, advantage not in (None, "none")),
+        "gamma": (online, advantage in ("gae", "returns")),
+        "smoothing": (online, advantage == "gae"),
+        "sample_deviation": (online, advantage == "standardised"),
+        "passing": (online, imitates),
+        "resample": (online, compares),
+        "normalise": (shaping, advantage is not None),
+        "clip_score": (shaping, advantage is not None),
     }
-    for name, read in readers.items():
-        if not read and getattr(online, name) != getattr(Online(), name):
+    for name, (group, read) in readers.items():
+        if not read and getattr(group, name) != getattr(type(group)(), name):
             raise UserError(f"'{name}' says nothing to this objective, which does not read it; leave it out")
+    leashes = {
+        "kl_target": (online.beta > 0, "which moves beta: give beta, where it begins"),
+        "kl_horizon": (leash.kl_target is not None, "without kl_target"),
+        "refresh_reference": (referred, "where no reference is read: give beta, or an objective that has one"),
+        "kl_limit": (referred or leash.stop_at_kl is not None, "where no KL is measured: give beta or stop_at_kl"),
+    }
+    for name, (read, why) in leashes.items():
+        if not read and getattr(leash, name) != getattr(Leash(), name):
+            raise UserError(f"'{name}' says nothing here, {why}; or leave it out")
+    if shaping.overlong_buffer is not None and shaping.overlong_buffer > online.max_new_tokens:
+        raise UserError(
+            f"overlong_buffer ({shaping.overlong_buffer}) is the end of max_new_tokens ({online.max_new_tokens}) and "
+            "cannot be longer"
+        )
+    if online.mixture and advantage is not None:
+        raise UserError(
+            "'mixture' samples answers from the policy and its reference together, and this objective takes them for "
+            "the policy's own; leave it out, or learn from preferences (ipo, dpo)"
+        )
 
 
 def told(whole: Round) -> dict[str, float]:
     """What is to be seen of a round: mean score, length, KL to the reference, answers that were cut, and groups whose
     answers all scored the same, from which a group's advantages teach nothing."""
     scores = [r.score for r in whole.rows]
-    groups: dict[int, set[float]] = {}
-    for row in whole.rows:
-        groups.setdefault(row.group, set()).add(row.score)
     lengths = whole.mask.sum(1)
     kl = {"kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item()} if whole.referred else {}
     return kl | {
         "score": float(np.mean(scores)),
         "length": lengths.mean().item(),
         "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
-        "equal_groups": float(np.mean([len(found) == 1 for found in groups.values()])),
+        "equal_groups": len(equal(whole.rows)) / len({r.group for r in whole.rows}),
     }
+
+
+def equal(rows: Sequence[Experience]) -> list[int]:
+    """The groups whose answers all scored the same, as far as they could be scored, in order."""
+    scores: dict[int, set[float]] = {row.group: set() for row in rows}
+    for row in (row for row in rows if not row.why):
+        scores[row.group].add(row.score)
+    return [group for group, found in scores.items() if len(found) < 2]
 
 
 def padded(rows: Sequence[Sequence[float]]) -> Tensor:

@@ -46,11 +46,12 @@ def fit(
             for part, weight in parts:
                 signals = read(part, objective.signals)
                 loss, shares = objective.total(signals, counts, survey.of(part))
-                problem = problem or trouble(step, part, policy, signals, loss.item(), source.fresh(step))
+                alike = reference is None or not reference.left
+                problem = problem or trouble(step, part, policy, signals, loss.item(), source.fresh(step), alike)
                 (weight * loss).backward()
                 record.note(signals, loss.item(), shares, weight)
             parallel.agree(problem)
-            record.close(step, batch, optim, optim.step(step) | dict(source.told))
+            record.close(step, batch, optim, optim.step(step) | dict(source.after(step)))
             if number := stopping.asked():
                 record.keep(optim)
                 stopping.obey(number)
@@ -74,10 +75,12 @@ def reading(look: Observe, policy: Policy, reference: Reference | None, objectiv
     return lambda part, names: seen
 
 
-def trouble(step: int, part: Batch, policy: Policy, signals: dict[str, torch.Tensor], loss: float, fresh: bool) -> str:
+def trouble(
+    step: int, part: Batch, policy: Policy, signals: dict[str, torch.Tensor], loss: float, fresh: bool, alike: bool
+) -> str:
     """Why the model must not be updated by this part, or an empty string. `fresh`: it gave the part's rollouts itself,
-    just now."""
-    off = apart(signals, "ref_") if step == 1 else 0.0
+    just now; `alike`: before the first update it is its own reference."""
+    off = apart(signals, "ref_") if step == 1 and alike else 0.0
     if not off <= STEP_ZERO_TOLERANCE[policy.dtype]:
         return (
             f"step {step}: the policy's log-probabilities differ from its reference's by {off:.2e} nats before any "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -12,15 +14,17 @@ from torch.nn.utils.rnn import pad_sequence
 
 from truing.data.batch import Batch
 from truing.errors import UserError
-from truing.policy.policy import Policy
+from truing.policy.policy import Beside, Policy
 from truing.policy.reference import Reference
 
 
 class View:
     """One batch seen by one policy; every quantity is computed when it is first asked for, and once."""
 
-    def __init__(self, policy: Policy, batch: Batch, reference: Reference | None, valued: bool = False) -> None:
-        self.policy, self.batch, self.reference, self.valued = policy, batch, reference, valued
+    def __init__(
+        self, policy: Policy, batch: Batch, reference: Reference | None, beside: Sequence[Beside] = ()
+    ) -> None:
+        self.policy, self.batch, self.reference, self.beside = policy, batch, reference, beside
         self._cache: dict[str, Tensor] = {}
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -31,18 +35,12 @@ class View:
 
     def logp_R(self) -> Tensor:
         """Log-probability of every response token under the policy."""
-        if self.valued:
-            return self.valued_R()[0]
-        return self.once("logp", lambda: self.policy.logp(self.batch))
+        return self.read["logp"]
 
-    def value_R(self) -> Tensor:
-        """The value head's forecast at every response token."""
-        return self.valued_R()[1]
-
-    def valued_R(self) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and forecasts, from one forward pass."""
-        both = self.once("both", lambda: torch.stack(self.policy.logp_and_values(self.batch)))
-        return both[0], both[1]
+    @cached_property
+    def read(self) -> dict[str, Tensor]:
+        """What the policy says of every response token: `logp`, and what is to be read `beside` it."""
+        return self.policy.read(self.batch, *self.beside)
 
     def ref_R(self) -> Tensor:
         """The same under the reference, which has no gradient."""
@@ -68,6 +66,18 @@ class View:
         with torch.no_grad():
             shadows = self.batch.shadows()
             return shadows.sums(self.policy.logp(shadows))
+
+    def given(self) -> Batch:
+        """The texts that stand beside answers; UserError where there are none."""
+        shadows = self.batch.shadows()
+        if not shadows.trees:
+            raise UserError("this objective learns from given texts (pretrain), and the stage has none")
+        return shadows
+
+    def given_M(self) -> Tensor:
+        """The policy's log-probability of every given text, summed in fp64, at temperature 1 whatever that of answers:
+        a look of its own."""
+        return self.given().sums(replace(self.policy, temperature=1.0).logp(self.given()))
 
     def ref_mismatched(self) -> Tensor:
         """The same under the reference."""
@@ -216,12 +226,15 @@ SOURCES: dict[str, Callable[[View], Tensor | None]] = {
     "advantage_BT": lambda v: v.padded(v.facts_R("advantage_BT")),
     "old_value_BT": lambda v: v.padded(v.facts_R("old_value_BT")),
     "return_BT": lambda v: v.padded(v.facts_R("return_BT")),
-    "value_BT": lambda v: v.padded(v.value_R()),
+    "value_BT": lambda v: v.padded(v.read["value"]),
+    "entropy_BT": lambda v: v.padded(v.read["entropy"]),
     "old_logp_B": lambda v: v.batch.sums(v.facts_R("old_logp_BT"))[v.batch.singles],
     "advantage_B": lambda v: v.facts_B("advantage_B"),
     "score_B": lambda v: v.facts_B("score_B"),
     "desirable_B": lambda v: v.roles(),
     "prompt_B": lambda v: v.prompts(),
+    "given_logp_B": lambda v: v.given_M(),
+    "given_length_B": lambda v: v.tensor([sum(b.loss) for b in v.given().branches]),
     "mismatched_logp_B": lambda v: v.mismatched(),
     "ref_mismatched_logp_B": lambda v: v.ref_mismatched(),
     "chosen_logp_B": lambda v: v.better(v.logp_M()),
@@ -259,7 +272,7 @@ def observe(
     policy: Policy, batch: Batch, signals: frozenset[str], reference: Reference | None = None
 ) -> dict[str, Tensor]:
     """The named signals of this batch. Optional data signals that the data does not have are left out."""
-    view = View(policy, batch, reference, valued="value_BT" in signals)
+    view = View(policy, batch, reference, [name for name in get_args(Beside) if f"{name}_BT" in signals])
     found = {key: signal(view, key) for key in sorted(signals)}
     return {name: value for name, value in found.items() if value is not None}
 

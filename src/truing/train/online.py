@@ -10,48 +10,37 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from truing.data.batch import Batch, Branch, Tree, pack
+from truing.data.batch import Batch, Tree
 from truing.data.kinds import WORDS, common_shape
 from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
 from truing.rollout import combine, experience
 from truing.rollout.call import Answer
-from truing.rollout.combine import Rewards
-from truing.rollout.engine import Sampling, generate
+from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
-from truing.settings import Online, Training
+from truing.rollout.mixture import Mixture
+from truing.rollout.sample import check_ratio
+from truing.settings import Leash, Online, Shaping, Training
 from truing.train import parallel
-from truing.train.earned import ADVANTAGES, Round, advantage_of, check_read, told
+from truing.train.aside import Aside
+from truing.train.asking import Desk, Judged, Prompt, grouped, read_over
+from truing.train.earned import ADVANTAGES, Round, advantage_of, check_read, equal, told
+from truing.train.given import Given
+from truing.train.past import Past, check_kl
 from truing.train.sorting import SORTED, kept
 from truing.train.terms import Sum
-from truing.types import Messages, Rollout, digest
+from truing.train.watch import Watch, ratios, stopped, summed_up
+from truing.types import Engine, Rollout, Sampling, digest
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt to answer, as messages and as tokens, with its row in the data file and what else stands there."""
-
-    row: int
-    messages: Messages
-    ids: tuple[int, ...]
-    columns: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """How answers are turned into text and scored."""
-
-    text: Callable[[Policy, Rollout], str]
-    rewards: Rewards
+__all__ = ["Judged", "Prompt", "RolloutSource"]
 
 
 class RolloutSource:
@@ -59,7 +48,8 @@ class RolloutSource:
 
     `rows_per_step` is the prompts of one update; a round has `minibatches` times as many, learned from `passes` times.
     `reference` reads rollouts for the leash, where there is one; `stage` is a name that keeps the draws of several
-    stages apart.
+    stages apart. `engine` samples (the policy in this process unless another is given), `watch` looks at held-out
+    prompts on the way, and the texts of `given` stand beside answers. `ended` says why the run ended early, if it did.
     """
 
     def __init__(
@@ -74,13 +64,26 @@ class RolloutSource:
         seed: int = 0,
         reference: Policy | None = None,
         stage: str = "",
+        *,
+        shaping: Shaping = Shaping(),
+        leash: Leash = Leash(),
+        watch: Watch | None = None,
+        given: Given = Given(),
+        engine: Engine | None = None,
     ) -> None:
         if not prompts:
             raise UserError("there is no prompt left to answer")
+        check_ratio(Sampling(online.max_new_tokens, online.temperature), policy.temperature)
         self.policy, self.prompts, self.judged, self.terms = policy, tuple(prompts), judged, terms
         self.online, self.training, self.folder = online, training, folder
         self.seed, self.reference, self.stage = seed + training.seed, reference, stage
+        self.shaping, self.leash, self.watch, self.given = shaping, leash, watch, given
+        self.desk, self.past = Desk(engine or InProcess(policy, mixture=self.mixture), policy), Past(folder)
+        self.watching = Desk(engine or InProcess(policy), policy)
+        self.references = Aside(folder.parent / "references", folder.parent / "checkpoints")
+        self.bests = Aside(folder.parent / "best", folder.parent / "checkpoints")
         self.told: dict[str, float] = {}
+        self.ended = ""
         self.per_update = training.rows_per_step or 16
         self.per_round = self.per_update * online.minibatches
         self.updates = online.minibatches * online.passes
@@ -92,8 +95,9 @@ class RolloutSource:
         if self.shape not in SORTED:
             raise UserError(f"an objective that learns from {WORDS[self.shape]} cannot learn from scored answers")
         imitates = self.shape == "single" and self.advantage is None
-        check_read(online, self.advantage, imitates)
         self.compares = not imitates and self.advantage not in ("gae", "returns", "none") and online.answers > 1
+        self.leashed = online.beta > 0 or terms.needs_reference
+        check_read(online, shaping, leash, self.advantage, imitates, self.compares, self.leashed)
         self.sort = functools.partial(kept, passing=online.passing) if imitates else SORTED[self.shape]
         self.valued = "value_BT" in terms.all_signals
 
@@ -104,29 +108,108 @@ class RolloutSource:
             return self.training.steps
         return math.ceil(self.training.epochs * len(self.prompts) / self.per_round) * self.updates
 
+    @property
+    def mixture(self) -> Mixture | None:
+        """What answers are sampled from beside the policy itself, if anything: its reference."""
+        if not self.online.mixture:
+            return None
+        if self.reference is None:
+            raise UserError("'mixture' needs a reference to mix the policy with, and there is none")
+        return Mixture(self.reference, self.online.mixture)
+
     def fresh(self, step: int) -> bool:
         """Whether the policy of this update is the one that gave its answers."""
         return (step - 1) % self.updates == 0
 
     def since(self, step: int) -> Iterator[tuple[int, Batch]]:
         """(number, batch) of every update after `step`, counted from 1. A round whose answers teach nothing has none:
-        its numbers are left out, and the round is among `skipped`. RunFailed where that is so of all of them."""
+        its numbers are left out, and the round is among `skipped`. RunFailed where that is so of all of them, or where
+        the policy has left its reference for good."""
         first, taught = step // self.updates, step > 0
-        parallel.lead(lambda: self._forget(first + (step % self.updates > 0)))
+        self.begin(step, first)
         for number in range(first, math.ceil(self.steps / self.updates)):
-            trees = self.trees(self.experience(number, step))
+            rows = [] if self.ended else self.experience(number, step)
+            if self.ended or self.far(number):
+                break
+            trees = self.trees(rows)
             if not trees:
                 self.skipped.append(number + 1)
                 continue
             for at, group in enumerate(self.parts(trees, number), number * self.updates + 1):
-                if step < at <= self.steps:
+                if step < at <= self.steps and not self.ended:
                     taught = True
-                    yield at, Batch(group)
-        if not taught:
+                    yield at, Batch(self.given.beside(group, at, self.per_update))
+        if not taught and not self.ended:
             raise RunFailed(
                 f"no answer of {len(self.skipped)} rounds teaches the objective anything: all of a prompt scored the "
                 "same, or none passed; give more answers or prompts to a round, or a finer reward"
             )
+        self.take_best()
+
+    def begin(self, step: int, round_: int) -> None:
+        """Go on from update `step`, in round `round_`: what was written of later ones is removed, the reference is that
+        of the round, and where it has not been looked at, the policy is."""
+        known = round_ + (step % self.updates > 0)
+        parallel.lead(lambda: self._forget(known))
+        for aside in (self.references, self.bests):
+            aside.forget(step)
+        renewed = round_ - round_ % (self.leash.refresh_reference or round_ + 1)
+        if self.reference is not None and renewed > 0 and renewed * self.updates < step:
+            self.references.back(renewed * self.updates, self.reference.model)
+        if self.watch is None:
+            return
+        self.watch.begin(step)
+        if not self.watch.rows:
+            self.look(step)
+        self.ended = self.watch.over(self.leash.stop_at_kl)
+
+    def after(self, step: int) -> Mapping[str, float]:
+        """What is to be seen of an update that has been done: its round, and a look where one is due."""
+        if self.watch is None or not self.watch.due(step, self.steps):
+            return self.told
+        self.look(step)
+        self.ended = self.watch.over(self.leash.stop_at_kl)
+        return self.told | self.watch.figures()
+
+    def look(self, step: int) -> None:
+        """Have the watched prompts answered by the policy as it is after update `step`, and look at the answers."""
+        watch, reference = self.watch, self.reference
+        if watch is None or reference is None:
+            return
+        drawn = int(digest([self.seed, self.stage, "watch"]), 16) % 2**63
+        rollouts = self.watching.ask(step, watch.prompts, 1, Sampling(self.online.max_new_tokens, seed=drawn))
+        reference = replace(reference, temperature=1.0)  # as the answers are sampled
+        texts = [self.judged.text(self.policy, r) for r in rollouts]
+        answers = answers_of([watch.prompts[r.group] for r in rollouts], texts, rollouts)
+        kl = ratios(rollouts, reference, self.training.tokens_per_device)
+        sampled = self.past.tokens(math.ceil(step / self.updates))
+        watch.look(step, sampled, answers, kl, self.judged.rewards, self.before(step // self.updates))
+        if watch.options.patience is not None and watch.best["step"] == step:
+            self.bests.put(step, self.policy.model)
+
+    def far(self, number: int) -> bool:
+        """Whether the policy of this round is as far from its reference as it may go, which ends the run well."""
+        kl, limit = self.past.of(number).kl, self.leash.stop_at_kl
+        if number == 0 or limit is None or kl is None or kl < limit:
+            return False
+        self.ended = stopped(number * self.updates, f"the KL of a round is {kl:.2f} nats (stop_at_kl {limit:g})")
+        return True
+
+    def take_best(self) -> None:
+        """With `patience` the policy is, in the end, what it was at the best look."""
+        if self.watch is None or self.watch.options.patience is None:
+            return
+        self.bests.back(self.watch.best["step"], self.policy.model)
+
+    def account(self) -> list[str]:
+        """What is to be said of the run when it is over: its looks, why it ended early, and whose weights are kept."""
+        lines = [self.ended] if self.ended else []
+        if self.watch is None:
+            return lines
+        lines.append(summed_up(self.watch))
+        if self.watch.options.patience is not None:
+            lines.append(f"the weights kept are those after update {self.watch.best['step']}, the best look")
+        return lines
 
     def _forget(self, known: int) -> str:
         """Remove the rounds after the first `known`: their updates will be done again."""
@@ -147,27 +230,61 @@ class RolloutSource:
         return np.random.Generator(np.random.Philox(key=[self.seed % 2**63, (number << 20) + again]))
 
     def experience(self, number: int, step: int) -> list[Experience]:
-        """A round: read where the run was stopped within it, else lived through now."""
-        path = self.folder / f"round-{number + 1:05d}.parquet"
+        """A round: read where the run was stopped within it, else lived through now. RunFailed where its answers are
+        beyond `kl_limit`."""
+        path = self.past.path(number)
         if step > number * self.updates:
-            return experience.read(path)
-        rows = self.live(number)
-        parallel.lead(lambda: experience.write(path, rows))
+            rows = experience.read(path)
+        else:
+            self.renew(number)
+            rows = self.live(number)
+            parallel.lead(lambda: experience.write(path, rows))
+        check_kl(number * self.updates + 1, self.past.note(number, rows), self.leash.kl_limit)
         return rows
+
+    def renew(self, number: int) -> None:
+        """Where the reference is to be refreshed before this round, it becomes the policy as it is."""
+        every = self.leash.refresh_reference
+        if every is None or self.reference is None or not number or number % every:
+            return
+        self.references.put(number * self.updates, self.policy.model)
+        self.references.back(number * self.updates, self.reference.model)
 
     def live(self, number: int) -> list[Experience]:
         """Answers to this round's prompts, scored, and read by the reference and the value head where one asks."""
-        chosen = list(self.choose(number))
-        drawn = int(digest([self.seed, self.stage, number]), 16) % 2**63
-        sampling = Sampling(self.online.max_new_tokens, seed=drawn)
-        rollouts = generate(self.policy, [p.ids for p in chosen], sampling, self.online.answers)
-        asked = [chosen[r.group] for r in rollouts]
+        rows = self.sampled(number, dict(enumerate(self.choose(number))))
+        rows = self.resampled(number, rows)
+        reads = self.leashed or self.leash.stop_at_kl is not None
+        return read_over(
+            rows, self.policy, self.reference if reads else None, self.valued, self.training.tokens_per_device
+        )
+
+    def resampled(self, number: int, rows: list[Experience]) -> list[Experience]:
+        """The round with the prompts whose answers all scored the same replaced by others, drawn for this round, as
+        long as there are any and for at most `resample` draws."""
+        taken = {prompt.row for prompt in self.choose(number)}
+        order = self._draws(number, 1 << 19).permutation(len(self.prompts))
+        spare = [self.prompts[i] for i in order if self.prompts[i].row not in taken]
+        for draw in range(1, (self.online.resample or 0) + 1):
+            asked = dict(zip(equal(rows), spare, strict=False))
+            if not asked:
+                break
+            spare = spare[len(asked) :]
+            left = [row for row in rows if row.group not in asked]
+            rows = sorted(left + self.sampled(number, asked, draw), key=lambda row: row.group)
+        return rows
+
+    def sampled(self, number: int, asked: Mapping[int, Prompt], draw: int = 0) -> list[Experience]:
+        """Answers to these prompts, by their group, with their scores."""
+        groups, chosen = list(asked), list(asked.values())
+        rollouts = [replace(r, group=groups[r.group]) for r in self.answered(number, chosen, draw)]
+        said = [asked[r.group] for r in rollouts]
         texts = [self.judged.text(self.policy, r) for r in rollouts]
-        scores = self.scores(number, asked, texts, rollouts)
-        bare = [
+        scores = self.scores(number, said, texts, rollouts)
+        return [
             Experience(
                 p.row,
-                p.messages[-1].content,
+                p.messages,
                 text,
                 p.ids,
                 r.response_ids,
@@ -177,20 +294,24 @@ class RolloutSource:
                 score,
                 r.stop,
                 r.group,
-                number,
+                r.policy_version,
                 tuple(parts.items()),
                 why,
             )
-            for p, text, r, (score, parts, why) in zip(asked, texts, rollouts, scores, strict=True)
+            for p, text, r, (score, parts, why) in zip(said, texts, rollouts, scores, strict=True)
         ]
-        return self.read_over(bare)
+
+    def answered(self, number: int, chosen: Sequence[Prompt], draw: int = 0) -> list[Rollout]:
+        """What the policy answers these prompts in this round; `draw` counts those that replaced others."""
+        drawn = int(digest([self.seed, self.stage, number, *([draw] if draw else [])]), 16) % 2**63
+        sampling = Sampling(self.online.max_new_tokens, self.online.temperature, drawn)
+        return self.desk.ask(number * self.updates, chosen, self.online.answers, sampling)
 
     def scores(
         self, number: int, asked: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]
     ) -> list[tuple[float, dict[str, float], str]]:
         """The score of every answer with its parts, and of one that has none, why; the first rank asks for all."""
-        said = zip(asked, texts, rollouts, strict=True)
-        answers = [Answer(p.messages, text, r.response_ids, r.group, p.columns) for p, text, r in said]
+        answers = answers_of(asked, texts, rollouts)
 
         def work() -> str:
             found = self.judged.rewards(answers, self.before(number))
@@ -203,7 +324,7 @@ class RolloutSource:
         """What the rewards said in the round before, where costs follow from it. RunFailed where it is gone."""
         if number == 0 or not self.judged.rewards.remembers:
             return []
-        return [dict(row.parts) for row in experience.read(self.folder / f"round-{number:05d}.parquet")]
+        return [dict(row.parts) for row in experience.read(self.past.path(number - 1))]
 
     def choose(self, number: int) -> Iterator[Prompt]:
         """A round's prompts: every prompt once before any comes again."""
@@ -215,37 +336,42 @@ class RolloutSource:
                 orders[epoch] = np.random.Generator(key).permutation(len(self.prompts))
             yield self.prompts[orders[epoch][at]]
 
-    def read_over(self, rows: list[Experience]) -> list[Experience]:
-        """The rows with what the reference and the value head say of their tokens, where a term or the leash asks."""
-        trees = grouped(rows, lambda _: {})
-        refs, values = [], []
-        leash = self.online.beta > 0 or self.terms.needs_reference
-        with torch.no_grad():  # a divided model's weights must not become inference tensors
-            for group in pack(trees, self.training.tokens_per_device):
-                batch = Batch(group)
-                lengths = [len(b.ids) for b in batch.branches]
-                if leash and self.reference is not None:
-                    refs += [tuple(x.tolist()) for x in self.reference.logp(batch).double().cpu().split(lengths)]
-                if self.valued:
-                    values += [
-                        tuple(x.tolist()) for x in self.policy.logp_and_values(batch)[1].double().cpu().split(lengths)
-                    ]
-        rows = [replace(row, ref_logp_T=ref) for row, ref in zip(rows, refs, strict=True)] if refs else rows
-        return [replace(row, value_T=v) for row, v in zip(rows, values, strict=True)] if values else rows
-
     def trees(self, rows: list[Experience]) -> list[Tree]:
         """One tree a prompt, its answers with all that the objectives read of them; of a method that learns from
         preferences, the answers sorted by their scores. Answers that could not be scored are left out, and, where
         answers are compared, one without siblings. Empty where nothing is left, or none is better than another."""
         figures = combine.told([(dict(row.parts), row.why) for row in rows])
+        figures |= self.told_of(rows)
         rows, alone = experience.usable(rows, fewest=2 if self.compares else 1)
         if not rows:
             return []
-        whole = Round(rows, self.online)
+        whole = self.round(rows)
         self.told = told(whole) | figures | {"alone": float(alone)}
-        trees = grouped(rows, self.facts_of(rows, whole).__getitem__)
+        facts = self.facts_of(rows, whole)
+        read = [i for i, row in enumerate(rows) if row.stop != "length" or not self.shaping.mask_unfinished]
+        trees = grouped([rows[i] for i in read], lambda place: facts[read[place]])
         left = [tree for tree in map(self.sort, trees) if tree is not None]
         return [replace(tree, index=i) for i, tree in enumerate(left)]
+
+    def told_of(self, rows: Sequence[Experience]) -> dict[str, float]:
+        """What is to be seen of a round where its options ask for it: its leash, and how many prompts were replaced."""
+        number = rows[0].policy_version // self.updates
+        beta = self.past.beta(number, self.online.beta, self.leash)
+        known = {} if self.leash.kl_target is None else {"beta": beta}
+        if self.online.resample is None:
+            return known
+        first = dict(enumerate(self.choose(number)))
+        there = {row.group: row.row for row in rows}
+        return known | {"resampled": float(sum(first[group].row != row for group, row in there.items()))}
+
+    def round(self, rows: list[Experience]) -> Round:
+        """A round's rows as numbers, under the leash and on the scale of their time."""
+        number = rows[0].policy_version // self.updates
+        online = self.online.changed(beta=self.past.beta(number, self.online.beta, self.leash))
+        if self.shaping.normalise == "none":
+            return Round(rows, online, self.shaping)
+        scale = self.past.scores(number) if self.shaping.normalise == "running" else self.past.of(number).scores
+        return Round(rows, online, self.shaping, scale)
 
     def facts_of(self, rows: list[Experience], whole: Round) -> list[dict[str, tuple[float, ...]]]:
         """What is known of each answer, by signal name."""
@@ -266,14 +392,7 @@ class RolloutSource:
         return out
 
 
-def grouped(rows: Sequence[Experience], facts: Callable[[int], Mapping[str, tuple[float, ...]]]) -> list[Tree]:
-    """Rows of one group as one tree: the prompt once. `facts` are those of a row, by its place."""
-    groups: dict[int, list[int]] = {}
-    for place, row in enumerate(rows):
-        groups.setdefault(row.group, []).append(place)
-    trees: list[Tree] = []
-    for own in groups.values():
-        said = [(rows[place].response_ids, facts(place)) for place in own]
-        branches = tuple(Branch("response", ids, (True,) * len(ids), facts=known) for ids, known in said)
-        trees.append(Tree(rows[own[0]].prompt_ids, branches, len(trees), rows[own[0]].row))
-    return trees
+def answers_of(asked: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
+    """Answers as rewards read them."""
+    said = zip(asked, texts, rollouts, strict=True)
+    return [Answer(p.messages, text, r.response_ids, r.group, p.columns) for p, text, r in said]

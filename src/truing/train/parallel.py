@@ -83,6 +83,7 @@ def joined() -> Iterator[None]:
         yield
         with reaching():
             dist.barrier()
+        part()
     except BaseException:
         with suppress(RunFailed):
             if rank():
@@ -110,6 +111,15 @@ def join() -> None:
     with reaching():
         dist.init_process_group(backend, store=store, rank=place, world_size=size, timeout=time_limit())
     Bond.store = store
+
+
+def part() -> None:
+    """Let go of the others once all are through the last barrier: what one has not yet read is lost where the other has
+    closed the connection."""
+    with suppress(RunFailed, RuntimeError):  # the first rank may have left, and the store with it
+        Bond.store.set(f"through-{rank()}", "")
+        for other in range(world()):
+            _until(f"through-{other}", PATIENCE)
 
 
 def die_with_parent() -> None:

@@ -197,6 +197,8 @@ def describe(signals: Mapping[str, Tensor]) -> dict[str, float]:
     if "rank_mask_BK" in s:
         score = s["reward_BK"] if "reward_BK" in s else s["logp_BK"] - s.get("ref_logp_BK", torch.zeros(()))
         out["best_first"] = (score.masked_fill(s["rank_mask_BK"] == 0, -math.inf).argmax(1) == 0).double()
+    if "entropy_BT" in s:  # of each response its own tokens' mean, as all of these are means over rows
+        out["entropy_nats"] = (s["entropy_BT"] * s["mask_BT"]).sum(1) / s["mask_BT"].sum(1).clamp(min=1)
     if "desirable_B" in s and "ref_logp_B" in s:
         out["signed_log_ratio"] = (2 * s["desirable_B"] - 1) * (s["logp_B"] - s["ref_logp_B"])
     for name in [key for key in s if key.startswith("target_B") and key.replace("target", "reward") in s]:

@@ -51,7 +51,7 @@ def divide(model: Any, whole: bool) -> None:
     """Shard a model layer by layer, then the rest. `whole`: as one piece, for models whose layers are called a
     different number of times on each rank. Gradients are summed over ranks, not averaged."""
     mesh = init_device_mesh(next(model.parameters()).device.type, (parallel.world(),))
-    names = set(getattr(model, "_no_split_modules", None) or ())
+    names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     for layer in [m for m in model.modules() if type(m).__name__ in names and not whole]:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)

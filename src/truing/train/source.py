@@ -24,9 +24,8 @@ class Source(Protocol):
     def steps(self) -> int:
         """Updates of the whole run."""
 
-    @property
-    def told(self) -> Mapping[str, float]:
-        """Figures of the step in hand, for the record."""
+    def after(self, step: int) -> Mapping[str, float]:
+        """Figures of this update, now that it has been done, for the record."""
 
     def since(self, step: int) -> Iterator[tuple[int, Batch]]:
         """(number, batch) of every update after `step`, counted from 1."""
@@ -56,7 +55,9 @@ class DataSource:
         rows = self.training.rows_per_step or 16
         return [tuple(shuffled[i : i + rows]) for i in range(0, len(shuffled), rows)]
 
-    told: Mapping[str, float] = MappingProxyType({})
+    def after(self, step: int) -> Mapping[str, float]:
+        """Nothing: data stays as it is."""
+        return MappingProxyType({})
 
     def fresh(self, step: int) -> bool:
         """False: other models, or people, gave this data."""

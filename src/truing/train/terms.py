@@ -39,6 +39,8 @@ class Term:
 
     def count(self, batch: Batch) -> int:
         """What its sum of losses is divided by, over these trees: see `types.Mean`."""
+        if "given_logp_B" in self.objective.signals:
+            return len(batch.shadows().trees)
         if self.objective.mean == "token":
             return sum(batch.taught)
         if self.objective.mean == "step":

@@ -51,16 +51,16 @@ class _Makers(Mapping[str, Callable[..., Records]]):
     """Name -> maker. The makers are imported when the first one is asked for, so that importing the world is light."""
 
     names = (
-        "comparisons", "critiques", "demonstrations", "harms", "labels", "prompts", "pushback", "rankings", "ratings",
-        "red_team", "steps", "text",
+        "arithmetic", "comparisons", "critiques", "demonstrations", "harms", "labels", "prompts", "pushback",
+        "rankings", "ratings", "red_team", "steps", "text",
     )  # fmt: skip
 
     def __getitem__(self, name: str) -> Callable[..., Records]:
         if name not in self.names:
             raise KeyError(name)
-        from truing.world import makers
+        from truing.world import arithmetic, makers
 
-        made: Callable[..., Records] = getattr(makers, name)
+        made: Callable[..., Records] = getattr(arithmetic if name == "arithmetic" else makers, name)
         return made
 
     def __iter__(self) -> Iterator[str]:

@@ -1,0 +1,127 @@
+"""Proxy and truth over the distance from the start: as a `reinforce` stage watched itself, or as best-of-n goes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from truing.errors import UserError, unknown
+from truing.types import is_number
+
+Form = Literal["rl", "best_of"]
+Array = NDArray[np.float64]
+FIGURES = ("step", "kl", "proxy")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity, look by look: its mean over prompts and the standard error of that (not a number where there is
+    none). `rows` [prompts, looks] where every prompt's own value is known, so that looks are compared prompt by
+    prompt."""
+
+    mean: Array
+    error: Array
+    rows: Array | None = None
+
+    def above(self, one: int, other: int) -> tuple[float, float]:
+        """Look `one` less look `other`, and its standard error: paired where `rows` are known. Without them the two
+        count as independent, which is too wide where the same prompts were asked."""
+        value = float(self.mean[one] - self.mean[other])
+        if self.rows is None:
+            return value, math.hypot(self.error[one], self.error[other])
+        return value, float(_error(self.rows[:, one] - self.rows[:, other]))
+
+    @classmethod
+    def of(cls, rows: Array) -> Series:
+        """The series of every prompt's own values [prompts, looks]."""
+        return cls(rows.mean(0), _error(rows), rows)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A policy's way, look by look in the order it went: `at` counts updates (form `rl`) or is n (`best_of`), `kl` is
+    to the start (nats a response). `notes` is what a reader must know beside it."""
+
+    name: str
+    against: str
+    form: Form
+    at: tuple[int, ...]
+    kl: Array
+    proxy: Series
+    gold: Series
+    prompts: int
+    kl_error: Array | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def distance(self) -> Array:
+        """sqrt(KL); an estimate of the KL below 0, which is noise about 0, counts as 0."""
+        root: Array = np.sqrt(np.maximum(self.kl, 0))
+        return root
+
+    def look(self, i: int) -> str:
+        """What a look is called: `update 40` or `n = 16`."""
+        return f"update {self.at[i]}" if self.form == "rl" else f"n = {self.at[i]}"
+
+
+def read_watch(path: Path, name: str, against: str = "", truth: str = "gold") -> Curve:
+    """The curve of a `watch.jsonl`: a line a look, the first before any update. `truth` is the watched reward that
+    counts as gold.
+
+    A look at which proxy or truth has no number is left out, and `notes` say so. UserError names the file and the line
+    that cannot be read, and lists the watched rewards where `truth` is none of them.
+    """
+    looks = list(_looks(path, truth))
+    kept = [row for row in looks if all(is_number(row.get(key)) for key in (*FIGURES, truth))]
+    if not kept or kept[0]["step"] != 0:
+        raise UserError(f"{path}: has no look at step 0, and gains are counted from there")
+
+    def column(key: str) -> Array:
+        given = [row.get(key) for row in kept]
+        return np.array([x if is_number(x) else math.nan for x in given], dtype=np.float64)
+
+    left_out = [str(row.get("step")) for row in looks if row not in kept]
+    notes = [f"{name}: {len(left_out)} looks without a number left out: step {', '.join(left_out)}"] if left_out else []
+    proxy, gold = (Series(column(key), column(f"{key}_se")) for key in ("proxy", truth))
+    steps = tuple(int(row["step"]) for row in kept)
+    prompts = int(kept[0].get("prompts") or 0)
+    return Curve(name, against, "rl", steps, column("kl"), proxy, gold, prompts, column("kl_se"), tuple(notes))
+
+
+def _looks(path: Path, truth: str) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); a `reinforce` stage writes it that has `watch: [{truth}]` and "
+            "`watch_prompts`"
+        ) from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: is no JSON ({error})") from error
+        missing = [key for key in (*FIGURES, truth) if not isinstance(row, Mapping) or key not in row]
+        if missing == [truth]:
+            known = [key for key in row if f"{key}_se" in row and key not in (*FIGURES, "length")]
+            raise UserError(f"{path}, line {number}: {unknown('watched reward', truth, known)}")
+        if missing:
+            raise UserError(f"{path}, line {number}: has no {missing[0]}")
+        rows.append(row)
+    return rows
+
+
+def _error(rows: Array) -> Array:
+    """The standard error of the mean over the first axis; not a number of one item alone."""
+    n = len(rows)
+    spread = rows.std(0, ddof=1) if n > 1 else np.full(rows.shape[1:], math.nan)
+    error: Array = np.asarray(spread / math.sqrt(n))
+    return error

@@ -1,0 +1,120 @@
+"""The stages that tell what went wrong in training: over-optimisation of a proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from truing.diagnose.best_of import best_of_curve
+from truing.diagnose.curve import Curve, read_watch
+from truing.diagnose.overoptimisation import Diagnosis
+from truing.diagnose.overoptimisation import diagnose as diagnosed
+from truing.evaluate.exam import response_text
+from truing.pipeline import training as work
+from truing.pipeline.context import StageRun
+from truing.pipeline.judge import appoint
+from truing.pipeline.spec import Ref
+from truing.pipeline.stages_online import askable
+from truing.pipeline.table import table
+from truing.policy.load import context_length, load
+from truing.registry import Columns, Data, Model, Models, RewardModel, stage
+from truing.rollout.engine import InProcess, Sampling
+from truing.rollout.rewards import scores
+from truing.settings import Online, Training
+from truing.types import Count, digest
+
+WATCH = "watch.jsonl"
+
+
+@stage(gives="findings")
+def diagnose(run: StageRun, *, runs: Models, truth: str = "gold") -> None:
+    """Was the reward over-optimised? Reads how `reinforce` stages watched themselves (`watch`, `watch_prompts`): the
+    reward that they were trained on, the proxy, and `truth`, a reward that they only watched, over the distance from
+    their start.
+
+    Finds where gold was highest, what was lost by the last look, and whether the proxy rose meanwhile; fits Gao's form
+    d (alpha - beta ln d). A run from elsewhere is named by its model's folder.
+    """
+    named = runs if isinstance(runs, list) else [runs]
+    names = run.labels(named)
+    curves = [
+        read_watch(watched(run, model), name, started(run, model), truth)
+        for name, model in zip(names, named, strict=True)
+    ]
+    tell(run, curves, truth)
+
+
+@stage(gives="findings")
+def diagnose_best_of(
+    run: StageRun,
+    *,
+    model: Model,
+    reward: RewardModel,
+    prompts: Data,
+    n: Count = 16,
+    judge: RewardModel | Literal["gold"] = "gold",
+    aggregate: Literal["mean", "worst", "uncertainty"] | None = None,
+    samples: Count = 200,
+    max_new_tokens: Count = 64,
+    seed: int = 0,
+    columns: Columns | None = None,
+) -> None:
+    """What is the answer worth that `reward` likes best among 1, 2, ... `n` of a model's? `n` answers to each of
+    `samples` prompts at temperature 1, scored by the reward (the proxy; of several models by their `aggregate`) and by
+    the `judge` (gold).
+
+    Finds what `diagnose` finds, over the bound of the KL, ln n - (n - 1)/n; fits Gao's form d (alpha - beta d).
+    """
+    policy, name = load(run.model(model)), run.labels([model])[0]
+    records = run.records(prompts, want="prompts", columns=columns)
+    places = {record.prompt: i for i, record in reversed(list(enumerate(records.records)))}
+    once = records.subset(sorted(places.values())[:samples], records.name)
+    limits = Training(max_length=context_length(policy)), Online(max_new_tokens=max_new_tokens)
+    asked, _ = askable(run, policy, once, *limits)
+    run.show.say(f"  {name} answers {len(asked)} prompts {n} times each")
+    drawn = int(digest([run.seed + seed, run.name]), 16) % 2**63
+    said = InProcess(policy).generate([p.ids for p in asked], n, Sampling(max_new_tokens, seed=drawn))
+    messages, texts = [asked[r.group].messages for r in said], [response_text(policy, r) for r in said]
+    judges = appoint(run, reward, aggregate, None, once), appoint(run, judge, None, None, once)
+    proxy, gold = (scores(who.settled(messages, texts), messages, texts) for who in judges)
+    rows = ([given[i : i + n] for i in range(0, len(given), n)] for given in (proxy, gold))
+    tell(run, [best_of_curve(name, *rows)], judges[1].name, [*run.accounts, f"proxy: {judges[0].judged_by}"])
+
+
+def watched(run: StageRun, model: Any) -> Path:
+    """Where a run keeps what it watched: in the stage's folder, beside its model."""
+    if isinstance(model, Ref):
+        return run.root / model.stage / WATCH
+    beside = Path(model).parent / WATCH
+    return beside if beside.is_file() else Path(model) / WATCH
+
+
+def started(run: StageRun, model: Any) -> str:
+    """What a stage of this recipe began from, as findings call it; empty for a run from elsewhere."""
+    begun = run.recipe.stage(model.stage).options.get("model") if isinstance(model, Ref) else None
+    return run.labels([begun])[0] if begun is not None else ""
+
+
+def tell(run: StageRun, curves: Sequence[Curve], truth: str, notes: Sequence[str] = ()) -> None:
+    """Write what the curves say: findings.json, curve.json for the report, summary.json; and a table."""
+    told = [diagnosed(curve) for curve in curves]
+    findings = [f for one in told for f in one.findings]
+    notes = [*notes, *(note for one in told for note in one.notes)]
+    work.found(run, findings)
+    run.write("curve.json", {"truth": truth, "curves": [one.as_json() for one in told]})
+    run.write("summary.json", {"do": run.do, "headline": "; ".join(map(headline, told)), "notes": notes})
+    if findings:
+        run.show.say(table(findings, {}))
+    for note in notes:
+        run.show.say(f"  {note}")
+
+
+def headline(told: Diagnosis) -> str:
+    """One curve in one sentence."""
+    curve, lost = told.curve, next((f for f in told.findings if f.check == "gold_lost_after_peak"), None)
+    if lost is None:
+        return f"{curve.name}: too few looks"
+    spread = f" [{lost.interval[0]:.2f}, {lost.interval[1]:.2f}]" if lost.interval else ""
+    where = f"highest at {curve.look(told.best)} (KL {curve.kl[told.best]:.1f} nats)"
+    return f"{curve.name}: gold {told.word}, {where}, lost since {lost.value:.2f}{spread}"

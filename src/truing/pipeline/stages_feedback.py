@@ -1,0 +1,319 @@
+"""The stages that make data of answers: a model gives them, rewards judge them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from truing.data import formats
+from truing.data.conventions import Record
+from truing.disk import write_text
+from truing.errors import RunFailed, UserError
+from truing.evaluate.exam import response_text
+from truing.pipeline import answers as lying
+from truing.pipeline.answers import Given
+from truing.pipeline.context import StageRun
+from truing.pipeline.rewards import appointed, columns_of
+from truing.pipeline.stages_online import SETTLING, askable
+from truing.policy.load import context_length, load
+from truing.registry import Columns, Data, Model, RewardSpec, stage
+from truing.rollout import experience
+from truing.rollout.call import Answer
+from truing.rollout.combine import Rewards
+from truing.rollout.engine import InProcess, Sampling
+from truing.rollout.experience import Experience
+from truing.settings import Online, Training
+from truing.signature import TRL
+from truing.types import (
+    Count,
+    Demonstration,
+    Fraction,
+    Judgement,
+    NonNegative,
+    Positive,
+    Verdict,
+    digest,
+    messages_json,
+    prompt_id,
+)
+
+Row = tuple[Record, dict[str, Any]]
+"""A record, and the row that is written for a person to read: its columns, with the rewards and who gave them."""
+
+
+@stage(gives="data")
+def sample(
+    run: StageRun,
+    *,
+    model: Model,
+    prompts: Data,
+    answers: Count = 4,
+    max_new_tokens: Count = 64,
+    temperature: NonNegative = 1.0,
+    top_p: Fraction = 1.0,
+    top_k: Count | None = None,
+    stop_strings: list[str] | None = None,
+    seed: int = 0,
+    columns: Columns | None = None,
+) -> None:
+    """Let a model answer prompts, each different one `answers` times, and keep answers and log-probabilities.
+
+    They are data: `judge` labels them, `sft` learns them as they are. A killed stage is run again, to the same answers.
+    """
+    policy = load(run.model(model))
+    records = run.records(prompts, want="prompts", columns=columns)
+    first = {record.prompt: i for i, record in reversed(list(enumerate(records.records)))}
+    once = records.subset(sorted(first.values()), records.name)
+    limits = Training(max_length=context_length(policy)), Online(max_new_tokens=max_new_tokens)
+    asked, _ = askable(run, policy, once, *limits)
+    drawn = int(digest([run.seed + seed, run.name]), 16) % 2**63
+    sampling = Sampling(max_new_tokens, temperature, drawn, top_p, top_k, tuple(stop_strings or ()))
+    run.show.say(f"  {len(asked)} prompts, {answers} answers to each")
+    rollouts = InProcess(policy).generate([p.ids for p in asked], answers, sampling)
+    rows = []
+    for r in rollouts:
+        p, text = asked[r.group], response_text(policy, r)
+        known = (p.row, p.messages, text, p.ids, r.response_ids, r.logp_T, (), (), math.nan)
+        rows.append(Experience(*known, r.stop, r.group, r.policy_version))
+    experience.write(run.folder / "rollouts" / "round-00001.parquet", rows)
+    cut = sum(r.stop == "length" for r in rollouts)
+    figures = [
+        {"name": "prompts", "value": len(asked), "unit": ""},
+        {"name": "answers", "value": len(rows), "unit": ""},
+        {"name": "mean length", "value": sum(len(r.response_ids) for r in rollouts) / len(rows), "unit": "tokens"},
+        {"name": "ran into max_new_tokens", "value": cut, "unit": "answers"},
+    ]
+    headline = f"{len(asked)} prompts, {len(rows)} answers, {cut} of them cut off"
+    notes = [*run.accounts, *policy.notes]
+    run.write("summary.json", {"do": "sample", "headline": headline, "figures": figures, "notes": notes})
+
+
+@stage(gives="data")
+def judge(
+    run: StageRun,
+    *,
+    data: Data,
+    rewards: RewardSpec | None = None,
+    keep: Literal["pair", "ranking", "scores", "best", "passing"] = "pair",
+    passing: float | None = None,
+    unfinished: Literal["drop", "keep"] = "drop",
+    combine: Literal["sum", "lexicographic"] = "sum",
+    on_error: Literal["stop", "drop"] = "stop",
+    time_limit: Positive = 60.0,
+    columns: Columns | None = None,
+) -> None:
+    """Label answers by `rewards`, or by the scores they have: data to learn from.
+
+    `keep` says what is made of the answers to a prompt: the best against the worst (`pair`), all in their order
+    (`ranking`), all with their `scores`, the `best` as a demonstration, or every one whose score is at least `passing`.
+    Answers that could not be scored, say nothing, repeat another or (unless `unfinished: keep`) were cut off are left
+    out and counted; of equal scores there is no pair.
+    """
+    check(run, keep, passing)
+    given = answers_of(run, data, columns, rewards is not None)
+    count = Counter(dict.fromkeys(WORDS, 0) | {"answers": len(given)})
+    if rewards is not None:
+        given = scored(run, given, rewards, combine, on_error, time_limit)
+    elif all(one.score is None and not one.why for one in given):
+        raise UserError(f"stage {run.name}: these answers have no scores; say by `rewards` who gives them")
+    make = FORMS[keep] if keep != "passing" else lambda own: reaching(own, passing or 0.0)
+    rows: dict[str, Row] = {}
+    for group in lying.by_group(given):
+        own = usable(group, count, unfinished == "keep")
+        made = make(own) if own else []
+        if own and not made:
+            count["below" if keep == "passing" else "alone" if len(own) == 1 else "equal"] += 1
+        for record, row in made:
+            key = digest(formats.record_json(record))
+            count["repeated"] += key in rows
+            rows.setdefault(key, (record, row))
+    if not rows:
+        raise RunFailed(f"stage {run.name}: no answer teaches anything: {told(count)}. {WAY_OUT}")
+    count["kept"] = len(rows)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for _, row in rows.values())
+    if run.leads:
+        write_text(run.folder / "data.jsonl", "".join(lines))
+    run.show.say(f"  {told(count)}")
+    figures = [{"name": name, "value": value, "unit": WORDS[name]} for name, value in count.items()]
+    failed = [one.why for one in given if one.why]
+    notes = [f"{len(failed)} answers could not be scored; the first: {failed[0]}"] if failed else []
+    run.write("summary.json", {"do": "judge", "headline": told(count), "figures": figures, "notes": notes})
+
+
+WORDS = {
+    "answers": "answers",
+    "unscored": "answers that could not be scored",
+    "empty": "answers that say nothing or hold a NUL character",
+    "unfinished": "answers that were cut off",
+    "repeated": "answers or rows that repeat an earlier one",
+    "alone": "prompts with a single answer left",
+    "equal": "prompts whose answers are equal in score",
+    "below": "prompts of which no answer passes",
+    "kept": "rows to learn from",
+}
+"""What is counted, as it is told."""
+WAY_OUT = "Give more answers to a prompt, a finer reward, a longer max_new_tokens, or unfinished: keep."
+
+
+def told(count: Mapping[str, int]) -> str:
+    """The counts in one line, those of nothing left out."""
+    return ", ".join(f"{n} {WORDS[name]}" for name, n in count.items() if n or name == "kept")
+
+
+def check(run: StageRun, keep: str, passing: float | None) -> None:
+    """UserError where `passing` is missing, or says nothing."""
+    if (keep == "passing") != (passing is not None):
+        raise UserError(f"stage {run.name}: keep: passing and the score to reach, passing: 1.0, go together")
+
+
+def answers_of(run: StageRun, data: Any, columns: Mapping[str, str] | None, judged: bool) -> list[Given]:
+    """The answers that a stage or a file holds; where they are to be `judged`, with the columns of their prompts."""
+    folder = run.rollouts(data)
+    if folder is None:
+        if isinstance(data, str) and experience.is_experience(Path(data)):
+            return lying.of_rollouts([Path(data)])
+        return lying.of_records(run.records(data, columns=columns))
+    known: dict[int, Mapping[str, Any]] = {}
+    if judged:
+        options = run.recipe.stage(data.stage).options
+        asked = run.records(options["prompts"], want="prompts", columns=options.get("columns"))
+        known = {row: columns_of(record) for row, record in zip(asked.rows, asked.records, strict=True)}
+    return lying.of_rollouts(sorted(folder.glob("round-*.parquet")), known)
+
+
+def scored(
+    run: StageRun,
+    given: Sequence[Given],
+    spec: Sequence[dict[str, Any]],
+    combine: Literal["sum", "lexicographic"],
+    on_error: Literal["stop", "drop"],
+    seconds: float,
+) -> list[Given]:
+    """The answers with what `rewards` say of them."""
+    few = given[:SETTLING]
+    rows = [(number, one.columns) for number, one in enumerate(given, start=1)]
+    rewards = appointed(
+        run, spec, rows, lambda: ([o.prompt for o in few], [o.response for o in few]), combine, on_error, seconds
+    )
+    if not all(one.ids for one in given):
+        check_tokens(run, rewards)
+    asked = [Answer(one.prompt, one.response, one.ids, one.group, one.columns) for one in given]
+    said = " + ".join(
+        f"reward model {t.name}" if t.call.function.name == "reward_model" else t.name for t in rewards.terms
+    )
+    return [
+        replace(one, score=None if s.failed else s.value, why=s.why if s.failed else "", rater=said)
+        for one, s in zip(given, rewards(asked), strict=True)
+    ]
+
+
+def check_tokens(run: StageRun, rewards: Rewards) -> None:
+    """UserError where a reward reads an answer's tokens, which a text alone does not have."""
+    for term in rewards.terms:
+        function = term.call.function
+        if "tokens" in function.reads or (function.scope == TRL and "completion_ids" in function.reads):
+            raise UserError(
+                f"stage {run.name}: reward '{term.name}' reads an answer's tokens, and these are texts alone; judge "
+                "the answers of a stage (sample, reinforce), or give a reward that reads text"
+            )
+
+
+def usable(group: Sequence[Given], count: Counter[str], unfinished: bool) -> list[Given]:
+    """The answers of a group that a row can be made of, each wording once; the others are counted."""
+    own: dict[str, Given] = {}
+    for one in group:
+        why = left_out(one, unfinished, one.response in own)
+        if why:
+            count[why] += 1
+        else:
+            own[one.response] = one
+    return list(own.values())
+
+
+def left_out(one: Given, unfinished: bool, known: bool) -> str:
+    """Why no row is made of an answer, by the name it is counted under; empty where one can be."""
+    if one.score is None:
+        return "unscored"
+    if one.unfit == lying.EMPTY:
+        return "empty"
+    if one.unfit and not unfinished:
+        return "unfinished"
+    return "repeated" if known else ""
+
+
+def by_score(own: Sequence[Given]) -> list[Given]:
+    """The answers, the best first; equal ones in the order they were given."""
+    return sorted(own, key=value, reverse=True)
+
+
+def value(one: Given) -> float:
+    """The score of an answer that has one."""
+    assert one.score is not None
+    return one.score
+
+
+def pair(own: Sequence[Given]) -> list[Row]:
+    """The best answer against the worst; nothing where they are equal."""
+    order = by_score(own)
+    best, worst = order[0], order[-1]
+    if value(best) == value(worst):
+        return []
+    record = judgement((best, worst), Verdict("choice", 0))
+    said = {"chosen_reward": best.score, "rejected_reward": worst.score, "rater": best.rater}
+    return [(record, formats.as_row(record) | said)]
+
+
+def ranking(own: Sequence[Given]) -> list[Row]:
+    """The answers from the best on, of equal ones the first; nothing where all are equal."""
+    order = by_score(own)
+    distinct = [one for i, one in enumerate(order) if i == 0 or value(one) < value(order[i - 1])]
+    if len(distinct) < 2:
+        return []
+    record = judgement(distinct, Verdict("ranking", list(range(len(distinct)))))
+    said = {"rewards": list(map(value, distinct)), "rater": distinct[0].rater}
+    return [(record, formats.as_row(record) | said)]
+
+
+def scores(own: Sequence[Given]) -> list[Row]:
+    """All answers with their scores."""
+    said = list(map(value, own))
+    record = judgement(own, Verdict("score", said))
+    row: dict[str, Any] = {"prompt": messages_json(record.prompt)}  # as_row has other columns for one answer alone
+    row |= {"responses": list(map(messages_json, record.responses)), "scores": said, "rater": own[0].rater}
+    return [(record, row)]
+
+
+def best(own: Sequence[Given]) -> list[Row]:
+    """The best answer to learn (RAFT: Dong et al. 2023, arXiv 2304.06767)."""
+    return [demonstration(by_score(own)[0])]
+
+
+def reaching(own: Sequence[Given], least: float) -> list[Row]:
+    """Every answer whose score is at least this, to learn (RFT: Yuan et al. 2023, arXiv 2308.01825)."""
+    return [demonstration(one) for one in by_score(own) if value(one) >= least]
+
+
+def demonstration(one: Given) -> Row:
+    """An answer to learn."""
+    record = Demonstration(one.prompt, one.message)
+    return record, formats.as_row(record) | {"reward": one.score, "rater": one.rater}
+
+
+def judgement(own: Sequence[Given], verdict: Verdict) -> Judgement:
+    """Answers to one prompt with a verdict on them."""
+    prompt = own[0].prompt
+    return Judgement(prompt_id(prompt), prompt, tuple(one.message for one in own), verdict, rater=own[0].rater)
+
+
+FORMS: Mapping[str, Callable[[Sequence[Given]], list[Row]]] = {
+    "pair": pair,
+    "ranking": ranking,
+    "scores": scores,
+    "best": best,
+}
+"""What is made of the answers of one group."""

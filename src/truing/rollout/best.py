@@ -1,0 +1,50 @@
+"""Best-of-n: of several answers to a prompt the one that a reward likes best, and what that is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from truing.errors import UserError
+from truing.types import is_number
+
+
+def best_places(scores: Sequence[float], n: int) -> list[int]:
+    """Of every `n` scores in a row the place of the highest, of equal ones the first.
+
+    >>> best_places([0.1, 0.9, 0.9, 0.2, 0.3, 0.1], 3)
+    [1, 4]
+    """
+    if n < 1 or len(scores) % n:
+        raise UserError(f"the best of every {n}: {len(scores)} scores cannot be divided so")
+    return [max(range(start, start + n), key=scores.__getitem__) for start in range(0, len(scores), n)]
+
+
+def expected_best(proxy: Sequence[float], gold: Sequence[float], n: int) -> float:
+    """What `gold` says, on average, of the best of `n` answers by `proxy`, from N >= n answers to one prompt: its mean
+    over all subsets of n, which is unbiased.
+
+        sum over i = n..N of C(i - 1, n - 1) / C(N, n) * gold_(i),    gold_(i) that of the i-th lowest proxy
+
+    Of answers that `proxy` likes equally each is as likely to be taken: they count with their mean gold. With `gold`
+    the proxy itself it is the expected highest proxy. UserError where n is not within 1..N, the two differ in length,
+    or a value is no finite number (Nakano et al. 2021, arXiv 2112.09332).
+
+    >>> round(expected_best([0.1, 0.9, 0.4, 0.7, 0.3], [0.2, 0.3, 0.8, 0.6, 0.1], 2), 6)
+    0.47
+    """
+    if len(proxy) != len(gold):
+        raise UserError(f"best-of-n: {len(proxy)} proxy scores and {len(gold)} gold ones are not of the same answers")
+    if not 1 <= n <= len(proxy):
+        raise UserError(f"best-of-n: the best of {n} cannot be told from {len(proxy)} answers")
+    if not all(map(is_number, (*proxy, *gold))):
+        raise UserError("best-of-n: an answer has no score; leave it out")
+    equal: dict[float, list[float]] = {}
+    for score, truth in sorted(zip(proxy, gold, strict=True), key=lambda pair: pair[0]):
+        equal.setdefault(score, []).append(truth)
+    value, below = 0.0, 0
+    for truths in equal.values():
+        upto = below + len(truths)
+        share = (math.comb(upto, n) - math.comb(below, n)) / math.comb(len(proxy), n)
+        value, below = value + share * math.fsum(truths) / len(truths), upto
+    return value

@@ -1,0 +1,96 @@
+"""Prompts to answer, how answers become text and scores, and what the reference and the value head say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from truing.data.batch import Batch, Branch, Tree, pack
+from truing.errors import RunFailed
+from truing.policy.policy import Policy
+from truing.rollout.combine import Rewards
+from truing.rollout.experience import Experience
+from truing.types import Engine, Messages, Rollout, Sampling
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt to answer, as messages and as tokens, with its row in the data file and what else stands there."""
+
+    row: int
+    messages: Messages
+    ids: tuple[int, ...]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How answers are turned into text and scored."""
+
+    text: Callable[[Policy, Rollout], str]
+    rewards: Rewards
+
+
+class Desk:
+    """Where answers are asked for: an engine that is told when the weights have moved.
+
+    RunFailed where answers come back that other weights gave.
+    """
+
+    def __init__(self, engine: Engine, policy: Policy) -> None:
+        self.engine, self.policy, self.version = engine, policy, -1
+
+    def ask(self, version: int, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Rollout]:
+        """`n` answers to each prompt by the policy as it is after `version` updates."""
+        if version != self.version:
+            self.engine.sync(self.policy, version)
+            self.version = version
+        rollouts = self.engine.generate([p.ids for p in prompts], n, sampling)
+        strange = next((r.policy_version for r in rollouts if r.policy_version != version), None)
+        if strange is not None:
+            raise RunFailed(
+                f"the engine answered with the weights of update {strange}, and was to answer with those of update "
+                f"{version}; its `sync` did not do what it said"
+            )
+        return rollouts
+
+
+def grouped(rows: Sequence[Experience], facts: Callable[[int], Mapping[str, tuple[float, ...]]]) -> list[Tree]:
+    """Rows of one group as one tree: the prompt once. `facts` are those of a row, by its place."""
+    groups: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(row.group, []).append(place)
+    trees: list[Tree] = []
+    for own in groups.values():
+        said = [(rows[place].response_ids, facts(place)) for place in own]
+        branches = tuple(Branch("response", ids, (True,) * len(ids), facts=known) for ids, known in said)
+        trees.append(Tree(rows[own[0]].prompt_ids, branches, len(trees), rows[own[0]].row))
+    return trees
+
+
+def read_over(
+    rows: list[Experience], policy: Policy, reference: Policy | None, valued: bool, held: int
+) -> list[Experience]:
+    """The rows, in the order of their groups, with what the reference (if any) and, where they are `valued`, the value
+    head say of their tokens; `held` tokens are read at once."""
+    refs: list[tuple[float, ...]] = []
+    values: list[tuple[float, ...]] = []
+    if reference is None and not valued:
+        return rows
+    with torch.no_grad():  # a divided model's weights must not become inference tensors
+        for batch in map(Batch, pack(grouped(rows, lambda _: {}), held)):
+            if reference is not None:
+                refs += apart(batch, reference.logp(batch))
+            if valued:
+                values += apart(batch, policy.logp_and_values(batch)[1])
+    rows = [replace(row, ref_logp_T=ref) for row, ref in zip(rows, refs, strict=True)] if refs else rows
+    return [replace(row, value_T=v) for row, v in zip(rows, values, strict=True)] if values else rows
+
+
+def apart(batch: Batch, figure_R: torch.Tensor) -> Iterator[tuple[float, ...]]:
+    """What was read of a batch, by answer."""
+    for part in figure_R.double().cpu().split([len(b.ids) for b in batch.branches]):
+        yield tuple(part.tolist())

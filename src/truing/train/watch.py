@@ -1,0 +1,191 @@
+"""Looks at held-out prompts while a policy learns: what the training reward says of its answers, what others say, and
+how far they are from the reference. The same prompts and draws at every look, so that looks differ by the policy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from truing.data.batch import Batch, Branch, Tree, pack
+from truing.disk import write_text
+from truing.errors import RunFailed
+from truing.policy.policy import Policy
+from truing.rollout.call import Answer
+from truing.rollout.combine import Parts, Rewards, shown
+from truing.settings import Watching
+from truing.train import parallel
+from truing.train.asking import Prompt
+from truing.train.checkpoint import room
+from truing.train.past import Moments, moments
+from truing.types import Rollout
+
+TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed")
+"""What a line of watch.jsonl says by itself; a watched reward of such a name is called `reward_length` there."""
+
+
+class Watch:
+    """The looks of one stage, in `path`: a JSON object a line. The first rank scores and writes, for all.
+
+    `prompts` are asked at every look, `rewards` are the watched ones; `say` tells a person.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        prompts: Sequence[Prompt],
+        rewards: Rewards,
+        options: Watching,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.path, self.prompts, self.rewards, self.options, self.say = path, tuple(prompts), rewards, options, say
+        self.rows: list[dict[str, Any]] = []
+        self.names = [f"reward_{t.name}" if t.name in TAKEN else t.name for t in rewards.terms]
+
+    def begin(self, step: int) -> None:
+        """Go on from update `step`: looks at later ones will be done again."""
+
+        def cut() -> str:
+            lines = self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else []
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            with room(self.path):
+                write_text(self.path, "".join(line + "\n" for line in kept))
+            return json.dumps([json.loads(line) for line in kept])
+
+        self.rows = json.loads(parallel.lead(cut))
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether there is a look after this update, of so many."""
+        return step % self.options.watch_every == 0 or step == steps
+
+    def look(
+        self,
+        step: int,
+        tokens: int,
+        answers: Sequence[Answer],
+        ratio_to_reference: Sequence[float],
+        proxy: Rewards,
+        before: Sequence[Parts],
+    ) -> None:
+        """Write down what is seen of the policy after update `step` by its answers, one a prompt.
+
+        `ratio_to_reference` is the summed log-ratio of each (nats), `tokens` what was sampled to learn from so far,
+        `proxy` the training reward, whose costs follow from `before`. RunFailed where a reward fails on an answer and
+        failures end the run, or where the distance to the reference is no number.
+        """
+        if not all(map(math.isfinite, ratio_to_reference)):
+            raise RunFailed(
+                f"step {step}: the KL to the reference is not finite on the watched prompts; lower learning_rate, or "
+                "raise beta"
+            )
+
+        def work() -> str:
+            lengths = [float(len(answer.ids)) for answer in answers]
+            row: dict[str, Any] = {"step": step, "tokens": tokens, "prompts": len(answers)}
+            row |= said("kl", moments(ratio_to_reference)) | said("length", moments(lengths))
+            row |= self.scored(proxy, answers, before)
+            with room(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            return json.dumps(row)
+
+        self.rows.append(json.loads(parallel.lead(work)))
+        self.say(told(self.rows[-1], self.names))
+
+    def scored(self, proxy: Rewards, answers: Sequence[Answer], before: Sequence[Parts]) -> dict[str, Any]:
+        """The means of the training reward and of the watched ones. What failed is left out and counted, or ends the
+        run, as in training. Where rewards go one before the other there is no sum: the first one's mean is given."""
+        alone = proxy.combine == "lexicographic"
+        given = {"proxy": proxy.terms[0].scores(answers) if alone else proxy(answers, before)}
+        given |= {name: term.scores(answers) for name, term in zip(self.names, self.rewards.terms, strict=True)}
+        row: dict[str, Any] = {}
+        for name, scores in given.items():
+            failed = next((i for i, score in enumerate(scores) if score.failed), None)
+            if failed is not None and proxy.on_error == "stop":
+                raise RunFailed(
+                    f"watched reward '{name}': {scores[failed].why}. The answer was: "
+                    f"{shown(answers[failed].response)}\n"
+                    "  Mend the reward, or leave such answers out, counted, by on_error: drop."
+                )
+            row |= said(name, moments([score.value for score in scores if not score.failed]))
+        return row | {"failed": sum(any(s.failed for s in each) for each in zip(*given.values(), strict=True))}
+
+    def figures(self) -> dict[str, float]:
+        """The last look, for the metrics of its update."""
+        hidden = ("step", "tokens")
+        return {f"watch_{k}": v for k, v in self.rows[-1].items() if k not in hidden and v is not None}
+
+    @property
+    def best(self) -> Mapping[str, Any]:
+        """The last look at which the first watched reward was better than at the best before, by more than its own
+        standard error."""
+        best, name = self.rows[0], self.names[0]
+        for row in self.rows[1:]:
+            best = row if better(row, best, name) else best
+        return best
+
+    def over(self, stop_at_kl: float | None) -> str:
+        """Why the stage ends with the last look, or an empty string."""
+        last, patience = self.rows[-1], self.options.patience
+        if stop_at_kl is not None and last["step"] and last["kl"] >= stop_at_kl:
+            return stopped(last["step"], f"the KL of the look is {last['kl']:.2f} nats (stop_at_kl {stop_at_kl:g})")
+        since = sum(row["step"] > self.best["step"] for row in self.rows)
+        if patience is not None and since >= patience:
+            return stopped(last["step"], f"{self.names[0]} was no better in {since} looks (patience {patience})")
+        return ""
+
+
+def stopped(step: int, why: str) -> str:
+    """That a stage ended before its last update, and why."""
+    return f"stopped after update {step}: {why}"
+
+
+def better(row: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
+    """Whether a look has more of this reward than another, by more than a standard error of its mean."""
+    if row[name] is None:
+        return False
+    return best[name] is None or bool(row[name] > best[name] + (row[f"{name}_se"] or 0.0))
+
+
+def ratios(rollouts: Sequence[Rollout], reference: Policy, held: int) -> list[float]:
+    """The summed log-ratio of every answer to the reference, nats."""
+    trees = [
+        Tree(r.prompt_ids, (Branch("response", r.response_ids, (True,) * len(r.response_ids)),), i, i)
+        for i, r in enumerate(rollouts)
+    ]
+    sums: list[float] = []
+    with torch.no_grad():
+        for group in pack(trees, held):
+            batch = Batch(group)
+            lengths = [len(b.ids) for b in batch.branches]
+            sums += [math.fsum(x.tolist()) for x in reference.logp(batch).double().cpu().split(lengths)]
+    return [math.fsum(r.logp_T) - ref for r, ref in zip(rollouts, sums, strict=True)]
+
+
+def said(name: str, found: Moments) -> dict[str, float | None]:
+    """A mean and its standard error as they are written; None where there is none."""
+    return {name: found.mean if found.count else None, f"{name}_se": found.error}
+
+
+def summed_up(watch: Watch) -> str:
+    """All looks in a line: from what to what each figure went, and where the first watched reward was best."""
+    first, last, best = watch.rows[0], watch.rows[-1], watch.best
+    figures = [
+        f"{name} {first[name]:.3f} to {last[name]:.3f}"
+        for name in ("proxy", *watch.names, "kl", "length")
+        if first[name] is not None and last[name] is not None
+    ]
+    text = f"watched {len(watch.rows)} times on {last['prompts']} prompts: {', '.join(figures)}"
+    if best[watch.names[0]] is None:
+        return text
+    return f"{text}; {watch.names[0]} was best after update {best['step']}, {best[watch.names[0]]:.3f}"
+
+
+def told(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A look on one line."""
+    figures = [f"{name} {row[name]:.3f}" for name in ("proxy", *names, "kl", "length") if row[name] is not None]
+    return f"watched after update {row['step']}: {', '.join(figures)}"

@@ -1,0 +1,113 @@
+"""A policy of one layer that learns from its own answers in a fraction of a second: shared by the tests of rounds."""
+
+from __future__ import annotations
+
+import json
+
+from small_models import build
+from truing import registry
+from truing.policy.load import load
+from truing.registry import RewardFunction
+from truing.rollout.call import Call
+from truing.rollout.combine import Rewards
+from truing.rollout.combine import Term as Term_
+from truing.settings import Online, Training
+from truing.train.fit import fit
+from truing.train.online import Judged, Prompt, RolloutSource
+from truing.train.optim import Optim
+from truing.train.record import Record
+from truing.train.terms import Sum, Term
+from truing.types import Message
+
+TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
+
+
+def folder_of(factory):
+    """The model's folder."""
+    return str(build("llama", TEXT, factory.mktemp("online"), vocab=300))
+
+
+def prompts(n=6):
+    """Prompts of different lengths."""
+    said = ["a refund", "the rule", "thirty days, please", "no", "the desk grants what", "an order"]
+    return [Prompt(i + 1, (Message("user", said[i]),), tuple(range(20 + i, 24 + 2 * i))) for i in range(n)]
+
+
+def judged(values=None, on_error="stop"):
+    """An answer is worth the share of its tokens below 150; `text` is its token ids."""
+
+    def text(policy, rollout):
+        return json.dumps(rollout.response_ids)
+
+    def below(responses):
+        ids = [json.loads(answer) for answer in responses]
+        return values(ids) if values else [sum(i < 150 for i in row) / len(row) for row in ids]
+
+    return Judged(text, rewards_of(below, on_error=on_error))
+
+
+def rewards_of(*functions, scope="response", on_error="stop", costs=None, seconds=60.0):
+    """Rewards of plain functions by their names; `costs` are those under a budget."""
+    terms = [Term_(f.__name__, Call(RewardFunction(f, scope), {}, seconds)) for f in functions]
+    terms = [Term_(t.name, t.call, cost=(costs or {}).get(t.name)) for t in terms]
+    return Rewards(tuple(terms), on_error=on_error)
+
+
+def terms_of(name, longest=12):
+    """An objective, with a value head where it is PPO."""
+    terms = [Term(registry.load(name, "objective"), {}, longest=longest)]
+    if name == "ppo":
+        terms.append(Term(registry.load("value_clipped", "objective"), {}, 0.1))
+    return Sum(terms)
+
+
+def leash_of(name):
+    """A leash where the method reads one."""
+    return 0.0 if registry.load(name, "objective").advantage in (None, "none") else 0.05
+
+
+GIVEN = ("shaping", "leash", "watch", "engine")
+
+
+def made(folder, out, name, judge=None, asked=None, **options):
+    """A policy and the source of its rollouts."""
+    given = {f: options.pop(f) for f in GIVEN if f in options}
+    own = {f: options.pop(f) for f in Online.__dataclass_fields__ if f in options}
+    online = Online(**({"answers": 3, "max_new_tokens": 12, "beta": leash_of(name)} | own))
+    training = Training(**({"steps": 6, "rows_per_step": 2, "learning_rate": 1e-2} | options))
+    policy, terms = load(folder), terms_of(name)
+    if "value_BT" in terms.all_signals:
+        policy.put_value_head()
+    where, rewards = out / "rollouts", judge or judged()
+    reference = load(folder)
+    source = RolloutSource(
+        policy, asked or prompts(), rewards, terms, online, training, where, 0, reference, "", **given
+    )
+    return policy, source
+
+
+def run(folder, out, name, stop_after=None, judge=None, **options):
+    """The policy after the run, its source, and its metrics; `stop_after` an update the process dies."""
+    policy, source = made(folder, out, name, judge, **options)
+    optim = Optim(policy.model, source.training, source.steps)
+    if stop_after is not None:
+        step = optim.step
+        optim.step = lambda number: step(number) if number <= stop_after else exit(9)
+    record = Record(out, key="k", every=source.training.checkpoint_every)
+    try:
+        fit(policy, source, source.terms, optim, record)
+    except SystemExit:
+        assert stop_after is not None
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return policy, source, rows
+
+
+def trained(folder, out, name, stop_after=None, judge=None, **options):
+    """The weights after the run, and its metrics."""
+    policy, _, rows = run(folder, out, name, stop_after, judge, **options)
+    return {n: p.detach().clone() for n, p in policy.model.named_parameters()}, rows
+
+
+def apart(one, two):
+    """The largest difference of two sets of weights."""
+    return max((one[name] - two[name]).abs().max().item() for name in one)
