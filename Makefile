@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint bench cost generate differential soak docs study clean
+.PHONY: install demo test lint bench cost generate online differential soak docs study clean
 
 install: $(STAMP)
 
@@ -58,6 +58,11 @@ cost: $(STAMP)
 generate: $(STAMP)
 	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) S-8k M-8k
 	$(BIN)/python benchmarks/generate.py $(PAIRS) $(MODELS) $(BENCH)
+
+# A step of learning from one's own answers, beside TRL's.
+online: $(STAMP) $(PEER)
+	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) S-8k
+	$(BIN)/python benchmarks/online.py $(PAIRS) $(MODELS) $(BENCH)
 
 # Every formula beside TRL's own loss code; KEEP=1 keeps the table in docs/differential.md and TRL's numbers for the tests.
 differential: $(STAMP) $(PEER)
