@@ -1,4 +1,4 @@
-"""A step of learning from a policy's own answers, beside TRL's GRPOTrainer: one model, same prompts and settings, in turn.
+"""A step of learning from one's own answers, beside TRL's GRPOTrainer: one model, same prompts and settings, in turn.
 
     make online                                   # the table in docs/benchmarks.md
 
