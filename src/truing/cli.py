@@ -16,7 +16,7 @@ import typer
 
 from truing import __version__
 from truing.disk import write_text
-from truing.errors import TruingError, UserError, redacted, unknown
+from truing.errors import TruingError, UserError, redacted, unknown, visible
 
 if TYPE_CHECKING:
     from truing.signature import Kind
@@ -367,7 +367,7 @@ def main() -> None:
 
 
 def stop(message: str, code: int) -> NoReturn:
-    """Say why on stderr, and end with an exit code."""
+    """Say why on stderr, hidden characters made visible, and end with an exit code."""
     sys.stdout.flush()
-    print(f"truing: {redacted(message)}", file=sys.stderr)
+    print(f"truing: {visible(redacted(message))}", file=sys.stderr)
     sys.exit(code)

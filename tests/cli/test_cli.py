@@ -79,6 +79,12 @@ def test_check_says_every_mistake_without_a_traceback(folder):
     assert "Traceback" not in done.stderr
 
 
+def test_a_recipe_sends_nothing_to_the_terminal_that_is_not_seen(tmp_path):
+    (tmp_path / "r.yaml").write_text('stages:\n  "a\\e[2Jb": {do: sft}\n', encoding="utf-8")
+    done = truing("check", "r.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "\x1b" not in done.stderr and "a⟨U+001B⟩[2Jb" in done.stderr
+
+
 def test_run_refuses_a_bad_recipe_before_anything_is_made(folder):
     (folder / "r.yaml").write_text("stages: {data: {do: splt}}\n")
     done = truing("run", "r.yaml", cwd=folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,6 +155,15 @@ def test_looks_without_errors_have_no_intervals() -> None:
     assert of(found, "gold_lost_after_peak").interval is None and "overoptimised" not in checks(found)
     assert found.fit.misfit is None
     json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_intervals_of_few_prompts_are_wider() -> None:
+    """Student's: of 5 prompts 2.776 standard errors for 1.96, and nothing is known of a curve without their number."""
+    d = np.linspace(0, 4, 8)
+    lasts = [replace(curve(d**2, d), prompts=n) for n in (5, 0)]
+    few, unknown = (of(diagnose(one), "last_kl_nats").interval for one in lasts)
+    assert few == pytest.approx((16 - 2.776 * 0.02, 16 + 2.776 * 0.02), abs=1e-4)
+    assert unknown == pytest.approx((16 - 1.96 * 0.02, 16 + 1.96 * 0.02), abs=1e-4)
 
 
 def line(step, **more):

@@ -17,7 +17,7 @@ stages:
   warm: {do: sft, model: $base, data: $data.train, epochs: 2, learning_rate: 3e-5}
   rm: {do: fit_reward, model: $warm, data: $data.train, eval: $data.eval}
   direct: {do: prefer, model: $warm, data: $data.train, objective: [dpo, {nll: {weight: 0.1}}]}
-  exam: {do: evaluate, models: [$direct, $rm], against: $warm, data: $data.eval, judge: $rm}
+  exam: {do: evaluate, models: [$direct, $rm], against: $warm, data: $data.eval, prompts: $data.eval, judge: $rm}
   release: {do: gate, evidence: $exam, rules: release.yaml}
 expect:
   exam.direct.win_rate: [0.5, 1.0]

@@ -254,7 +254,11 @@ ONE_MISTAKE = {
         "10: stage 'exam': judge is gold, which knows the truth of prompts of the world only, and these come from "
         "'some/pairs'; fit a reward model and give it as judge",
     ),
-    "gold by default": ("judge: $rm", "prompts: some/prompts", "and these come from 'some/prompts'"),
+    "gold by default": (
+        "prompts: $data.eval, judge: $rm",
+        "prompts: some/prompts",
+        "and these come from 'some/prompts'",
+    ),
     "misspelt rules": (
         "rules: release.yaml",
         "rules: relase.yaml",

@@ -259,3 +259,27 @@ def test_a_reference_is_refused_where_nothing_reads_it(objective, read):
         assert check(text).stage("p").options["reference"] == Ref("model", "w")
     else:
         assert "'reference' says nothing to" in mistakes(text)[0]
+
+
+def test_turns_of_two_loops_have_folders_of_their_own():
+    """`a-1-x-1-b` would be a stage of both."""
+    answers = "{do: sample, model: $base, prompts: 'world:prompts?n=5'}"
+    text = "base: world:desk/tiny\nstages:\n"
+    text += f"  a: {{repeat: 2, stages: {{x-1-b: {answers}}}}}\n  a-1-x: {{repeat: 2, stages: {{b: {answers}}}}}\n"
+    said = "a turn of it is called 'a-1-x-1-b', and so is one of loop 'a'; rename one"
+    assert mistakes(text) == [f"recipe:4: stage 'a-1-x.b': {said}"]
+
+
+def test_what_is_carried_in_as_a_reward_is_looked_up():
+    text = """\
+base: world:desk/tiny
+stages:
+  loop:
+    repeat: 2
+    carry: {rm: no/such/place, policy: $base}
+    stages:
+      policy: {do: reinforce, model: $policy, prompts: world:prompts, rewards: [$rm]}
+      rm: {do: fit_reward, model: $policy, data: world:comparisons}
+"""
+    (said,) = mistakes(text)
+    assert "recipe:7: stage 'loop.policy': rewards: there is no folder 'no/such/place'" in said

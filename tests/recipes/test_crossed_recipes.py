@@ -76,7 +76,7 @@ def test_fixed_and_fresh_pairs_are_learned_from_and_compared(tmp_path) -> None:
     everything = tuple(f for stage in ("exam", *LOSSES) for f in found(tmp_path, stage))
     lines = study.duels(plan, [study.Seed(0, everything, {}, {})]).split("\n")
     assert [line.split(" | ")[:2] for line in lines[2:]] == [[f"| {x}_fresh", f"{x}_fixed"] for x in LOSSES]
-    assert all(line.count(" to ") == 2 for line in lines[2:]), "both with their intervals"
+    assert all(" to " in line for line in lines[2:]), "with intervals"
     assert study.duels(plan, [study.Seed(0, tuple(found(tmp_path, "exam")), {}, {})]) == ""
 
 
@@ -124,7 +124,8 @@ def test_the_frontier_is_trained_and_told_in_parts_of_gold(tmp_path, capsys) -> 
 def of(model: str, helpful: float, harmless: float) -> list[Finding]:
     """What an exam finds of a model."""
     found = [Finding("a", model, helpful), Finding("b", model, harmless)]
-    return [*found, Finding("win_rate", model, 0.5, "safe", interval=(0.4, 0.6), n=9)]
+    beside = [Finding("win_rate", model, 0.5, "safe", interval=(0.4, 0.6), n=9)]
+    return found if model == "safe" else found + beside
 
 
 def test_a_front_is_of_the_models_that_none_is_better_than() -> None:

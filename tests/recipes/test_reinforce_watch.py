@@ -41,6 +41,7 @@ def test_looks_are_in_the_folder_the_metrics_and_the_summary(desk) -> None:
     assert f"watched {len(looks)} times on 4 prompts: proxy" in notes and "the weights kept are those after" in notes
     assert "watched after update 2: proxy" in desk.said
     assert (len(rows) < 4) == ("stopped after update" in notes)
+    assert not any((folder / name).exists() for name in ("best", "references", "checkpoints")), "for a resume alone"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_looks_are_in_the_folder_the_metrics_and_the_summary(desk) -> None:
         (["patience: 2"], "'patience' says nothing without 'watch'"),
         (["watch_every: 5"], "'watch_every' says nothing without 'watch'"),
         (["watch_prompts: world:prompts?n=4"], "'watch_prompts' says nothing without 'watch'"),
-        (["watch: gold", "watch_prompts: world:prompts?n=1"], "a mean over one watched prompt has no error"),
+        (["watch: gold", "watch_prompts: world:prompts?n=1&split=eval"], "a mean over one watched prompt has no error"),
         (["watch: goldd", "watch_prompts: world:prompts?n=4"], "unknown reward 'goldd'"),
         (["beta: 0.1", "kl_horizon: 5"], "'kl_horizon' says nothing here, without kl_target"),
     ],
@@ -58,6 +59,16 @@ def test_looks_are_in_the_folder_the_metrics_and_the_summary(desk) -> None:
 def test_what_cannot_be_watched_is_refused(more, said, desk) -> None:
     desk.write(recipe(*more))
     assert desk.run() == 2 and said in " ".join(desk.said.split()), desk.said
+
+
+def test_prompts_that_are_learned_from_are_not_watched(desk) -> None:
+    """Of eight watched prompts six are those of the stage: the looks are at the other two."""
+    desk.write(recipe("watch: gold", "watch_prompts: world:prompts?n=8").replace("steps: 4", "steps: 1"))
+    assert desk.run() == 0, desk.said
+    looks = [json.loads(line) for line in (desk.out / "learn" / "watch.jsonl").read_text().splitlines()]
+    assert [look["prompts"] for look in looks] == [2, 2]
+    notes = " ".join(json.loads((desk.out / "learn" / "summary.json").read_text())["notes"])
+    assert "begins as one that was trained on" in notes
 
 
 def test_a_prompt_without_room_is_counted_and_a_reward_model_has_its_own_tokens(desk, monkeypatch) -> None:

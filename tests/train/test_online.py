@@ -6,109 +6,30 @@ from dataclasses import replace
 import pytest
 import torch
 
-from small_models import build
+from small_online import apart, folder_of, judged, leash_of, made, prompts, rewards_of, run, terms_of, trained
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed, UserError
 from truing.objectives import advantage as adv
+from truing.pipeline.stages_online import untaught
 from truing.policy.load import load
-from truing.registry import RewardFunction
 from truing.rollout import experience
-from truing.rollout.call import Call
-from truing.rollout.combine import Cost, Rewards
-from truing.rollout.combine import Term as Term_
+from truing.rollout.combine import Cost
 from truing.rollout.engine import InProcess
 from truing.settings import Online, Training
 from truing.train import earned, sorting
 from truing.train.earned import Round
-from truing.train.fit import fit
 from truing.train.observe import observe
-from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.optim import Optim
-from truing.train.record import Record
+from truing.train.online import Judged, RolloutSource
 from truing.train.terms import Sum, Term
-from truing.types import Message
 
-TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 PREFERENCES = ["dpo", "ipo", "simpo", "dpo_ranked", "bco", "kldo", "nll"]
 METHODS = ["ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp", "awr", "rwr", "gdc"]
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    return str(build("llama", TEXT, tmp_path_factory.mktemp("online"), vocab=300))
-
-
-def prompts(n=6):
-    said = ["a refund", "the rule", "thirty days, please", "no", "the desk grants what", "an order"]
-    return [Prompt(i + 1, (Message("user", said[i]),), tuple(range(20 + i, 24 + 2 * i))) for i in range(n)]
-
-
-def judged(values=None):
-    """An answer is worth the share of its tokens below 150; `text` is its token ids."""
-
-    def text(policy, rollout):
-        return json.dumps(rollout.response_ids)
-
-    def below(responses):
-        ids = [json.loads(answer) for answer in responses]
-        return values(ids) if values else [sum(i < 150 for i in row) / len(row) for row in ids]
-
-    return Judged(text, rewards_of(below))
-
-
-def rewards_of(*functions, scope="response", on_error="stop", costs=None, seconds=60.0):
-    """Rewards of plain functions by their names; `costs` are those under a budget."""
-    terms = [Term_(f.__name__, Call(RewardFunction(f, scope), {}, seconds)) for f in functions]
-    terms = [replace(t, cost=(costs or {}).get(t.name)) for t in terms]
-    return Rewards(tuple(terms), on_error=on_error)
-
-
-def terms_of(name, longest=12):
-    terms = [Term(registry.load(name, "objective"), {}, longest=longest)]
-    if name == "ppo":
-        terms.append(Term(registry.load("value_clipped", "objective"), {}, 0.1))
-    return Sum(terms)
-
-
-def leash_of(name):
-    """A leash where the method reads one."""
-    return 0.0 if registry.load(name, "objective").advantage in (None, "none") else 0.05
-
-
-def made(folder, out, name, judge=None, **options):
-    """A policy and the source of its rollouts."""
-    own = {f: options.pop(f) for f in Online.__dataclass_fields__ if f in options}
-    online = Online(**({"answers": 3, "max_new_tokens": 12, "beta": leash_of(name)} | own))
-    training = Training(**({"steps": 6, "rows_per_step": 2, "learning_rate": 1e-2} | options))
-    policy, terms = load(folder), terms_of(name)
-    if "value_BT" in terms.all_signals:
-        policy.put_value_head()
-    reference = load(folder)
-    source = RolloutSource(
-        policy, prompts(), judge or judged(), terms, online, training, out / "rollouts", 0, reference
-    )
-    return policy, source
-
-
-def trained(folder, out, name, stop_after=None, judge=None, **options):
-    """The weights after the run, and its metrics; `stop_after` an update the process dies."""
-    policy, source = made(folder, out, name, judge, **options)
-    optim = Optim(policy.model, source.training, source.steps)
-    if stop_after is not None:
-        step = optim.step
-        optim.step = lambda number: step(number) if number <= stop_after else exit(9)
-    record = Record(out, key="k", every=source.training.checkpoint_every)
-    try:
-        fit(policy, source, source.terms, optim, record)
-    except SystemExit:
-        assert stop_after is not None
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {n: p.detach().clone() for n, p in policy.model.named_parameters()}, rows
-
-
-def apart(one, two):
-    return max((one[name] - two[name]).abs().max().item() for name in one)
+    return folder_of(tmp_path_factory)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -260,11 +181,11 @@ def test_rounds_in_which_no_answer_is_better_have_no_update(folder, tmp_path) ->
         rounds.append(1)
         return [float(i == 0 and len(rounds) == 2) for i in range(len(ids))]
 
-    policy, source = made(folder, tmp_path / "b", "bco", judge=judged(solved), steps=4)
-    optim, record = Optim(policy.model, source.training, 4), Record(tmp_path / "b")
-    fit(policy, source, source.terms, optim, record)
-    rows = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
+    _, source, rows = run(folder, tmp_path / "b", "bco", judge=judged(solved), steps=4)
     assert [row["step"] for row in rows] == [2] and source.skipped == [1, 3, 4]
+    _, resumed = made(folder, tmp_path / "b", "bco", steps=4)
+    told = [untaught(tmp_path / "b", each) for each in (source, resumed)]
+    assert told == [["3 rounds taught nothing and had no update: 1, 3, 4"]] * 2, "those before a resume are told too"
 
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 0.3])

@@ -42,7 +42,7 @@ def test_beta_follows_the_kl_of_each_round_and_a_kill_changes_nothing(folder, tm
 
 def test_the_beta_of_a_round_is_what_its_answers_pay(folder, tmp_path) -> None:
     """The same rounds with the leash as it began give other advantages."""
-    leash = Leash(kl_target=0.5, kl_horizon=1)
+    leash = Leash(kl_target=0.5, kl_horizon=2)
     _, source, _ = run(folder, tmp_path, "rloo", steps=3, beta=0.05, learning_rate=3e-2, leash=leash)
     rows = source.past.note(2, source.experience(2, 3)) and source.experience(2, 3)
     paid = source.round(rows)
@@ -126,6 +126,8 @@ def test_weights_set_aside_stay_while_a_resume_could_ask_for_them(folder, tmp_pa
         ("rloo", dict(beta=0.0, leash=Leash(refresh_reference=1)), "'refresh_reference' says nothing here"),
         ("rloo", dict(beta=0.0, leash=Leash(kl_limit=9.0)), "'kl_limit' says nothing here, where no KL is measured"),
         ("dpo", dict(leash=Leash(kl_target=1.0)), "'kl_target' says nothing here"),
+        ("rloo", dict(leash=Leash(stop_at_kl=200.0)), r"stop_at_kl \(200\) is never reached: a round beyond kl_limit"),
+        ("rloo", dict(leash=Leash(kl_target=1.0, kl_horizon=1)), "too short for rounds of 6 answers.* at least 2"),
     ],
 )
 def test_a_leash_that_says_nothing_is_refused(name, options, said, folder, tmp_path) -> None:
@@ -161,6 +163,32 @@ def test_an_engine_of_another_kind_is_told_when_the_weights_move_and_is_held_to_
         RunFailed, match="answered with the weights of update 0, and was to answer with those of update 2"
     ):
         trained(folder, tmp_path / "c", "grpo", engine=Deaf(policy), **options)
+
+
+def test_an_engine_may_answer_in_any_order_and_has_to_answer_all(folder, tmp_path) -> None:
+    """Answers are known by their group: what the reference says of them goes with them. One that is missing is no round."""
+
+    class Backwards(InProcess):
+        """The engine in this process, whose prompts come the last first."""
+
+        def generate(self, prompts, n, sampling):
+            found = super().generate(prompts, n, sampling)
+            return [r for place in reversed(range(len(prompts))) for r in found if r.group == place]
+
+    class Tired(InProcess):
+        """One that leaves the last answer out."""
+
+        def generate(self, prompts, n, sampling):
+            return super().generate(prompts, n, sampling)[:-1]
+
+    policy, plain = made(folder, tmp_path / "a", "grpo")
+    _, turned = made(folder, tmp_path / "b", "grpo", engine=Backwards(policy))
+    assert turned.live(0) == plain.live(0)
+    _, short = made(folder, tmp_path / "c", "grpo", engine=Tired(policy))
+    with pytest.raises(RunFailed, match="gave 5 answers to 2 prompts, and each was to have 3"):
+        short.live(0)
+    with pytest.raises(UserError, match="'mixture' is sampled in this process alone"):
+        made(folder, tmp_path / "d", "ipo", mixture=0.5, engine=InProcess(policy))
 
 
 def test_what_a_round_showed_is_read_from_its_file(folder, tmp_path) -> None:

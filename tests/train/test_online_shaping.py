@@ -58,8 +58,12 @@ def test_scores_that_failed_are_on_no_scale(folder, tmp_path) -> None:
     assert source.told["failed"] == 2 and source.told["score"] == 3.0, "what is shown is the reward's"
 
 
-def test_scores_that_are_all_equal_have_no_deviation_to_divide_by() -> None:
-    assert normalised(torch.tensor([2.0, 2.0]), moments([2.0, 2.0]), None).tolist() == [0.0, 0.0]
+@pytest.mark.parametrize("value", [2.0, 0.1, 0.7])
+def test_scores_that_are_all_equal_have_no_deviation_to_divide_by(value) -> None:
+    """Three times 0.1 is not 0.3 in floating point: that is no deviation, of one round or over several."""
+    scale, scores = moments([value] * 3), torch.tensor([value] * 3, dtype=torch.float64)
+    for known in (scale, scale.joined(moments([value] * 4)).joined(scale)):
+        assert normalised(scores, known, None).tolist() == [0.0] * 3
 
 
 def test_overlong_answers_pay_before_the_limit(folder, tmp_path) -> None:

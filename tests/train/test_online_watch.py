@@ -10,11 +10,13 @@ from small_online import apart, folder_of, judged, made, prompts, rewards_of, ru
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed
 from truing.policy.load import load
+from truing.rollout.call import SILENT
 from truing.settings import Leash, Watching
+from truing.train.aside import Aside
 from truing.train.asking import Prompt
 from truing.train.past import moments
-from truing.train.watch import Watch
-from truing.types import Message
+from truing.train.watch import Watch, failure
+from truing.types import Message, Score
 
 HELD_OUT = [Prompt(i + 1, (Message("user", "x"),), tuple(range(40 + i, 46 + i))) for i in range(4)]
 
@@ -133,9 +135,40 @@ def test_a_run_that_ends_at_its_limit_keeps_the_best_look_too_after_a_kill(folde
     again, _ = trained(folder, tmp_path / "b", "rloo", watch=given(tmp_path / "b"), **options)
     best = made_best(looks(tmp_path / "a"), "lambda_below")
     assert best > 0 and apart(whole, again) == 0.0
-    policy, source = made(folder, tmp_path / "a", "rloo", **options)
-    source.bests.back(best, policy.model)
+    policy = load(folder)
+    Aside(tmp_path / "a" / "best", tmp_path / "a" / "checkpoints").back(best, policy.model)
     assert apart(whole, {n: p.detach() for n, p in policy.model.named_parameters()}) == 0.0
+
+
+def test_a_kill_between_the_first_look_and_its_weights_changes_nothing(folder, tmp_path) -> None:
+    """The look is on disk and its weights are not: the run goes on, and in the end finds the best look's weights."""
+    options = dict(steps=2, answers=6, rows_per_step=6, learning_rate=2e-2, beta=0.0)
+    before = {n: p.detach() for n, p in load(folder).model.named_parameters()}
+    trained(folder, tmp_path, "rloo", 1, watch=watch(tmp_path, 1, patience=9), **options)
+    (tmp_path / "best" / "step-00000000.safetensors").unlink()
+    weights, _ = trained(folder, tmp_path, "rloo", watch=watch(tmp_path, 1, patience=9), **options)
+    assert made_best(looks(tmp_path), "above") == 0 and apart(before, weights) == 0.0
+
+
+def test_the_policy_that_is_left_is_looked_at_whatever_rounds_teach_nothing(folder, tmp_path) -> None:
+    """Rounds 2, 3 and 6 of six are solved and have no update: a look that was due then comes with the next update, and
+    the last one when all is over."""
+    rounds = []
+
+    def solved(ids):
+        if len(ids) == 6:  # a round's answers, not those of a look
+            rounds.append(1)
+        return [float(i == 0 and len(rounds) not in (2, 3, 6)) for i in range(len(ids))]
+
+    options = dict(judge=judged(solved), steps=6, watch=watch(tmp_path, 3))
+    _, source, rows = run(folder, tmp_path, "bco", **options)
+    assert [row["step"] for row in rows] == [1, 4, 5] and source.skipped == [2, 3, 6]
+    assert [look["step"] for look in looks(tmp_path)] == [0, 4, 5]
+
+
+def test_a_watched_reward_that_says_nothing_of_an_answer_has_not_failed(tmp_path) -> None:
+    said = [Score(1.0), Score(math.nan, failed=True, why=SILENT), Score(math.nan, failed=True, why="late")]
+    assert [failure(score) for score in said] == [False, False, True]
 
 
 def lambda_below(responses):

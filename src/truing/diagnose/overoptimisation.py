@@ -160,6 +160,13 @@ def peak(alpha: Array, beta: Array, form: Form) -> Array:
     return out
 
 
+def errors(curve: Curve, tail: float) -> float:
+    """How many standard errors an interval reaches to either side, with so much beyond each end: Student's, by the
+    number of prompts; the normal's where that is not known."""
+    known = curve.prompts > 1
+    return float(stdtrit(curve.prompts - 1, 1 - tail)) if known else NormalDist().inv_cdf(1 - tail)
+
+
 def loss(curve: Curve) -> tuple[float, Interval | None]:
     """How far gold lies at its best look above the last, and the 95 % interval of that; both at least 0.
 
@@ -169,7 +176,7 @@ def loss(curve: Curve) -> tuple[float, Interval | None]:
     last = len(curve.at) - 1
     apart = [curve.gold.above(i, last) for i in range(last)]
     value = max(0.0, *(difference for difference, _ in apart))
-    z = NormalDist().inv_cdf(1 - 0.025 / last)
+    z = errors(curve, 0.025 / last)
     if not all(math.isfinite(error) for _, error in apart):
         return value, None
     return value, (max(0.0, *(d - z * e for d, e in apart)), max(0.0, *(d + z * e for d, e in apart)))
@@ -178,7 +185,7 @@ def loss(curve: Curve) -> tuple[float, Interval | None]:
 def gained(curve: Curve, quantity: str, one: int, other: int) -> tuple[float, Interval | None]:
     """How far `proxy` or `gold` lies at look `one` above look `other`, with its 95 % interval."""
     value, error = getattr(curve, quantity).above(one, other)
-    half = NormalDist().inv_cdf(0.975) * error
+    half = errors(curve, 0.025) * error
     return value, (value - half, value + half) if math.isfinite(error) else None
 
 
@@ -230,7 +237,7 @@ def findings(curve: Curve, best: int, word: str, fit: Fit | None) -> list[Findin
 def _about(curve: Curve, i: int) -> Interval | None:
     if curve.kl_error is None or not math.isfinite(curve.kl_error[i]):
         return None
-    half = NormalDist().inv_cdf(0.975) * float(curve.kl_error[i])
+    half = errors(curve, 0.025) * float(curve.kl_error[i])
     return float(curve.kl[i]) - half, float(curve.kl[i]) + half
 
 

@@ -29,6 +29,7 @@ from truing.objectives import closed_form
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import Judge
 from truing.pipeline.labels import best_of
+from truing.pipeline.lineage import learned
 from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Ref
 from truing.pipeline.table import table, trained
@@ -82,18 +83,8 @@ class Exam:
 
     @cached_property
     def trained_on(self) -> dict[str, list[Records]]:
-        """By contestant what its own stage was trained on, where that is a stage of this recipe."""
-        return {name: self.taught(model) for name, model in zip(self.names, self.models, strict=False)}
-
-    def taught(self, model: Any) -> list[Records]:
-        """What a model's own stage was trained on, where that is a stage of this recipe."""
-        options = self.run.recipe.stage(model.stage).options if isinstance(model, Ref) else {}
-        on_bad_row, columns = options.get("on_bad_row", "error"), options.get("columns")
-        if options.get("prompts") is not None:  # it learned from its own answers to these
-            return [self.run.records(options["prompts"], on_bad_row, want="prompts", columns=columns)]
-        if options.get("data") is None:
-            return []
-        return [self.run.records(options["data"], on_bad_row, columns=columns)]
+        """By contestant what it learned from in this recipe, however many stages ago."""
+        return {name: learned(self.run, model) for name, model in zip(self.names, self.models, strict=False)}
 
     @cached_property
     def rival(self) -> Policy:
@@ -129,7 +120,7 @@ class Exam:
             raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.names[-1]} itself")
         judged_by, other = judge.judged_by, self.names[-1]
         taught = [r for name in {**speakers, **choosing} for r in self.trained_on.get(name, ())]
-        fresh = unseen(records, [*taught, *self._chosen_by()])
+        fresh = unseen(records, [*taught, *learned(self.run, self.choice.named if self.choice is not None else [])])
         if len(fresh) < len(records):
             self.note(
                 f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
@@ -174,11 +165,6 @@ class Exam:
         known = {self.names[-1]: self.rival} | speakers
         return {name: known[name] for name in self.names[:-1] if name in known}
 
-    def _chosen_by(self) -> list[Records]:
-        """What the rewards that choose were fitted on."""
-        named = self.choice.named if self.choice is not None else []
-        return [r for one in (named if isinstance(named, list) else [named]) for r in self.taught(one)]
-
     def _best(
         self, name: str, policy: Policy, readable: Sequence[Messages], prompts: Sequence[Messages], reward: Reward
     ) -> Answers:
@@ -202,8 +188,7 @@ class Exam:
     def disagree(self, records: Records, judge: Judge, reward: Reward, named: Any, samples: int) -> None:
         """How far the members of an ensemble are apart on held-out data, beside which their disagreement on answers is
         to be read."""
-        models = named if isinstance(named, list) else [named]
-        held_out = unseen(records, [r for model in models for r in self.taught(model)])
+        held_out = unseen(records, learned(self.run, named))
         self.findings += judge.on_data(reward, held_out, samples)
 
     def _readable(self, prompts: Sequence[Messages], speakers: dict[str, Policy]) -> list[Messages]:

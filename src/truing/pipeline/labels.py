@@ -29,8 +29,8 @@ def labels(models: Sequence[Any], base: Any, taken: Sequence[str] = ()) -> list[
     return [name or named[value] for value, name in zip(models, found, strict=True)]
 
 
-def best_of(name: str, n: int) -> str:
-    """What the best of `n` answers of a model are called in findings.
+def best_of(name: str, n: int | str) -> str:
+    """What the best of `n` answers of a model are called in findings; of a curve over all n, `n` is the letter.
 
     >>> best_of("warm", 8)
     'warm best of 8'

@@ -162,6 +162,9 @@ def check_turn(loop: Loop, number: int, node: Node, scope: Scope) -> Iterator[St
         turn.names |= {name: f"${loop.called(name, number - 1)}" for name in loop.carry}
     for name, child in loop.stages.items():
         real = loop.called(name, number)
+        if real in scope.turned:
+            said = f"a turn of it is called '{real}', and so is one of loop '{scope.turned[real]}'; rename one"
+            scope.mistakes.add(child.line, f"stage '{loop.name}.{name}': {said}")
         scope.turned[real] = loop.name
         yield check_stage(real, child, scope, f"{loop.name}.{name}")
         unread = number == 1 and name in loop.carry and name not in turn.read

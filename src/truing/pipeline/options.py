@@ -16,6 +16,7 @@ from truing.pipeline.names import HUB
 from truing.pipeline.reward_spec import check_judged, check_one_judging, check_rewards, check_use, is_reward
 from truing.pipeline.scope import Scope
 from truing.pipeline.spec import StageSpec
+from truing.pipeline.together import check_together
 from truing.settings import Lora, Training
 from truing.signature import Option, Part
 from truing.typewords import guess, parse_type
@@ -72,10 +73,11 @@ def check_options(name: str, part: Part, given: dict[str, Node], line: int, scop
     check_gold(part, found, given, scope)
     check_use(found, given, scope)
     check_judged(part, found, given, scope)
-    check_judge(found, given, scope)
+    check_judge(part, found, given, scope)
     check_weights(part, found, given, scope)
     check_reference(part, found, given, scope)
     check_columns(found, given, scope)
+    check_together(part, found, given, scope)
     return found
 
 
@@ -193,16 +195,18 @@ def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -
         )
 
 
-def check_judge(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
-    """`aggregate` says something of an ensemble of reward models alone, `coefficient` of `uncertainty` alone, and the
-    best of several answers is that of answers to prompts, by a reward model."""
-    judge = found.get("judge", "" if "judge" in given else "gold")
+def check_judge(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """`aggregate` says something of an ensemble of reward models alone (of `reward`, where a stage has one beside its
+    judge), `coefficient` of `uncertainty` alone, and the best of several answers is that of answers to prompts, by a
+    reward model."""
+    whose = "reward" if part.option("reward") else "judge"
+    judge = found.get(whose, "" if whose in given else "gold")
     name = next(iter(judge)) if isinstance(judge, dict) else judge
     if found.get("aggregate") is not None and (name == "gold" or isinstance(judge, dict)):
         scope.mistakes.add(
             given["aggregate"].line,
-            f"{scope.place}aggregate is for an ensemble, and judge is {name}; "
-            "give reward models, as judge: [$one, $two]",
+            f"{scope.place}aggregate is for an ensemble, and {whose} is {name}; "
+            f"give reward models, as {whose}: [$one, $two]",
         )
     if found.get("coefficient") is not None and found.get("aggregate") != "uncertainty":
         scope.mistakes.add(

@@ -38,6 +38,8 @@ def check_rewards(node: Node, scope: Scope) -> Any:
 
 def check_one(node: Node, scope: Scope) -> Any:
     """One reward in its plain form; LOST with its mistakes noted."""
+    from truing.pipeline.options import check_value
+
     name, options = named(node)
     if name is None:
         said = "a reward is a name, $stage, or one name with its options such as {length: {per_token: -0.01}}"
@@ -50,7 +52,9 @@ def check_one(node: Node, scope: Scope) -> Any:
         )
         return LOST
     if name.startswith("$"):
-        value = scope.resolve(name, node.line, Option("rewards", "RewardModel"))
+        value = check_value(
+            scope.place.removesuffix(": "), Option("rewards", "RewardModel"), Node(name, node.line), scope
+        )
         given = checked(f"reward '{name}'", {}, (), options, scope)
         return LOST if LOST in (value, given) else {"reward_model": {"model": value, **given}}
     if name == COST:

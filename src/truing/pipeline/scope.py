@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -265,10 +265,18 @@ class Scope:
             return ""
         if part.gives not in ("findings", "reward"):
             return f"'{path}': stage '{stage}' ({part.name}) measures nothing"
-        listed = [*options.get("models", []), options.get("against")] if part.gives == "findings" else [Ref("", stage)]
+        listed = measured(options) if part.gives == "findings" else [Ref("", stage)]
         if part.gives == "reward" and "eval" not in options:
             return f"'{path}': stage '{stage}' ({part.name}) measures nothing without 'eval'"
         models = labels([model for model in listed if model is not None], self.base)
+        if "reward" in options:  # one curve, of the best of n
+            models = [best_of(model, "n") for model in models]
         if options.get("best_of") is not None:
             models += [best_of(model, options["best_of"]) for model in models[:-1]]
         return "" if model in models else f"'{path}': {unknown('model', model, models)}"
+
+
+def measured(options: Mapping[str, Any]) -> list[Any]:
+    """The models whose findings a stage gives: those of an exam, runs that are diagnosed, or the one that answers."""
+    named = options.get("models", options.get("runs", options.get("model", [])))
+    return [*(named if isinstance(named, list) else [named]), options.get("against")]

@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+from truing.errors import visible
+
 INTERESTING = ("loss", "accuracy", "margin", "margin_nats", "chosen_log_ratio")
 
 
@@ -18,10 +20,10 @@ class Show:
         self._begun, self._last, self._tokens = time.monotonic(), 0.0, 0
 
     def say(self, text: str) -> None:
-        """A line for the reader, unless quiet."""
+        """A line for the reader, unless quiet; what a text from elsewhere would do to the terminal is made visible."""
         if not self.quiet:
             self._clear()
-            print(text, flush=True)
+            print(visible(text), flush=True)
 
     def begin(self) -> None:
         """A new stretch of steps starts now."""

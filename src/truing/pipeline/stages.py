@@ -16,6 +16,7 @@ from truing.pipeline import examine
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import appoint
+from truing.pipeline.lineage import taught_from
 from truing.pipeline.mixture import weights_of
 from truing.pipeline.spec import Ref
 from truing.policy import adapters
@@ -27,7 +28,7 @@ from truing.policy.scalars import Heads
 from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, RewardSpec, Rules, stage
 from truing.rollout.engine import Sampling
 from truing.settings import Lora, Training
-from truing.types import Count, Fraction, NonNegative, Records
+from truing.types import Count, Fraction, NonNegative
 
 
 @stage(gives="data", parts=("train", "eval"))
@@ -230,12 +231,6 @@ def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     decide.write_decision(decision, run.folder / "decision.json")
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})
-
-
-def taught_from(run: StageRun, data: Any, without: Any, on_bad_row: str, columns: Columns | None) -> Records:
-    """What a stage learns from: its data, less the rows that ask what one of `without` asks."""
-    records = run.records(data, on_bad_row, columns=columns)
-    return records if without is None else splitting.without(records, run.records(without, want="prompts"))
 
 
 def learner(run: StageRun, policy: Policy, training: Training, lora: Lora = Lora()) -> Policy:

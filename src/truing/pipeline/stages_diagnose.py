@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from truing.data.split import unseen
 from truing.diagnose.best_of import best_of_curve
 from truing.diagnose.curve import Curve, read_watch
 from truing.diagnose.overoptimisation import Diagnosis
@@ -14,8 +15,9 @@ from truing.evaluate.exam import response_text
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import appoint
+from truing.pipeline.lineage import learned
 from truing.pipeline.spec import Ref
-from truing.pipeline.stages_online import askable
+from truing.pipeline.stages_online import askable, distinct
 from truing.pipeline.table import table
 from truing.policy.load import context_length, load
 from truing.registry import Columns, Data, Model, Models, RewardModel, stage
@@ -61,15 +63,15 @@ def diagnose_best_of(
     columns: Columns | None = None,
 ) -> None:
     """What is the answer worth that `reward` likes best among 1, 2, ... `n` of a model's? `n` answers to each of
-    `samples` prompts at temperature 1, scored by the reward (the proxy; of several models by their `aggregate`) and by
-    the `judge` (gold).
+    `samples` prompts at temperature 1, none of which the model or the reward learned from, scored by the reward (the
+    proxy; of several models by their `aggregate`) and by the `judge` (gold).
 
     Finds what `diagnose` finds, over the bound of the KL, ln n - (n - 1)/n; fits Gao's form d (alpha - beta d).
     """
     policy, name = load(run.model(model)), run.labels([model])[0]
     records = run.records(prompts, want="prompts", columns=columns)
-    places = {record.prompt: i for i, record in reversed(list(enumerate(records.records)))}
-    once = records.subset(sorted(places.values())[:samples], records.name)
+    fresh = distinct(unseen(records, [*learned(run, model), *learned(run, reward)]))
+    once = fresh.subset(range(min(samples, len(fresh))), records.name)
     limits = Training(max_length=context_length(policy)), Online(max_new_tokens=max_new_tokens)
     asked, _ = askable(run, policy, once, *limits)
     run.show.say(f"  {name} answers {len(asked)} prompts {n} times each")

@@ -19,7 +19,7 @@ from truing.pipeline import answers as lying
 from truing.pipeline.answers import Given
 from truing.pipeline.context import StageRun
 from truing.pipeline.rewards import appointed, columns_of
-from truing.pipeline.stages_online import SETTLING, askable
+from truing.pipeline.stages_online import SETTLING, askable, distinct
 from truing.policy.load import context_length, load
 from truing.registry import Columns, Data, Model, RewardSpec, stage
 from truing.rollout import experience
@@ -66,9 +66,7 @@ def sample(
     They are data: `judge` labels them, `sft` learns them as they are. A killed stage is run again, to the same answers.
     """
     policy = load(run.model(model))
-    records = run.records(prompts, want="prompts", columns=columns)
-    first = {record.prompt: i for i, record in reversed(list(enumerate(records.records)))}
-    once = records.subset(sorted(first.values()), records.name)
+    once = distinct(run.records(prompts, want="prompts", columns=columns))
     limits = Training(max_length=context_length(policy)), Online(max_new_tokens=max_new_tokens)
     asked, _ = askable(run, policy, once, *limits)
     drawn = int(digest([run.seed + seed, run.name]), 16) % 2**63

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,12 @@ from typing import Any, Literal
 
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.render import Renderer
+from truing.data.split import unseen
 from truing.data.trees import Planted
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
-from truing.pipeline.reward_spec import COST
 from truing.pipeline.rewards import First, appointed, columns_of
 from truing.pipeline.stages import learner
 from truing.policy.load import context_length, load
@@ -73,17 +75,18 @@ def reinforce(
     says what these rewards, the training reward (`proxy`) and the KL to the reference were.
     """
     terms = limited(work.compile_objective(objective), online)
-    check(run, terms, training, online)
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
     policy.temperature = online.temperature
-    asked, planted = askable(run, policy, run.records(prompts, want="prompts", columns=columns), training, online)
+    records = run.records(prompts, want="prompts", columns=columns)
+    asked, planted = askable(run, policy, records, training, online)
     leashed = online.beta > 0 or terms.needs_reference or online.mixture > 0
     reference = frozen(policy) if leashed or watch is not None or leash.stop_at_kl is not None else None
     forecasting(run, policy, value, terms, training, online, asked)
     rows, first_answers = [(p.row, p.columns) for p in asked], answered(run, policy, asked, online)
-    given = texts(run, policy, pretrain, terms, training)
+    given = texts(run, policy, pretrain, training)
     judged = Judged(response_text, appointed(run, rewards, rows, first_answers, combine, on_error, time_limit))
-    looks = watched(run, policy, watch, watch_prompts, watching, (training, online), on_error, time_limit)
+    limits = (training, online)
+    looks = watched(run, policy, watch, watch_prompts, records, watching, limits, on_error, time_limit)
     known = (asked, judged, terms, online, training, run.folder / "rollouts", run.seed, reference, run.name)
     more: dict[str, Any] = {"given": given, "shaping": shaping, "leash": leash, "watch": looks}
     lived(run, policy, planted, terms, training, asked, lambda learner: RolloutSource(learner, *known, **more))
@@ -107,7 +110,9 @@ def lived(
 
     work.learn(run, policy, planted, terms, training, Batch((first_of(asked),)), kept)
     if run.leads:
-        work.noted(run, [*unscored(run.folder / "rollouts"), *untaught(made[0]), *made[0].account()])
+        work.noted(run, [*unscored(run.folder / "rollouts"), *untaught(run.folder, made[0]), *made[0].account()])
+        for name in ("checkpoints", "best", "references"):  # what a resume asks for, its checkpoints first
+            shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
 def forecasting(
@@ -115,20 +120,13 @@ def forecasting(
 ) -> None:
     """Give the policy what it forecasts with, where a term reads forecasts: a head, or the model that `value` names.
 
-    UserError where no term reads them, and for a model that cannot read the policy's tokens or its longest answers.
+    UserError for a model that cannot read the policy's tokens or its longest answers.
     """
     if "value_BT" not in terms.all_signals:
-        if value is not None:
-            raise UserError(
-                f"stage {run.name}: 'value' says nothing to this objective, which reads no forecasts; leave it out, or "
-                "learn with [ppo, {value_clipped: {weight: 0.1}}]"
-            )
         return
     if value is None:
         policy.put_value_head()
         return
-    if isinstance(value, list):
-        raise UserError(f"stage {run.name}: 'value' is one reward model, not a list of them")
     reader = learner(run, load(run.model(value), "reward", seed=run.seed), training)
     put_on(policy, reader, Batch((first_of(asked),)))
     if not all(fits(reader, p.ids, Sampling(online.max_new_tokens)) for p in asked):
@@ -138,13 +136,8 @@ def forecasting(
         )
 
 
-def texts(run: StageRun, policy: Policy, pretrain: Any, terms: Sum, training: Training) -> Given:
-    """What `ptx` learns from beside answers; UserError for such a term without texts, and for texts without one."""
-    if ("given_logp_B" in terms.all_signals) != (pretrain is not None):
-        raise UserError(
-            f"stage {run.name}: 'pretrain' (texts) and the objective 'ptx' go together; give both, as in pretrain: "
-            "texts.jsonl, objective: [dapo, {ptx: {weight: 1.0}}], or neither"
-        )
+def texts(run: StageRun, policy: Policy, pretrain: Any, training: Training) -> Given:
+    """What `ptx` learns from beside answers."""
     if pretrain is None:
         return Given()
     planted = work.plant_for(run, policy, run.records(pretrain), training, "text")
@@ -161,26 +154,18 @@ def watched(
     policy: Policy,
     spec: Any,
     prompts: Any,
+    unlike: Records,
     watching: Watching,
     limits: tuple[Training, Online],
     on_error: Literal["stop", "drop"],
     time_limit: float,
 ) -> Watch | None:
-    """What a stage looks at on the way: rewards and held-out prompts, both or neither of which have to be given."""
-    said = [name for name in ("watch_every", "patience") if getattr(watching, name) != getattr(Watching(), name)]
-    said += ["watch_prompts"] if prompts is not None else []
-    if spec is None and said:
-        raise UserError(f"stage {run.name}: '{said[0]}' says nothing without 'watch' (rewards to look at: [gold])")
+    """What a stage looks at on the way: rewards, and prompts, each different one once, that are not among those it
+    learns from (`unlike`)."""
     if spec is None:
         return None
-    if prompts is None:
-        raise UserError(
-            f"stage {run.name}: 'watch' needs 'watch_prompts', which nothing is learned from: a part of a split, or "
-            "world:prompts?n=200&split=eval"
-        )
-    if any(COST in one for one in spec):
-        raise UserError(f"stage {run.name}: a cost is for learning; watch the reward itself")
-    asked, _ = askable(run, policy, run.records(prompts, want="prompts"), *limits)
+    once = distinct(run.records(prompts, want="prompts"))
+    asked, _ = askable(run, policy, unseen(once, [unlike]), *limits)
     if len(asked) < 2:
         raise UserError(
             f"stage {run.name}: a mean over one watched prompt has no error; give watch_prompts more of them"
@@ -195,13 +180,10 @@ def limited(terms: Sum, online: Online) -> Sum:
     return Sum([replace(term, longest=online.max_new_tokens) for term in terms.terms])
 
 
-def check(run: StageRun, terms: Sum, training: Training, online: Online) -> None:
-    """UserError for options that say nothing here, or that no group could learn from."""
-    if training.tokens_per_step is not None:
-        raise UserError(f"stage {run.name}: answers have no length before they are given; set rows_per_step (prompts)")
-    alone = {t.objective.advantage for t in terms.terms} & {"gae", "returns", "none"}
-    if not alone and online.answers < 2:
-        raise UserError(f"stage {run.name}: answers are compared with each other; set answers to 2 or more")
+def distinct(records: Records) -> Records:
+    """The records with each different prompt once, at its first place: the same prompt twice is no second witness."""
+    places = {record.prompt: i for i, record in reversed(list(enumerate(records.records)))}
+    return records.subset(sorted(places.values()), records.name)
 
 
 def askable(
@@ -248,9 +230,13 @@ def unscored(folder: Path) -> list[str]:
     return [f"{len(failed)} of {len(said)} answers could not be scored and were left out; the first: {failed[0]}"]
 
 
-def untaught(source: RolloutSource) -> list[str]:
-    """How many rounds were passed over because their answers taught nothing."""
-    rounds = source.skipped
+def untaught(folder: Path, source: RolloutSource) -> list[str]:
+    """How many rounds of the whole stage, those before a resume too, were passed over because their answers taught
+    nothing: they have no update among the metrics. The last one may have ended the stage instead."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    taught = {(json.loads(line)["step"] - 1) // source.updates + 1 for line in lines}
+    lived = sorted(int(path.stem[6:]) for path in (folder / "rollouts").glob("round-*.parquet"))
+    rounds = [number for number in lived if number not in taught and not (source.ended and number == lived[-1])]
     told = ", ".join(map(str, rounds[:10])) + (", ..." if len(rounds) > 10 else "")
     return [f"{len(rounds)} rounds taught nothing and had no update: {told}"] if rounds else []
 

@@ -59,7 +59,7 @@ class Aside:
 
     def _tidy(self) -> None:
         there = self.steps()
-        kept = [int(path.name[5:]) for path in self.checkpoints.glob("step-*")]
+        kept = [int(path.name[5:]) for path in self.checkpoints.glob("step-*")] or [0]  # none: a resume begins at 0
         needed = {max((s for s in there if s <= at), default=None) for at in (*kept, there[-1])}
         for step in set(there) - needed:
             self.path(step).unlink()

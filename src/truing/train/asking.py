@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,14 +38,14 @@ class Judged:
 class Desk:
     """Where answers are asked for: an engine that is told when the weights have moved.
 
-    RunFailed where answers come back that other weights gave.
+    RunFailed where answers come back that other weights gave, or too few, too many, or to another prompt.
     """
 
     def __init__(self, engine: Engine, policy: Policy) -> None:
         self.engine, self.policy, self.version = engine, policy, -1
 
     def ask(self, version: int, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Rollout]:
-        """`n` answers to each prompt by the policy as it is after `version` updates."""
+        """`n` answers to each prompt, in the order of the prompts, by the policy as it is after `version` updates."""
         if version != self.version:
             self.engine.sync(self.policy, version)
             self.version = version
@@ -55,7 +56,17 @@ class Desk:
                 f"the engine answered with the weights of update {strange}, and was to answer with those of update "
                 f"{version}; its `sync` did not do what it said"
             )
-        return rollouts
+        given = Counter(r.group for r in rollouts)
+        if any(given[i] != n for i in range(len(prompts))) or len(given) != len(prompts):
+            raise RunFailed(
+                f"the engine gave {len(rollouts)} answers to {len(prompts)} prompts, and each was to have {n}; a "
+                "rollout's `group` is the place of its prompt, from 0"
+            )
+        if any(tuple(r.prompt_ids) != prompts[r.group].ids for r in rollouts):
+            raise RunFailed(
+                "the engine gave answers to other prompts than it was asked; see the `group` of its rollouts"
+            )
+        return sorted(rollouts, key=lambda r: r.group)
 
 
 def grouped(rows: Sequence[Experience], facts: Callable[[int], Mapping[str, tuple[float, ...]]]) -> list[Tree]:

@@ -129,7 +129,10 @@ def check_read(
     leashes = {
         "kl_target": (online.beta > 0, "which moves beta: give beta, where it begins"),
         "kl_horizon": (leash.kl_target is not None, "without kl_target"),
-        "refresh_reference": (referred, "where no reference is read: give beta, or an objective that has one"),
+        "refresh_reference": (
+            referred or online.mixture > 0,
+            "where no reference is read: give beta, or an objective that has one",
+        ),
         "kl_limit": (referred or leash.stop_at_kl is not None, "where no KL is measured: give beta or stop_at_kl"),
     }
     for name, (read, why) in leashes.items():
@@ -140,10 +143,25 @@ def check_read(
             f"overlong_buffer ({shaping.overlong_buffer}) is the end of max_new_tokens ({online.max_new_tokens}) and "
             "cannot be longer"
         )
+    if leash.stop_at_kl is not None and leash.stop_at_kl >= leash.kl_limit:
+        raise UserError(
+            f"stop_at_kl ({leash.stop_at_kl:g}) is never reached: a round beyond kl_limit ({leash.kl_limit:g}) fails "
+            "the run; lower the one or raise the other"
+        )
     if online.mixture and advantage is not None:
         raise UserError(
             "'mixture' samples answers from the policy and its reference together, and this objective takes them for "
             "the policy's own; leave it out, or learn from preferences (ipo, dpo)"
+        )
+
+
+def check_horizon(leash: Leash, answers: int) -> None:
+    """UserError where one round of so many answers could turn the leash's sign: `kl_horizon` answers change beta by up
+    to a fifth."""
+    if leash.kl_target is not None and answers >= 5 * leash.kl_horizon:
+        raise UserError(
+            f"kl_horizon ({leash.kl_horizon}) is too short for rounds of {answers} answers: beta would fall to 0 or "
+            f"below within one; give at least {answers // 5 + 1}, better some hundred times the answers of a round"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ class Given:
 
     def __init__(self, trees: Sequence[Tree] = (), seed: int = 0) -> None:
         self.trees, self.seed = tuple(trees), seed
+        self._orders: dict[int, Any] = {}
 
     def beside(self, group: tuple[Tree, ...], update: int, most: int) -> tuple[Tree, ...]:
         """The trees of an update (counted from 1; it has at most so many), each with a text as its shadow; as they are
@@ -33,5 +35,7 @@ class Given:
 
     def _at(self, place: int) -> Tree:
         epoch, at = divmod(place, len(self.trees))
-        key = np.random.Philox(key=[self.seed % 2**63, (1 << 41) + epoch])
-        return self.trees[int(np.random.Generator(key).permutation(len(self.trees))[at])]
+        if epoch not in self._orders:
+            key = np.random.Philox(key=[self.seed % 2**63, (1 << 41) + epoch])
+            self._orders = {epoch: np.random.Generator(key).permutation(len(self.trees))}
+        return self.trees[int(self._orders[epoch][at])]

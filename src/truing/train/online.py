@@ -23,7 +23,6 @@ from truing.data.kinds import WORDS, common_shape
 from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
 from truing.rollout import combine, experience
-from truing.rollout.call import Answer
 from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
 from truing.rollout.mixture import Mixture
@@ -32,12 +31,14 @@ from truing.settings import Leash, Online, Shaping, Training
 from truing.train import parallel
 from truing.train.aside import Aside
 from truing.train.asking import Desk, Judged, Prompt, grouped, read_over
-from truing.train.earned import ADVANTAGES, Round, advantage_of, check_read, equal, told
+from truing.train.checkpoint import room
+from truing.train.earned import ADVANTAGES, Round, advantage_of, check_horizon, check_read, equal, told
 from truing.train.given import Given
+from truing.train.looking import Looking, answers_of
 from truing.train.past import Past, check_kl
 from truing.train.sorting import SORTED, kept
 from truing.train.terms import Sum
-from truing.train.watch import Watch, ratios, stopped, summed_up
+from truing.train.watch import Watch, stopped
 from truing.types import Engine, Rollout, Sampling, digest
 
 __all__ = ["Judged", "Prompt", "RolloutSource"]
@@ -77,11 +78,12 @@ class RolloutSource:
         self.policy, self.prompts, self.judged, self.terms = policy, tuple(prompts), judged, terms
         self.online, self.training, self.folder = online, training, folder
         self.seed, self.reference, self.stage = seed + training.seed, reference, stage
-        self.shaping, self.leash, self.watch, self.given = shaping, leash, watch, given
-        self.desk, self.past = Desk(engine or InProcess(policy, mixture=self.mixture), policy), Past(folder)
-        self.watching = Desk(engine or InProcess(policy), policy)
+        self.shaping, self.leash, self.given, self.past = shaping, leash, given, Past(folder)
+        if engine is not None and online.mixture:
+            raise UserError("'mixture' is sampled in this process alone, and another engine is given; leave one out")
+        self.desk = Desk(engine or InProcess(policy, mixture=self.mixture), policy)
         self.references = Aside(folder.parent / "references", folder.parent / "checkpoints")
-        self.bests = Aside(folder.parent / "best", folder.parent / "checkpoints")
+        self.looking = None if watch is None else self.looks_of(watch)
         self.told: dict[str, float] = {}
         self.ended = ""
         self.per_update = training.rows_per_step or 16
@@ -98,6 +100,7 @@ class RolloutSource:
         self.compares = not imitates and self.advantage not in ("gae", "returns", "none") and online.answers > 1
         self.leashed = online.beta > 0 or terms.needs_reference
         check_read(online, shaping, leash, self.advantage, imitates, self.compares, self.leashed)
+        check_horizon(leash, self.per_round * online.answers)
         self.sort = functools.partial(kept, passing=online.passing) if imitates else SORTED[self.shape]
         self.valued = "value_BT" in terms.all_signals
 
@@ -125,7 +128,7 @@ class RolloutSource:
         """(number, batch) of every update after `step`, counted from 1. A round whose answers teach nothing has none:
         its numbers are left out, and the round is among `skipped`. RunFailed where that is so of all of them, or where
         the policy has left its reference for good."""
-        first, taught = step // self.updates, step > 0
+        first, last = step // self.updates, step
         self.begin(step, first)
         for number in range(first, math.ceil(self.steps / self.updates)):
             rows = [] if self.ended else self.experience(number, step)
@@ -137,55 +140,57 @@ class RolloutSource:
                 continue
             for at, group in enumerate(self.parts(trees, number), number * self.updates + 1):
                 if step < at <= self.steps and not self.ended:
-                    taught = True
+                    last = at
                     yield at, Batch(self.given.beside(group, at, self.per_update))
-        if not taught and not self.ended:
+        if not last and not self.ended:
             raise RunFailed(
                 f"no answer of {len(self.skipped)} rounds teaches the objective anything: all of a prompt scored the "
                 "same, or none passed; give more answers or prompts to a round, or a finer reward"
             )
-        self.take_best()
+        if self.looking is not None:
+            self.looking.end(last)
 
     def begin(self, step: int, round_: int) -> None:
         """Go on from update `step`, in round `round_`: what was written of later ones is removed, the reference is that
         of the round, and where it has not been looked at, the policy is."""
         known = round_ + (step % self.updates > 0)
         parallel.lead(lambda: self._forget(known))
-        for aside in (self.references, self.bests):
-            aside.forget(step)
+        self.references.forget(step)
         renewed = round_ - round_ % (self.leash.refresh_reference or round_ + 1)
         if self.reference is not None and renewed > 0 and renewed * self.updates < step:
             self.references.back(renewed * self.updates, self.reference.model)
-        if self.watch is None:
-            return
-        self.watch.begin(step)
-        if not self.watch.rows:
-            self.look(step)
-        self.ended = self.watch.over(self.leash.stop_at_kl)
+        if self.looking is not None:
+            self.looking.begin(step)
+            self.ended = self.looking.over() if step < self.steps else ""
 
     def after(self, step: int) -> Mapping[str, float]:
         """What is to be seen of an update that has been done: its round, and a look where one is due."""
-        if self.watch is None or not self.watch.due(step, self.steps):
+        if self.looking is None or not self.looking.after(step, self.steps):
             return self.told
-        self.look(step)
-        self.ended = self.watch.over(self.leash.stop_at_kl)
-        return self.told | self.watch.figures()
+        self.ended = self.looking.over() if step < self.steps else ""
+        return self.told | self.looking.watch.figures()
 
-    def look(self, step: int) -> None:
-        """Have the watched prompts answered by the policy as it is after update `step`, and look at the answers."""
-        watch, reference = self.watch, self.reference
-        if watch is None or reference is None:
-            return
+    def looks_of(self, watch: Watch) -> Looking:
+        """The looks of this stage: at temperature 1, and at the policy alone where a mixture gives the answers to learn
+        from. UserError where there is no reference to measure the distance from."""
+        if self.reference is None:
+            raise UserError("looks ('watch') measure the KL to a reference, and there is none")
         drawn = int(digest([self.seed, self.stage, "watch"]), 16) % 2**63
-        rollouts = self.watching.ask(step, watch.prompts, 1, Sampling(self.online.max_new_tokens, seed=drawn))
-        reference = replace(reference, temperature=1.0)  # as the answers are sampled
-        texts = [self.judged.text(self.policy, r) for r in rollouts]
-        answers = answers_of([watch.prompts[r.group] for r in rollouts], texts, rollouts)
-        kl = ratios(rollouts, reference, self.training.tokens_per_device)
-        sampled = self.past.tokens(math.ceil(step / self.updates))
-        watch.look(step, sampled, answers, kl, self.judged.rewards, self.before(step // self.updates))
-        if watch.options.patience is not None and watch.best["step"] == step:
-            self.bests.put(step, self.policy.model)
+
+        def known(step: int) -> tuple[int, list[dict[str, float]]]:
+            return self.past.tokens(math.ceil(step / self.updates)), self.before(step // self.updates)
+
+        return Looking(
+            watch,
+            Desk(InProcess(self.policy), self.policy) if self.online.mixture else self.desk,
+            self.reference,
+            self.judged,
+            Aside(self.folder.parent / "best", self.folder.parent / "checkpoints"),
+            Sampling(self.online.max_new_tokens, seed=drawn),
+            known,
+            self.training.tokens_per_device,
+            self.leash.stop_at_kl,
+        )
 
     def far(self, number: int) -> bool:
         """Whether the policy of this round is as far from its reference as it may go, which ends the run well."""
@@ -195,21 +200,10 @@ class RolloutSource:
         self.ended = stopped(number * self.updates, f"the KL of a round is {kl:.2f} nats (stop_at_kl {limit:g})")
         return True
 
-    def take_best(self) -> None:
-        """With `patience` the policy is, in the end, what it was at the best look."""
-        if self.watch is None or self.watch.options.patience is None:
-            return
-        self.bests.back(self.watch.best["step"], self.policy.model)
-
     def account(self) -> list[str]:
-        """What is to be said of the run when it is over: its looks, why it ended early, and whose weights are kept."""
+        """What is to be said of the run when it is over: why it ended early, its looks, and whose weights are kept."""
         lines = [self.ended] if self.ended else []
-        if self.watch is None:
-            return lines
-        lines.append(summed_up(self.watch))
-        if self.watch.options.patience is not None:
-            lines.append(f"the weights kept are those after update {self.watch.best['step']}, the best look")
-        return lines
+        return lines + (self.looking.account() if self.looking else [])
 
     def _forget(self, known: int) -> str:
         """Remove the rounds after the first `known`: their updates will be done again."""
@@ -238,7 +232,8 @@ class RolloutSource:
         else:
             self.renew(number)
             rows = self.live(number)
-            parallel.lead(lambda: experience.write(path, rows))
+            with room(path):
+                parallel.lead(lambda: experience.write(path, rows))
         check_kl(number * self.updates + 1, self.past.note(number, rows), self.leash.kl_limit)
         return rows
 
@@ -390,9 +385,3 @@ class RolloutSource:
                 found |= {"old_value_BT": row.value_T, "return_BT": tuple(returns[i, :n].tolist())}
             out.append(found)
         return out
-
-
-def answers_of(asked: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
-    """Answers as rewards read them."""
-    said = zip(asked, texts, rollouts, strict=True)
-    return [Answer(p.messages, text, r.response_ids, r.group, p.columns) for p, text, r in said]

@@ -47,13 +47,13 @@ class Moments:
 
 
 def moments(values: Sequence[float]) -> Moments:
-    """Those of some values.
+    """Those of some values. Equal ones have no distance at all from their mean, however a sum of them is rounded.
 
-    >>> moments([1.0, 3.0]), moments([1.0]).error
-    (Moments(count=2, mean=2.0, squares=2.0), None)
+    >>> moments([1.0, 3.0]), moments([1.0]).error, moments([0.1, 0.1, 0.1]).deviation
+    (Moments(count=2, mean=2.0, squares=2.0), None, 0.0)
     """
-    if not values:
-        return Moments()
+    if len(set(values)) < 2:
+        return Moments(len(values), values[0] if values else 0.0)
     mean = math.fsum(values) / len(values)
     return Moments(len(values), mean, math.fsum((value - mean) ** 2 for value in values))
 

@@ -16,14 +16,14 @@ from truing.data.batch import Batch, Branch, Tree, pack
 from truing.disk import write_text
 from truing.errors import RunFailed
 from truing.policy.policy import Policy
-from truing.rollout.call import Answer
+from truing.rollout.call import SILENT, Answer
 from truing.rollout.combine import Parts, Rewards, shown
 from truing.settings import Watching
 from truing.train import parallel
 from truing.train.asking import Prompt
 from truing.train.checkpoint import room
 from truing.train.past import Moments, moments
-from truing.types import Rollout
+from truing.types import Rollout, Score
 
 TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed")
 """What a line of watch.jsonl says by itself; a watched reward of such a name is called `reward_length` there."""
@@ -60,8 +60,10 @@ class Watch:
         self.rows = json.loads(parallel.lead(cut))
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether there is a look after this update, of so many."""
-        return step % self.options.watch_every == 0 or step == steps
+        """Whether there is a look after this update, of so many: at every multiple of `watch_every`, or the next update
+        that there is, since rounds that teach nothing have none."""
+        every = self.options.watch_every
+        return step // every > self.rows[-1]["step"] // every or step == steps
 
     def look(
         self,
@@ -104,7 +106,7 @@ class Watch:
         given |= {name: term.scores(answers) for name, term in zip(self.names, self.rewards.terms, strict=True)}
         row: dict[str, Any] = {}
         for name, scores in given.items():
-            failed = next((i for i, score in enumerate(scores) if score.failed), None)
+            failed = next((i for i, score in enumerate(scores) if failure(score)), None)
             if failed is not None and proxy.on_error == "stop":
                 raise RunFailed(
                     f"watched reward '{name}': {scores[failed].why}. The answer was: "
@@ -112,7 +114,7 @@ class Watch:
                     "  Mend the reward, or leave such answers out, counted, by on_error: drop."
                 )
             row |= said(name, moments([score.value for score in scores if not score.failed]))
-        return row | {"failed": sum(any(s.failed for s in each) for each in zip(*given.values(), strict=True))}
+        return row | {"failed": sum(any(map(failure, each)) for each in zip(*given.values(), strict=True))}
 
     def figures(self) -> dict[str, float]:
         """The last look, for the metrics of its update."""
@@ -137,6 +139,11 @@ class Watch:
         if patience is not None and since >= patience:
             return stopped(last["step"], f"{self.names[0]} was no better in {since} looks (patience {patience})")
         return ""
+
+
+def failure(score: Score) -> bool:
+    """Whether a score is missing that should be there; a reward of TRL's signature may say nothing of an answer."""
+    return score.failed and score.why != SILENT
 
 
 def stopped(step: int, why: str) -> str:

@@ -1,0 +1,131 @@
+"""Options that say nothing without another, or lack one: refused by the check of a recipe, before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from truing.data.split import opening
+from truing.errors import RecipeError
+from truing.pipeline.context import StageRun
+from truing.pipeline.lineage import learned
+from truing.pipeline.recipe import check
+from truing.pipeline.show import Show
+from truing.pipeline.spec import Ref
+
+HEAD = """\
+base: world:desk/tiny
+stages:
+  warm: {do: sft, model: $base, data: world:demonstrations}
+  rm: {do: fit_reward, model: $warm, data: world:comparisons}
+"""
+LEARN = "policy: {do: reinforce, model: $warm, prompts: world:prompts, rewards: [$rm], "
+WATCH = "watch: [gold, {length: {per_token: 1.0}}], watch_prompts: 'world:prompts?split=eval'}"
+EXAM = "exam: {do: evaluate, models: [$rm], against: $warm, "
+
+
+def said(*stages: str, expect: str = "") -> str:
+    """Every mistake of a recipe with these stages in one text, empty where there is none."""
+    text = HEAD + "".join(f"  {stage}\n" for stage in stages) + (f"expect: {expect}\n" if expect else "")
+    try:
+        check(text)
+    except RecipeError as problem:
+        return "\n".join(problem.mistakes)
+    return ""
+
+
+def test_what_goes_together_is_taken() -> None:
+    both = "curves: {do: diagnose, runs: [$policy], truth: reward_length}"
+    picked = (
+        "picked: {do: diagnose_best_of, model: $warm, reward: [$rm, $rm], aggregate: worst, prompts: world:prompts}"
+    )
+    assert said(LEARN + WATCH, both, picked) == ""
+    ppo = (
+        "objective: [ppo, {value_clipped: {weight: 0.1}}, ptx], value: $rm, pretrain: world:demonstrations, answers: 1}"
+    )
+    assert said(LEARN + ppo) == ""
+    assert said(EXAM + "data: world:comparisons}") == ""
+
+
+@pytest.mark.parametrize(
+    ("stage", "problem"),
+    [
+        (LEARN + "watch: gold}", "'watch' needs 'watch_prompts'"),
+        (LEARN + "patience: 2}", "'patience' says nothing without 'watch'"),
+        (LEARN + "watch_every: 10}", "'watch_every' says nothing without 'watch'"),
+        (
+            LEARN + "watch: [gold, {cost: {of: $rm, budget: 0}}], watch_prompts: world:prompts}",
+            "a cost is for learning",
+        ),
+        (LEARN + "watch: {gold: {weight: 2.0}}, watch_prompts: world:prompts}", "'weight' says nothing of a watched"),
+        (LEARN + "watch: gold, watch_prompts: some/prompts}", "the watched reward is gold, which knows the truth of"),
+        (LEARN + "value: $rm}", "'value' says nothing to this objective"),
+        (LEARN + "objective: [grpo, ptx]}", "'pretrain' (texts) and the objective 'ptx' go together"),
+        (LEARN + "pretrain: world:text}", "'pretrain' (texts) and the objective 'ptx' go together"),
+        (LEARN + "answers: 1}", "answers are compared with each other"),
+        (LEARN + "tokens_per_step: 99}", "answers have no length before they are given"),
+        ("curves: {do: diagnose, runs: [$warm]}", "$warm (sft) is no stage that watches itself"),
+        ("curves: {do: diagnose, runs: [$base]}", "$base is no run that watched itself"),
+        (EXAM + "data: world:comparisons, passing: 1.0}", "'passing' says nothing without 'prompts'"),
+        (EXAM + "data: world:comparisons, judge: $rm}", "'judge' says nothing without 'prompts'"),
+        (EXAM + "samples: 3}", "there is nothing to measure: give prompts (to answer) or data"),
+        (
+            EXAM + "prompts: 'world:prompts?split=eval', best_of: 4, best_by: $rm, temperature: 0}",
+            "none is the best of several",
+        ),
+        ("answers: {do: sample, model: $warm, prompts: world:prompts, temperature: 0}", "all 4 answers to a prompt"),
+    ],
+)
+def test_what_says_nothing_is_refused(stage: str, problem: str) -> None:
+    found = said(stage)
+    assert problem in found and found.startswith("recipe:5: stage '") and "\n" not in found, found
+
+
+def test_a_run_is_diagnosed_by_what_it_watched() -> None:
+    assert "$policy watched nothing" in said(LEARN + "steps: 1}", "curves: {do: diagnose, runs: [$policy]}")
+    found = said(LEARN + WATCH, "curves: {do: diagnose, runs: [$policy], truth: golden}")
+    assert "$policy: unknown watched reward 'golden'. Did you mean 'gold'?" in found
+
+
+def test_a_diagnosis_may_be_expected() -> None:
+    curves = "curves: {do: diagnose, runs: [$policy]}"
+    picked = "picked: {do: diagnose_best_of, model: $warm, reward: $rm, prompts: world:prompts}"
+    expect = "{curves.policy.overoptimised: [0, 0], picked.warm best of n.gold_lost_after_peak: [0, 0.1]}"
+    assert said(LEARN + WATCH, curves, picked, expect=expect) == ""
+    wrong = said(LEARN + WATCH, curves, expect="{curves.polic.overoptimised: [0, 0]}")
+    assert "unknown model 'polic'. Did you mean 'policy'?" in wrong
+
+
+LINEAGE = """\
+base: world:desk/tiny
+stages:
+  warm: {do: sft, model: $base, data: "world:demonstrations?n=7", without: "world:demonstrations?n=3"}
+  loop:
+    repeat: 2
+    carry: {policy: $warm}
+    stages:
+      policy:
+        do: reinforce
+        model: $policy
+        prompts: "world:prompts?n=5&seed=1$turn"
+        rewards: gold
+        watch: gold
+        watch_prompts: "world:prompts?n=2&split=eval"
+        patience: $turn
+"""
+
+
+def test_what_a_model_learned_from_is_known_through_every_stage_before(tmp_path) -> None:
+    """Both turns' prompts, what the best look was chosen by, and the demonstrations less those that were left out."""
+    run = StageRun(check(LINEAGE), "exam", "evaluate", tmp_path, "", Show(quiet=True))
+    found = learned(run, Ref("model", "loop-2-policy"))
+    assert [records.name.split("&")[0] for records in found] == [
+        "world:prompts?n=5",
+        "world:prompts?n=2",
+        "world:prompts?n=5",
+        "world:prompts?n=2",
+        "world:demonstrations?n=7",
+    ]
+    assert set(map(opening, found[0].records)).isdisjoint(map(opening, found[2].records))
+    left_out = set(map(opening, run.records("world:demonstrations?n=3").records))
+    assert left_out.isdisjoint(map(opening, found[-1].records)) and len(found[-1]) <= 4
+    assert learned(run, "someone/elses") == []
