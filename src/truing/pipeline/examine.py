@@ -29,7 +29,7 @@ from truing.objectives import closed_form
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import Judge
 from truing.pipeline.labels import best_of
-from truing.pipeline.lineage import learned
+from truing.pipeline.lineage import learned, verdicts
 from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Ref
 from truing.pipeline.table import table, trained
@@ -98,13 +98,14 @@ class Exam:
 
     def order(self, records: Records) -> None:
         """How often each model orders held-out pairs as the raters did."""
+        named = dict(zip(self.names, self.models, strict=False))
         for name, policy in self.contestants.items():
             reference = None if policy.is_reward else self.rival
             if reference is not None and not same_tokens(policy, reference):
                 self.note(f"no implicit accuracy of {name} against {self.names[-1]}: their tokenizers differ")
                 continue
             limit = min(context_length(p) for p in (policy, reference) if p is not None)
-            held_out = unseen(records, self.trained_on.get(name, ()))
+            held_out = unseen(records, verdicts(self.run, named[name]))
             planted = plant(held_out, Renderer(policy.tokenizer), max_length=limit, shape="pairs", ties="half")
             planted = replace(planted, notes=(*held_out.notes, *planted.notes))
             if planted.notes:
@@ -188,7 +189,7 @@ class Exam:
     def disagree(self, records: Records, judge: Judge, reward: Reward, named: Any, samples: int) -> None:
         """How far the members of an ensemble are apart on held-out data, beside which their disagreement on answers is
         to be read."""
-        held_out = unseen(records, learned(self.run, named))
+        held_out = unseen(records, verdicts(self.run, named))
         self.findings += judge.on_data(reward, held_out, samples)
 
     def _readable(self, prompts: Sequence[Messages], speakers: dict[str, Policy]) -> list[Messages]:

@@ -9,7 +9,19 @@ from truing.data import split as splitting
 from truing.pipeline.context import StageRun
 from truing.pipeline.spec import Ref
 from truing.registry import Columns
-from truing.types import Records
+from truing.types import Judgement, Records
+
+
+def verdicts(run: StageRun, model: Any) -> list[Records]:
+    """What a model's own stage learned from, and of the stages before it the verdicts alone: a demonstration that it
+    once saw of the same prompt has not told it which of two other answers is the better one."""
+    if isinstance(model, list | tuple):
+        return [records for one in model for records in verdicts(run, one)]
+    if not isinstance(model, Ref) or model.stage == "base":
+        return []
+    options = run.recipe.stage(model.stage).options
+    before = learned(run, options.get("model"))
+    return by_stage(run, options) + [r for r in before if any(isinstance(x, Judgement) for x in r.records[:1])]
 
 
 def learned(run: StageRun, model: Any) -> list[Records]:
