@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from small_fit import fitted, weights
 from small_models import build
 from truing import registry
 from truing.policy.load import load
@@ -12,10 +13,7 @@ from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Term_
 from truing.settings import Online, Training
-from truing.train.fit import fit
 from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.optim import Optim
-from truing.train.record import Record
 from truing.train.terms import Sum, Term
 from truing.types import Message
 
@@ -89,25 +87,11 @@ def made(folder, out, name, judge=None, asked=None, **options):
 def run(folder, out, name, stop_after=None, judge=None, **options):
     """The policy after the run, its source, and its metrics; `stop_after` an update the process dies."""
     policy, source = made(folder, out, name, judge, **options)
-    optim = Optim(policy.model, source.training, source.steps)
-    if stop_after is not None:
-        step = optim.step
-        optim.step = lambda number: step(number) if number <= stop_after else exit(9)
-    record = Record(out, key="k", every=source.training.checkpoint_every)
-    try:
-        fit(policy, source, source.terms, optim, record)
-    except SystemExit:
-        assert stop_after is not None
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = fitted(policy, source, source.terms, out, stop_after)
     return policy, source, rows
 
 
 def trained(folder, out, name, stop_after=None, judge=None, **options):
     """The weights after the run, and its metrics."""
     policy, _, rows = run(folder, out, name, stop_after, judge, **options)
-    return {n: p.detach().clone() for n, p in policy.model.named_parameters()}, rows
-
-
-def apart(one, two):
-    """The largest difference of two sets of weights."""
-    return max((one[name] - two[name]).abs().max().item() for name in one)
+    return weights(policy), rows

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from small_fit import fitted, weights
 from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
@@ -22,10 +23,7 @@ from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Lora, Online, Training
-from truing.train.fit import fit
 from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.optim import Optim
-from truing.train.record import Record
 from truing.train.terms import Sum, Term
 from truing.types import Message
 
@@ -172,16 +170,8 @@ def trained(folder, judge, out, stop_after=None, **options):
     """The weights after the run and its metrics; after `stop_after` updates the process dies."""
     policy = valued(folder, judge)
     source = source_of(policy, folder, out, **options)
-    optim = Optim(policy.model, source.training, source.steps)
-    if stop_after is not None:
-        step = optim.step
-        optim.step = lambda number: step(number) if number <= stop_after else exit(9)
-    try:
-        fit(policy, source, source.terms, optim, Record(out, key="k", every=source.training.checkpoint_every))
-    except SystemExit:
-        assert stop_after is not None
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {n: p.detach().clone() for n, p in policy.model.named_parameters()}, rows
+    rows = fitted(policy, source, source.terms, out, stop_after)
+    return weights(policy), rows
 
 
 def test_it_learns_what_is_earned(folder, judge, tmp_path) -> None:

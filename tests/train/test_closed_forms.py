@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from small_fit import fitted
 from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
@@ -18,10 +19,7 @@ from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Online, Training
-from truing.train.fit import fit
 from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.optim import Optim
-from truing.train.record import Record
 from truing.train.terms import Sum, Term
 from truing.types import Message
 
@@ -70,14 +68,7 @@ def trained(folder, out, terms, online, rows=1, own_value=False, stop_after=None
     prompts = [Prompt(i + 1, (Message("user", "say"),), ASKED) for i in range(rows)]
     training = Training(rows_per_step=rows, schedule="linear", **options)
     source = RolloutSource(policy, prompts, judged, terms, online, training, out / "rollouts", 0, reference)
-    optim = Optim(policy.model, training, source.steps)
-    if stop_after is not None:
-        step = optim.step
-        optim.step = lambda number: step(number) if number <= stop_after else exit(9)
-    try:
-        fit(policy, source, terms, optim, Record(out, key="k", every=training.checkpoint_every))
-    except SystemExit:
-        assert stop_after is not None
+    fitted(policy, source, terms, out, stop_after)
     return policy
 
 

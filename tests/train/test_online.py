@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from small_online import apart, folder_of, judged, leash_of, made, prompts, rewards_of, run, terms_of, trained
+from small_fit import apart
+from small_online import folder_of, judged, leash_of, made, prompts, rewards_of, run, terms_of, trained
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed, UserError

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from small_online import apart, folder_of, made, run, trained
+from small_fit import apart
+from small_online import folder_of, made, run, trained
 from truing.errors import RunFailed, UserError
 from truing.objectives.kl import adapted
 from truing.policy.load import load

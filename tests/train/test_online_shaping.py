@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from small_online import apart, folder_of, judged, made, prompts, rewards_of, run, trained
+from small_fit import apart
+from small_online import folder_of, judged, made, prompts, rewards_of, run, trained
 from truing.errors import UserError
 from truing.rollout import engine
 from truing.settings import Shaping

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from small_online import apart, folder_of, judged, made, prompts, rewards_of, run, trained
+from small_fit import apart
+from small_online import folder_of, judged, made, prompts, rewards_of, run, trained
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed
 from truing.policy.load import load

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from small_fit import apart, fitted, weights
 from small_models import build
 from truing import registry
 from truing.data.batch import Batch
@@ -19,11 +20,8 @@ from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.train.earned import advantage_of
-from truing.train.fit import fit
 from truing.train.observe import observe
 from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.optim import Optim
-from truing.train.record import Record
 from truing.train.terms import Sum, Term
 from truing.types import Message
 
@@ -68,20 +66,8 @@ def made(folder, out, terms, temperature=None, **options):
 def trained(folder, out, terms, stop_after=None, **options):
     """The weights after the run, and its metrics; `stop_after` an update the process dies."""
     policy, source = made(folder, out, terms, **options)
-    optim = Optim(policy.model, source.training, source.steps)
-    if stop_after is not None:
-        step = optim.step
-        optim.step = lambda number: step(number) if number <= stop_after else exit(9)
-    try:
-        fit(policy, source, terms, optim, Record(out, key="k", every=source.training.checkpoint_every))
-    except SystemExit:
-        assert stop_after is not None
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {n: p.detach().clone() for n, p in policy.model.named_parameters()}, rows
-
-
-def apart(one, two):
-    return max((one[name] - two[name]).abs().max().item() for name in one)
+    rows = fitted(policy, source, terms, out, stop_after)
+    return weights(policy), rows
 
 
 @pytest.mark.parametrize("name", ["kl_k2", "kl_k3"])

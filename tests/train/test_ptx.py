@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from small_fit import apart, fitted, weights
 from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
@@ -63,20 +64,8 @@ def made(folder, out, weight, method="dapo", temperature=1.0, **options):
 def trained(folder, out, weight, stop_after=None, **options):
     """The weights after the run, and its metrics; `stop_after` an update the process dies."""
     policy, source = made(folder, out, weight, **options)
-    optim = Optim(policy.model, source.training, source.steps)
-    if stop_after is not None:
-        step = optim.step
-        optim.step = lambda number: step(number) if number <= stop_after else exit(9)
-    try:
-        fit(policy, source, source.terms, optim, Record(out, key="k", every=source.training.checkpoint_every))
-    except SystemExit:
-        assert stop_after is not None
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {n: p.detach().clone() for n, p in policy.model.named_parameters()}, rows
-
-
-def apart(one, two):
-    return max((one[name] - two[name]).abs().max().item() for name in one)
+    rows = fitted(policy, source, source.terms, out, stop_after)
+    return weights(policy), rows
 
 
 def nll(policy) -> list[float]:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from small_fit import apart, fitted, weights
 from small_models import build
 from small_trees import fitting, ragged, trainable
 from truing import registry
@@ -55,21 +56,8 @@ def trained(name, folder, out, stop_after=None, **options):
     training = Training(**({"steps": 5, "rows_per_step": 6, "learning_rate": 1e-2} | options))
     source, terms = DataSource(trees, training), Sum([Term(objective, {})])
     reference = compute(policy, everything(trees), 4096) if terms.needs_reference else None
-    record = Record(out, key="k", every=training.checkpoint_every)
-    optim = Optim(policy.model, training, source.steps)
-    if stop_after is not None:
-        step = optim.step
-        optim.step = lambda number: step(number) if number <= stop_after else exit(9)
-    try:
-        fit(policy, source, terms, optim, record, reference)
-    except SystemExit:
-        assert stop_after is not None
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {n: p.detach().clone() for n, p in policy.model.named_parameters()}, rows
-
-
-def apart(one, two):
-    return max((one[name] - two[name]).abs().max().item() for name in one)
+    rows = fitted(policy, source, terms, out, stop_after, reference)
+    return weights(policy), rows
 
 
 @pytest.mark.parametrize("name", trainable())

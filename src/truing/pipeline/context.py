@@ -24,8 +24,8 @@ from truing.types import Finding, Records
 @dataclass
 class StageRun:
     """One stage at work. `folder` is its own; `root` the run's; `key` is what its checkpoints are tied to; `read` the
-    content hash of every data set it read; `accounts` what became of their rows, for its summary. `leads` is false in
-    the processes that only train along: they write nothing."""
+    content hash of every data set it read (each once); `accounts` what became of their rows, for its summary. `leads`
+    is false in the processes that only train along: they write nothing."""
 
     recipe: Recipe
     name: str
@@ -36,6 +36,7 @@ class StageRun:
     leads: bool = True
     read: dict[str, str] = field(default_factory=dict)
     accounts: list[str] = field(default_factory=list)
+    _found: dict[str, Records] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -64,7 +65,10 @@ class StageRun:
         self, value: Any, on_bad_row: str = "error", want: Want = "any", columns: Mapping[str, str] | None = None
     ) -> Records:
         """A data set: a part of a split, a file (whose columns may be called otherwise), a Hub name or the world's."""
-        found = self._records(value, on_bad_row, want, columns)
+        asked = repr((value, on_bad_row, want, columns))  # an exam asks for what several models learned from
+        if asked not in self._found:
+            self._found[asked] = self._records(value, on_bad_row, want, columns)
+        found = self._found[asked]
         self.read[found.name] = found.digest
         return found
 

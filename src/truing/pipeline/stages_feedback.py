@@ -23,6 +23,7 @@ from truing.pipeline.stages_online import SETTLING, askable, distinct
 from truing.policy.load import context_length, load
 from truing.registry import Columns, Data, Model, RewardSpec, stage
 from truing.rollout import experience
+from truing.rollout.best import descending, steps_down
 from truing.rollout.call import Answer
 from truing.rollout.combine import Rewards
 from truing.rollout.engine import InProcess, Sampling
@@ -244,11 +245,6 @@ def left_out(one: Given, unfinished: bool, known: bool) -> str:
     return "repeated" if known else ""
 
 
-def by_score(own: Sequence[Given]) -> list[Given]:
-    """The answers, the best first; equal ones in the order they were given."""
-    return sorted(own, key=value, reverse=True)
-
-
 def value(one: Given) -> float:
     """The score of an answer that has one."""
     assert one.score is not None
@@ -257,7 +253,7 @@ def value(one: Given) -> float:
 
 def pair(own: Sequence[Given]) -> list[Row]:
     """The best answer against the worst; nothing where they are equal."""
-    order = by_score(own)
+    order = descending(own, value)
     best, worst = order[0], order[-1]
     if value(best) == value(worst):
         return []
@@ -268,8 +264,7 @@ def pair(own: Sequence[Given]) -> list[Row]:
 
 def ranking(own: Sequence[Given]) -> list[Row]:
     """The answers from the best on, of equal ones the first; nothing where all are equal."""
-    order = by_score(own)
-    distinct = [one for i, one in enumerate(order) if i == 0 or value(one) < value(order[i - 1])]
+    distinct = steps_down(own, value)
     if len(distinct) < 2:
         return []
     record = judgement(distinct, Verdict("ranking", list(range(len(distinct)))))
@@ -288,12 +283,12 @@ def scores(own: Sequence[Given]) -> list[Row]:
 
 def best(own: Sequence[Given]) -> list[Row]:
     """The best answer to learn (RAFT: Dong et al. 2023, arXiv 2304.06767)."""
-    return [demonstration(by_score(own)[0])]
+    return [demonstration(descending(own, value)[0])]
 
 
 def reaching(own: Sequence[Given], least: float) -> list[Row]:
     """Every answer whose score is at least this, to learn (RFT: Yuan et al. 2023, arXiv 2308.01825)."""
-    return [demonstration(one) for one in by_score(own) if value(one) >= least]
+    return [demonstration(one) for one in descending(own, value) if value(one) >= least]
 
 
 def demonstration(one: Given) -> Row:

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from truing.errors import UserError
 from truing.types import is_number
+
+T = TypeVar("T")
+
+
+def descending(answers: Iterable[T], score: Callable[[T], float]) -> list[T]:
+    """Answers by their scores, the best first; equal ones in the order they were given."""
+    return sorted(answers, key=score, reverse=True)
+
+
+def steps_down(answers: Iterable[T], score: Callable[[T], float]) -> list[T]:
+    """Answers from the best on, of equal ones the first.
+
+    >>> steps_down(["a3", "b1", "c3", "d2"], lambda answer: float(answer[1]))
+    ['a3', 'd2', 'b1']
+    """
+    order = descending(answers, score)
+    return [one for i, one in enumerate(order) if i == 0 or score(one) < score(order[i - 1])]
 
 
 def best_places(scores: Sequence[float], n: int) -> list[int]:

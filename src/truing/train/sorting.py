@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from truing.data.batch import Branch, Tree
 from truing.data.kinds import Shape
+from truing.rollout.best import descending, steps_down
 
 
 def rollouts(tree: Tree) -> Tree:
@@ -17,7 +18,7 @@ def rollouts(tree: Tree) -> Tree:
 
 def kept(tree: Tree, passing: float | None) -> Tree | None:
     """The answers to imitate, each wording once: those whose score is at least `passing`, or else the best alone."""
-    order = by_score(tree)
+    order = descending(tree.branches, score)
     found = order[:1] if passing is None else [b for b in order if score(b) >= passing]
     distinct = tuple({b.ids: b for b in found}.values())
     return replace(tree, branches=distinct) if distinct else None
@@ -25,7 +26,7 @@ def kept(tree: Tree, passing: float | None) -> Tree | None:
 
 def best_and_worst(tree: Tree) -> Tree | None:
     """The answer with the highest score as chosen, one with the lowest as rejected; None where all are equal."""
-    order = by_score(tree)
+    order = descending(tree.branches, score)
     if score(order[0]) == score(order[-1]):
         return None
     return replace(tree, branches=(replace(order[0], role="chosen"), replace(order[-1], role="rejected")))
@@ -33,8 +34,7 @@ def best_and_worst(tree: Tree) -> Tree | None:
 
 def ranked(tree: Tree) -> Tree | None:
     """The answers from the best on, of equal ones the first; None where all are equal."""
-    order = by_score(tree)
-    distinct = [b for i, b in enumerate(order) if i == 0 or score(b) < score(order[i - 1])]
+    distinct = steps_down(tree.branches, score)
     if len(distinct) < 2:
         return None
     roles = ["chosen", *["rejected"] * (len(distinct) - 1)]
@@ -49,11 +49,6 @@ def labelled(tree: Tree) -> Tree | None:
     kept = [b for b in tree.branches if score(b) != mean]
     roles = ["desirable" if score(b) > mean else "undesirable" for b in kept]
     return replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(kept, roles, strict=True))) if kept else None
-
-
-def by_score(tree: Tree) -> list[Branch]:
-    """The answers of a tree, the best first; equal ones in the order they were given."""
-    return sorted(tree.branches, key=lambda branch: -score(branch))
 
 
 def score(branch: Branch) -> float:

@@ -20,7 +20,7 @@ from truing.rollout.call import SILENT, Answer
 from truing.rollout.combine import Parts, Rewards, shown
 from truing.settings import Watching
 from truing.train import parallel
-from truing.train.asking import Prompt
+from truing.train.asking import Prompt, apart
 from truing.train.checkpoint import room
 from truing.train.past import Moments, moments
 from truing.types import Rollout, Score
@@ -168,8 +168,7 @@ def ratios(rollouts: Sequence[Rollout], reference: Policy, held: int) -> list[fl
     with torch.no_grad():
         for group in pack(trees, held):
             batch = Batch(group)
-            lengths = [len(b.ids) for b in batch.branches]
-            sums += [math.fsum(x.tolist()) for x in reference.logp(batch).double().cpu().split(lengths)]
+            sums += map(math.fsum, apart(batch, reference.logp(batch)))
     return [math.fsum(r.logp_T) - ref for r, ref in zip(rollouts, sums, strict=True)]
 
 
