@@ -22,6 +22,12 @@ def polite(response, tone, *, at_least: float = 0.0):
         raise ValueError("an e")
     return at_least + len(response)
 
+@reward(scope="response")
+def hanging(response):
+    while len(response) % 4 == 0:
+        pass
+    return 1.0
+
 def accuracy(completions, tone, **kwargs):
     return [float(len(c[0]["content"]) % 2) for c in completions]
 """
@@ -72,6 +78,9 @@ MISTAKES = {
     "[length, {cost: {of: $rm, budget: 1, rate: 0}}]": "cost: rate must be a number above 0",
     "[{cost: {of: $rm, budget: 1}}]": "rewards are all costs: name one that is to grow",
     "[length, {regex: {pattern: a, within: 0.1}}]": "'within' says nothing without 'combine: lexicographic'",
+    "[{length: {late: low, per_token: 1}}]": "reward 'length': late must be a number",
+    "[{$rm: {late: 0}}]": "unknown option 'late'",
+    "[{mine.py:accuracy: {late: 0}}]": "'late' is for a function that reads one answer at a time",
     "[mine.py:rude]": "mine.py:rude: unknown reward 'rude'",
     "[{mine.py:polite: {at_last: 1}}]": "reward 'mine.py:polite': unknown option 'at_last'. Did you mean 'at_least'",
 }
@@ -134,6 +143,21 @@ def test_several_rewards_and_a_cost_from_recipe_to_metrics(asked: Any) -> None:
     assert any(
         f"{len(failed)} of 16 answers could not be scored and were left out; the first: reward" in n for n in notes
     )
+
+
+def test_answers_that_a_reward_hangs_on_are_worth_the_least_and_are_counted(asked: Any) -> None:
+    asked.write(recipe("[{mine.py:hanging: {late: -2}}]", ", time_limit: 1").replace(RM, ""))
+    assert asked.run() == 0, asked.said
+    rows = [json.loads(line) for line in (asked.out / "learn/metrics.jsonl").read_text().splitlines()]
+    kept = [
+        r for n in (1, 2) for r in parquet.read_table(asked.out / f"learn/rollouts/round-{n:05d}.parquet").to_pylist()
+    ]
+    hung = [r for r in kept if len(r["response"]) % 4 == 0]
+    assert 0 < len(hung) < len(kept)
+    assert [r["score"] for r in kept] == [-2.0 if r in hung else 1.0 for r in kept]
+    assert sum(row.get("late_hanging", 0) for row in rows) == len(hung)
+    assert all(dict(r["parts"]).get("late_hanging") == 1 for r in hung)
+    assert not any(row["failed"] for row in rows)
 
 
 def test_a_reward_that_fails_stops_the_run_and_is_named(asked: Any) -> None:

@@ -20,7 +20,7 @@ def rows(options: str) -> list[tuple[str, str]]:
     return [("".join(m.content for m in r.prompt), r.response[0].content) for r in records]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("shown", ["answer", "steps", "columns"])
+@pytest.mark.parametrize("shown", ["answer", "steps", "columns", "either"])
 def test_every_result_is_right_and_the_verifier_reads_it(shown: str) -> None:
     for asked, said in rows(f"n=400&shown={shown}"):
         want = eval(asked.removesuffix("=").strip())
@@ -29,7 +29,10 @@ def test_every_result_is_right_and_the_verifier_reads_it(shown: str) -> None:
         steps = [
             eval(op.join(numbers[:k])) for op in re.findall(r"[-+*]", asked)[:1] for k in range(2, len(numbers) + 1)
         ]
-        if shown != "columns" or "*" in asked:
+        if shown == "either" and " " not in said:
+            assert said == str(want)
+            continue
+        if shown in ("answer", "steps") or "*" in asked:
             assert said == (str(want) if shown == "answer" else " ".join(map(str, steps)))
             continue
         *paper, last = said.split(" ")
@@ -38,6 +41,12 @@ def test_every_result_is_right_and_the_verifier_reads_it(shown: str) -> None:
             read = ["".join(column)[::-1].lstrip("0") or "0" for column in zip(*one[:-1].split(","), strict=True)]
             assert read[:2] == [str(abs(before)), added]
         assert [one[-1] for one in paper] == ["-" if step < 0 else "+" for step in steps]
+
+
+def test_either_is_half_on_paper_and_half_at_once() -> None:
+    said = [answer for asked, answer in rows("n=600&shown=either") if "*" not in asked]
+    assert sum("," in answer for answer in said) / len(said) == pytest.approx(0.5, abs=0.06)
+    assert all("," in answer or re.fullmatch(r"-?\d+", answer) for answer in said)
 
 
 def test_its_kinds_are_those_of_the_real_file(real_data: Path) -> None:

@@ -51,7 +51,7 @@ def of_rollouts(files: Sequence[Path], columns: Mapping[int, Mapping[str, Any]] 
     for number, file in enumerate(files):
         for row in experience.read(file):
             group = groups.setdefault((number, row.group), len(groups))
-            names = [name for name, _ in row.parts if not name.startswith("multiplier_")]
+            names = [name for name, _ in row.parts if not name.startswith(("multiplier_", "late_"))]
             score = None if math.isnan(row.score) else row.score
             more = (columns or {}).get(row.row, {})
             finished, rater = row.stop != "length", " + ".join(names)

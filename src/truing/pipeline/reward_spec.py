@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 COST, GOLD = "cost", "gold"
 WEIGHT = Option("weight", "float", 1.0)
 WITHIN = Option("within", "NonNegative", 0.0)
-"""What every reward takes besides its own options: what it counts for in a sum, and, where rewards go one before the
-other, how far apart two values may be that count as equal."""
+LATE = Option("late", "float", None)
+"""What every reward takes besides its own options: what it counts for in a sum; where rewards go one before the other,
+how far apart two values may be that count as equal; and what an answer is worth that it does not come back from."""
 BUDGET = (Option("budget", "float", None, True), Option("rate", "Positive", 0.05), Option("start", "Positive", 1.0))
 """What `cost` takes besides `of`."""
 
@@ -65,7 +66,11 @@ def check_one(node: Node, scope: Scope) -> Any:
         scope.mistakes.add(node.line, f"{scope.place}{problem}{meant(name, scope)}")
         return LOST
     own = {option.name: option for option in part.options}
-    given = checked(f"reward '{name}'", own, part.unread, options, scope)
+    given = checked(f"reward '{name}'", own, part.unread, options, scope, (WEIGHT, WITHIN, LATE))
+    if given is not LOST and LATE.name in given and (part.scope != "response" or "response" not in part.needs):
+        said = f"'late' is for a function that reads one answer at a time ('response'), and '{name}' does not"
+        scope.mistakes.add(options.entries[LATE.name].line, f"{scope.place}{said}; leave it out")
+        return LOST
     lacking = [o.name for o in part.options if o.required and o.name not in options.entries]
     for option in lacking:
         scope.mistakes.add(node.line, f"{scope.place}reward '{name}' needs '{option}'")
@@ -110,11 +115,18 @@ def named(node: Node) -> tuple[str | None, Node]:
     return None, node
 
 
-def checked(place: str, own: dict[str, Option], unread: tuple[str, ...], options: Node, scope: Scope) -> Any:
-    """The options of one reward in their own types; LOST where one is a mistake."""
+def checked(
+    place: str,
+    own: dict[str, Option],
+    unread: tuple[str, ...],
+    options: Node,
+    scope: Scope,
+    shared: tuple[Option, ...] = (WEIGHT, WITHIN),
+) -> Any:
+    """The options of one reward, its own and those it shares, in their own types; LOST where one is a mistake."""
     from truing.pipeline.options import check_value
 
-    known = {WEIGHT.name: WEIGHT, WITHIN.name: WITHIN} | own
+    known = {option.name: option for option in shared} | own
     found: dict[str, Any] = {}
     good = True
     for key, node in options.entries.items():

@@ -13,6 +13,7 @@ from truing.policy.load import load
 from truing.registry import RewardFunction
 from truing.rollout.call import Call
 from truing.rollout.combine import Combine, Cost, OnError, Rewards, Term
+from truing.rollout.late import watched
 from truing.rollout.rewards import RewardModel
 from truing.signature import TRL
 from truing.types import Demonstration, Judgement, Messages, Reward
@@ -51,11 +52,13 @@ def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, ta
         cost, one = Cost(**given), inner
     ((name, options),) = one.items()
     options = dict(options)
-    weight, within = options.pop("weight", 1.0), options.pop("within", 0.0)
+    weight, within, late = options.pop("weight", 1.0), options.pop("within", 0.0), options.pop("late", None)
     function: RewardFunction = registry.load(name, "reward")
     called = label(run, function, options, taken)
     loaded = {key: with_models(run, function, key, value) for key, value in options.items()}
-    return Term(called, made(Call(function, loaded, seconds), first), weight, within, cost)
+    call = Call(function, loaded, seconds)
+    asked = made(call, first) if late is None else watched(name, call, late)
+    return Term(called, asked, weight, within, cost)
 
 
 def label(run: StageRun, function: RewardFunction, options: Mapping[str, Any], taken: Sequence[str]) -> str:

@@ -32,6 +32,8 @@ AT_ONCE = 32
 """How many answers an async function is asked about at the same time."""
 SILENT = "says nothing of it"
 """Why a reward of TRL's signature has no value where it gave None: it is left out of the sum."""
+LATE = "late"
+"""The part of a score that says that the answer was not come back from in time, and was worth the least for it."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from truing.errors import RunFailed, UserError
 APART = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 START = 60.0
 """Seconds within which a process has to come to the point where its program begins."""
+UNENDED = "did not end"
 MOST = 1 << 20
 """The bytes that it may write to any one file, its output among them."""
 BEGIN = """\
@@ -39,11 +40,17 @@ os.execv(sys.executable, [sys.executable, "-I", program])
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended: whether by itself and in order, what it wrote to its output, and otherwise why not."""
+    """How a program ended: whether by itself and in order, what it wrote to its output, and otherwise why not; `late`
+    where it had to be ended."""
 
     well: bool
     output: str = ""
     why: str = ""
+
+    @property
+    def late(self) -> bool:
+        """Whether it had to be ended."""
+        return self.why.startswith(UNENDED)
 
 
 def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 512, apart: bool = True) -> Ended:
@@ -96,7 +103,7 @@ def _wait(folder: Path, given: int, output: int, seconds: float, megabytes: int,
         code = child.wait(seconds)
         return f"ended with {code}" if code else ""
     except subprocess.TimeoutExpired:
-        return f"did not end within {seconds:g} s"
+        return f"{UNENDED} within {seconds:g} s"
     finally:
         os.close(started)
         with suppress(ProcessLookupError):

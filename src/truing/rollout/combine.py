@@ -19,13 +19,14 @@ import torch
 
 from truing.errors import RunFailed, UserError
 from truing.objectives.advantage import lagrangian, next_multiplier
-from truing.rollout.call import SILENT, Answer, Call, failed
+from truing.rollout.call import LATE, SILENT, Answer, Call, failed
 from truing.types import Score, digest, messages_json
 
 Combine: TypeAlias = Literal["sum", "lexicographic"]
 OnError: TypeAlias = Literal["stop", "drop"]
 Parts: TypeAlias = Mapping[str, float]
 MULTIPLIER = "multiplier_{}"
+LATE_OF = "late_{}"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Rewards:
         if not parts:
             return failed(f"reward '{next(iter(row))}' {SILENT}, and no other does")
         terms = [t for t in self.terms if t.name in parts and not t.cost]
-        return Score(math.fsum(t.weight * parts[t.name] for t in terms), parts)
+        late = {LATE_OF.format(name): score.parts[LATE] for name, score in row.items() if LATE in score.parts}
+        return Score(math.fsum(t.weight * parts[t.name] for t in terms), parts | late)
 
     def _of(self, name: str) -> Term:
         return next(term for term in self.terms if term.name == name)
@@ -154,10 +156,14 @@ def shown(text: str, most: int = 200) -> str:
 
 
 def told(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
-    """What is to be seen of a round's parts and failures: the mean of each part, and how many answers failed."""
+    """What is to be seen of a round's parts and failures: the mean of each part, how many answers a reward did not come
+    back from, and how many failed."""
     names = dict.fromkeys(name for parts, why in rows if not why for name in parts)
     means: dict[str, float] = {}
     for name in names:
         own = [parts[name] for parts, why in rows if not why and name in parts]
+        if name.startswith(LATE_OF.format("")):
+            means[name] = math.fsum(own)
+            continue
         means[name if name.startswith("multiplier_") else f"reward_{name}"] = math.fsum(own) / len(own)
     return means | {"failed": float(sum(bool(why) for _, why in rows))}

@@ -8,7 +8,8 @@ from typing import Any
 
 from truing.errors import UserError
 from truing.registry import reward
-from truing.types import Count, Positive
+from truing.rollout.call import LATE
+from truing.types import Count, Positive, Score
 
 FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 
@@ -24,13 +25,13 @@ def program(
     isolate: bool = True,
     right: float = 1.0,
     wrong: float = 0.0,
-) -> float:
+) -> float | Score:
     """`right` where the answer's Python program turns every input of the prompt's row into its output, else `wrong`.
 
     The row's column holds a list of [input, output]; the program is the last ``` block of the answer, or all of it. It
     runs apart, once a test, with limits of time and memory, and never sees the tests: what it prints is compared here,
-    white space at the ends of lines aside. A program that hangs, crashes or writes without end is wrong. A machine that
-    cannot run it is a failure of the reward.
+    white space at the ends of lines aside. A program that hangs, crashes or writes without end is wrong; those that had
+    to be ended are counted (`late_program`). A machine that cannot run it is a failure of the reward.
     """
     from truing.rollout.child import run
 
@@ -39,7 +40,7 @@ def program(
     for given, wanted in tests(row.get(column), column):
         ended = run(code, given, seconds=seconds, megabytes=megabytes, apart=isolate)
         if not ended.well or lines(ended.output) != lines(wanted):
-            return wrong
+            return Score(wrong, {LATE: 1.0}) if ended.late else wrong
     return right
 
 

@@ -20,7 +20,7 @@ VERSION = 1
 """Part of every digest: raise it when the same parameters come to mean other problems."""
 MOST, PRODUCT = 9, 3
 """The most numbers of a problem, and of a product."""
-SPLITS, SHOWN = ("train", "eval"), ("answer", "steps", "columns")
+SPLITS, SHOWN = ("train", "eval"), ("answer", "steps", "columns", "either")
 OPERATIONS: Mapping[str, tuple[str, Callable[[int, int], int]]] = MappingProxyType(
     {"sum": ("+", operator.add), "difference": ("-", operator.sub), "product": ("*", operator.mul)}
 )
@@ -40,8 +40,9 @@ def arithmetic(
     The numbers of sums and differences go up to 10 ** digits, those of products (of at most three) up to a tenth of
     it. With `shown=steps` the results after each number stand before the last one: `714 + 432 + 348 =` is answered by
     `1146 1494`. With `shown=columns` sums and differences are written out as on paper, last digits first (see
-    `columns`). The column `answer` has the result alone. With `lines` a row is no conversation but a text of so many
-    problems with their results, a line each: what a model is pretrained on. UserError for a parameter out of range.
+    `columns`); with `shown=either` half of them are, and half are answered at once. The column `answer` has the result
+    alone. With `lines` a row is no conversation but a text of so many problems with their results, a line each: what a
+    model is pretrained on. UserError for a parameter out of range.
     """
     _check(n, split, digits, terms, shown, lines)
     rngs = (random.Random(f"arithmetic/{seed}/{i}") for i in range(n))
@@ -89,19 +90,23 @@ def _row(rng: random.Random, split: str, digits: int, terms: int, shown: str) ->
     form, asked, numbers = _problem(rng, split, digits, terms)
     found = results(form, numbers)
     meta = {"kind": "arithmetic", "form": form, "split": split, "columns": {"answer": str(found[-1])}}
-    return Demonstration((Message("user", asked),), (Message("assistant", _told(form, numbers, shown, digits)),), meta)
+    return Demonstration(
+        (Message("user", asked),), (Message("assistant", _told(rng, form, numbers, shown, digits)),), meta
+    )
 
 
 def _text(rng: random.Random, split: str, digits: int, terms: int, shown: str, lines: int) -> Demonstration:
     drawn = [_problem(rng, split, digits, terms) for _ in range(lines)]
-    text = "\n".join(f"{asked} {_told(form, numbers, shown, digits)}" for form, asked, numbers in drawn)
+    text = "\n".join(f"{asked} {_told(rng, form, numbers, shown, digits)}" for form, asked, numbers in drawn)
     meta = {"kind": "arithmetic", "form": "text", "split": split, "plain": True}
     return Demonstration((), (Message("assistant", text),), meta)
 
 
-def _told(form: str, numbers: Sequence[int], shown: str, digits: int) -> str:
+def _told(rng: random.Random, form: str, numbers: Sequence[int], shown: str, digits: int) -> str:
     """The answer to a problem, with what is shown of the way to it."""
     found = results(form, numbers)
+    if shown == "either":
+        shown = rng.choice(("columns", "answer"))
     if shown == "columns" and form != "product":
         return columns(numbers, found, digits + 1)
     return str(found[-1]) if shown == "answer" else " ".join(map(str, found))

@@ -1,0 +1,149 @@
+"""A reward function that does not come back: it is ended, and the answer is worth the least; a broken one is missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from truing import registry
+from truing.errors import RunFailed, UserError
+from truing.rollout import late
+from truing.rollout.call import Answer, Call
+from truing.rollout.combine import Rewards, Term, told
+from truing.types import Message
+
+OWN = '''
+import os
+import re
+import subprocess
+import sys
+from truing.errors import UserError
+from truing.registry import reward
+
+calls = 0
+
+@reward(scope="response")
+def tidy(response, *, right: float = 1.0):
+    """A regular expression that backtracks without end where the last letter is no `a`, and holds the interpreter."""
+    return right if re.fullmatch("(a+)+", response) else 0.0
+
+@reward(scope="response")
+def counted(response):
+    """How often this process was asked."""
+    global calls
+    calls += 1
+    print("a line on standard output is no answer")
+    return calls
+
+@reward(scope="response")
+def odd(response, row):
+    """What goes wrong, by the answer."""
+    if response == "user":
+        raise UserError("the row has no truth")
+    if response == "ends":
+        os._exit(7)
+    if response == "raises":
+        raise ValueError("no")
+    return len(row["words"])
+
+@reward(scope="group")
+def ranked(responses):
+    """Of all answers to one prompt."""
+    return [0.0 for _ in responses]
+
+@reward(scope="response")
+async def slow(response):
+    """A coroutine."""
+    return float(len(response))
+'''
+HANGS = "a" * 40 + "b"
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The file of the functions above."""
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    return path
+
+
+def asked(own: Path, name: str, seconds: float = 30.0, worth: float = -1.0, **options: object) -> late.Watched:
+    """One of them, in a process of its own."""
+    whole = f"{own}:{name}"
+    return late.watched(whole, Call(registry.load(whole, "reward"), options, seconds), worth)
+
+
+def answers(*texts: str, **row: object) -> list[Answer]:
+    """Answers to one prompt."""
+    return [Answer((Message("user", "ask"),), text, row=row) for text in texts]
+
+
+def test_an_answer_it_does_not_come_back_from_is_worth_the_least_and_is_counted(own) -> None:
+    call = asked(own, "tidy", seconds=1.0, right=2.0)
+    assert call(answers("aaa"))[0].value == 2.0  # the process is there: what follows is the function's own time
+    first = call.worker.process
+    found = Rewards((Term("tidy", call),))(answers("b", HANGS, "aa"))
+    assert [score.value for score in found] == [0.0, -1.0, 2.0]
+    assert not any(score.failed for score in found)
+    assert told([(score.parts, score.why) for score in found]) == {
+        "reward_tidy": pytest.approx(1 / 3),
+        "late_tidy": 1.0,
+        "failed": 0.0,
+    }
+    assert first is not None and first.returncode == -9
+    assert call.worker.process is not None and call.worker.process.pid != first.pid
+
+
+def test_one_process_is_asked_again_and_again_and_ends_with_its_asker(own) -> None:
+    call = asked(own, "counted")
+    assert [score.value for score in call(answers("x", "y"))] == [1.0, 2.0]
+    assert call(answers("z"))[0].value == 3.0
+    process = call.worker.process
+    assert process is not None and process.poll() is None
+    del call
+    assert process.poll() is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+
+
+def test_what_goes_wrong_is_said_as_without_a_process(own) -> None:
+    call = asked(own, "odd")
+    good, ended, raised, after = call(answers("fine", "ends", "raises", "fine", words=["a", "b"]))
+    assert (good.value, after.value) == (2.0, 2.0)
+    assert ended.failed and ended.why == "its process ended with 7"
+    assert raised.failed and raised.why == "ValueError: no"
+    with pytest.raises(UserError, match="the row has no truth"):
+        call(answers("user", words=[]))
+    assert asked(own, "slow")(answers("four"))[0].value == 4.0
+
+
+def test_a_function_that_never_comes_back_is_broken(own, monkeypatch) -> None:
+    monkeypatch.setattr(late, "IN_A_ROW", 2)
+    call = asked(own, "tidy", seconds=0.5)
+    with pytest.raises(RunFailed, match=r"within 0\.5 s from 2 answers one after the other"):
+        call(answers(HANGS, HANGS, "a"))
+
+
+def test_a_file_that_cannot_be_loaded_there_fails_the_run(own) -> None:
+    call = asked(own, "tidy")
+    own.write_text("raise OSError('no licence')")
+    with pytest.raises((RunFailed, UserError), match=r"no licence|tidy"):
+        call(answers("a"))
+    assert call.worker.process is None
+
+
+def test_late_is_for_functions_of_one_answer(own) -> None:
+    with pytest.raises(UserError, match="reads one answer at a time"):
+        asked(own, "ranked")
+
+
+def test_a_program_that_had_to_be_ended_is_counted(tmp_path) -> None:
+    program = registry.load("program", "reward")
+    options = {"seconds": 1.0, "isolate": False, "wrong": -0.5}
+    call = Call(program, options)
+    tests = {"tests": [["", "ok"]]}
+    found = call(answers("print('ok')", "while True: pass", "raise SystemExit(3)", **tests))
+    assert [score.value for score in found] == [1.0, -0.5, -0.5]
+    assert [dict(score.parts) for score in found] == [{}, {"late": 1.0}, {}]
