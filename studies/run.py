@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -39,9 +40,10 @@ HOME = HERE.parent
 
 
 class Study(BaseModel):
-    """One study. In every line of `change` (as on truing's command line) `{seed}` is the run's seed. `against` is the
-    model that all others are compared with; `rules` are held against each of them, seed by seed; `columns` are checks
-    of the exam. Of a `front`, checks of which more is better, a column says which models none is better than."""
+    """One study. In every line of `change` (as on truing's command line) `{seed}` is the run's seed and `{data}` the
+    folder of real data, TRUING_DATA. `against` is the model that all others are compared with; `rules` are held against
+    each of them, seed by seed; `columns` are checks of the exam. Of a `front`, checks of which more is better, a column
+    says which models none is better than."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -104,7 +106,8 @@ def read_study(path: Path) -> Study:
 
 def changes(study: Study, seed: int) -> list[str]:
     """What a seed's run changes in the recipe, as on the command line."""
-    return [f"seed={seed}", *(change.replace("{seed}", str(seed)) for change in study.change)]
+    data = os.environ.get("TRUING_DATA", "../shared/data")
+    return [f"seed={seed}", *(c.replace("{seed}", str(seed)).replace("{data}", data) for c in study.change)]
 
 
 def run_seed(study: Study, seed: int, folder: Path) -> None:

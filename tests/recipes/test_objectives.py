@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -198,3 +199,15 @@ def test_a_study_that_is_written_wrong_is_named() -> None:
     assert study.read_study(HOME / "studies" / "objectives.yaml").seeds == (0, 1, 2)
     with pytest.raises(UserError, match=r"Studies: .*objectives, online"):
         study.read_study(HOME / "studies" / "nothing.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (HOME / "studies").glob("*.yaml")))
+def test_every_study_changes_what_its_recipe_has_and_shares_no_data_between_seeds(name, real_data, monkeypatch) -> None:
+    monkeypatch.setenv("TRUING_DATA", str(real_data))
+    plan = study.read_study(HOME / "studies" / f"{name}.yaml")
+    first, second = (check(HOME / plan.recipe, study.changes(plan, seed)) for seed in plan.seeds[:2])
+    assert first.seed != second.seed and {plan.against} < {stage.name for stage in first.stages}
+    made = [
+        {w for w in re.findall(r"world:\w+\?[^\s\"]+", r.text) if "shown=columns" not in w} for r in (first, second)
+    ]
+    assert made[0] and not made[0] & made[1], "the digits of a new model's text are all that seeds may share"
