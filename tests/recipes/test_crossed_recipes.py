@@ -13,6 +13,7 @@ from truing.types import Finding
 
 HOME = Path(__file__).parent.parent.parent
 LOSSES = ("dpo", "ipo", "simpo")
+KINDS = ("others", "fixed", "fresh")
 PARTS = ("helpful", "harmless", "honest")
 SMALL = ["base=world:desk/tiny", "demonstrations=world:demonstrations?n=8", "questions=world:prompts?n=3&split=eval"]
 FEW = ("steps=2", "rows_per_step=2")
@@ -57,8 +58,26 @@ def test_fixed_and_fresh_pairs_have_one_budget() -> None:
             assert fresh[name] == sampled[name]
         assert fresh["rewards"] == judged["rewards"] and fixed["data"].stage == "chosen"
         assert f"n={fresh['steps'] * fresh['rows_per_step']}&" in fresh["prompts"], "every prompt once"
+        others = options(recipe, f"{loss}_others", "data")
+        assert others == options(recipe, f"{loss}_fixed", "data")
+        assert recipe.stage(f"{loss}_others").options["data"].stage == "others"
     likes = [options(recipe, f"{loss}_{kind}", "objective") for loss in LOSSES for kind in ("fixed", "fresh")]
     assert likes[0] == likes[2] == likes[4] and likes[1] == likes[3] == likes[5]
+    chosen, others = (options(recipe, name, "data") for name in ("chosen", "others"))
+    assert chosen == others and chosen["keep"] == "pair"
+    agents, sampled = recipe.stage("others").options["data"], recipe.stage("answers").options
+    assert f"k={sampled['answers']}&" in agents and f"n={40 * 8}&" in agents, "as many answers to as many prompts"
+
+
+@pytest.mark.parametrize(("name", "judge"), [("onpolicy_far", "reward_model"), ("onpolicy_gold", "gold")])
+def test_the_other_studies_of_pairs_change_all_cells_alike(name: str, judge: str) -> None:
+    plan, plain = (study.read_study(HOME / "studies" / f"{n}.yaml") for n in (name, "onpolicy"))
+    recipe = check(HOME / plan.recipe, study.changes(plan, 0))
+    assert (plan.rules, plan.against, plan.seeds) == (plain.rules, plain.against, plain.seeds)
+    cells = [recipe.stage(f"{loss}_{kind}").options for loss in LOSSES for kind in KINDS]
+    assert {cell["learning_rate"] for cell in cells} == {3e-4}
+    asked = [recipe.stage(n).options for n in ("chosen", "others", *(f"{loss}_fresh" for loss in LOSSES))]
+    assert {next(iter(one["rewards"][0])) for one in asked} == {judge}
 
 
 def test_fixed_and_fresh_pairs_are_learned_from_and_compared(tmp_path) -> None:
@@ -66,16 +85,18 @@ def test_fixed_and_fresh_pairs_are_learned_from_and_compared(tmp_path) -> None:
         "pairs=world:comparisons?n=6",
         "held_out=world:comparisons?n=4&split=eval",
         "prompts=world:prompts?n=4&seed=20",
+        "agents=world:rankings?n=4&k=3&seed=30",
     ]
     assert running.run(small("onpolicy", *few, "chosen.unfinished=keep"), tmp_path) == 0
-    cells = {f"{loss}_{kind}" for loss in LOSSES for kind in ("fixed", "fresh")}
+    cells = {f"{loss}_{kind}" for loss in LOSSES for kind in KINDS}
     assert {f.model for f in found(tmp_path, "exam") if f.check == "win_rate" and f.against == "warm"} == cells
     direct = [f for loss in LOSSES for f in found(tmp_path, loss) if f.check == "win_rate"]
-    assert [(f.model, f.against) for f in direct] == [(f"{loss}_fresh", f"{loss}_fixed") for loss in LOSSES]
+    pairs = [(f"{loss}_{kind}", f"{loss}_fixed") for loss in LOSSES for kind in ("fresh", "others")]
+    assert [(f.model, f.against) for f in direct] == pairs
     plan = study.read_study(HOME / "studies" / "onpolicy.yaml")
     everything = tuple(f for stage in ("exam", *LOSSES) for f in found(tmp_path, stage))
     lines = study.duels(plan, [study.Seed(0, everything, {}, {})]).split("\n")
-    assert [line.split(" | ")[:2] for line in lines[2:]] == [[f"| {x}_fresh", f"{x}_fixed"] for x in LOSSES]
+    assert sorted(tuple(line.removeprefix("| ").split(" | ")[:2]) for line in lines[2:]) == sorted(pairs)
     assert all(" to " in line for line in lines[2:]), "with intervals"
     assert study.duels(plan, [study.Seed(0, tuple(found(tmp_path, "exam")), {}, {})]) == ""
 
