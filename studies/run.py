@@ -106,7 +106,7 @@ def read_study(path: Path) -> Study:
 
 def changes(study: Study, seed: int) -> list[str]:
     """What a seed's run changes in the recipe, as on the command line."""
-    data = os.environ.get("TRUING_DATA", "../shared/data")
+    data = os.environ.get("TRUING_DATA") or str(HOME.parent / "shared" / "data")
     return [f"seed={seed}", *(c.replace("{seed}", str(seed)).replace("{data}", data) for c in study.change)]
 
 

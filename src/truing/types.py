@@ -134,12 +134,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a reward says of one response. A reward that failed has `failed=True` and says why; it is never 0.0."""
+    """What a reward says of one response. A reward that failed has `failed=True` and says why; it is never 0.0. `late`:
+    the response is worth so little because it hung what was to judge it."""
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
     failed: bool = False
     why: str = ""
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

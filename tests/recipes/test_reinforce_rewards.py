@@ -13,7 +13,7 @@ from truing.pipeline.recipe import check
 from truing.pipeline.spec import Ref
 
 MINE = """\
-from truing.registry import reward
+from truing.registry import Model, reward
 
 @reward(scope="response")
 def polite(response, tone, *, at_least: float = 0.0):
@@ -21,6 +21,14 @@ def polite(response, tone, *, at_least: float = 0.0):
     if "e" in response:
         raise ValueError("an e")
     return at_least + len(response)
+
+@reward(scope="response")
+def modelled(response, *, model: Model):
+    return float(model is None)
+
+@reward(scope="response")
+def owned(response, *, late: float = 3.0, weight: float = 1.0):
+    return late + weight
 
 @reward(scope="response")
 def hanging(response):
@@ -81,6 +89,8 @@ MISTAKES = {
     "[{length: {late: low, per_token: 1}}]": "reward 'length': late must be a number",
     "[{$rm: {late: 0}}]": "unknown option 'late'",
     "[{mine.py:accuracy: {late: 0}}]": "'late' is for a function that reads one answer at a time",
+    "[{program: {late: 0}}]": "'late' is not for programs, which have a limit of their own",
+    "[{mine.py:modelled: {model: $base, late: 0}}]": "'late' is for a function that reads no model",
     "[mine.py:rude]": "mine.py:rude: unknown reward 'rude'",
     "[{mine.py:polite: {at_last: 1}}]": "reward 'mine.py:polite': unknown option 'at_last'. Did you mean 'at_least'",
 }
@@ -89,8 +99,9 @@ MISTAKES = {
 @pytest.mark.parametrize("rewards", MISTAKES)
 def test_mistakes_are_said_before_anything_runs(rewards: str, asked: Any) -> None:
     asked.write(recipe(rewards))
-    with pytest.raises(RecipeError, match=MISTAKES[rewards]):
+    with pytest.raises(RecipeError, match=MISTAKES[rewards]) as found:
         check(asked.folder / "r.yaml")
+    assert len(found.value.mistakes) == 1, "what one mistake hides is no mistake of its own"
 
 
 def test_the_old_name_is_told_the_new_one(asked: Any) -> None:
@@ -156,8 +167,15 @@ def test_answers_that_a_reward_hangs_on_are_worth_the_least_and_are_counted(aske
     assert 0 < len(hung) < len(kept)
     assert [r["score"] for r in kept] == [-2.0 if r in hung else 1.0 for r in kept]
     assert sum(row.get("late_hanging", 0) for row in rows) == len(hung)
-    assert all(dict(r["parts"]).get("late_hanging") == 1 for r in hung)
+    assert all(dict(r["parts"]).get("late:hanging") == 1 for r in hung)
     assert not any(row["failed"] for row in rows)
+
+
+def test_options_of_a_functions_own_go_before_those_that_all_share(asked: Any) -> None:
+    asked.write(recipe("[{mine.py:owned: {late: 5, weight: 2}}]").replace(RM, ""))
+    assert asked.run() == 0, asked.said
+    kept = parquet.read_table(asked.out / "learn/rollouts/round-00001.parquet").to_pylist()
+    assert {r["score"] for r in kept} == {7.0} and {name for r in kept for name, _ in r["parts"]} == {"owned"}
 
 
 def test_a_reward_that_fails_stops_the_run_and_is_named(asked: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from truing import registry
 from truing.errors import RunFailed, UserError
 from truing.rollout import late
 from truing.rollout.call import Answer, Call
-from truing.rollout.combine import Rewards, Term, told
+from truing.rollout.combine import Rewards, Term, hung, told
 from truing.types import Message
 
 OWN = '''
 import os
 import re
+import signal
 import subprocess
 import sys
 from truing.errors import UserError
@@ -47,6 +49,33 @@ def odd(response, row):
     if response == "raises":
         raise ValueError("no")
     return len(row["words"])
+
+@reward(scope="response")
+def starts(response):
+    """Starts what outlives it, unless it is ended with it, and hangs or ends; the group is of its own."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=response == "own")
+    with open(response, "w") as file:
+        file.write(str(child.pid))
+    if response == "forked":
+        if os.fork() == 0:
+            signal.pause()
+        os._exit(9)
+    while True:
+        pass
+
+@reward(scope="response")
+def stops(response):
+    """What is no `Exception`."""
+    raise KeyboardInterrupt
+
+@reward(scope="response", deterministic=True)
+def once(response, row):
+    """Hangs where its file is not there, once."""
+    if not os.path.exists(row["file"]):
+        open(row["file"], "w").close()
+        while True:
+            pass
+    return 1.0
 
 @reward(scope="group")
 def ranked(responses):
@@ -87,6 +116,9 @@ def test_an_answer_it_does_not_come_back_from_is_worth_the_least_and_is_counted(
     found = Rewards((Term("tidy", call),))(answers("b", HANGS, "aa"))
     assert [score.value for score in found] == [0.0, -1.0, 2.0]
     assert not any(score.failed for score in found)
+    assert [score.late for score in call(answers("b", HANGS))] == [False, True]
+    assert dict(found[1].parts) == {"tidy": -1.0, "late:tidy": 1.0}
+    assert hung([score.parts for score in found]) == ["reward 'tidy' hung on 1 answers, which got the least for it"]
     assert told([(score.parts, score.why) for score in found]) == {
         "reward_tidy": pytest.approx(1 / 3),
         "late_tidy": 1.0,
@@ -122,8 +154,9 @@ def test_what_goes_wrong_is_said_as_without_a_process(own) -> None:
 def test_a_function_that_never_comes_back_is_broken(own, monkeypatch) -> None:
     monkeypatch.setattr(late, "IN_A_ROW", 2)
     call = asked(own, "tidy", seconds=0.5)
-    with pytest.raises(RunFailed, match=r"within 0\.5 s from 2 answers one after the other"):
-        call(answers(HANGS, HANGS, "a"))
+    assert [score.value for score in call(answers(HANGS, HANGS, "a", HANGS))] == [-1.0, -1.0, 1.0, -1.0]
+    with pytest.raises(RunFailed, match=r"within 0\.5 s from 2 different answers one after .* was: 'a+c'"):
+        call(answers(HANGS[:-1] + "c"))
 
 
 def test_a_file_that_cannot_be_loaded_there_fails_the_run(own) -> None:
@@ -131,7 +164,51 @@ def test_a_file_that_cannot_be_loaded_there_fails_the_run(own) -> None:
     own.write_text("raise OSError('no licence')")
     with pytest.raises((RunFailed, UserError), match=r"no licence|tidy"):
         call(answers("a"))
-    assert call.worker.process is None
+    assert call.worker.line is None
+
+
+@pytest.mark.parametrize("how", ["group", "own"])
+def test_what_it_has_started_is_ended_with_it(how, own, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert asked(own, "starts", seconds=2.0)(answers(how))[0].late
+    assert not lives(int((tmp_path / how).read_text()))
+
+
+def test_one_that_ended_by_itself_has_failed_whatever_still_holds_the_channel(own, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [score] = asked(own, "starts", seconds=20.0)(answers("forked"))
+    assert score.failed and score.why == "its process ended with 9" and not score.late
+    assert not lives(int((tmp_path / "forked").read_text()))
+
+
+def test_what_is_no_exception_has_failed_and_is_not_late(own) -> None:
+    for call in (asked(own, "stops"), Call(registry.load(f"{own}:stops", "reward"), {}, 30.0)):
+        [score] = call(answers("a"))
+        assert score.failed and score.why == "KeyboardInterrupt: " and not score.late
+
+
+def test_what_was_late_once_is_asked_again(own, tmp_path) -> None:
+    term = Term("once", asked(own, "once", seconds=1.0))
+    given = answers("same", file=str(tmp_path / "there"))
+    assert [term.scores(given)[0].value for _ in range(2)] == [-1.0, 1.0]
+
+
+def test_a_large_answer_and_a_folder_that_shadows_the_library(own, tmp_path, monkeypatch) -> None:
+    """More than a channel holds; and the folder truing is called in is no place of modules."""
+    (tmp_path / "random.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert asked(own, "slow")(answers("x" * 3_000_000))[0].value == 3e6
+
+
+def lives(pid: int) -> bool:
+    """Whether a process goes on; one that was killed is given the time to end."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    ended, _, _ = select.select([handle], [], [], 10.0)
+    os.close(handle)
+    return not ended
 
 
 def test_late_is_for_functions_of_one_answer(own) -> None:
@@ -146,4 +223,4 @@ def test_a_program_that_had_to_be_ended_is_counted(tmp_path) -> None:
     tests = {"tests": [["", "ok"]]}
     found = call(answers("print('ok')", "while True: pass", "raise SystemExit(3)", **tests))
     assert [score.value for score in found] == [1.0, -0.5, -0.5]
-    assert [dict(score.parts) for score in found] == [{}, {"late": 1.0}, {}]
+    assert [score.late for score in found] == [False, True, False]

@@ -4,7 +4,7 @@ other reward, such as a verifier."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from truing.errors import UserError
@@ -16,6 +16,7 @@ from truing.pipeline.table import PARTS
 from truing.policy.load import load
 from truing.rollout import rewards
 from truing.rollout.call import Answer
+from truing.rollout.combine import HUNG, Parts
 from truing.rollout.rewards import DISAGREEMENT, How, Panel, RewardModel
 from truing.types import Finding, Judgement, Messages, Records, Reward, Score, prompt_id
 
@@ -42,6 +43,8 @@ class Judge:
     panel: Panel | None = None
     how: How = "mean"
     coefficient: float = COEFFICIENT
+    hung: list[Parts] = field(default_factory=list)
+    """Of each answer that hung it, the part that says so."""
 
     def settled(self, prompts: Sequence[Messages], texts: Sequence[str]) -> Reward:
         """The reward itself. `texts` are the answers of the model that others are held against: an ensemble's members
@@ -123,6 +126,9 @@ def by_reward(run: StageRun, judge: Mapping[str, Any], asked: Records) -> Judge:
     def read(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
         said = zip(prompts, responses, strict=True)
-        return term.scores([Answer(prompt, text, group=places[prompt], row=rows[prompt]) for prompt, text in said])
+        found = term.scores([Answer(prompt, text, group=places[prompt], row=rows[prompt]) for prompt, text in said])
+        hung.extend({HUNG + term.name: 1.0} for score in found if score.late)
+        return found
 
-    return Judge(term.name, f"reward {term.name}", read)
+    hung: list[Parts] = []
+    return Judge(term.name, f"reward {term.name}", read, hung=hung)

@@ -32,7 +32,7 @@ def check_rewards(node: Node, scope: Scope) -> Any:
     if not items:
         scope.mistakes.add(node.line, f"{scope.place}rewards is an empty list")
     found = [check_one(item, scope) for item in items]
-    if found and all(next(iter(one), "") == COST for one in found if one is not LOST):
+    if found and LOST not in found and all(COST in one for one in found):
         scope.mistakes.add(node.line, f"{scope.place}rewards are all costs: name one that is to grow")
     return LOST if LOST in found or not found else found
 
@@ -67,14 +67,25 @@ def check_one(node: Node, scope: Scope) -> Any:
         return LOST
     own = {option.name: option for option in part.options}
     given = checked(f"reward '{name}'", own, part.unread, options, scope, (WEIGHT, WITHIN, LATE))
-    if given is not LOST and LATE.name in given and (part.scope != "response" or "response" not in part.needs):
-        said = f"'late' is for a function that reads one answer at a time ('response'), and '{name}' does not"
-        scope.mistakes.add(options.entries[LATE.name].line, f"{scope.place}{said}; leave it out")
+    if given is not LOST and LATE.name in given and (why := not_asked_apart(part)):
+        scope.mistakes.add(options.entries[LATE.name].line, f"{scope.place}'late' is {why}; leave it out")
         return LOST
     lacking = [o.name for o in part.options if o.required and o.name not in options.entries]
     for option in lacking:
         scope.mistakes.add(node.line, f"{scope.place}reward '{name}' needs '{option}'")
     return LOST if given is LOST or lacking else {absolute(name, scope.folder, "reward"): given}
+
+
+def not_asked_apart(part: Part) -> str:
+    """Why a reward with the option `late` cannot be asked in a process of its own; empty where it can, or where the
+    option is the function's own."""
+    if part.option(LATE.name) is not None:
+        return ""
+    if part.scope != "response" or "response" not in part.needs:
+        return f"for a function that reads one answer at a time ('response'), and '{part.name}' does not"
+    if any(option.reference for option in part.options):
+        return f"for a function that reads no model, and '{part.name}' does"
+    return "not for programs, which have a limit of their own, 'seconds'" if part.name == "program" else ""
 
 
 def is_reward(node: Node) -> bool:
@@ -126,7 +137,7 @@ def checked(
     """The options of one reward, its own and those it shares, in their own types; LOST where one is a mistake."""
     from truing.pipeline.options import check_value
 
-    known = {option.name: option for option in shared} | own
+    known = {option.name: option for option in shared} | own  # of one name the function's own goes first
     found: dict[str, Any] = {}
     good = True
     for key, node in options.entries.items():

@@ -52,8 +52,10 @@ def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, ta
         cost, one = Cost(**given), inner
     ((name, options),) = one.items()
     options = dict(options)
-    weight, within, late = options.pop("weight", 1.0), options.pop("within", 0.0), options.pop("late", None)
     function: RewardFunction = registry.load(name, "reward")
+    own = {option.name for option in function.options}
+    shared = {key: options.pop(key) for key in ("weight", "within", "late") if key in options and key not in own}
+    weight, within, late = shared.get("weight", 1.0), shared.get("within", 0.0), shared.get("late")
     called = label(run, function, options, taken)
     loaded = {key: with_models(run, function, key, value) for key, value in options.items()}
     call = Call(function, loaded, seconds)

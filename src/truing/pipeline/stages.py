@@ -26,6 +26,7 @@ from truing.policy.policy import Policy
 from truing.policy.recompute import recompute_layers
 from truing.policy.scalars import Heads
 from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, RewardSpec, Rules, stage
+from truing.rollout.combine import hung
 from truing.rollout.engine import Sampling
 from truing.settings import Lora, Training
 from truing.types import Count, Fraction, NonNegative
@@ -212,6 +213,7 @@ def evaluate(
         if best_of is not None:
             exam.choice = examine.Choice(best_of, appoint(run, best_by, None, None, asked), best_by)
         reward = exam.answer(asked, who, samples, lookup)
+        exam.notes += hung([*who.hung, *(exam.choice.judge.hung if exam.choice else ())])
         if data is not None:
             exam.disagree(run.records(data, columns=columns), who, reward, judge, samples)
     if not exam.findings:

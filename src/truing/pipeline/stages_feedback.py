@@ -25,7 +25,7 @@ from truing.registry import Columns, Data, Model, RewardSpec, stage
 from truing.rollout import experience
 from truing.rollout.best import descending, steps_down
 from truing.rollout.call import Answer
-from truing.rollout.combine import Rewards
+from truing.rollout.combine import Rewards, hung
 from truing.rollout.engine import InProcess, Sampling
 from truing.rollout.experience import Experience
 from truing.settings import Online, Training
@@ -116,8 +116,9 @@ def judge(
     check(run, keep, passing)
     given = answers_of(run, data, columns, rewards is not None)
     count = Counter(dict.fromkeys(WORDS, 0) | {"answers": len(given)})
+    late: list[str] = []
     if rewards is not None:
-        given = scored(run, given, rewards, combine, on_error, time_limit)
+        given, late = scored(run, given, rewards, combine, on_error, time_limit)
     elif all(one.score is None and not one.why for one in given):
         raise UserError(f"stage {run.name}: these answers have no scores; say by `rewards` who gives them")
     make = FORMS[keep] if keep != "passing" else lambda own: reaching(own, passing or 0.0)
@@ -140,7 +141,7 @@ def judge(
     run.show.say(f"  {told(count)}")
     figures = [{"name": name, "value": value, "unit": WORDS[name]} for name, value in count.items()]
     failed = [one.why for one in given if one.why]
-    notes = [f"{len(failed)} answers could not be scored; the first: {failed[0]}"] if failed else []
+    notes = late + ([f"{len(failed)} answers could not be scored; the first: {failed[0]}"] if failed else [])
     run.write("summary.json", {"do": "judge", "headline": told(count), "figures": figures, "notes": notes})
 
 
@@ -192,8 +193,8 @@ def scored(
     combine: Literal["sum", "lexicographic"],
     on_error: Literal["stop", "drop"],
     seconds: float,
-) -> list[Given]:
-    """The answers with what `rewards` say of them."""
+) -> tuple[list[Given], list[str]]:
+    """The answers with what `rewards` say of them, and what is to be noted of the rewards."""
     few = given[:SETTLING]
     rows = [(number, one.columns) for number, one in enumerate(given, start=1)]
     rewards = appointed(
@@ -205,10 +206,11 @@ def scored(
     said = " + ".join(
         f"reward model {t.name}" if t.call.function.name == "reward_model" else t.name for t in rewards.terms
     )
+    scores = rewards(asked)
     return [
         replace(one, score=None if s.failed else s.value, why=s.why if s.failed else "", rater=said)
-        for one, s in zip(given, rewards(asked), strict=True)
-    ]
+        for one, s in zip(given, scores, strict=True)
+    ], hung([s.parts for s in scores])
 
 
 def check_tokens(run: StageRun, rewards: Rewards) -> None:

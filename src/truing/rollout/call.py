@@ -32,8 +32,6 @@ AT_ONCE = 32
 """How many answers an async function is asked about at the same time."""
 SILENT = "says nothing of it"
 """Why a reward of TRL's signature has no value where it gave None: it is left out of the sum."""
-LATE = "late"
-"""The part of a score that says that the answer was not come back from in time, and was worth the least for it."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +178,9 @@ def attempt(work: Callable[[], Any], seconds: float | None) -> tuple[Any, BaseEx
     if seconds is None:
         return raised(tried(work))
     box: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-    threading.Thread(target=lambda: box.put(tried(work)), daemon=True).start()
+    threading.Thread(target=lambda: box.put(tried(work, BaseException)), daemon=True).start()
     try:
-        return raised(box.get(timeout=seconds))
+        return raised(box.get(timeout=min(seconds, threading.TIMEOUT_MAX)))
     except queue.Empty:
         return None, TimeoutError()
 
@@ -194,11 +192,14 @@ def raised(done: tuple[Any, BaseException | None]) -> tuple[Any, BaseException |
     return done
 
 
-def tried(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """What `work` gave, and what it raised."""
+def tried(
+    work: Callable[[], Any],
+    caught: type[BaseException] | tuple[type[BaseException], ...] = (Exception, SystemExit),
+) -> tuple[Any, BaseException | None]:
+    """What `work` gave, and what it raised of the kinds to be `caught`."""
     try:
         return work(), None
-    except (Exception, SystemExit) as problem:
+    except caught as problem:
         return None, problem
 
 

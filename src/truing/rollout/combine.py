@@ -11,7 +11,8 @@ What a round's multipliers are follows from the round before alone, which is on 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -19,14 +20,15 @@ import torch
 
 from truing.errors import RunFailed, UserError
 from truing.objectives.advantage import lagrangian, next_multiplier
-from truing.rollout.call import LATE, SILENT, Answer, Call, failed
+from truing.rollout.call import SILENT, Answer, Call, failed
 from truing.types import Score, digest, messages_json
 
 Combine: TypeAlias = Literal["sum", "lexicographic"]
 OnError: TypeAlias = Literal["stop", "drop"]
 Parts: TypeAlias = Mapping[str, float]
 MULTIPLIER = "multiplier_{}"
-LATE_OF = "late_{}"
+HUNG = "late:"
+"""Before the name of a reward: the part that says that the answer hung it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Term:
         keys = [digest([messages_json(a.prompt), a.response, len(a.ids), dict(a.row)]) for a in answers]
         new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.known}
         found = dict(zip(new, self.call(list(new.values())), strict=True))
-        self.known.update((key, score) for key, score in found.items() if not score.failed)
+        self.known.update((key, score) for key, score in found.items() if not score.failed and not score.late)
         return [self.known.get(key) or found[key] for key in keys]
 
 
@@ -109,7 +111,7 @@ class Rewards:
         if not parts:
             return failed(f"reward '{next(iter(row))}' {SILENT}, and no other does")
         terms = [t for t in self.terms if t.name in parts and not t.cost]
-        late = {LATE_OF.format(name): score.parts[LATE] for name, score in row.items() if LATE in score.parts}
+        late = {HUNG + name: 1.0 for name, score in row.items() if score.late}
         return Score(math.fsum(t.weight * parts[t.name] for t in terms), parts | late)
 
     def _of(self, name: str) -> Term:
@@ -155,15 +157,21 @@ def shown(text: str, most: int = 200) -> str:
     return repr(text if len(text) <= most else text[:most] + " ...")
 
 
+def hung(parts: Iterable[Parts]) -> list[str]:
+    """Of each reward that answers hung, by their parts, how many did, as a note."""
+    count = Counter(name.removeprefix(HUNG) for row in parts for name in row if name.startswith(HUNG))
+    return [f"reward '{name}' hung on {n} answers, which got the least for it" for name, n in count.items()]
+
+
 def told(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
-    """What is to be seen of a round's parts and failures: the mean of each part, how many answers a reward did not come
-    back from, and how many failed."""
+    """What is to be seen of a round's parts and failures: the mean of each part, how many answers hung a reward
+    (`late_` and its name), and how many failed."""
     names = dict.fromkeys(name for parts, why in rows if not why for name in parts)
     means: dict[str, float] = {}
     for name in names:
         own = [parts[name] for parts, why in rows if not why and name in parts]
-        if name.startswith(LATE_OF.format("")):
-            means[name] = math.fsum(own)
+        if name.startswith(HUNG):
+            means[name.replace(":", "_")] = math.fsum(own)
             continue
         means[name if name.startswith("multiplier_") else f"reward_{name}"] = math.fsum(own) / len(own)
     return means | {"failed": float(sum(bool(why) for _, why in rows))}

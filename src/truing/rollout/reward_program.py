@@ -8,7 +8,6 @@ from typing import Any
 
 from truing.errors import UserError
 from truing.registry import reward
-from truing.rollout.call import LATE
 from truing.types import Count, Positive, Score
 
 FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
@@ -40,7 +39,7 @@ def program(
     for given, wanted in tests(row.get(column), column):
         ended = run(code, given, seconds=seconds, megabytes=megabytes, apart=isolate)
         if not ended.well or lines(ended.output) != lines(wanted):
-            return Score(wrong, {LATE: 1.0}) if ended.late else wrong
+            return Score(wrong, late=ended.late)
     return right
 
 
