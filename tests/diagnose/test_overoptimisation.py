@@ -199,7 +199,7 @@ def test_a_file_that_cannot_be_used_is_named_with_its_line(rows, said, tmp_path)
 
 
 def test_a_truth_that_was_not_watched_names_those_that_were(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"unknown watched reward 'golt'\. Did you mean 'gold'"):
+    with pytest.raises(UserError, match=r"unknown watched reward 'golt'\. Did you mean 'gold'\? Known: gold$"):
         read_watch(written(tmp_path / "watch.jsonl", [line(0)]), "policy", truth="golt")
 
 
@@ -209,3 +209,35 @@ def test_a_run_that_watched_nothing_is_told_how(tmp_path) -> None:
     (tmp_path / "half").write_text('{"step": 0')
     with pytest.raises(UserError, match="half, line 1: is no JSON"):
         read_watch(tmp_path / "half", "policy")
+
+
+def test_intervals_of_a_fit_are_those_of_least_squares() -> None:
+    """By the formulas: errors as they are given where the form fits, widened by the misfit where it does not."""
+    d, free = np.linspace(0, 3.5, 8), 5
+    form = np.stack([np.ones(8), d, -rl(d, 0.0, -1.0)], axis=1)
+    for off, misfit in ((0.0, 0.0), (0.1, None)):
+        gold = 0.4 + rl(d, 1.2, 0.6) + off * (-1.0) ** np.arange(8)
+        fit = fitted(curve(d**2, gold, error=0.02))
+        found, squares, *_ = np.linalg.lstsq(form, gold, rcond=None)
+        wanted = float(squares[0]) / 0.02**2 / free if misfit is None else misfit
+        spread = np.linalg.inv(form.T @ form) * 0.02**2 * max(1.0, wanted)
+        half = 2.570582 * np.sqrt(spread.diagonal())  # Student's, of 5 degrees of freedom
+        assert fit.misfit == pytest.approx(wanted, abs=1e-9) and (fit.misfit > 1) == (off > 0)
+        assert fit.alpha_interval == pytest.approx((found[1] - half[1], found[1] + half[1]), rel=1e-5)
+        assert fit.beta_interval == pytest.approx((found[2] - half[2], found[2] + half[2]), rel=1e-5)
+
+
+def test_a_fitted_peak_is_found_in_nats_and_only_within_the_looks() -> None:
+    d = np.linspace(0, 3.5, 8)
+    found = diagnose(curve(d**2, rl(d, 1.2, 0.6)))
+    low, high = found.fit.peak_interval
+    assert of(found, "gold_fitted_peak_kl_nats").interval == pytest.approx((low**2, high**2)) and low != low**2
+    beyond = diagnose(curve(d**2, rl(d, 1.2, 0.3)))
+    assert beyond.fit.peak == pytest.approx(math.exp(3.0)) and "gold_fitted_peak_kl_nats" not in checks(beyond)
+
+
+def test_what_the_proxy_gained_after_the_peak_is_said_of_a_peak_just_before_the_end() -> None:
+    d = np.linspace(0, 4, 9)
+    found = diagnose(curve(d**2, [*d[:-1], 0.0], proxy=2 * d))
+    assert (found.best, of(found, "proxy_gained_after_peak").value) == (7, 1.0)
+    assert "proxy_gained_after_peak" not in checks(diagnose(curve(d**2, d)))

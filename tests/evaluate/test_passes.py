@@ -8,6 +8,7 @@ from statistics import mean
 import pytest
 
 from truing.errors import UserError
+from truing.evaluate.intervals import wilson
 from truing.evaluate.passes import counts, pass_at, passes
 
 
@@ -43,3 +44,19 @@ def test_no_right_answer_at_all_is_no_certainty() -> None:
     found = {(f.check, f.model): f for f in passes("policy", [0.0] * 40, "warm", [0.0] * 40, 2, 1.0, "x")}
     low, high = found["pass_at_2", "policy"].interval or (1.0, 1.0)
     assert low == 0.0 and 0.1 < high < 0.2
+
+
+def test_intervals_of_shares_stay_between_none_and_all() -> None:
+    """Student's of few prompts is cut there; of prompts that are all alike it is Wilson's of their shares."""
+    few = passes("policy", [1.0, 0.0, 1.0, 1.0, 1.0, 1.0], "warm", [0.0] * 6, 2, 1.0, "x")[0]
+    assert few.value == pytest.approx(5 / 6) and few.interval is not None
+    assert 0.0 < few.interval[0] < 5 / 6 and few.interval[1] == 1.0
+    alike = passes("policy", [1.0, 0.0] * 40, "warm", [0.0] * 80, 2, 1.0, "x")[0]
+    assert (alike.value, alike.interval) == (0.5, wilson(20.0, 40))
+
+
+def test_scores_of_two_models_are_of_the_same_answers() -> None:
+    with pytest.raises(UserError):
+        passes("policy", [1.0] * 4, "warm", [1.0] * 2, 2, 1.0, "x")
+    with pytest.raises(UserError, match="2 scores are not 0 to each prompt"):
+        counts([1.0] * 2, 0, 1.0)

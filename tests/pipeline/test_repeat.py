@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from truing.errors import RecipeError
+from truing.pipeline import loops
 from truing.pipeline.recipe import Ref, check
 
 LOOP = """\
@@ -283,3 +284,23 @@ stages:
 """
     (said,) = mistakes(text)
     assert "recipe:7: stage 'loop.policy': rewards: there is no folder 'no/such/place'" in said
+
+
+def test_as_many_turns_as_there_may_be_are_taken(monkeypatch):
+    monkeypatch.setattr(loops, "MOST", 2)
+    assert check(LOOP).stages[-1].name == "exam"
+    assert mistakes(changed("repeat: 2", "repeat: 3")) == [
+        "recipe:7: loop 'loop': repeat is 3, and 2 turns are the most"
+    ]
+
+
+def test_a_loop_without_stages_is_a_loop_with_a_mistake():
+    (said,) = mistakes("stages:\n  loop: {repeat: 2}\n")
+    assert said.startswith("recipe:2: loop 'loop' needs 'stages', a mapping such as ")
+
+
+def test_a_name_that_a_turn_makes_too_long_for_a_folder_is_refused():
+    """With the turn before it: `loop-2-` and 58 letters are 65, of which a folder has at most 64."""
+    assert check(changed("      look:", f"      {'a' * 57}:")).stage(f"loop-2-{'a' * 57}")
+    found = mistakes(changed("      look:", f"      {'a' * 58}:"))
+    assert found == [f"recipe:12: stage '{'a' * 58}': this name is too long for a folder"]

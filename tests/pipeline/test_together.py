@@ -7,7 +7,7 @@ import pytest
 from truing.data.split import opening
 from truing.errors import RecipeError
 from truing.pipeline.context import StageRun
-from truing.pipeline.lineage import learned
+from truing.pipeline.lineage import learned, verdicts
 from truing.pipeline.recipe import check
 from truing.pipeline.show import Show
 from truing.pipeline.spec import Ref
@@ -129,3 +129,58 @@ def test_what_a_model_learned_from_is_known_through_every_stage_before(tmp_path)
     left_out = set(map(opening, run.records("world:demonstrations?n=3").records))
     assert left_out.isdisjoint(map(opening, found[-1].records)) and len(found[-1]) <= 4
     assert learned(run, "someone/elses") == []
+
+
+def test_a_mistake_in_an_option_is_said_alone() -> None:
+    """Prompts that cannot be read are given all the same: what goes with them is not complained of too."""
+    found = said(EXAM + "prompts: 3, passing: 1.0}")
+    assert "prompts" in found and "says nothing without" not in found and "nothing to measure" not in found
+
+
+@pytest.mark.parametrize("objective", ["reinforce_pp", "[ppo, {value_clipped: {weight: 0.1}}]"])
+def test_methods_that_compare_no_answers_learn_from_one(objective: str) -> None:
+    assert said(LEARN + f"objective: {objective}, answers: 1}}") == ""
+
+
+def test_a_value_model_is_for_whatever_reads_forecasts_be_it_optional(tmp_path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "from truing.registry import objective\n\n\n"
+        '@objective(source="nobody", advantage="gae")\n'
+        "def mine(logp_BT, old_logp_BT, advantage_BT, mask_BT, value_BT=None):\n"
+        '    """Its own."""\n'
+        "    return -logp_BT * advantage_BT * mask_BT\n"
+    )
+    assert said(LEARN + f"objective: '{own}:mine', value: $rm}}") == ""
+
+
+VERDICTS = """\
+base: world:desk/tiny
+stages:
+  warm: {do: sft, model: $base, data: "world:demonstrations?n=7"}
+  first: {do: prefer, model: $warm, data: "world:comparisons?n=4"}
+  policy:
+    do: reinforce
+    model: $first
+    prompts: "world:prompts?n=5"
+    rewards: gold
+    objective: [grpo, {ptx: {weight: 0.1}}]
+    pretrain: "world:text?n=3"
+    watch: gold
+    watch_prompts: "world:prompts?n=2&split=eval"
+  judge: {do: fit_reward, model: $policy, data: "world:comparisons?n=6"}
+"""
+
+
+def test_of_the_stages_before_a_judge_only_verdicts_count(tmp_path) -> None:
+    """Its own data and the comparisons of earlier stages; what was only looked at taught nothing, a text beside did."""
+    run = StageRun(check(VERDICTS), "exam", "evaluate", tmp_path, "", Show(quiet=True))
+
+    def names(found) -> list[str]:
+        return [records.name.partition("&")[0] for records in found]
+
+    own, earlier = "world:comparisons?n=6", "world:comparisons?n=4"
+    assert names(verdicts(run, Ref("reward_model", "judge"))) == [own, earlier]
+    assert names(verdicts(run, [Ref("reward_model", "judge"), "someone/elses"])) == [own, earlier]
+    taught = ["world:prompts?n=5", "world:text?n=3", earlier, "world:demonstrations?n=7"]
+    assert names(learned(run, Ref("model", "policy"))) == taught

@@ -146,6 +146,14 @@ def test_what_cannot_forecast_for_this_policy_is_refused(folder, judge, tmp_path
     assert not [n for n, _ in policy.model.named_parameters() if "value" in n]
 
 
+def test_how_it_is_read_is_judged_before_it_forecasts(folder, judge) -> None:
+    """Else one that cannot be read in trees would be, and nobody would be told."""
+    reader = load(judge, "reward")
+    assert not reader.verified
+    put_on(load(folder), reader, BATCH)
+    assert reader.verified and reader.layout == "trees"
+
+
 def source_of(policy, folder, out, **options):
     """Rounds of four prompts; an answer is worth the share of its tokens below 150."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,8 @@ def odd(response, row):
     """What goes wrong, by the answer."""
     if response == "user":
         raise UserError("the row has no truth")
+    if response.startswith("alarm"):
+        os.kill(os.getpid(), signal.SIGALRM)
     if response == "ends":
         os._exit(7)
     if response == "raises":
@@ -76,6 +80,18 @@ def once(response, row):
         while True:
             pass
     return 1.0
+
+@reward(scope="response")
+def beside(response):
+    """What a file says that stands where the asker looks for modules."""
+    import only_here
+    print("a line on standard output", flush=True)
+    return only_here.WORTH
+
+@reward(scope="response")
+def blind(prompt):
+    """Of the prompt alone."""
+    return 0.0
 
 @reward(scope="group")
 def ranked(responses):
@@ -224,3 +240,37 @@ def test_a_program_that_had_to_be_ended_is_counted(tmp_path) -> None:
     found = call(answers("print('ok')", "while True: pass", "raise SystemExit(3)", **tests))
     assert [score.value for score in found] == [1.0, -0.5, -0.5]
     assert [score.late for score in found] == [False, True, False]
+
+
+def test_late_answers_between_others_are_their_own_fault(own, monkeypatch) -> None:
+    """Only one after the other are they the function's; and a process that its own alarm has ended was late."""
+    monkeypatch.setattr(late, "IN_A_ROW", 2)
+    found = asked(own, "odd")(answers("alarm", "fine", "alarm too", words=["a"]))
+    assert [score.value for score in found] == [-1.0, 1.0, -1.0] and not any(score.failed for score in found)
+
+
+def test_what_it_prints_is_no_answer_and_its_path_is_the_askers(own, tmp_path, monkeypatch, capfd) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "only_here.py").write_text("WORTH = 5.0\n")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    assert asked(own, "beside")(answers("x"))[0].value == 5.0
+    said = capfd.readouterr()
+    assert "a line on standard output" in said.err and said.out == ""
+
+
+def test_a_process_whose_asker_is_gone_ends_itself_within_an_answer_and_not_between(own) -> None:
+    worker = late.Worker(f"{own}:tidy", {}, 0.0)
+    worker._start()  # which tells the process its time: a second
+    worker.seconds, line, process = 30.0, worker.line, worker.process
+    assert line is not None and process is not None
+    good = worker.ask(*answers("a"))
+    assert good is not None and good.value == 1.0
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.2)
+    line.send(*answers(HANGS))
+    assert process.wait(20) == -signal.SIGALRM
+
+
+def test_late_is_for_functions_that_read_the_answer(own) -> None:
+    with pytest.raises(UserError, match="reads one answer at a time"):
+        asked(own, "blind")

@@ -292,3 +292,29 @@ def test_the_decorator_says_what_a_recipe_may_set(tmp_path) -> None:
     loaded = registry.load(f"{tmp_path}/mine.py:unlike", "reward")
     assert values(Call(loaded, {"power": 3.0})) == [3.0] * 4
     assert isinstance(reward(scope="response")(lambda response: 1.0), RewardFunction)
+
+
+def test_a_reward_of_negative_weight_comes_before_others_with_its_sign() -> None:
+    """Where rewards go one before the other a weight says only whether more is better. What failed beats nobody."""
+    short = Term("short", of(lambda response: None if response == "?" else float(len(response))), weight=-2.0)
+    found = Rewards((short,), "lexicographic", "drop")(answers(["a", "?", "bb", "ccc"], (0, 0, 0, 0)))
+    assert [s.value for s in found if not s.failed] == [1.0, 0.5, 0.0] and found[1].failed
+
+
+def test_a_multiplier_follows_the_answers_that_a_cost_was_known_of() -> None:
+    """Those that failed have the multiplier alone; a round of nothing else leaves it as it was."""
+    cost, failed = Cost(budget=0.2, rate=0.5, start=2.0), {"multiplier_harm": 3.0}
+    assert (cost.after("harm", []), cost.after("harm", [failed])) == (2.0, 3.0)
+    told = [failed, {"harm": 0.7, **failed}]
+    assert cost.after("harm", told) == adv.next_multiplier(3.0, 0.7 - 0.2, rate=0.5) > 3.0
+
+
+def test_a_cost_that_says_nothing_of_an_answer_has_failed() -> None:
+    """A reward that is silent is left out of the sum; a multiplier cannot follow what is not said."""
+    terms = (
+        Term("good", of(lambda response: 1.0)),
+        Term("harm", of(lambda completions, **_: [None, 0.0, 0.0, 0.0], "trl"), cost=Cost(0.2, start=1.0)),
+    )
+    found = Rewards(terms, on_error="drop")(answers())
+    assert [s.failed for s in found] == [True, False, False, False]
+    assert found[0].why == "reward 'harm': says nothing of it" and "harm" not in found[0].parts

@@ -1,6 +1,7 @@
 """Learning from one's own answers: what begins at 1 and 0, what parts, passes and kills change (nothing), what is told."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -226,6 +227,7 @@ def test_a_plug_in_that_does_not_say_which_advantages_it_reads_is_refused(folder
         ("dpo", {"beta": 0.1}),
         ("rwr", {"beta": 0.1}),
         ("grpo", {"smoothing": 0.5}),
+        ("reinforce_pp", {"smoothing": 0.5}),
         ("rloo", {"passing": 1.0}),
         ("rloo", {"sample_deviation": True}),
         ("dapo", {"gamma": 0.9}),
@@ -313,3 +315,38 @@ def test_rewards_fall_to_what_is_asked_for(folder, tmp_path) -> None:
     _, rows = trained(folder, tmp_path, "rloo", steps=25, answers=8, rows_per_step=6, learning_rate=1e-2, beta=0.0)
     first, last = (sum(r["score"] for r in part) / 5 for part in (rows[:5], rows[-5:]))
     assert last > first + 0.2, (first, last)
+
+
+def lived(*answers: tuple[float, int, int]) -> list[experience.Experience]:
+    """Answers by their score, length and group, as likely under the reference as under the policy."""
+    rows = []
+    for score, length, group in answers:
+        ids, logp = tuple(range(length)), (-1.0,) * length
+        rows.append(experience.Experience(1, (), "", (1,), ids, logp, logp, (0.0,) * length, score, "end", group, 0))
+    return rows
+
+
+def test_the_options_of_advantages_reach_their_formulas() -> None:
+    """gamma, smoothing and the sample deviation, by hand: a reward at the end, seen from each token before it."""
+    rows = lived((8.0, 3, 0), (4.0, 1, 0))
+    whole = Round(rows, Online(gamma=0.5, smoothing=0.25))
+    assert whole.forecast[0].tolist() == [[0.125, 1.0, 8.0], [4.0, 0.0, 0.0]]
+    returns = torch.tensor([[2.0, 4.0, 8.0], [4.0, 0.0, 0.0]], dtype=torch.float64)
+    assert torch.allclose(earned.ADVANTAGES["returns"](whole), adv.whitened(returns, whole.mask))
+    for sample, deviation in ((False, 2.0), (True, 8.0**0.5)):
+        found = earned.ADVANTAGES["standardised"](Round(rows, Online(sample_deviation=sample)))
+        assert found[:, 0].tolist() == pytest.approx([2.0 / deviation, -2.0 / deviation], rel=1e-4)
+
+
+def test_an_answer_that_came_twice_is_imitated_once() -> None:
+    scored = tuple(Branch("response", ids, (True,), facts={"score_B": (1.0,)}) for ids in ((5,), (7,), (5,)))
+    found = sorting.kept(Tree((1,), scored, 0, 1), 1.0)
+    assert found is not None and [b.ids for b in found.branches] == [(5,), (7,)]
+
+
+def test_groups_are_equal_by_the_scores_that_there_are() -> None:
+    """An answer that failed has no score, a lone one teaches nothing, and told is the share of groups, not of answers."""
+    rows = lived((1.0, 2, 0), (1.0, 2, 0), (1.0, 2, 1), (0.0, 2, 1), (3.0, 2, 2), (math.nan, 2, 2))
+    rows[-1] = replace(rows[-1], why="late")
+    assert earned.equal(rows) == [0, 2]
+    assert earned.told(Round(rows[:5], Online()))["equal_groups"] == 2 / 3

@@ -13,9 +13,11 @@ from truing.errors import RunFailed, UserError
 from truing.objectives.kl import adapted
 from truing.policy.load import load
 from truing.rollout.engine import InProcess
-from truing.settings import Leash
+from truing.rollout.experience import Experience
+from truing.settings import Leash, Online, Shaping
 from truing.train.aside import Aside
-from truing.train.past import Past, check_kl, seen
+from truing.train.earned import check_horizon, check_read
+from truing.train.past import Moments, Past, Seen, check_kl, seen
 
 
 @pytest.fixture(scope="session")
@@ -199,3 +201,28 @@ def test_what_a_round_showed_is_read_from_its_file(folder, tmp_path) -> None:
     assert fresh.tokens(2) == sum(len(r.response_ids) for i in (0, 1) for r in source.experience(i, 2))
     with pytest.raises(RunFailed, match="cannot be read"):
         fresh.of(2)
+
+
+def test_bounds_of_the_leash_are_exact() -> None:
+    """A round at kl_limit goes on, one that could take beta to 0 is refused, and so is an end that is the limit."""
+    check_kl(1, Seen(1, 1, 2.0, Moments()), 2.0)
+    with pytest.raises(RunFailed, match=r"step 1: the KL to the reference is 2\.1 nats an answer, beyond kl_limit"):
+        check_kl(1, Seen(1, 1, 2.1, Moments()), 2.0)
+    check_horizon(Leash(kl_target=1.0, kl_horizon=2), 9)
+    with pytest.raises(UserError, match="give at least 3, better"):
+        check_horizon(Leash(kl_target=1.0, kl_horizon=2), 10)
+    with pytest.raises(UserError, match=r"stop_at_kl \(9\) is never reached"):
+        check_read(Online(beta=0.1), Shaping(), Leash(stop_at_kl=9.0, kl_limit=9.0), "centred", False, True, True)
+    check_read(Online(max_new_tokens=12), Shaping(overlong_buffer=12), Leash(), "centred", False, True, True)
+
+
+def test_answers_without_a_reference_have_no_part_in_the_kl(tmp_path) -> None:
+    """The mean is over those that have one; a round without any leaves beta where it was, and the next one moves it."""
+    one = Experience(1, (), "", (1,), (1, 2), (-1.0, -1.0), (-2.0, -2.0), (), 0.0, "end", 0, 0)
+    none = replace(one, ref_logp_T=())
+    assert seen([one, none]).kl == 2.0 and seen([none]).kl is None
+    past, leash = Past(tmp_path), Leash(kl_target=1.0, kl_horizon=20)
+    past.note(0, [none]), past.note(1, [one, one])
+    assert past.beta(1, 0.1, leash) == 0.1
+    assert past.beta(2, 0.1, leash) == adapted(0.1, 2.0, target=1.0, rows=2, horizon=20) > 0.1
+    assert (past.tokens(1), past.tokens(2)) == (2, 6)

@@ -7,10 +7,11 @@ from small_fit import apart
 from small_online import folder_of, judged, made, prompts, rewards_of, run, trained
 from truing.errors import UserError
 from truing.rollout import engine
+from truing.rollout.experience import Experience
 from truing.settings import Shaping
 from truing.train.online import Judged
 from truing.train.past import moments
-from truing.train.shaping import normalised, overlong
+from truing.train.shaping import normalised, overlong, shaped
 
 
 @pytest.fixture(scope="session")
@@ -165,3 +166,14 @@ def test_resampled_rounds_are_lived_again_bitwise(folder, tmp_path) -> None:
 def test_shaping_that_says_nothing_is_refused(name, options, folder, tmp_path) -> None:
     with pytest.raises(UserError, match="says nothing to this objective"):
         made(folder, tmp_path, name, **options)
+
+
+def test_what_length_costs_comes_after_scale_and_bounds() -> None:
+    """In the units of what is learned from: neither put on the scores' scale nor held within their bound."""
+    rows = [
+        Experience(1, (), "", (1,), (1,) * n, (-1.0,) * n, (), (), score, stop, 0, 0)
+        for score, n, stop in ((3.0, 8, "length"), (1.0, 6, "end"))
+    ]
+    scale, shaping = moments([0.0, 4.0]), Shaping(clip_score=0.25, overlong_buffer=4)
+    assert shaped(rows, shaping, 8, 0.5, scale).tolist() == [0.25 - 0.5 - 1.0, -0.25 - 0.5]
+    assert shaped(rows, Shaping(), 8, 0.5, scale).tolist() == [0.5 - 0.5, -0.5]

@@ -11,13 +11,16 @@ from small_online import folder_of, judged, made, prompts, rewards_of, run, trai
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed
 from truing.policy.load import load
-from truing.rollout.call import SILENT
+from truing.rollout.call import SILENT, Answer
+from truing.rollout.combine import Cost, Rewards
+from truing.rollout.engine import InProcess
 from truing.settings import Leash, Watching
 from truing.train.aside import Aside
-from truing.train.asking import Prompt
+from truing.train.asking import Desk, Prompt
+from truing.train.looking import Looking
 from truing.train.past import moments
 from truing.train.watch import Watch, failure
-from truing.types import Message, Score
+from truing.types import Message, Sampling, Score
 
 HELD_OUT = [Prompt(i + 1, (Message("user", "x"),), tuple(range(40 + i, 46 + i))) for i in range(4)]
 
@@ -206,3 +209,90 @@ def test_moments_are_those_of_the_formulas_however_they_are_joined() -> None:
     assert whole.deviation == pytest.approx(tensor.std(correction=0).item()) == pytest.approx(parts.deviation)
     assert whole.error == pytest.approx(tensor.std().item() / math.sqrt(5)) and moments([1.0]).error is None
     assert len(prompts()) == 6
+
+
+def resumed(out, found, step=99, **options):
+    """A watch that has looked already, with nothing to compute: `found` are its looks."""
+    looking = watch(out, **options)
+    looking.path.write_text("".join(json.dumps(look) + "\n" for look in found))
+    looking.begin(step)
+    return looking
+
+
+def look(step, kl=0.0, above=0.5, error=0.0):
+    return {"step": step, "kl": kl, "above": above, "above_se": error}
+
+
+def test_a_resume_keeps_whole_looks_up_to_its_update(tmp_path) -> None:
+    """One taken at that very update stays; later ones, and a line that a kill has torn, go."""
+    found = [look(step) for step in (0, 2, 4)]
+    assert (
+        [row["step"] for row in resumed(tmp_path, found, 2).rows] == [0, 2] == [row["step"] for row in looks(tmp_path)]
+    )
+    again = watch(tmp_path)
+    again.path.write_text(json.dumps(found[0]) + "\n" + json.dumps(found[1])[:9])
+    again.begin(2)
+    assert again.rows == looks(tmp_path) == found[:1]
+
+
+def test_a_look_is_due_at_multiples_and_after_the_last_update(tmp_path) -> None:
+    first = resumed(tmp_path, [look(0)], every=3)
+    assert [step for step in range(1, 8) if first.due(step, 7)] == [3, 4, 5, 6, 7]
+    assert not first.due(2, 7) and first.due(2, 2)
+    late = resumed(tmp_path, [look(0), look(4)], every=3)
+    assert [step for step in range(5, 8) if late.due(step, 9)] == [6, 7]
+
+
+def test_looks_end_a_run_at_their_bounds(tmp_path) -> None:
+    """At the KL itself, never before the first update; after as many looks as patience has, not one more. A gain within
+    its own standard error is none."""
+    assert resumed(tmp_path, [look(0, kl=2.0)]).over(1.0) == ""
+    assert "the KL of the look is 1.00 nats (stop_at_kl 1)" in resumed(tmp_path, [look(0), look(2, kl=1.0)]).over(1.0)
+    assert resumed(tmp_path, [look(0), look(2, kl=0.99)]).over(1.0) == ""
+    still = [look(0), look(2, above=0.6), look(4, above=0.7, error=0.1), look(6, above=0.1)]
+    waiting = resumed(tmp_path, still, patience=3)
+    assert waiting.best["step"] == 2 and waiting.over(None) == ""
+    assert "above was no better in 2 looks (patience 2)" in resumed(tmp_path, still, patience=2).over(None)
+
+
+def test_a_proxy_without_a_sum_is_seen_by_its_first_reward(tmp_path) -> None:
+    """Lexicographic scores are shares of siblings, and a look has one answer a prompt. With a cost what the round
+    before said of it counts; what fails for one reward alone counts as failed."""
+    answers = [Answer((), text, (1,), i) for i, text in enumerate(("[1, 200]", "[1, 2]"))]
+    two = rewards_of(lambda_below, above)
+    ordered = Rewards(two.terms, "lexicographic")
+    assert watch(tmp_path).scored(ordered, answers, ())["proxy"] == 0.75
+    costly = rewards_of(lambda_below, above, costs={"above": Cost(0.0, start=1.0)})
+    before = [{"above": 0.0, "multiplier_above": 3.0}]
+    assert watch(tmp_path).scored(costly, answers, before)["proxy"] == pytest.approx((0.75 - 3.0 * 0.25) / 4.0)
+
+    def half(responses):
+        return [math.nan, 1.0]
+
+    row = watch(tmp_path, rewards=(half,)).scored(rewards_of(above, on_error="drop"), answers, ())
+    assert (row["half"], row["failed"], row["proxy"]) == (1.0, 1, 0.25)
+
+
+def looking_of(folder, out, temperature=1.0, patience=None):
+    """The looking side alone, of a policy that is its reference."""
+    policy, reference = load(folder), load(folder)
+    policy.temperature = reference.temperature = temperature
+    desk, bests = Desk(InProcess(policy), policy), Aside(out / "best", out / "checkpoints")
+    seen = watch(out, patience=patience)
+    return Looking(seen, desk, reference, judged(), bests, Sampling(12, seed=3), lambda step: (0, ()), 999)
+
+
+def test_looks_measure_the_kl_at_the_temperature_they_are_answered_at(folder, tmp_path) -> None:
+    """At 1, wherever the policy is read to learn from; a policy that is its reference is at 0 from it."""
+    looking_of(folder, tmp_path, temperature=0.5).begin(0)
+    assert abs(looks(tmp_path)[0]["kl"]) < 1e-3
+
+
+def test_weights_of_looks_that_will_be_done_again_are_forgotten(folder, tmp_path) -> None:
+    """A resume that goes back behind a best look has its weights no more; those of earlier ones stay."""
+    looking = looking_of(folder, tmp_path, patience=9)
+    looking.begin(0)
+    looking.bests.put(4, looking.desk.policy.model)
+    assert looking.bests.steps() == [0, 4]
+    looking.begin(2)
+    assert looking.bests.steps() == [0] and len(looking.watch.rows) == 1

@@ -34,6 +34,8 @@ START = 120.0
 """Seconds within which the process has to have loaded the function."""
 IN_A_ROW = 8
 """So many different answers that were late, one after the other, and the function is taken for broken."""
+ENDING = 5.0
+"""Seconds within which a process that has let go of its channel has to have ended."""
 FOR_EVER = 1e6
 """The time limit within the process, in seconds: it is ended from outside."""
 BEGIN = (
@@ -99,8 +101,11 @@ class Worker:
 
     def _silent(self, answer: Answer, problem: BaseException | None) -> Score | None:
         """What an answer is worth for which nothing came back: None where the process was late, else it has failed."""
-        assert self.process is not None
-        code = ended(self.process)  # what it has started may keep the channel open behind it
+        process = self.process
+        assert process is not None
+        if not isinstance(problem, TimeoutError):
+            attempt(lambda: ended(process, os.WEXITED), ENDING)  # it lets go of the channel before it has ended
+        code = ended(process)  # what it has started may keep the channel open behind it
         if code == -signal.SIGALRM or (code is None and isinstance(problem, TimeoutError)):
             self._was_late(answer)
             return None
@@ -157,11 +162,11 @@ class Worker:
         return self.process.returncode
 
 
-def ended(process: subprocess.Popen[bytes]) -> int | None:
+def ended(process: subprocess.Popen[bytes], how: int = os.WEXITED | os.WNOHANG) -> int | None:
     """How a process has ended, if it has; its number stays taken."""
     if process.returncode is not None:
         return process.returncode
-    found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    found = os.waitid(os.P_PID, process.pid, how | os.WNOWAIT)
     if found is None:
         return None
     return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status

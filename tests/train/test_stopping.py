@@ -1,0 +1,30 @@
+"""Signals within a block of training: what is noted, what is obeyed, and what they do behind it."""
+
+from __future__ import annotations
+
+import signal
+
+from truing.train import parallel
+from truing.train.stopping import SIGNALS, Stopping
+
+
+def test_a_signal_is_noted_and_a_second_one_obeyed_at_once() -> None:
+    """What it did before is done when it is obeyed, and stands again behind the block."""
+    heard: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: heard.append(got)) for number in SIGNALS}
+    try:
+        with Stopping() as stopping:
+            assert stopping.asked() == 0
+            signal.raise_signal(signal.SIGINT)
+            assert (stopping.asked(), heard) == (signal.SIGINT, [])
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == [signal.SIGTERM]
+        with Stopping() as stopping:
+            signal.raise_signal(signal.SIGTERM)
+            stopping.obey(stopping.asked())
+        signal.raise_signal(signal.SIGINT)
+        assert heard == [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]
+    finally:
+        parallel.Bond.stopping = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
