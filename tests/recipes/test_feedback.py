@@ -45,7 +45,7 @@ def lived(scored: bool = True) -> list[Experience]:
     return [
         Experience(
             g + 1, PROMPTS[g], text, (1, 2), (3, 4), (-0.5, -0.25), (), (), score if scored else math.nan,
-            stop, g, 0, (("rm", score), ("multiplier_c", 1.0)) if scored and not why else (), why if scored else "",
+            stop, g, 0, (("rm", score), ("multiplier:c", 1.0)) if scored and not why else (), why if scored else "",
         )
         for g, text, score, stop, why in LIVED
     ]  # fmt: skip

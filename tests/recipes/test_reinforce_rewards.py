@@ -143,11 +143,11 @@ def test_several_rewards_and_a_cost_from_recipe_to_metrics(asked: Any) -> None:
     assert failed and all("reward 'polite': ValueError: an e" in r["why"] for r in failed)
     assert sum(row["failed"] for row in rows) == len(failed) < len(kept) == 16
     parts = [dict(r["parts"]) for r in kept if not r["why"]]
-    names = ["rm", "polite", "accuracy", "density_ratio", "verifier", "ensemble", "length", "multiplier_length"]
+    names = ["rm", "polite", "accuracy", "density_ratio", "verifier", "ensemble", "length", "multiplier:length"]
     assert list(parts[0]) == names and {"reward_rm", "reward_length", "multiplier_length"} <= set(rows[0])
     for r, p in zip([r for r in kept if not r["why"]], parts, strict=True):
         whole = p["rm"] + 0.1 * p["polite"] + p["accuracy"] + p["density_ratio"] + p["verifier"] + p["ensemble"]
-        multiplier = p["multiplier_length"]
+        multiplier = p["multiplier:length"]
         assert r["score"] == pytest.approx((whole - multiplier * p["length"]) / (1 + multiplier))
         assert p["length"] == len(r["response_ids"]) and abs(p["density_ratio"]) < 1e-5 and p["verifier"] == -1
     notes = asked.read("learn/summary.json")["notes"]

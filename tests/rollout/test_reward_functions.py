@@ -221,11 +221,11 @@ def test_costs_are_weighed_by_their_multiplier() -> None:
         found = Rewards(terms)(answers(), before)
         wanted = [(0.5 * len(t) - multiplier * (t == "42")) / (1 + multiplier) for t in SAID]
         assert [s.value for s in found] == pytest.approx(wanted)
-        assert found[0].parts["multiplier_harm"] == pytest.approx(multiplier)
+        assert found[0].parts["multiplier:harm"] == pytest.approx(multiplier)
         multiplier = adv.next_multiplier(multiplier, 0.25 - 0.2, rate=0.5)
         before = [s.parts for s in found]
     with pytest.raises(RunFailed, match="the multiplier of cost 'harm' left all bounds; give it a lower rate"):
-        Cost(-1e6, 1.0).after("harm", [{"harm": 0.0, "multiplier_harm": 1.0}])
+        Cost(-1e6, 1.0).after("harm", [{"harm": 0.0, "multiplier:harm": 1.0}])
 
 
 NUMBERS = {
@@ -303,10 +303,22 @@ def test_a_reward_of_negative_weight_comes_before_others_with_its_sign() -> None
 
 def test_a_multiplier_follows_the_answers_that_a_cost_was_known_of() -> None:
     """Those that failed have the multiplier alone; a round of nothing else leaves it as it was."""
-    cost, failed = Cost(budget=0.2, rate=0.5, start=2.0), {"multiplier_harm": 3.0}
+    cost, failed = Cost(budget=0.2, rate=0.5, start=2.0), {"multiplier:harm": 3.0}
     assert (cost.after("harm", []), cost.after("harm", [failed])) == (2.0, 3.0)
     told = [failed, {"harm": 0.7, **failed}]
     assert cost.after("harm", told) == adv.next_multiplier(3.0, 0.7 - 0.2, rate=0.5) > 3.0
+
+
+def test_a_reward_may_be_called_like_what_is_told_of_others() -> None:
+    rows = [({"late_days": 0.5, "multiplier_effect": 2.0, "late:x": 1.0, "multiplier:x": 3.0}, ""), ({"x": 1.0}, "")]
+    assert told(rows) == {
+        "reward_late_days": 0.5,
+        "reward_multiplier_effect": 2.0,
+        "late_x": 1.0,
+        "multiplier_x": 3.0,
+        "reward_x": 1.0,
+        "failed": 0.0,
+    }
 
 
 def test_a_cost_that_says_nothing_of_an_answer_has_failed() -> None:

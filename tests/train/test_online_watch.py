@@ -263,7 +263,7 @@ def test_a_proxy_without_a_sum_is_seen_by_its_first_reward(tmp_path) -> None:
     ordered = Rewards(two.terms, "lexicographic")
     assert watch(tmp_path).scored(ordered, answers, ())["proxy"] == 0.75
     costly = rewards_of(lambda_below, above, costs={"above": Cost(0.0, start=1.0)})
-    before = [{"above": 0.0, "multiplier_above": 3.0}]
+    before = [{"above": 0.0, "multiplier:above": 3.0}]
     assert watch(tmp_path).scored(costly, answers, before)["proxy"] == pytest.approx((0.75 - 3.0 * 0.25) / 4.0)
 
     def half(responses):

@@ -11,7 +11,6 @@ from typing import Any
 from truing.data.formats import content_digest
 from truing.errors import DataError
 from truing.rollout import experience
-from truing.rollout.combine import HUNG
 from truing.types import Demonstration, Judgement, Message, Messages, Records, RowNote, Verdict, is_number, prompt_id
 
 CUT_OFF = "ran into max_new_tokens, and as text would be taught as if it ended there"
@@ -52,7 +51,7 @@ def of_rollouts(files: Sequence[Path], columns: Mapping[int, Mapping[str, Any]] 
     for number, file in enumerate(files):
         for row in experience.read(file):
             group = groups.setdefault((number, row.group), len(groups))
-            names = [name for name, _ in row.parts if not name.startswith(("multiplier_", HUNG))]
+            names = [name for name, _ in row.parts if ":" not in name]
             score = None if math.isnan(row.score) else row.score
             more = (columns or {}).get(row.row, {})
             finished, rater = row.stop != "length", " + ".join(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ def label(run: StageRun, function: RewardFunction, options: Mapping[str, Any], t
     """What a reward is called in metrics: a reward model by its stage or folder, any other by its function; the second
     of a name has a 2 behind it."""
     alone = function.name == "reward_model" and not isinstance(options.get("model"), list)
-    name = run.labels([options["model"]])[0].replace("/", "_") if alone else function.name
+    name = re.sub("[/:]", "_", run.labels([options["model"]])[0]) if alone else function.name
     names = [name, *(f"{name}_{i}" for i in range(2, len(taken) + 2))]
     return next(one for one in names if one not in taken)
 

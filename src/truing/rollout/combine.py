@@ -26,9 +26,9 @@ from truing.types import Score, digest, messages_json
 Combine: TypeAlias = Literal["sum", "lexicographic"]
 OnError: TypeAlias = Literal["stop", "drop"]
 Parts: TypeAlias = Mapping[str, float]
-MULTIPLIER = "multiplier_{}"
-HUNG = "late:"
-"""Before the name of a reward: the part that says that the answer hung it."""
+MULTIPLIER, HUNG = "multiplier:{}", "late:"
+"""Parts that no reward gave, each of a reward: the multiplier of a cost, and that the answer hung it. No reward's name
+has a colon in it."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,7 @@ def told(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
     means: dict[str, float] = {}
     for name in names:
         own = [parts[name] for parts, why in rows if not why and name in parts]
-        if name.startswith(HUNG):
-            means[name.replace(":", "_")] = math.fsum(own)
-            continue
-        means[name if name.startswith("multiplier_") else f"reward_{name}"] = math.fsum(own) / len(own)
+        whole = math.fsum(own)
+        mean = whole if name.startswith(HUNG) else whole / len(own)
+        means[name.replace(":", "_") if ":" in name else f"reward_{name}"] = mean
     return means | {"failed": float(sum(bool(why) for _, why in rows))}
