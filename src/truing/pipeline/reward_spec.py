@@ -20,7 +20,8 @@ WEIGHT = Option("weight", "float", 1.0)
 WITHIN = Option("within", "NonNegative", 0.0)
 LATE = Option("late", "float", None)
 """What every reward takes besides its own options: what it counts for in a sum; where rewards go one before the other,
-how far apart two values may be that count as equal; and what an answer is worth that it does not come back from."""
+how far apart two values may be that count as equal; and what an answer is worth that it does not come back from. An
+option of that name that a function has itself is the function's."""
 BUDGET = (Option("budget", "float", None, True), Option("rate", "Positive", 0.05), Option("start", "Positive", 1.0))
 """What `cost` takes besides `of`."""
 

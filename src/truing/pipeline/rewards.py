@@ -9,7 +9,7 @@ from typing import Any
 from truing import registry
 from truing.errors import UserError
 from truing.pipeline.context import StageRun
-from truing.pipeline.reward_spec import COST, options_of
+from truing.pipeline.reward_spec import COST, LATE, WEIGHT, WITHIN, options_of
 from truing.policy.load import load
 from truing.registry import RewardFunction
 from truing.rollout.call import Call
@@ -55,8 +55,10 @@ def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, ta
     options = dict(options)
     function: RewardFunction = registry.load(name, "reward")
     own = {option.name for option in function.options}
-    shared = {key: options.pop(key) for key in ("weight", "within", "late") if key in options and key not in own}
-    weight, within, late = shared.get("weight", 1.0), shared.get("within", 0.0), shared.get("late")
+    weight, within, late = (
+        shared.default if shared.name in own else options.pop(shared.name, shared.default)
+        for shared in (WEIGHT, WITHIN, LATE)
+    )
     called = label(run, function, options, taken)
     loaded = {key: with_models(run, function, key, value) for key, value in options.items()}
     call = Call(function, loaded, seconds)

@@ -235,7 +235,7 @@ def untaught(folder: Path, source: RolloutSource) -> list[str]:
     nothing: they have no update among the metrics. The last one may have ended the stage instead."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     taught = {(json.loads(line)["step"] - 1) // source.updates + 1 for line in lines}
-    lived = sorted(int(path.stem[6:]) for path in (folder / "rollouts").glob("round-*.parquet"))
+    lived = list(experience.rounds(folder / "rollouts"))
     rounds = [number for number in lived if number not in taught and not (source.ended and number == lived[-1])]
     told = ", ".join(map(str, rounds[:10])) + (", ..." if len(rounds) > 10 else "")
     return [f"{len(rounds)} rounds taught nothing and had no update: {told}"] if rounds else []

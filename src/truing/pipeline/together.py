@@ -152,10 +152,10 @@ def looks(rewards: list[dict[str, Any]]) -> list[str]:
 
 def alike(part: Part, found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """At temperature 0 a model has one answer to a prompt, however often it is asked."""
-    if found.get("temperature") != 0 or part.option("answers") is None:
+    answers = part.option("answers")
+    if found.get("temperature") != 0 or answers is None:
         return
-    default = part.option("answers")
-    times = found.get("answers", default.default if default else 1)
+    times = found.get("answers", answers.default)
     if isinstance(times, int) and times > 1:
         yield "temperature", f"at temperature 0 all {times} answers to a prompt are the same; give answers: 1"
     if isinstance(found.get("best_of"), int) and found["best_of"] > 1:

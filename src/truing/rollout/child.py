@@ -23,7 +23,6 @@ from truing.errors import RunFailed, UserError
 APART = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 START = 60.0
 """Seconds within which a process has to come to the point where its program begins."""
-UNENDED = "did not end"
 MOST = 1 << 20
 """The bytes that it may write to any one file, its output among them."""
 BEGIN = """\
@@ -46,11 +45,7 @@ class Ended:
     well: bool
     output: str = ""
     why: str = ""
-
-    @property
-    def late(self) -> bool:
-        """Whether it had to be ended."""
-        return self.why.startswith(UNENDED)
+    late: bool = False
 
 
 def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 512, apart: bool = True) -> Ended:
@@ -71,13 +66,15 @@ def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 51
         (folder / "program.py").write_text(code, encoding="utf-8", errors="replace")
         (folder / "input").write_text(stdin, encoding="utf-8", errors="replace")
         with (folder / "input").open("rb") as given, tempfile.TemporaryFile() as output:
-            why = _wait(folder, given.fileno(), output.fileno(), seconds, megabytes, apart)
+            status = _wait(folder, given.fileno(), output.fileno(), seconds, megabytes, apart)
+            late = status is None
+            why = f"did not end within {seconds:g} s" if late else f"ended with {status}" if status else ""
             output.seek(0)
-            return Ended(not why, output.read(MOST).decode("utf-8", "replace"), why)
+            return Ended(not why, output.read(MOST).decode("utf-8", "replace"), why, late)
 
 
-def _wait(folder: Path, given: int, output: int, seconds: float, megabytes: int, apart: bool) -> str:
-    """Start the program and end it; why it did not end well, or an empty text."""
+def _wait(folder: Path, given: int, output: int, seconds: float, megabytes: int, apart: bool) -> int | None:
+    """Start the program and end it; what it ended with, or None where it had to be ended."""
     started, told = os.pipe()
     limits = [str(int(seconds) + 1), str(megabytes), str(told)]
     command = [sys.executable, "-I", "-c", BEGIN, str(folder / "program.py"), *limits]
@@ -100,10 +97,9 @@ def _wait(folder: Path, given: int, output: int, seconds: float, megabytes: int,
     try:
         if not _began(started):
             raise RunFailed("a program could not be started: its process ended, or gave no sign, before it began")
-        code = child.wait(seconds)
-        return f"ended with {code}" if code else ""
+        return child.wait(seconds)
     except subprocess.TimeoutExpired:
-        return f"{UNENDED} within {seconds:g} s"
+        return None
     finally:
         os.close(started)
         with suppress(ProcessLookupError):

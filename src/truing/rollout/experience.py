@@ -87,6 +87,11 @@ def is_experience(path: Path) -> bool:
     return {"prompt", "response", "prompt_ids", "response_ids", "logp_T", "stop"} <= names
 
 
+def rounds(folder: Path) -> dict[int, Path]:
+    """The rounds in a folder by their numbers, which count from 1, in order."""
+    return dict(sorted((int(path.stem.removeprefix("round-")), path) for path in folder.glob("round-*.parquet")))
+
+
 def failures(folder: Path) -> list[str]:
     """Of every answer of all rounds in a folder, in order, why it could not be scored; empty where it could."""
     files = sorted(folder.glob("round-*.parquet"))

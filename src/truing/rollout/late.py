@@ -20,7 +20,7 @@ import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """End a process, its session, and what it started outside of that, as far as it can still be found."""
     if process.returncode is not None:
         return
-    started = [*descendants(process.pid)]
+    started = descendants(process.pid)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     for pid in started:
@@ -198,13 +198,13 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Watched(Call):
     """A reward function that is asked in a process of its own: an answer that it does not come back from within
     `seconds` is worth `late`, and its score says so."""
 
-    late: float = math.nan
-    worker: Worker = field(default_factory=lambda: Worker("", {}, 0.0))
+    late: float
+    worker: Worker
 
     def __call__(self, answers: Sequence[Answer]) -> list[Score]:
         """One score for each answer, asked one after the other."""
@@ -219,7 +219,8 @@ def watched(name: str, call: Call, late: float) -> Watched:
             f"reward '{name}': 'late' is for a function that reads one answer at a time (its parameter 'response'); "
             "leave it out"
         )
-    return Watched(call.function, call.options, call.seconds, late, Worker(name, call.options, call.seconds))
+    worker = Worker(name, call.options, call.seconds)
+    return Watched(call.function, call.options, call.seconds, late=late, worker=worker)
 
 
 def serve(channel: int) -> None:

@@ -207,8 +207,8 @@ class RolloutSource:
 
     def _forget(self, known: int) -> str:
         """Remove the rounds after the first `known`: their updates will be done again."""
-        for path in self.folder.glob("round-*.parquet"):
-            if int(path.stem[6:]) > known:
+        for number, path in experience.rounds(self.folder).items():
+            if number > known:
                 path.unlink()
         return ""
 
