@@ -1,19 +1,22 @@
-# Set-up is done once: it is remembered by a stamp that follows pyproject.toml and constraints.txt.
+# Set-up is done once: it is remembered by a stamp that follows pyproject.toml, constraints.txt and the real model's hash.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint bench cost generate online differential soak docs study clean
+.PHONY: install demo test lint bench cost generate online differential bf16 soak docs study clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+REAL := tests/real/requirements.txt
+
+$(STAMP): pyproject.toml constraints.txt $(REAL)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=24"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[all,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(REAL)
 	touch $(STAMP)
 
 # The main job: base model, SFT, reward model, DPO, exam, report, decision, on the embedded world.
@@ -67,6 +70,10 @@ online: $(STAMP) $(PEER)
 # Every formula beside TRL's own loss code; KEEP=1 keeps the table in docs/differential.md and TRL's numbers for the tests.
 differential: $(STAMP) $(PEER)
 	PYTHONPATH=tests $(BIN)/python benchmarks/differential.py $(if $(KEEP),--keep)
+
+# Every objective for three steps in bf16 on a real language model: the tables in docs/models.md. ONLY="dpo grpo" for some.
+bf16: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m real.bf16 $(ONLY)
 
 # Random kills of one process and of two, each gone on with; the weights must be those of a quiet run.
 KILLS ?= 20

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -30,3 +33,20 @@ def write_text(path: Path, text: str) -> Path:
         Path(part).unlink(missing_ok=True)
         raise
     return path
+
+
+@contextmanager
+def made_beside(folder: Path) -> Iterator[Path]:
+    """A folder of one's own to make a model in, renamed when it is whole. Of two who make the same, the first stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield part
+        part.chmod(0o755)
+        try:
+            part.rename(folder)
+        except OSError:
+            if not (folder / "config.json").exists():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -67,6 +67,8 @@ class Online:
     With `mixture` answers are sampled from the policy and its reference together, at every token in proportion to
     pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is for objectives that read no ratio to the sampler.
     Answers are sampled at `temperature`, and policy and reference are read at it wherever answers are learned from.
+    With `sampler_cap`, advantages are weighed by how much likelier an answer's tokens are under the policy as it is
+    trained than under the engine that sampled them, at most so many times: for engines of another precision.
     """
 
     answers: Count = 8
@@ -82,6 +84,7 @@ class Online:
     passing: float | None = None
     mixture: Fraction = 0.0
     resample: Count | None = None
+    sampler_cap: Positive | None = None
 
     def changed(self, **options: Any) -> Online:
         """These options with some changed."""

@@ -14,7 +14,7 @@ from truing.errors import UserError
 from truing.objectives import bradley_terry, dpo
 from truing.policy import adapters, heads
 from truing.policy.load import load, load_any
-from truing.policy.policy import plain_rows
+from truing.policy.probes import plain_rows
 from truing.policy.reference import compute
 from truing.settings import Lora
 

@@ -15,7 +15,7 @@ from truing.data.batch import Batch
 from truing.errors import UserError
 from truing.policy import adapters, heads
 from truing.policy.load import load
-from truing.policy.policy import plain_rows
+from truing.policy.probes import plain_rows
 from truing.policy.scalars import Heads
 from truing.settings import Lora
 

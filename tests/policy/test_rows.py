@@ -10,7 +10,8 @@ from truing.data.batch import Batch, Branch, Tree
 from truing.objectives import bradley_terry, dpo
 from truing.policy import heads
 from truing.policy.load import load
-from truing.policy.policy import alike, own_logp, own_rewards
+from truing.policy.plain import own_logp, own_rewards
+from truing.policy.probes import alike
 from truing.rollout.engine import Sampling, generate
 
 

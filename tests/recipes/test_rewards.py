@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from truing.data import formats
 from truing.data.batch import Batch, Branch, Tree
 from truing.policy.load import load
-from truing.policy.policy import plain_rows
+from truing.policy.probes import plain_rows
 from truing.types import Judgement, Message, Records, Verdict
 
 BASE = "base: {new: llama, hidden: 64, layers: 1, vocab: 300, text: pairs.jsonl}\n"

@@ -33,7 +33,7 @@ def test_every_architecture_shares_its_prompts_and_is_exact(name, tmp_path) -> N
     rollouts = generate(policy, asked(), sampling, 3)
     assert policy.shares_prompts and not policy.notes and not policy.verified
     assert len({len(r.response_ids) for r in rollouts}) > 1 and max(len(r.response_ids) for r in rollouts) > 50
-    assert sampler_agrees(policy, rollouts) < 1e-4
+    assert sampler_agrees(policy, rollouts).largest < 1e-4
     policy.shares_prompts = False
     apart = generate(policy, asked(), sampling, 3)
     same = [(a, b) for a, b in zip(rollouts, apart, strict=True) if a.response_ids == b.response_ids]
@@ -87,7 +87,10 @@ def test_answers_end_at_end_tokens_stop_strings_or_the_limit(policy) -> None:
         assert (r.response_ids[-1] in ends) == (r.stop == "eos")
         assert r.stop == "eos" or any(s in text for s in sampling.stop_strings) == (r.stop == "string")
         assert len(r.response_ids) == 30 or r.stop != "length"
-    assert sampler_agrees(policy, generate(policy, asked(), dataclasses.replace(sampling, temperature=1.0), 2)) < 1e-4
+    assert (
+        sampler_agrees(policy, generate(policy, asked(), dataclasses.replace(sampling, temperature=1.0), 2)).largest
+        < 1e-4
+    )
 
 
 def test_no_answer_ends_and_every_answer_is_empty(policy) -> None:
@@ -138,7 +141,7 @@ def test_a_policy_that_cannot_share_its_prompts_answers_row_by_row(folder, polic
     assert other.shares_prompts is False and other.model.config._attn_implementation == "tree"
     assert "prompts are read anew for each of their answers (slower): log-probabilities" in other.notes[0]
     assert [r.response_ids for r in rollouts] == [r.response_ids for r in wanted]
-    assert sampler_agrees(other, rollouts) < 1e-4
+    assert sampler_agrees(other, rollouts).largest < 1e-4
 
 
 def test_the_engine_says_whose_weights_answered(policy, folder) -> None:
@@ -150,14 +153,14 @@ def test_the_engine_says_whose_weights_answered(policy, folder) -> None:
         other.model.get_input_embeddings().weight.add_(0.3 * torch.randn(other.model.config.vocab_size, 64))
     engine.sync(other, 4)
     second = engine.generate(asked(), 2, Sampling(max_new_tokens=5))
-    assert {r.policy_version for r in second} == {4} and sampler_agrees(other, second) < 1e-4
-    assert sampler_agrees(policy, second) > 0.1
+    assert {r.policy_version for r in second} == {4} and sampler_agrees(other, second).largest < 1e-4
+    assert sampler_agrees(policy, second).largest > 0.1
 
 
 def test_the_engine_refuses_where_sampler_and_trainer_differ(policy, monkeypatch) -> None:
     crooked(monkeypatch)
     policy.shares_prompts = True
-    with pytest.raises(RunFailed, match=r"nats off the trainer's \(1e-04 is allowed\)"):
+    with pytest.raises(RunFailed, match=r"nats off the trainer's \(root mean square.* rounding explains"):
         InProcess(policy).generate(asked(), 2, Sampling(max_new_tokens=5))
 
 
@@ -165,7 +168,7 @@ def test_in_bf16_sampler_and_trainer_agree_as_far_as_its_digits_go(policy) -> No
     policy.compute_in("bf16")
     rollouts = InProcess(policy).generate(asked(), 2, Sampling(max_new_tokens=8))
     assert policy.shares_prompts and not policy.notes
-    assert 1e-4 < sampler_agrees(policy, rollouts) < 0.05
+    assert 1e-4 < sampler_agrees(policy, rollouts).largest < 0.05
 
 
 @pytest.mark.parametrize("window", [None, 4, 40])

@@ -9,7 +9,7 @@ from small_models import build, build_rows
 from truing.data.batch import Branch, Tree
 from truing.objectives import closed_form
 from truing.policy.load import load
-from truing.policy.policy import own_logits
+from truing.policy.plain import own_logits
 from truing.rollout import engine as engines
 from truing.rollout.engine import InProcess, Sampling, generate
 from truing.rollout.mixture import Mixture
@@ -121,4 +121,4 @@ def test_the_engine_samples_from_it_and_says_whose_weights_it_read(pair) -> None
         wanted = generate(pair[0], PROMPTS, sampling, 2, Mixture(pair[1], 0.5))
         assert found == [dataclasses.replace(r, policy_version=version) for r in wanted]
         engine.sync(pair[0], 3)
-    assert engines.sampler_agrees(pair[0], found) > 0.1
+    assert engines.sampler_agrees(pair[0], found).largest > 0.1

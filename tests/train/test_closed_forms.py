@@ -12,7 +12,7 @@ from truing.data.batch import Batch, Branch, Tree
 from truing.objectives import closed_form, kl
 from truing.policy import heads
 from truing.policy.load import load
-from truing.policy.policy import own_logits
+from truing.policy.plain import own_logits
 from truing.policy.value import put_on
 from truing.registry import RewardFunction
 from truing.rollout.call import Call

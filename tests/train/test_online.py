@@ -93,7 +93,7 @@ def test_a_sampler_that_differs_from_the_trainer_stops_the_run(folder, tmp_path,
 
     monkeypatch.setattr(InProcess, "generate", off)
     with pytest.raises(
-        RunFailed, match=r"step 1: the sampler's log-probabilities differ from the trainer's by 1.00e-02"
+        RunFailed, match=r"step 1: the sampler's log-probabilities differ from the trainer's by 1.0e-02 nats a token"
     ):
         trained(folder, tmp_path, "grpo")
 

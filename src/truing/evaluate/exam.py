@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
 @dataclass(frozen=True)
 class Answers:
     """What one contestant said to every prompt, and what the judge thought of it, in `parts` too where it has any. A
-    policy's have rollouts."""
+    policy's have rollouts. Scores that are `within` so much of each other are equal but for the judge's rounding."""
 
     name: str
     texts: tuple[str, ...]
@@ -29,6 +30,7 @@ class Answers:
     rollouts: tuple[Rollout, ...] = ()
     policy: Policy | None = None
     parts: tuple[Mapping[str, float], ...] = ()
+    within: float = 0.0
 
 
 def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Answers:
@@ -48,7 +50,8 @@ def scored(
     """Responses with what the judge thinks of them."""
     texts = tuple(response_text(policy, r) for r in rollouts)
     given = judged(judge, prompts, texts)
-    return Answers(name, texts, tuple(s.value for s in given), tuple(rollouts), policy, tuple(s.parts for s in given))
+    values, parts = tuple(s.value for s in given), tuple(s.parts for s in given)
+    return Answers(name, texts, values, tuple(rollouts), policy, parts, getattr(judge, "tie_tolerance", 0.0))
 
 
 def response_text(policy: Policy, rollout: Rollout) -> str:
@@ -67,7 +70,8 @@ def same_tokens(one: Policy, other: Policy) -> bool:
 def compare(one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
     """Win rate and mean scores of `one` over `other`, and, where both sampled tokens, the change of length."""
     ids = [prompt_id(p) for p in prompts]
-    found = winrate.win_rate(one.name, one.values, other.name, other.values, ids, judged_by=judged_by)
+    sides, within = (one.name, one.values, other.name, other.values, ids), max(one.within, other.within)
+    found = winrate.win_rate(*sides, judged_by=judged_by, within=within)
     if one.policy and other.policy:
         found.append(_longer(one, one.policy, other, other.policy, ids))
     return found
@@ -77,7 +81,8 @@ def by_head(head: str, one: Answers, other: Answers, prompts: Sequence[Messages]
     """Win rate and mean scores by one head of the judge."""
     ours, theirs = ([row[head] for row in answers.parts] for answers in (one, other))
     ids = [prompt_id(p) for p in prompts]
-    return winrate.win_rate(one.name, ours, other.name, theirs, ids, slice=head, judged_by=f"{judged_by}, head {head}")
+    sides, within = (one.name, ours, other.name, theirs, ids), max(one.within, other.within)
+    return winrate.win_rate(*sides, slice=head, judged_by=f"{judged_by}, head {head}", within=within)
 
 
 def by_part(part: str, one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
@@ -160,19 +165,23 @@ def pair_accuracy(name: str, policy: Policy, trees: Sequence[Tree], reference: P
     A reward model by its score; a language model by its log-ratio to `reference` (the reward that DPO fits implicitly).
     UserError where there is nothing but ties.
     """
+    whole = Batch(tuple(trees))
     if policy.is_reward:
         values = rewards(policy, trees)
-        check = "held_out_accuracy"
+        check, noise = "held_out_accuracy", [policy.noise(whole)] * len(whole.branches)
     elif reference is not None:
         pairs = zip(sums(policy, trees), sums(reference, trees), strict=True)
         values, check = [a - b for a, b in pairs], "implicit_accuracy"
+        token = math.hypot(policy.noise(whole), reference.noise(whole))
+        noise = [token * math.sqrt(sum(branch.loss)) for branch in whole.branches]
     else:
         raise UserError(f"{name}: the accuracy of a language model on pairs needs a reference")
-    compared = Batch(tuple(trees)).pairs
+    compared = whole.pairs
     owners = [digest(list(tree.prompt)) for tree in trees for _ in tree.pairs]
     kept = [(p.better, p.worse, owner) for p, owner in zip(compared, owners, strict=True) if not is_tie(p)]
     if not kept:
         raise UserError(f"{name}: every held-out pair is a tie, so there is no order to tell")
     chosen, rejected = [values[m] for m, _, _ in kept], [values[m] for _, m, _ in kept]
     groups, ties = [owner for _, _, owner in kept], len(compared) - len(kept)
-    return reward_model.accuracy(name, chosen, rejected, groups, check=check, ties_left_out=ties)
+    within = [math.hypot(noise[a], noise[b]) for a, b, _ in kept]
+    return reward_model.accuracy(name, chosen, rejected, groups, check=check, ties_left_out=ties, within=within)

@@ -31,6 +31,12 @@ class Held:
     seen: dict[str, list[Any]]
     head: str
     term: Term
+    noise: float = 0.0  # the rounding of a score
+
+    @property
+    def within(self) -> float:
+        """How far two scores may differ by rounding alone."""
+        return 2**0.5 * self.noise
 
     def __getitem__(self, signal: str) -> list[Any]:
         """One signal of this head, a value a row."""
@@ -58,16 +64,17 @@ Found = list[Finding | str]
 def measure(name: str, policy: Policy, trees: Sequence[Tree], terms: Sum) -> tuple[list[Finding], list[str]]:
     """Findings of a reward model that was fitted by these terms, and in words what could not be measured."""
     seen = look(policy, trees, frozenset(key for term in terms.terms for key in needed(term)))
+    noise = policy.noise(Batch(tuple(trees)))
     found: Found = []
     first = {(term.head, shape_of(term.objective.needs)): term for term in reversed(terms.terms)}
     for (head, shape), term in reversed(first.items()):
-        found += MEASURES.get(shape, nothing)(Held(name, trees, seen, head, term))
+        found += MEASURES.get(shape, nothing)(Held(name, trees, seen, head, term, noise))
     for term in terms.terms:
         if set(term.objective.needs) == TIES:
-            found += outcomes_with_ties(Held(name, trees, seen, term.head, term))
+            found += outcomes_with_ties(Held(name, trees, seen, term.head, term, noise))
     if len(policy.heads) > 1 and "chosen_reward_B" in terms.terms[0].objective.needs:
         shares = dict(zip(policy.heads, policy.scalars.shares, strict=True))
-        found = [together(Held(name, trees, seen, "", terms.terms[0]), shares), *found]
+        found = [together(Held(name, trees, seen, "", terms.terms[0], noise), shares), *found]
     return [f for f in found if isinstance(f, Finding)], [f for f in found if isinstance(f, str)]
 
 
@@ -120,7 +127,8 @@ def _ordered(held: Held, chosen: list[float], rejected: list[float]) -> Found:
     if not kept:
         return [f"no held-out accuracy of {held.name}: all {len(tied)} held-out pairs are ties"]
     sides = ([chosen[i] for i in kept], [rejected[i] for i in kept], [held.prompt_B[i] for i in kept])
-    return [reward_model.accuracy(held.name, *sides, slice=held.slice, ties_left_out=sum(tied))]
+    left_out = sum(tied)
+    return [reward_model.accuracy(held.name, *sides, slice=held.slice, ties_left_out=left_out, within=held.within)]
 
 
 def outcomes_with_ties(held: Held) -> Found:
@@ -139,7 +147,7 @@ def ranked(held: Held) -> Found:
     """Rank agreement on rankings."""
     counts = [len(tree.branches) for tree in held.trees]
     rows = [row[:count] for row, count in zip(held["reward_BK"], counts, strict=True)]
-    return [*reward_model.rankings(held.name, rows, held.prompts, held.slice)]
+    return [*reward_model.rankings(held.name, rows, held.prompts, held.slice, held.within)]
 
 
 def scored(held: Held) -> Found:
@@ -163,7 +171,7 @@ def outcomes(held: Held) -> Found:
 
 def _told(held: Held, logits: list[float], good: list[bool]) -> Found:
     given = held.name, logits, good, held.prompt_B, held.slice
-    return [reward_model.label_accuracy("held_out_accuracy", *given), reward_model.area(*given)]
+    return [reward_model.label_accuracy("held_out_accuracy", *given, held.noise), reward_model.area(*given)]
 
 
 def steps(held: Held) -> Found:
@@ -172,7 +180,8 @@ def steps(held: Held) -> Found:
     logits: list[float] = []
     good: list[bool] = []
     owners: list[str] = []
-    said, true = [], []
+    first: list[float] = []
+    true: list[int] = []
     rows = zip(held["step_logit_BS"], held["step_label_BS"], held["step_mask_BS"], held.prompts, strict=True)
     for z, labels, mask, prompt in rows:
         count = int(sum(mask))
@@ -180,10 +189,11 @@ def steps(held: Held) -> Found:
         logits.extend(z[:count])
         good.extend(told)
         owners.extend([prompt] * count)
-        said.append(_first_bad([x > 0 for x in z[:count]]))
         true.append(_first_bad(told))
-    found = reward_model.label_accuracy("held_out_step_accuracy", held.name, logits, good, owners, held.slice)
-    first = [float(a == b) for a, b in zip(said, true, strict=True)]
+        ways = [_first_bad([x > side * held.noise for x in z[:count]]) for side in (1, -1)]  # a tie counts half
+        first.append(sum(way == true[-1] for way in ways) / 2)
+    given = held.name, logits, good, owners, held.slice, held.noise
+    found = reward_model.label_accuracy("held_out_step_accuracy", *given)
     common = max(map(true.count, true)) / len(true)
     evidence = (
         f"{len(first)} solutions: of {int(sum(first))} the first bad step was found, or that there is none; "

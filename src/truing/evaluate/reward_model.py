@@ -22,9 +22,11 @@ def accuracy(
     *,
     slice: str = "all",
     ties_left_out: int = 0,
+    within: float | Sequence[float] = 0.0,
     seed: int = 0,
 ) -> Finding:
-    """The share of pairs with chosen reward above rejected reward, equal rewards counted as half.
+    """The share of pairs with chosen reward above rejected reward, equal rewards counted as half. Rewards are equal
+    that differ by no more than `within` (of all pairs, or of each): by their rounding.
 
     The strict share (equal is a miss, as RewardBench counts) stands in the evidence. With `groups` (the prompt of
     each pair) the interval is one over whole groups, else Wilson's. `ties_left_out` says how many pairs are not among
@@ -35,13 +37,22 @@ def accuracy(
     (0.625, '4 pairs: 2 right, 1 tied (counted half), 1 wrong; strict accuracy 50.0 %')
     """
     same_length(chosen=chosen, rejected=rejected, groups=groups)
-    gap = finite(chosen, "chosen reward") - finite(rejected, "rejected reward")
+    gap = settled(finite(chosen, "chosen reward") - finite(rejected, "rejected reward"), within)
     points = (gap > 0) + 0.5 * (gap == 0)
     right, tied, wrong = int((gap > 0).sum()), int((gap == 0).sum()), int((gap < 0).sum())
     left = f"; {ties_left_out} tie{'s' * (ties_left_out > 1)} of the raters left out" if ties_left_out else ""
     evidence = f"{_counted(len(gap), 'pair', groups)}: {right} right, {tied} tied (counted half), {wrong} wrong; "
     evidence += f"strict accuracy {100 * right / len(gap):.1f} %{left}"
     return share(check, model, points.tolist(), groups, 0.5, evidence, slice=slice, seed=seed)
+
+
+def settled(difference: NDArray[np.float64], within: float | Sequence[float]) -> NDArray[np.float64]:
+    """Differences with those that are within rounding of 0 at 0.
+
+    >>> settled(np.array([0.5, -1e-7]), 1e-6).tolist()
+    [0.5, 0.0]
+    """
+    return np.where(np.abs(difference) <= np.asarray(within), 0.0, difference)
 
 
 def share(
@@ -63,17 +74,23 @@ def share(
 
 
 def label_accuracy(
-    check: str, model: str, logits: Sequence[float], labels: Sequence[bool], groups: Sequence[str], slice: str = "all"
+    check: str,
+    model: str,
+    logits: Sequence[float],
+    labels: Sequence[bool],
+    groups: Sequence[str],
+    slice: str = "all",
+    within: float = 0.0,
 ) -> Finding:
-    """The share of labels told right by the sign of a logit (0 counts as half), held against always giving the
-    commoner label.
+    """The share of labels told right by the sign of a logit (0, or what is `within` its rounding, counts as half), held
+    against always giving the commoner label.
 
     >>> f = label_accuracy("held_out_accuracy", "rm", [2.0, -1.0, 0.5], [True, False, False], ["a", "b", "c"])
     >>> round(f.value, 3), round(f.bound, 3), f.evidence
     (0.667, 0.667, '3 labels, 1 of them good: 2 told right; always the commoner one is right for 66.7 %')
     """
     same_length(logits=logits, labels=labels, groups=groups)
-    sign = np.sign(finite(logits, "logit"))
+    sign = np.sign(settled(finite(logits, "logit"), within))
     good = np.asarray(labels, dtype=bool)
     points = 0.5 + 0.5 * sign * np.where(good, 1, -1)
     common = float(max(good.mean(), 1 - good.mean()))
@@ -85,10 +102,10 @@ def label_accuracy(
 
 
 def rankings(
-    model: str, rewards: Sequence[Sequence[float]], groups: Sequence[str], slice: str = "all"
+    model: str, rewards: Sequence[Sequence[float]], groups: Sequence[str], slice: str = "all", within: float = 0.0
 ) -> list[Finding]:
     """Of rankings, each with the rewards of its answers from best to worst: Kendall's tau (a), the mean over rankings,
-    and the share of their pairs that are in order, equal rewards counted as half.
+    and the share of their pairs that are in order, equal rewards (`within` their rounding) counted as half.
 
     >>> [round(f.value, 3) for f in rankings("rm", [[3.0, 2.0, 1.0], [1.0, 0.0, 2.0]], ["a", "b"])]
     [0.333, 0.667]
@@ -97,7 +114,8 @@ def rankings(
     points, owners, taus = [], [], []
     for row, group in zip(rewards, groups, strict=True):
         r = finite(row, "reward")
-        signs = [float(np.sign(r[i] - r[j])) for i in range(len(r)) for j in range(i + 1, len(r))]
+        first, second = np.triu_indices(len(r), k=1)
+        signs = np.sign(settled(r[first] - r[second], within)).tolist()
         points += [0.5 + 0.5 * sign for sign in signs]
         owners += [group] * len(signs)
         taus.append(float(np.mean(signs)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from truing.evaluate.intervals import Interval, finite, independent, mean_interval, same_length, wilson
 from truing.types import Finding
 
@@ -18,12 +20,14 @@ def win_rate(
     judged_by: str = "gold",
     *,
     prefix: str = "",
+    within: float = 0.0,
     seed: int = 0,
 ) -> list[Finding]:
     """Compare two models on the same prompts: `win_rate`, `win_delta`, both mean scores and their difference.
 
-    Row i of both score lists answers prompt `prompt_ids[i]`. A tie counts as half a win; `win_delta` is
-    `win_rate - 0.5`, so 0 is level. The interval is Wilson's where every prompt occurs once, else one over whole
+    Row i of both score lists answers prompt `prompt_ids[i]`. A tie counts as half a win, and scores `within` so much of
+    each other (the judge's rounding) are one; `win_delta` is `win_rate - 0.5`, so 0 is level. The
+    interval is Wilson's where every prompt occurs once, else one over whole
     prompts. `prefix` goes before every check's name (`held_out_` gives `held_out_win_delta`).
 
     >>> found = win_rate("direct", [3, 1, 2, 2], "warm", [1, 2, 2, 1], ["a", "b", "c", "d"])
@@ -32,8 +36,9 @@ def win_rate(
     """
     same_length(scores=scores, scores_against=scores_against, prompt_ids=prompt_ids)
     ours, theirs = finite(scores, f"score of {model}"), finite(scores_against, f"score of {against}")
-    points = (ours > theirs) + 0.5 * (ours == theirs)
-    won, tied, lost = int((ours > theirs).sum()), int((ours == theirs).sum()), int((ours < theirs).sum())
+    sign = np.where(np.abs(ours - theirs) <= within, 0.0, np.sign(ours - theirs))
+    points = 0.5 + 0.5 * sign
+    won, tied, lost = int((sign > 0).sum()), int((sign == 0).sum()), int((sign < 0).sum())
     prompts = independent(ours.tolist(), prompt_ids)
     evidence = f"{_counted(prompts, len(ours))}: {won} won, {tied} tied, {lost} lost; judged by {judged_by}"
     rate = float(points.mean())

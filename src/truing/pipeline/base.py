@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from truing import world
 from truing.data.render import Renderer
 from truing.data.trees import plant
+from truing.disk import made_beside
 from truing.pipeline.context import StageRun, cache_folder
 from truing.pipeline.show import Show
 from truing.policy import fresh, heads
+from truing.policy.gguf import dequantised
 from truing.policy.load import load
 from truing.train.fit import fit
 from truing.train.optim import Optim
@@ -33,9 +31,12 @@ def resolve(value: Any, run: StageRun) -> str:
 
 
 def named(name: str, show: Show) -> str:
-    """The folder or Hub name behind a model's name; a world model is pretrained on first use."""
+    """The folder or Hub name behind a model's name; a world model is pretrained on first use, and a GGUF file
+    dequantised."""
     if name.startswith("world:"):
         return str(world_model(tiny.size(name), show))
+    if name.endswith(".gguf"):
+        return str(dequantised(Path(name), cache_folder()))
     return name
 
 
@@ -75,20 +76,3 @@ def pretrain(size: str, folder: Path, show: Show) -> None:
     record = Record(folder / "training", show=show.step)
     fit(policy, source, Sum([Term(nll, {})]), Optim(policy.model, tiny.TRAINING, source.steps), record)
     heads.save(policy, folder)
-
-
-@contextmanager
-def made_beside(folder: Path) -> Iterator[Path]:
-    """A folder of one's own to make a model in, renamed when it is whole. Of two who make the same, the first stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield part
-        part.chmod(0o755)
-        try:
-            part.rename(folder)
-        except OSError:
-            if not (folder / "config.json").exists():
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

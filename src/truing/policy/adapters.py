@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from truing.errors import UserError
-from truing.policy.policy import Policy, tensors_digest
+from truing.policy.digest import tensors_digest
+from truing.policy.policy import Policy
 from truing.settings import Lora
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"

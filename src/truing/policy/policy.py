@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,16 +14,18 @@ from torch import Tensor, nn
 
 from truing.data.batch import Batch
 from truing.errors import RunFailed, UserError
-from truing.objectives.kl import entropy
+from truing.policy.digest import tensors_digest
 from truing.policy.logp import Logits, token_logp, token_logp_and_entropy
+from truing.policy.plain import measured, own_logp, own_look, own_rewards, plain_logp, plain_rewards
+from truing.policy.precision import Gap, Rounding, unit
+from truing.policy.probes import probe, uneven_probe
 from truing.policy.scalars import Heads
-from truing.policy.trees import NAME, Plan, attending
+from truing.policy.trees import Plan, attending
 
 Layout: TypeAlias = Literal["trees", "padded", "rows"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 Beside: TypeAlias = Literal["value", "entropy"]
 """What can be read of response tokens besides their log-probabilities, in the same forward pass."""
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 TIES = "tie_logit"
 """The name of a reward model's tie parameter."""
 UNREAD = ("dtype", "torch_dtype", "transformers_version", "architectures", "name_or_path")
@@ -50,6 +50,7 @@ class Policy:
     base_digest: str = ""
     merge: bool = False
     shares_prompts: bool | None = None  # for the answers sampled from it; None until the engine has tried
+    rounding: Rounding | None = None  # of its readings; None until a batch has shown it
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +66,18 @@ class Policy:
         """Compute in this precision from now on; UserError where the device has not got it."""
         if precision == "bf16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise UserError(f"{torch.cuda.get_device_name()} does not compute in bf16; set precision: fp32")
+        if precision != self.precision:
+            self.rounding, self.verified = None, False
         self.precision = precision
+
+    @contextmanager
+    def computing_in(self, precision: Precision) -> Iterator[None]:
+        """Within this block layers compute in this precision."""
+        before, self.precision = self.precision, precision
+        try:
+            yield
+        finally:
+            self.precision = before
 
     def computing(self) -> AbstractContextManager[Any]:
         """Within this block layers compute in `dtype`."""
@@ -109,7 +121,7 @@ class Policy:
             raise UserError(f"{self.name}: {self.model.config.model_type} gives no value inside a response")
         if self.layout == "trees":
             h_RH = self.hidden(batch, batch.source_R)
-            found = self._head_logp(h_RH, batch, "entropy" in beside)
+            found = self.head_logp(h_RH, batch, "entropy" in beside)
         else:
             found = own_look(self, batch, self._together(batch), "entropy" in beside)
         if headed:
@@ -139,7 +151,7 @@ class Policy:
         self.verify(batch)
         if self.layout != "trees":
             return own_rewards(self, batch, self._together(batch))
-        return self._head_rewards(self.hidden(batch, batch.ends_M))
+        return self.head_scores(self.hidden(batch, batch.ends_M))
 
     def head_rewards_at(self, batch: Batch, at: Tensor) -> Tensor:
         """Every scalar head read at these places of the packed row, shape [len(at), heads]; UserError for a model that
@@ -148,7 +160,7 @@ class Policy:
         self.verify(batch)
         if self.layout != "trees":
             raise UserError(f"{self.name}: {self.model.config.model_type} gives no score inside a response")
-        return self._head_rewards(self.hidden(batch, at))
+        return self.head_scores(self.hidden(batch, at))
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -172,18 +184,31 @@ class Policy:
     def _together(self, batch: Batch) -> int:
         return batch.tokens if self.layout == "padded" else 1
 
-    def _head_rewards(self, h_MH: Tensor) -> Tensor:
+    def head_scores(self, h_MH: Tensor) -> Tensor:
+        """What every scalar head says of these hidden states, fp32 or more, shape [M, heads]."""
         score: Tensor = self.model.score(h_MH.to(self.model.dtype))
         return score.to(torch.promote_types(score.dtype, torch.float32))
 
-    def _head_logp(self, h_RH: Tensor, batch: Batch, spread: bool = False) -> dict[str, Tensor]:
+    def head_logits(self, h_RH: Tensor) -> Tensor:
+        """The logits that the head gives at these hidden states, fp32 or more, at temperature 1."""
+        weight, bias, logits = self._head(1.0)
+        return logits.of(h_RH.to(self.dtype), weight, bias)
+
+    def _head(self, temperature: float) -> tuple[Tensor, Tensor | None, Logits]:
+        """The head's weights, and how it makes logits of them. A GPU multiplies in `dtype` and sums in fp32; a CPU has
+        no such product and multiplies in fp32."""
         head, config = self.model.get_output_embeddings(), self.model.config
         scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
             getattr(config, "logits_scaling", None) or 1.0
         )
         cap = getattr(config, "final_logit_softcapping", None)
-        h_RH, weight = h_RH.to(self.dtype), head.weight.to(self.dtype)
-        given = (h_RH, weight, batch.target_R.to(self.device), head.bias, Logits(scale, cap, self.temperature))
+        weight = head.weight.to(self.dtype) if self.device.type == "cuda" else head.weight
+        return weight, head.bias, Logits(scale, cap, temperature)
+
+    def head_logp(self, h_RH: Tensor, batch: Batch, spread: bool = False) -> dict[str, Tensor]:
+        """`logp` of the response tokens that these hidden states predict, and with `spread` their `entropy`; nats."""
+        weight, bias, logits = self._head(self.temperature)
+        given = (h_RH.to(self.dtype), weight, batch.target_R.to(self.device), bias, logits)
         found = token_logp_and_entropy(*given) if spread else (token_logp(*given),)
         return dict(zip(("logp", "entropy"), found, strict=False))
 
@@ -196,12 +221,30 @@ class Policy:
                 f"{largest}, and its embedding has {rows} rows; they do not belong together"
             )
 
+    def allowed(self, batch: Batch, dtype: torch.dtype | None = None) -> float:
+        """How far two right readings of tokens (of a reward model: of scores) may differ, root mean square; see
+        `precision.Rounding`, measured on two trees of this batch where it has not been yet.
+
+        Of `dtype` in place of the policy's own. transformers' own attention takes its softmax in fp32, so a model that
+        is not read in trees is no more exact than that.
+        """
+        if self.rounding is None:
+            self.rounding = measured(self, probe(batch, None))
+        dtype = dtype or self.dtype
+        return self.rounding.allowed(torch.float32 if dtype == torch.float64 and self.layout != "trees" else dtype)
+
+    def noise(self, batch: Batch) -> float:
+        """The rounding of a token's log-probability (of a reward model: of a score) itself, root mean square: a quarter
+        of what is allowed. A margin that is no larger has no sign."""
+        return self.allowed(batch) / 4
+
     def verify(self, batch: Batch) -> None:
-        """Once per policy: two trees of the first batch, packed, must read as the model's own forward reads rows.
+        """Once per policy and precision: two trees of the first batch, packed, must read as the model's own forward
+        reads rows, as far as rounding allows.
 
         Where our head does not give the model's own logits (a head with parts of its own), the policy falls back to
         the model's own forward, one row per answer, and `notes` says so. Where attention over trees is what differs,
-        the run stops.
+        the run stops. In bf16 this is judged in fp32, in which a fault stands out, and then bf16 is held against fp32.
         """
         if self.verified or self.layout == "rows":
             return
@@ -223,36 +266,60 @@ class Policy:
     def _verify_padding(self, batch: Batch) -> None:
         """Once per policy: a long and a short row, padded, must read as they do alone; else no row is ever padded."""
         self.verified = True
-        own, most = own_rewards if self.is_reward else own_logp, TOLERANCE[self.dtype] / 10
+        own = own_rewards if self.is_reward else own_logp
         if self.is_reward and self.model.config.pad_token_id is None:
             self.layout = "rows"
             self.notes.append("the reward model has no padding token: reading one row at a time (slower)")
             return
         uneven = uneven_probe(batch)
-        with torch.no_grad():
-            off = (own(self, uneven, sys.maxsize) - own(self, uneven, 1)).abs().max().item()
-        if not off <= most:
+        with torch.no_grad(), self.computing_in("fp32"):
+            gap = Gap.between(own(self, uneven, sys.maxsize), own(self, uneven, 1))
+        if not gap.within(self.allowed(uneven, torch.float32)):
             self.layout = "rows"
             self.notes.append(
-                f"padding changes what {self.model.config.model_type} gives by {off:.2e}: reading one row at a time"
+                f"padding changes what {self.model.config.model_type} gives by {gap.largest:.2e}: reading one row at a "
+                "time"
             )
 
     def _agrees(self, probed: Batch) -> bool:
-        kind, most = self.model.config.model_type, TOLERANCE[self.dtype]
-        fast, own = (self.head_rewards, own_rewards) if self.is_reward else (self.logp, own_logp)
-        wanted = own(self, probed)
-        off = (fast(probed) - wanted).abs().max().item()
-        if off <= most:
+        """Whether trees are read as rows are. A GPU's kernel for trees is tried in the precision it will be used in."""
+        own = own_rewards if self.is_reward else own_logp
+        self.allowed(probed)  # measured in the policy's own precision
+        with self.computing_in("fp32"):
+            wanted = own(self, probed)
+        judged: Precision = "fp32" if self.device.type == "cpu" else self.precision
+        with self.computing_in(judged):
+            if not self._honours_trees(probed, wanted):
+                return False
+        if judged != self.precision:
+            gap = Gap.between(self._by_trees(probed), wanted)
+            if not gap.within(self.allowed(probed)):
+                raise RunFailed(
+                    f"{self.name}: in bf16, trees read {gap.rms:.1e} nats a token (root mean square) off the model's "
+                    f"own rows in fp32, and its rounding explains {self.allowed(probed):.1e}; in fp32 they agree. "
+                    "Nothing was trained; set precision: fp32"
+                )
+        return True
+
+    def _by_trees(self, probed: Batch) -> Tensor:
+        return self.head_rewards(probed) if self.is_reward else self.logp(probed)
+
+    def _honours_trees(self, probed: Batch, wanted: Tensor) -> bool:
+        kind, most = self.model.config.model_type, self.allowed(probed, max(self.dtype, torch.float32, key=unit))
+        gap = Gap.between(self._by_trees(probed), wanted)
+        if gap.within(most):
             return True
         plain = plain_rewards(self, probed) if self.is_reward else plain_logp(self, probed)
-        apart = (plain - wanted).abs().max().item()
-        if apart <= most:
+        apart = Gap.between(plain, wanted)
+        if apart.within(most):
             raise RunFailed(
-                f"{self.name}: reading trees differs from plain rows by {off:.2e} per token, so this architecture "
-                f"({kind}) has a part that tree attention does not honour; nothing was trained"
+                f"{self.name}: reading trees differs from plain rows by {gap.rms:.2e} a token (root mean square; the "
+                f"largest {gap.largest:.2e}), where rounding explains {most:.1e}; plain rows with the same head agree, "
+                f"so this architecture ({kind}) has a part that tree attention does not honour; nothing was trained"
             )
         self.notes.append(
-            f"the head of {kind} has parts of its own ({apart:.2e} nats apart): reading rows of answers (slower)"
+            f"the head of {kind} has parts of its own ({apart.largest:.2e} nats apart): reading rows of answers "
+            "(slower)"
         )
         return False
 
@@ -265,135 +332,3 @@ class Policy:
         """A content hash of all weights and of the config: two policies with the same digest give the same numbers."""
         config = {k: v for k, v in self.model.config.to_dict().items() if k not in UNREAD and not k.startswith("_")}
         return tensors_digest([config, self.layout], self.model)
-
-
-def tensors_digest(facts: Any, module: nn.Module) -> str:
-    """A content hash of plain facts and of every tensor of a module, with its name, shape and dtype."""
-    out = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        out.update(name.encode() + str(tuple(tensor.shape)).encode() + str(tensor.dtype).encode())
-        out.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return out.hexdigest()[:16]
-
-
-def uneven_probe(batch: Batch) -> Batch:
-    """The longest tree, and the shortest with one token of response: rows of which one needs padding."""
-    by_size = sorted(batch.trees, key=lambda t: t.tokens)
-    first = by_size[0].branches[0]
-    short = dataclasses.replace(first, ids=first.ids[:1], loss=first.loss[:1])
-    return Batch((by_size[-1], dataclasses.replace(by_size[0], branches=(short,))))
-
-
-def probe(batch: Batch, window: int | None) -> Batch:
-    """Two trees of this batch, packed: the smallest, and the smallest beyond the sliding window (or the next one).
-
-    A tree of one branch alone is a plain row; only a second tree shows whether the first is kept out of its sight.
-    """
-    by_size = sorted(batch.trees, key=lambda t: t.tokens)
-    longer = [t for t in by_size[1:] if window is not None and t.tokens > window]
-    return Batch((by_size[0], (longer or by_size[1:] or by_size)[0]))
-
-
-def plain_rows(batch: Batch) -> list[list[int]]:
-    """One full sequence per branch: what a model without trees would read."""
-    return [[*tree.prompt, *branch.ids] for tree in batch.trees for branch in tree.branches]
-
-
-def uncached(policy: Policy) -> dict[str, bool]:
-    """Keyword arguments of a forward that keeps no cache, for the models that know the word."""
-    return {"use_cache": False} if hasattr(policy.model.config, "use_cache") else {}
-
-
-@contextmanager
-def own_attention(policy: Policy) -> Iterator[None]:
-    """Within this block the model attends as transformers wrote it, not over trees."""
-    before = policy.model.config._attn_implementation
-    if before == NAME:
-        policy.model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        if before == NAME:
-            policy.model.set_attn_implementation(before)
-
-
-def _plain_hidden(policy: Policy, batch: Batch) -> list[Tensor]:
-    """Hidden states of every branch read as a row of its own, through the model's own attention."""
-    with own_attention(policy):
-        rows = [torch.tensor([ids], device=policy.device) for ids in plain_rows(batch)]
-        with policy.computing():
-            return [policy.body(input_ids=ids, **uncached(policy)).last_hidden_state[0] for ids in rows]
-
-
-def plain_logp(policy: Policy, batch: Batch) -> Tensor:
-    """`Policy.logp` with one row per answer and our head: the measure of attention over trees."""
-    hidden = _plain_hidden(policy, batch)
-    parts = [h[-len(b.ids) - 1 : -1] for h, b in zip(hidden, batch.branches, strict=True)]
-    return policy._head_logp(torch.cat(parts), batch)["logp"]
-
-
-def plain_rewards(policy: Policy, batch: Batch) -> Tensor:
-    """`Policy.head_rewards` computed the plain way, one row per answer."""
-    return policy._head_rewards(torch.stack([h[-1] for h in _plain_hidden(policy, batch)]))
-
-
-def own_logp(policy: Policy, batch: Batch, tokens: int = 1) -> Tensor:
-    """`Policy.logp` from the model's own logits: see `own_look`."""
-    return own_look(policy, batch, tokens)["logp"]
-
-
-def own_look(policy: Policy, batch: Batch, tokens: int, spread: bool = False) -> dict[str, Tensor]:
-    """`logp`, and with `spread` `entropy`, from the model's own logits: the measure of our head, and the fallback.
-
-    Rows are read together as long as they hold, padded, at most so many tokens; a larger one stands alone.
-    """
-    parts: dict[int, tuple[Tensor, ...]] = {}
-    rows = plain_rows(batch)
-    for group, logits in own_logits(policy, rows, tokens):
-        for m, z in zip(group, logits, strict=True):
-            ids, end = batch.branches[m].ids, len(rows[m])
-            z = z[end - len(ids) - 1 : end - 1]
-            z = z if policy.temperature == 1 else z / policy.temperature
-            logp_TV = z.to(torch.promote_types(z.dtype, torch.float32)).log_softmax(-1)
-            logp = logp_TV.gather(1, torch.tensor(ids, device=z.device)[:, None]).squeeze(1)
-            parts[m] = (logp, entropy(logp_TV)) if spread else (logp,)
-    whole = [torch.cat(found) for found in zip(*(parts[m] for m in range(len(rows))), strict=True)]
-    return dict(zip(("logp", "entropy"), whole, strict=False))
-
-
-def own_rewards(policy: Policy, batch: Batch, tokens: int = 1) -> Tensor:
-    """`Policy.head_rewards` from the model's own forward; rows are read together as in `own_logp`."""
-    parts: dict[int, Tensor] = {}
-    rows = plain_rows(batch)
-    for group, scores in own_logits(policy, rows, tokens):
-        parts |= dict(zip(group, scores.reshape(len(group), -1), strict=True))
-    found = torch.stack([parts[m] for m in range(len(rows))])
-    return found.to(torch.promote_types(found.dtype, torch.float32))
-
-
-def own_logits(policy: Policy, rows: list[list[int]], tokens: int) -> Iterator[tuple[list[int], Tensor]]:
-    """What the model's own forward gives for rows of like length, padded on the right, with which rows they are."""
-    pad = policy.model.config.get_text_config().pad_token_id or 0
-    with own_attention(policy), policy.computing():
-        for group in alike(list(map(len, rows)), tokens):
-            width = len(rows[group[0]])
-            ids = torch.tensor([rows[m] + [pad] * (width - len(rows[m])) for m in group], device=policy.device)
-            seen = torch.tensor([[1] * len(rows[m]) + [0] * (width - len(rows[m])) for m in group], device=ids.device)
-            mask = {"attention_mask": seen} if len(group) > 1 else {}
-            yield group, policy.model(input_ids=ids, **mask, **uncached(policy)).logits
-
-
-def alike(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    """Groups of rows of like length, the longest first, that hold with padding at most so many tokens.
-
-    >>> list(alike([5, 2, 6, 2], 12)), list(alike([5, 2], 1))
-    ([[2, 0], [1, 3]], [[0], [1]])
-    """
-    group: list[int] = []
-    for m in sorted(range(len(lengths)), key=lambda m: -lengths[m]):
-        if group and (len(group) + 1) * lengths[group[0]] > tokens:
-            yield group
-            group = []
-        group.append(m)
-    if group:
-        yield group

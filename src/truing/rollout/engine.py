@@ -18,7 +18,8 @@ from truing.data.batch import Batch, Branch, Tree, pack
 from truing.data.render import Renderer
 from truing.errors import RunFailed, UserError
 from truing.policy.load import context_length
-from truing.policy.policy import TOLERANCE, Policy
+from truing.policy.policy import Policy
+from truing.policy.precision import Gap, unit
 from truing.policy.trees import NAME
 from truing.rollout.mixture import Lockstep, Mixture
 from truing.rollout.rows import Anew, Cached, Rows, Shared, recurrent
@@ -50,11 +51,12 @@ class InProcess:
             for r in generate(self.policy, prompts, sampling, n, self.mixture)
         ]
         if rollouts and not self.compared and sampling.enters_ratio and sampling.temperature == self.policy.temperature:
-            off, most = sampler_agrees(self.policy, rollouts[:n]), allowed(self.policy)
-            if not off <= most:
+            gap, most = sampler_agrees(self.policy, rollouts[:n]), allowed(self.policy, rollouts[:n])
+            if not gap.within(most):
                 raise RunFailed(
-                    f"{self.policy.name}: log-probabilities of sampled tokens are up to {off:.1e} nats off the "
-                    f"trainer's ({most:.0e} is allowed), so no ratio of the two means anything; nothing was trained"
+                    f"{self.policy.name}: log-probabilities of sampled tokens are {gap.rms:.1e} nats off the trainer's "
+                    f"(root mean square; at most {gap.largest:.1e}), and rounding explains {most:.1e}, so no ratio of "
+                    "the two means anything; nothing was trained"
                 )
             self.compared = True
         return rollouts
@@ -164,8 +166,9 @@ def shares_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: S
         asked, verified = [min(prompts, key=len), max(prompts, key=len)], policy.verified
         try:
             found = _batch(policy, asked, [(p, k) for p in (0, 1) for k in (0, 1)], few, frozenset(), shared=True)
-            off = sampler_agrees(policy, list(found.values()))
-            why = f"log-probabilities {off:.1e} nats off" if not off <= allowed(policy) else ""
+            rollouts = list(found.values())
+            gap = sampler_agrees(policy, rollouts)
+            why = f"log-probabilities {gap.rms:.1e} nats off" if not gap.within(allowed(policy, rollouts)) else ""
         except (UserError, RunFailed) as error:
             why = str(error).splitlines()[0]
         policy.verified = verified  # what is trained on is another case
@@ -175,26 +178,28 @@ def shares_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: S
     return policy.shares_prompts and policy.layout == "trees"
 
 
-def allowed(policy: Policy) -> float:
-    """How far a sampled token's log-probability may be off the trainer's, nats: 1e-4 in fp32."""
-    return TOLERANCE[policy.dtype] / 2
+def allowed(policy: Policy, rollouts: Sequence[Rollout]) -> float:
+    """How far sampled tokens' log-probabilities may be off the trainer's, root mean square in nats, by their rounding.
+    Tokens are drawn from logits in fp32."""
+    return policy.allowed(Batch(tuple(trees_of(rollouts))), max(policy.dtype, torch.float32, key=unit))
 
 
-def sampler_agrees(policy: Policy, rollouts: Sequence[Rollout]) -> float:
-    """The largest difference between the sampler's log-probability of a token and the trainer's, nats, over answers
-    sampled from this policy at the temperature that it is read at. The trainer reads one tree per prompt, with its
-    answers."""
-    answers: dict[tuple[int, ...], list[Rollout]] = {}
-    for r in rollouts:
-        answers.setdefault(r.prompt_ids, []).append(r)
-    trees = [
-        Tree(prompt, tuple(Branch("response", r.response_ids, (True,) * len(r.response_ids)) for r in group), i, i)
-        for i, (prompt, group) in enumerate(answers.items())
-    ]
-    sampled = torch.tensor([x for group in answers.values() for r in group for x in r.logp_T])
+def sampler_agrees(policy: Policy, rollouts: Sequence[Rollout]) -> Gap:
+    """How far the sampler's log-probabilities of tokens are off the trainer's, nats, over answers sampled from this
+    policy at the temperature that it is read at. The trainer reads one tree per prompt, with its answers."""
+    trees = trees_of(rollouts)
     with torch.no_grad():
         read = [policy.logp(Batch(group)).cpu() for group in pack(trees, BATCH_TOKENS)]
-    return (torch.cat(read) - sampled).abs().max().item()
+    return Gap.between(torch.cat(read), torch.tensor([x for t in trees for b in t.branches for x in b.facts["logp"]]))
+
+
+def trees_of(rollouts: Sequence[Rollout]) -> list[Tree]:
+    """One tree per prompt, with its answers; what the sampler said of their tokens is among their `facts`."""
+    answers: dict[tuple[int, ...], list[Branch]] = {}
+    for r in rollouts:
+        branch = Branch("response", r.response_ids, (True,) * len(r.response_ids), facts={"logp": r.logp_T})
+        answers.setdefault(r.prompt_ids, []).append(branch)
+    return [Tree(prompt, tuple(branches), i, i) for i, (prompt, branches) in enumerate(answers.items())]
 
 
 @torch.no_grad()  # inference tensors would be in the way of a divided model's next update

@@ -22,8 +22,9 @@ from truing.types import Message, Messages, messages_json
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """One answer with all that is known of it. Per token of the response: `logp_T` under the policy that gave it,
-    `ref_logp_T` under the reference, `value_T` as the value head forecast; the last two may be empty. `parts` is what
+    """One answer with all that is known of it. Per token of the response: `logp_T` as the sampler gave it, `old_logp_T`
+    as the trainer read the same policy, where it did, `ref_logp_T` under the reference, `value_T` as the value head
+    forecast; all but the first may be empty. `parts` is what
     each reward said of it, by name; an answer that could not be scored says `why`, and its score is no number. One that
     nobody was asked to score has neither, and its score is no number either."""
 
@@ -41,6 +42,12 @@ class Experience:
     policy_version: int
     parts: tuple[tuple[str, float], ...] = ()
     why: str = ""
+    old_logp_T: tuple[float, ...] = ()
+
+    @property
+    def policy_logp_T(self) -> tuple[float, ...]:
+        """Under the policy that gave it: as the trainer read it, or else as the sampler did."""
+        return self.old_logp_T or self.logp_T
 
 
 def write(path: Path, rows: Sequence[Experience]) -> str:
@@ -72,8 +79,8 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the file as the fields of `Experience`."""
     found = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     found["prompt"] = tuple(Message(**message) for message in row["prompt"])
-    unscored = {"score": math.nan, "parts": (), "why": ""}
-    return found | {name: other for name, other in unscored.items() if found[name] is None}
+    absent = {"score": math.nan, "parts": (), "why": "", "old_logp_T": ()}
+    return found | {name: other for name, other in absent.items() if found[name] is None}
 
 
 def is_experience(path: Path) -> bool:
@@ -125,5 +132,6 @@ SCHEMA = pa.schema(
         ("policy_version", pa.int64()),
         ("parts", pa.map_(pa.string(), pa.float64())),
         ("why", pa.string()),
+        ("old_logp_T", pa.list_(pa.float64())),
     ]
 )

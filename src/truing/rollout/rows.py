@@ -12,7 +12,8 @@ from torch import Tensor
 
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.policy.decoding import Answers, Block, Prompts, filled
-from truing.policy.policy import Policy, own_logits
+from truing.policy.plain import own_logits
+from truing.policy.policy import Policy
 from truing.policy.trees import attending
 
 PROMPT_TOKENS = 4096  # prompt tokens read at once
@@ -69,12 +70,13 @@ class Shared:
         return order
 
     def _read(self, reading: Prompts | Answers, ids: Tensor, positions: Tensor, at: Tensor | None = None) -> Tensor:
-        device, kept = self.policy.device, {} if at is None else {"logits_to_keep": at}
+        device = self.policy.device
         with attending(reading), self.policy.computing():
-            out = self.policy.model(
-                input_ids=ids[None].to(device), position_ids=positions[None].to(device), use_cache=False, **kept
+            out = self.policy.body(
+                input_ids=ids[None].to(device), position_ids=positions[None].to(device), use_cache=False
             )
-        return out.logits[0]  # type: ignore[no-any-return]
+        h = out.last_hidden_state[0]
+        return self.policy.head_logits(h if at is None else h.index_select(0, at))
 
 
 class Cached:

@@ -11,8 +11,10 @@ import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.errors import RunFailed
-from truing.policy.policy import Policy
+from truing.policy.policy import Beside, Policy
+from truing.policy.precision import unit
 from truing.rollout.combine import Rewards
+from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
 from truing.types import Engine, Messages, Rollout, Sampling
 
@@ -43,6 +45,12 @@ class Desk:
 
     def __init__(self, engine: Engine, policy: Policy) -> None:
         self.engine, self.policy, self.version = engine, policy, -1
+
+    @property
+    def exact(self) -> bool:
+        """Whether the sampler's log-probabilities are the trainer's but for rounding in fp32: those of this policy in
+        this process, in fp32 or more. Else the trainer reads for itself wherever a number follows from them."""
+        return isinstance(self.engine, InProcess) and unit(self.policy.dtype) <= unit(torch.float32)
 
     def ask(self, version: int, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Rollout]:
         """`n` answers to each prompt, in the order of the prompts, by the policy as it is after `version` updates."""
@@ -83,21 +91,29 @@ def grouped(rows: Sequence[Experience], facts: Callable[[int], Mapping[str, tupl
 
 
 def read_over(
-    rows: list[Experience], policy: Policy, reference: Policy | None, valued: bool, held: int
+    rows: list[Experience], policy: Policy, reference: Policy | None, valued: bool, held: int, own: bool = False
 ) -> list[Experience]:
     """The rows, in the order of their groups, with what the reference (if any) and, where they are `valued`, the value
-    head say of their tokens; `held` tokens are read at once."""
+    head say of their tokens, and with `own` the policy itself; `held` tokens are read at once.
+
+    Policy and reference read the same batches, so that two equal ones give equal numbers, in every precision.
+    """
     refs: list[tuple[float, ...]] = []
     values: list[tuple[float, ...]] = []
-    if reference is None and not valued:
+    olds: list[tuple[float, ...]] = []
+    if reference is None and not valued and not own:
         return rows
+    beside: tuple[Beside, ...] = ("value",) if valued else ()
     with torch.no_grad():  # a divided model's weights must not become inference tensors
         for batch in map(Batch, pack(grouped(rows, lambda _: {}), held)):
             if reference is not None:
                 refs += apart(batch, reference.logp(batch))
-            if valued:
-                values += apart(batch, policy.logp_and_values(batch)[1])
+            if valued or own:
+                figures = policy.read(batch, *beside)
+                values += apart(batch, figures["value"]) if valued else ()
+                olds += apart(batch, figures["logp"]) if own else ()
     rows = [replace(row, ref_logp_T=ref) for row, ref in zip(rows, refs, strict=True)] if refs else rows
+    rows = [replace(row, old_logp_T=old) for row, old in zip(rows, olds, strict=True)] if olds else rows
     return [replace(row, value_T=v) for row, v in zip(rows, values, strict=True)] if values else rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
@@ -37,9 +38,9 @@ class Round:
     ) -> None:
         self.rows, self.online = rows, online
         self.mask = padded([(1.0,) * len(r.response_ids) for r in rows])
-        self.logp = padded([r.logp_T for r in rows])
+        self.logp = padded([r.policy_logp_T for r in rows])
         self.referred = any(r.ref_logp_T for r in rows)
-        self.ref = padded([r.ref_logp_T or r.logp_T for r in rows])
+        self.ref = padded([r.ref_logp_T or r.policy_logp_T for r in rows])
         self.values = padded([r.value_T or (0.0,) * len(r.response_ids) for r in rows])
         self.score = shaped(rows, shaping, online.max_new_tokens, online.unfinished_penalty, scale)
         self.group = torch.tensor([r.group for r in rows])
@@ -122,6 +123,7 @@ def check_read(
         "resample": (online, compares),
         "normalise": (shaping, advantage is not None),
         "clip_score": (shaping, advantage is not None),
+        "sampler_cap": (online, advantage is not None),
     }
     for name, (group, read) in readers.items():
         if not read and getattr(group, name) != getattr(type(group)(), name):
@@ -153,6 +155,31 @@ def check_read(
             "'mixture' samples answers from the policy and its reference together, and this objective takes them for "
             "the policy's own; leave it out, or learn from preferences (ipo, dpo)"
         )
+
+
+def sampler_weights(row: Experience, cap: float) -> tuple[list[float], float]:
+    """How much more likely the policy is than the sampler of each token of an answer, and of all of them, truncated at
+    `cap`: what makes an expectation over the sampler's answers one over the policy's (Ionides 2008, truncated
+    importance sampling; for samplers of their own: Yao et al. 2025, "Your efficient RL framework secretly brings you
+    off-policy RL training").
+
+    >>> import math
+    >>> row = Experience(1, (), "", (1,), (2, 3), (-1.0, -2.0), (), (), 0.0, "eos", 0, 0, old_logp_T=(-0.5, -2.1))
+    >>> [round(w, 3) for w in sampler_weights(row, 2.0)[0]], round(sampler_weights(row, 2.0)[1], 3)
+    ([1.649, 0.905], 1.492)
+    """
+    apart = [own - sampler for own, sampler in zip(row.policy_logp_T, row.logp_T, strict=True)]
+    most = math.log(cap)
+    return [math.exp(min(x, most)) for x in apart], math.exp(min(math.fsum(apart), most))
+
+
+def weighed(row: Experience, advantage_T: Sequence[float], cap: float | None) -> dict[str, tuple[float, ...]]:
+    """The advantages of an answer by signal name, weighed for its sampler where there is a cap."""
+    if cap is None:
+        return {"advantage_BT": tuple(advantage_T), "advantage_B": tuple(advantage_T[:1])}
+    each, together = sampler_weights(row, cap)
+    tokens = tuple(a * w for a, w in zip(advantage_T, each, strict=True))
+    return {"advantage_BT": tokens, "advantage_B": (advantage_T[0] * together,)}
 
 
 def check_horizon(leash: Leash, answers: int) -> None:

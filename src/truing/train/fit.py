@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from truing.data.batch import Batch
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference
 from truing.train import parallel
+from truing.train.checks import at_sampling, compared, trouble, with_own
 from truing.train.observe import observe
 from truing.train.optim import Optim
 from truing.train.record import Record
@@ -23,7 +24,6 @@ from truing.train.survey import Look, Parts, Survey
 from truing.train.terms import Sum
 
 Observe: TypeAlias = Callable[..., dict[str, torch.Tensor]]
-STEP_ZERO_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
 def fit(
@@ -41,13 +41,14 @@ def fit(
         for step, batch in source.since(record.step):
             counts, problem = objective.counts(batch), ""
             parts = list(share(batch, source.training.tokens_per_device, parallel.rank(), parallel.world()))
-            read = reading(look, policy, reference, objective, parts)
+            fresh, alike = source.fresh(step), reference is None or not reference.left
+            beside = compared(objective, step, fresh, alike)
+            read = reading(look, policy, reference, objective.all_signals | beside, parts, fresh)
             survey.take(batch, parts, read)
             for part, weight in parts:
-                signals = read(part, objective.signals)
+                signals = read(part, objective.signals | beside)
                 loss, shares = objective.total(signals, counts, survey.of(part))
-                alike = reference is None or not reference.left
-                problem = problem or trouble(step, part, policy, signals, loss.item(), source.fresh(step), alike)
+                problem = problem or trouble(step, part, policy, signals, loss.item(), source.corrected)
                 (weight * loss).backward()
                 record.note(signals, loss.item(), shares, weight)
             parallel.agree(problem)
@@ -67,45 +68,17 @@ def flushing() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def reading(look: Observe, policy: Policy, reference: Reference | None, objective: Sum, parts: Parts) -> Look:
-    """How the signals of a part are computed. A step that is one part is looked at once, for its statistics too."""
+def reading(
+    look: Observe, policy: Policy, reference: Reference | None, names: frozenset[str], parts: Parts, fresh: bool
+) -> Look:
+    """How the signals of a part are computed. A step that is one part is looked at once, for all of its `names`. Where
+    its rollouts are `fresh`, ratios to the policy that gave them are taken to the policy itself."""
+
+    def read(part: Batch, some: frozenset[str]) -> dict[str, Tensor]:
+        signals = look(policy, part, with_own(some) if fresh else some, reference)
+        return at_sampling(signals) if fresh else signals
+
     if len(parts) > 1 or parallel.world() > 1:
-        return lambda part, names: look(policy, part, names, reference)
-    seen = look(policy, parts[0][0], objective.all_signals, reference)
-    return lambda part, names: seen
-
-
-def trouble(
-    step: int, part: Batch, policy: Policy, signals: dict[str, torch.Tensor], loss: float, fresh: bool, alike: bool
-) -> str:
-    """Why the model must not be updated by this part, or an empty string. `fresh`: it gave the part's rollouts itself,
-    just now; `alike`: before the first update it is its own reference."""
-    off = apart(signals, "ref_") if step == 1 and alike else 0.0
-    if not off <= STEP_ZERO_TOLERANCE[policy.dtype]:
-        return (
-            f"step {step}: the policy's log-probabilities differ from its reference's by {off:.2e} nats before any "
-            "update; the reference belongs to other weights, or something in the forward pass is random"
-        )
-    off = apart(signals, "old_") if fresh else 0.0
-    if not off <= STEP_ZERO_TOLERANCE[policy.dtype]:
-        return (
-            f"step {step}: the sampler's log-probabilities differ from the trainer's by {off:.2e} nats before any "
-            "update, and their ratio must begin at 1; nothing was updated"
-        )
-    return "" if math.isfinite(loss) else not_finite(step, part, loss)
-
-
-def apart(signals: dict[str, torch.Tensor], other: str) -> float:
-    """How far the policy is from another (its reference, `ref_`, or the one that gave the rollouts, `old_`), nats."""
-    names = ("logp_B", "chosen_logp_B", "rejected_logp_B", "logp_BK", "logp_BT")
-    pairs = [(signals.get(name), signals.get(f"{other}{name}")) for name in names]
-    found = [(now - then).abs().max() for now, then in pairs if now is not None and then is not None]
-    return torch.stack(found).max().item() if found else 0.0
-
-
-def not_finite(step: int, part: Batch, loss: float) -> str:
-    """What to say of a loss that is not a number: where it came from, and that nothing was updated."""
-    rows = [tree.row for tree in part.trees]
-    told = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-    what = "not a number" if math.isnan(loss) else "infinite"
-    return f"step {step}: the loss is {what} on data rows {told}; the model was not updated. Try a lower learning_rate."
+        return read
+    seen = read(parts[0][0], names)
+    return lambda part, some: seen

@@ -55,7 +55,8 @@ class Looking:
         reference = replace(self.reference, temperature=self.sampling.temperature)  # as the answers are sampled
         texts = [self.judged.text(policy, r) for r in rollouts]
         answers = answers_of([watch.prompts[r.group] for r in rollouts], texts, rollouts)
-        kl = ratios(rollouts, reference, self.held)
+        own = None if self.desk.exact else replace(policy, temperature=self.sampling.temperature)
+        kl = ratios(rollouts, reference, self.held, own)
         tokens, before = self.known(step)
         watch.look(step, tokens, answers, kl, self.judged.rewards, before)
         if self.picks and watch.best["step"] == step:

@@ -155,6 +155,22 @@ class View:
         """What is known of every rollout."""
         return self.tensor([self.batch.branches[m].facts[name][0] for m in self.batch.singles])
 
+    def sampler_gap(self) -> Tensor:
+        """How far the sampler's log-probabilities are off the policy's, nats: the mean over each response's tokens."""
+        off = self.padded((self.logp_R().detach() - self.facts_R("sampler_logp_BT")).abs()).sum(1)
+        return off / self.padded(torch.ones_like(self.logp_R())).sum(1)
+
+    def tie_tolerance(self) -> Tensor:
+        """How far the margin of every pair, or the lead of every ranking's best, may be from 0 by rounding alone: two
+        scores of a reward model, or the tokens of both responses under policy and reference."""
+        noise = self.policy.noise(self.batch)
+        if self.policy.is_reward:
+            return self.tensor([2**0.5 * noise] * self.batch.rows)
+        tokens = self.lengths_M()
+        if self.batch.pairs:
+            return noise * (2 * (self.better(tokens) + self.worse(tokens))).sqrt()
+        return noise * (2 * self.ranked(tokens).topk(2, dim=1).values.sum(1)).sqrt()
+
     def lengths_M(self) -> Tensor:
         """Learned tokens of every branch."""
         return self.tensor([sum(b.loss) for b in self.batch.branches])
@@ -257,6 +273,15 @@ SOURCES: dict[str, Callable[[View], Tensor | None]] = {
 }
 """Signals by name. Those of a head follow."""
 
+BESIDE: dict[str, Callable[[View], Tensor]] = {
+    "own_R": lambda v: v.logp_R().detach(),
+    "reference_R": lambda v: v.ref_R(),
+    "sampler_R": lambda v: v.facts_R("sampler_logp_BT"),
+    "sampler_gap_B": lambda v: v.sampler_gap(),
+    "tie_tolerance_B": lambda v: v.tie_tolerance(),
+}
+"""What checks and metrics read and no objective does; R counts every response token of a part."""
+
 HEADS: dict[str, Callable[[View, str], Tensor]] = {
     "reward_B": lambda v, head: v.reward_M(head)[v.batch.singles],
     "chosen_reward_B": lambda v, head: v.better(v.reward_M(head)),
@@ -280,4 +305,4 @@ def observe(
 def signal(view: View, key: str) -> Tensor | None:
     """One signal of a batch, by its name or by its name and its head's."""
     name, _, head = key.partition(":")
-    return HEADS[name](view, head) if name in HEADS else SOURCES[name](view)
+    return HEADS[name](view, head) if name in HEADS else (BESIDE.get(name) or SOURCES[name])(view)

@@ -32,7 +32,16 @@ from truing.train import parallel
 from truing.train.aside import Aside
 from truing.train.asking import Desk, Judged, Prompt, grouped, read_over
 from truing.train.checkpoint import room
-from truing.train.earned import ADVANTAGES, Round, advantage_of, check_horizon, check_read, equal, told
+from truing.train.earned import (
+    ADVANTAGES,
+    Round,
+    advantage_of,
+    check_horizon,
+    check_read,
+    equal,
+    told,
+    weighed,
+)
 from truing.train.given import Given
 from truing.train.looking import Looking, answers_of
 from truing.train.past import Past, check_kl
@@ -103,6 +112,7 @@ class RolloutSource:
         check_horizon(leash, self.per_round * online.answers)
         self.sort = functools.partial(kept, passing=online.passing) if imitates else SORTED[self.shape]
         self.valued = "value_BT" in terms.all_signals
+        self.corrected = online.sampler_cap is not None
 
     @cached_property
     def steps(self) -> int:
@@ -250,9 +260,9 @@ class RolloutSource:
         rows = self.sampled(number, dict(enumerate(self.choose(number))))
         rows = self.resampled(number, rows)
         reads = self.leashed or self.leash.stop_at_kl is not None
-        return read_over(
-            rows, self.policy, self.reference if reads else None, self.valued, self.training.tokens_per_device
-        )
+        asked = self.updates > 1 or reads or self.corrected  # at a round's first update ratios are 1 without
+        held, own = self.training.tokens_per_device, asked and not self.online.mixture and not self.desk.exact
+        return read_over(rows, self.policy, self.reference if reads else None, self.valued, held, own)
 
     def resampled(self, number: int, rows: list[Experience]) -> list[Experience]:
         """The round with the prompts whose answers all scored the same replaced by others, drawn for this round, as
@@ -375,10 +385,10 @@ class RolloutSource:
         out = []
         for i, row in enumerate(rows):
             n = len(row.response_ids)
-            found = {"old_logp_BT": row.logp_T, "sampler_logp_BT": row.logp_T, "score_B": (float(whole.score[i]),)}
+            found = {"old_logp_BT": row.policy_logp_T, "sampler_logp_BT": row.logp_T}
+            found["score_B"] = (float(whole.score[i]),)
             if advantage is not None:
-                own = tuple(advantage[i, :n].tolist())
-                found |= {"advantage_BT": own, "advantage_B": own[:1]}
+                found |= weighed(row, advantage[i, :n].tolist(), self.online.sampler_cap)
             if row.ref_logp_T:
                 found["ref_logp_BT"] = row.ref_logp_T
             if returns is not None:

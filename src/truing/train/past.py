@@ -72,7 +72,7 @@ class Seen:
 def seen(rows: Sequence[Experience]) -> Seen:
     """What is to be known of a round later on. An answer that could not be scored has no score here either."""
     known = [r for r in rows if r.ref_logp_T]
-    ratios = [math.fsum(r.logp_T) - math.fsum(r.ref_logp_T) for r in known]
+    ratios = [math.fsum(r.policy_logp_T) - math.fsum(r.ref_logp_T) for r in known]
     kl = math.fsum(ratios) / len(ratios) if all(map(math.isfinite, ratios)) and ratios else math.nan if ratios else None
     tokens = sum(len(r.response_ids) for r in rows)
     return Seen(len(rows), tokens, kl, moments([r.score for r in rows if not r.why]))

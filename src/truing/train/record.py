@@ -179,26 +179,31 @@ def summed(figures: Mapping[str, float]) -> dict[str, float]:
 
 def describe(signals: Mapping[str, Tensor]) -> dict[str, float]:
     """The metrics that matter for a method, summed over rows: margins and accuracies of pairs, whether the best of a
-    ranking comes first, log-ratios with the sign of their label, errors of scores."""
+    ranking comes first, log-ratios with the sign of their label, errors of scores. What is within rounding of a tie
+    counts half."""
     s = {name: value.detach().double() for name, value in signals.items()}
+    within = s.get("tie_tolerance_B", torch.zeros((), dtype=torch.float64))
     out: dict[str, Tensor] = {}
     if "chosen_reward_B" in s and "rejected_reward_B" in s:
         d = s["chosen_reward_B"] - s["rejected_reward_B"]
-        out |= {"accuracy": _points(d), "margin": d, "chosen_reward": s["chosen_reward_B"]}
+        out |= {"accuracy": _points(d, within), "margin": d, "chosen_reward": s["chosen_reward_B"]}
     if "ref_chosen_logp_B" in s and "chosen_logp_B" in s:
         chosen = s["chosen_logp_B"] - s["ref_chosen_logp_B"]
         rejected = s["rejected_logp_B"] - s["ref_rejected_logp_B"]
         out |= {
-            "accuracy": _points(chosen - rejected),
+            "accuracy": _points(chosen - rejected, within),
             "margin_nats": chosen - rejected,
             "chosen_log_ratio": chosen,
             "rejected_log_ratio": rejected,
         }
     if "rank_mask_BK" in s:
         score = s["reward_BK"] if "reward_BK" in s else s["logp_BK"] - s.get("ref_logp_BK", torch.zeros(()))
-        out["best_first"] = (score.masked_fill(s["rank_mask_BK"] == 0, -math.inf).argmax(1) == 0).double()
+        others = score.masked_fill(s["rank_mask_BK"] == 0, -math.inf)[:, 1:].amax(1)
+        out["best_first"] = _points(score[:, 0] - others, within)
     if "entropy_BT" in s:  # of each response its own tokens' mean, as all of these are means over rows
         out["entropy_nats"] = (s["entropy_BT"] * s["mask_BT"]).sum(1) / s["mask_BT"].sum(1).clamp(min=1)
+    if "sampler_gap_B" in s:
+        out["sampler_gap"] = s["sampler_gap_B"]
     if "desirable_B" in s and "ref_logp_B" in s:
         out["signed_log_ratio"] = (2 * s["desirable_B"] - 1) * (s["logp_B"] - s["ref_logp_B"])
     for name in [key for key in s if key.startswith("target_B") and key.replace("target", "reward") in s]:
@@ -207,5 +212,5 @@ def describe(signals: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: value.sum().item() for name, value in out.items()}
 
 
-def _points(difference: Tensor) -> Tensor:
-    return (difference > 0).double() + 0.5 * (difference == 0).double()
+def _points(difference: Tensor, within: Tensor) -> Tensor:
+    return (difference > within).double() + 0.5 * (difference.abs() <= within).double()

@@ -33,6 +33,7 @@ def sharded(policy: Policy, first: Batch) -> Iterator[Policy]:
         yield policy
         return
     policy.verify(first)
+    policy.allowed(first)  # measured while every rank has the whole model
     named = dict(policy.model.named_parameters())
     model = copy.deepcopy(policy.model, {id(p): p for p in named.values()})
     with parallel.reaching():

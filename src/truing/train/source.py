@@ -19,6 +19,8 @@ class Source(Protocol):
     """Anything that gives the loop its steps, in an order that a resumed run finds again."""
 
     training: Training
+    corrected: bool
+    """Whether rollouts are weighed by how far their sampler is off the policy."""
 
     @property
     def steps(self) -> int:
@@ -39,6 +41,8 @@ class DataSource:
 
     `seed` is the run's, to which the stage's own is added.
     """
+
+    corrected = False
 
     def __init__(self, trees: Sequence[Tree], training: Training, seed: int = 0) -> None:
         if not trees:

@@ -158,18 +158,23 @@ def better(row: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
     return best[name] is None or bool(row[name] > best[name] + (row[f"{name}_se"] or 0.0))
 
 
-def ratios(rollouts: Sequence[Rollout], reference: Policy, held: int) -> list[float]:
-    """The summed log-ratio of every answer to the reference, nats."""
+def ratios(rollouts: Sequence[Rollout], reference: Policy, held: int, policy: Policy | None = None) -> list[float]:
+    """The summed log-ratio of every answer to the reference, nats; where a `policy` is given, as it reads them, and not
+    as they were sampled."""
     trees = [
         Tree(r.prompt_ids, (Branch("response", r.response_ids, (True,) * len(r.response_ids)),), i, i)
         for i, r in enumerate(rollouts)
     ]
     sums: list[float] = []
+    own: list[float] = []
     with torch.no_grad():
         for group in pack(trees, held):
             batch = Batch(group)
             sums += map(math.fsum, apart(batch, reference.logp(batch)))
-    return [math.fsum(r.logp_T) - ref for r, ref in zip(rollouts, sums, strict=True)]
+            if policy is not None:
+                own += map(math.fsum, apart(batch, policy.logp(batch)))
+    own = own if policy is not None else [math.fsum(r.logp_T) for r in rollouts]
+    return [mine - ref for mine, ref in zip(own, sums, strict=True)]
 
 
 def said(name: str, found: Moments) -> dict[str, float | None]:

@@ -1,0 +1,94 @@
+"""What must hold before an update: a policy begins at its reference and at its sampler, and a loss is a number.
+
+Readings are compared token by token, as far as rounding explains (`policy/precision.py`): a sum's rounding grows with
+its length, so one bound for all lengths would refuse long responses or trust short ones too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from truing.data.batch import Batch
+from truing.policy.policy import Policy
+from truing.policy.precision import Gap, unit
+from truing.train.terms import Sum
+
+RATIO = "old_"
+"""What the name of a signal begins with that a ratio to the sampling policy is formed with."""
+
+SIGNED = frozenset({"rejected_reward_B", "ref_rejected_logp_B", "rank_mask_BK"})
+"""Signals of whose differences metrics count the signs."""
+
+
+def compared(objective: Sum, step: int, fresh: bool, alike: bool) -> frozenset[str]:
+    """The readings that `trouble` compares at this step, and what metrics tell ties by.
+
+    `fresh`: the policy gave the step's rollouts itself, just now; `alike`: before the first update it is its own
+    reference.
+    """
+    readings: set[str] = set()
+    if step == 1 and alike and objective.needs_reference:
+        readings |= {"own_R", "reference_R"}
+    if fresh and any(name.startswith(RATIO) for name in objective.all_signals):
+        readings |= {"own_R", "sampler_R", "sampler_gap_B"}
+    if any(name.partition(":")[0] in SIGNED for name in objective.all_signals):
+        readings.add("tie_tolerance_B")
+    return frozenset(readings)
+
+
+def with_own(names: Iterable[str]) -> frozenset[str]:
+    """These signals, and of each that is known from sampling the policy's own."""
+    names = frozenset(names)
+    return names | {name.removeprefix(RATIO) for name in names if name.startswith(f"{RATIO}logp")}
+
+
+def at_sampling(signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The signals of a policy that has not been updated since it gave the rollouts: it is itself the one that ratios
+    are taken to, so they are exactly 1 whatever engine and precision sampled."""
+    known = [name for name in signals if name.startswith(f"{RATIO}logp")]
+    return dict(signals) | {name: signals[name.removeprefix(RATIO)].detach().double() for name in known}
+
+
+def trouble(
+    step: int, part: Batch, policy: Policy, signals: Mapping[str, Tensor], loss: float, corrected: bool = False
+) -> str:
+    """Why the model must not be updated by this part, or an empty string. `corrected`: how far the sampler is off is
+    weighed, and no reason to stop."""
+    if "reference_R" in signals:
+        gap, allowed = Gap.between(signals["own_R"], signals["reference_R"]), policy.allowed(part)
+        if not gap.within(allowed):
+            return (
+                f"step {step}: the policy's log-probabilities differ from its reference's by {text(gap, allowed)} "
+                "before any update; the reference belongs to other weights, or something in the forward pass is random"
+            )
+    if "sampler_R" in signals and not corrected:
+        exact = max(policy.dtype, torch.float32, key=unit)  # samplers give no more than fp32
+        gap, allowed = Gap.between(signals["own_R"], signals["sampler_R"]), policy.allowed(part, exact)
+        if not gap.within(allowed):
+            return (
+                f"step {step}: the sampler's log-probabilities differ from the trainer's by {text(gap, allowed)} "
+                "before any update, so other weights sampled; nothing was updated. Where the sampler computes in "
+                "another precision, weigh its answers by the difference: sampler_cap: 2"
+            )
+    return "" if math.isfinite(loss) else not_finite(step, part, loss)
+
+
+def text(gap: Gap, allowed: float) -> str:
+    """A gap in words.
+
+    >>> text(Gap(0.5, 2.0), 1e-4)
+    '5.0e-01 nats a token (root mean square; at most 2.0e+00; rounding explains 1.0e-04)'
+    """
+    return f"{gap.rms:.1e} nats a token (root mean square; at most {gap.largest:.1e}; rounding explains {allowed:.1e})"
+
+
+def not_finite(step: int, part: Batch, loss: float) -> str:
+    """What to say of a loss that is not a number: where it came from, and that nothing was updated."""
+    rows = [tree.row for tree in part.trees]
+    told = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+    what = "not a number" if math.isnan(loss) else "infinite"
+    return f"step {step}: the loss is {what} on data rows {told}; the model was not updated. Try a lower learning_rate."

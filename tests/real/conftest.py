@@ -1,0 +1,34 @@
+"""The real model: a clone without it skips these tests with a word, and a run that requires it fails."""
+
+import os
+
+import pytest
+
+from real.models import FILE, smollm
+from truing.data import formats
+from truing.data.batch import Batch
+from truing.data.render import Renderer
+from truing.data.trees import plant
+from truing.policy.load import load
+
+
+@pytest.fixture(scope="session")
+def real_model() -> str:
+    """The folder of SmolLM2-135M-Instruct in fp32."""
+    folder = smollm()
+    if folder is not None:
+        return str(folder)
+    message = f"{FILE} is not here; the set-up fetches it: make install"
+    if os.environ.get("TRUING_REQUIRE_DATA") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def real_pairs(real_model, hh) -> Batch:
+    """Six of the shortest human preference pairs, as trees of the real model's tokens."""
+    records = formats.load(hh, on_bad_row="drop")
+    planted = plant(
+        records.subset(range(200), "some"), Renderer(load(real_model).tokenizer), max_length=160, shape="pairs"
+    )
+    return Batch(tuple(sorted(planted.trees, key=lambda tree: tree.tokens)[:6]))

@@ -1,0 +1,153 @@
+"""Short runs of any objective in any precision on a given model, and what is to be seen at their first update."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from small_fit import fitted
+from small_trees import fitting
+from truing import registry
+from truing.data.batch import Batch, Branch, Tree
+from truing.data.render import Renderer
+from truing.policy import heads
+from truing.policy.load import load
+from truing.policy.policy import Policy
+from truing.policy.reference import Reference, compute
+from truing.registry import RewardFunction
+from truing.rollout.call import Call
+from truing.rollout.combine import Rewards
+from truing.rollout.combine import Term as Scored
+from truing.settings import Online, Training
+from truing.train.checks import at_sampling, compared, trouble, with_own
+from truing.train.observe import observe
+from truing.train.online import Judged, Prompt, RolloutSource
+from truing.train.source import DataSource
+from truing.train.terms import Sum, Term
+from truing.types import Message
+
+QUESTIONS = ("What is a refund?", "Name a colour.", "Say hello to my friend.", "What is two plus two?")
+
+
+def terms_of(name: str, longest: int) -> Sum:
+    """An objective, with what it cannot stand without."""
+    names = {"ppo": ["ppo", "value_clipped"], "kl_k2": ["dapo", "kl_k2"], "kl_k3": ["dapo", "kl_k3"]}
+    names |= {"entropy": ["dapo", "entropy"]}
+    found = [registry.load(each, "objective") for each in names.get(name, [name])]
+    return Sum([Term(each, {}, longest=longest) for each in found])
+
+
+def given(folder: str, name: str, out: Path, precision: str, trees=None, **options) -> list[dict[str, float]]:
+    """The metrics of three steps on trees of random tokens in the objective's own shape, or on these."""
+    terms = terms_of(name, 16)
+    (objective,) = [term.objective for term in terms.terms]
+    teaches = any("reward" in need or "_logit_" in need for need in objective.needs)
+    policy = heads.fresh_reward(folder, seed=3) if teaches else load(folder, seed=3)
+    policy.compute_in(precision)
+    if "tie_logit_B" in objective.needs:
+        policy.model.register_parameter("tie_logit", torch.nn.Parameter(torch.zeros(1)))
+    trees = trees or fitting(name, 4)
+    read = (*trees, *(tree.shadow for tree in trees if tree.shadow is not None))
+    reference = compute(policy, read, 4096) if terms.needs_reference else None
+    training = Training(**({"steps": 3, "rows_per_step": 4, "learning_rate": 1e-5, "precision": precision} | options))
+    return fitted(policy, DataSource(trees, training), terms, out, reference=reference)
+
+
+def vowels(responses):
+    """The share of vowels in a response: a reward that differs between almost any two."""
+    return [sum(letter in "aeiou" for letter in text) / (len(text) + 1) for text in responses]
+
+
+def source_of(folder: str, name: str, out: Path, precision: str, **options) -> RolloutSource:
+    """A policy that answers four questions, four times each, with a leash to what it was."""
+    own = {f: options.pop(f) for f in Online.__dataclass_fields__ if f in options}
+    online = Online(**({"answers": 4, "max_new_tokens": 12, "beta": leash_of(name)} | own))
+    policy = load(folder, seed=3)
+    policy.compute_in(precision)
+    terms = terms_of(name, online.max_new_tokens)
+    if "value_BT" in terms.all_signals:
+        policy.put_value_head()
+    renderer = Renderer(policy.tokenizer)
+    said = [(Message("user", text),) for text in QUESTIONS]
+    asked = [Prompt(i, m, tuple(renderer.prompt_ids(m))) for i, m in enumerate(said, start=1)]
+    judged = Judged(
+        lambda p, r: p.tokenizer.decode(r.response_ids, skip_special_tokens=True),
+        Rewards((Scored("vowels", Call(RewardFunction(vowels, "response"), {}, 60.0)),)),
+    )
+    training = Training(**({"steps": 3, "rows_per_step": 4, "learning_rate": 1e-6, "precision": precision} | options))
+    reference = load(folder, seed=3)
+    reference.compute_in(precision)
+    return RolloutSource(policy, asked, judged, terms, online, training, out / "rollouts", 0, reference)
+
+
+def leash_of(name: str) -> float:
+    """A leash where the method reads one."""
+    return 0.0 if registry.load(name, "objective").advantage in (None, "none") else 0.05
+
+
+def online(folder: str, name: str, out: Path, precision: str, **options) -> list[dict[str, float]]:
+    """The metrics of three updates on the policy's own answers."""
+    source = source_of(folder, name, out, precision, **options)
+    return fitted(source.policy, source, source.terms, out)
+
+
+def share_with_gradient(source: RolloutSource, *, fresh: bool = True) -> float:
+    """The share of rows whose loss has a gradient at the first update of the first round; with `fresh` false, as it is
+    where the sampler's own log-probabilities stand for the policy's."""
+    _, batch = next(source.since(0))
+    sampled = [replace_facts(tree, "old_logp_BT", "sampler_logp_BT") for tree in batch.trees]
+    signals = observe(source.policy, Batch(tuple(sampled)), with_own(source.terms.all_signals))
+    signals = at_sampling(signals) if fresh else signals
+    rows = torch.zeros(batch.rows)
+    for term in source.terms.terms:
+        if not any(name.startswith("old_") for name in term.objective.observed):
+            continue
+        name = "logp_BT" if "logp_BT" in term.objective.observed else "logp_B"
+        leaf = signals[name].detach().double().requires_grad_()
+        (slope,) = torch.autograd.grad(term.losses(signals | {name: leaf}, {}).sum(), leaf)
+        rows += slope.abs().reshape(batch.rows, -1).sum(1)
+    return float((rows > 0).double().mean())
+
+
+def replace_facts(tree: Tree, name: str, other: str) -> Tree:
+    """A tree in which one fact of its answers' tokens stands for another."""
+    branches = [dataclasses.replace(b, facts={**b.facts, name: b.facts[other]}) for b in tree.branches]
+    return dataclasses.replace(tree, branches=tuple(branches))
+
+
+def begun(policy: Policy, batch: Batch, reference: Reference) -> str:
+    """What is in the way of a first update by dpo, if anything."""
+    terms = terms_of("dpo", 0)
+    names = terms.all_signals | compared(terms, 1, False, True)
+    with torch.no_grad():
+        return trouble(1, batch, policy, observe(policy, batch, names, reference), 0.0)
+
+
+def asked(folder: str) -> Batch:
+    """Two trees of a question with two responses each."""
+    tokenizer = load(folder).tokenizer
+    renderer = Renderer(tokenizer)
+
+    def branch(text: str) -> Branch:
+        ids = tuple(tokenizer(text, add_special_tokens=False).input_ids)
+        return Branch("response", ids, (True,) * len(ids))
+
+    responses = ("I am not sure, but I can find out for you if you give me the number of your order.", "No, never.")
+    return Batch(
+        tuple(
+            Tree(tuple(renderer.prompt_ids((Message("user", text),))), tuple(map(branch, responses)), i, i)
+            for i, text in enumerate(QUESTIONS[:2])
+        )
+    )
+
+
+def shorter(batch: Batch, most: int) -> Batch:
+    """The same trees with responses of at most so many tokens."""
+
+    def cut(branch):
+        return dataclasses.replace(branch, ids=branch.ids[:most], loss=branch.loss[:most])
+
+    trees = [dataclasses.replace(t, branches=tuple(map(cut, t.branches))) for t in batch.trees]
+    return Batch(tuple(trees))
