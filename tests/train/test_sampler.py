@@ -1,0 +1,181 @@
+"""Who gave the tokens, and how exactly: ratios at a round's first update, KL from equal weights, samplers that are off."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from small_fit import fitted
+from small_online import folder_of, made, trained
+from truing.data.batch import Batch
+from truing.errors import RunFailed, UserError
+from truing.policy.load import load
+from truing.rollout import experience
+from truing.rollout.engine import InProcess
+from truing.settings import Online
+from truing.train.checks import at_sampling, with_own
+from truing.train.earned import sampler_weights
+from truing.train.observe import observe
+
+OFF = 0.01
+"""How far the engine's log-probabilities are off here, nats: what another precision or kernel does."""
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return folder_of(tmp_path_factory)
+
+
+class Elsewhere:
+    """An engine of its own: it samples from the policy, and says of every other token that it was likelier, by `off`."""
+
+    def __init__(self, policy, off=OFF):
+        self.inner, self.off = InProcess(policy), off
+
+    def generate(self, prompts, n, sampling):
+        return [
+            replace(r, logp_T=tuple(x + self.off * (t % 2) for t, x in enumerate(r.logp_T)))
+            for r in self.inner.generate(prompts, n, sampling)
+        ]
+
+    def sync(self, policy, version):
+        self.inner.sync(policy, version)
+
+
+def elsewhere(folder, out, name, off=OFF, **options):
+    """A policy and a source that samples elsewhere."""
+    policy, source = made(folder, out, name, **options)
+    source.desk.engine = Elsewhere(policy, off)
+    return policy, source
+
+
+@pytest.mark.parametrize("name", ["grpo", "gspo", "cispo", "dapo", "ppo", "rloo"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_ratios_are_exactly_1_at_a_rounds_first_update(folder, tmp_path, name, precision) -> None:
+    """Whatever sampled: one rounding of the sampler's put rows beyond gspo's clip of 3e-4 before anything was learned."""
+    policy, source = elsewhere(folder, tmp_path, name)
+    policy.compute_in(precision)
+    _, batch = next(source.since(0))
+    with torch.no_grad():
+        signals = at_sampling(observe(policy, batch, with_own(source.terms.all_signals)))
+    for form in ("logp_BT", "logp_B"):
+        if f"old_{form}" in signals:
+            assert torch.equal(signals[form].double(), signals[f"old_{form}"])
+
+
+def test_later_updates_of_a_round_are_held_to_the_policy_that_began_it(folder, tmp_path) -> None:
+    """With several updates to a round, the trainer reads what another engine sampled before the first of them."""
+    policy, source = elsewhere(folder, tmp_path, "grpo", passes=2, sampler_cap=2.0)
+    rows = source.experience(0, 0)
+    with torch.no_grad():
+        trees = source.trees(rows)
+        seen = observe(policy, Batch(tuple(trees)), frozenset({"logp_BT", "old_logp_BT", "sampler_logp_BT", "mask_BT"}))
+    assert (seen["logp_BT"] - seen["old_logp_BT"]).abs().max() < 1e-5
+    assert (seen["logp_BT"] - seen["sampler_logp_BT"]).abs().max() == pytest.approx(OFF, rel=1e-2)
+    assert experience.read(source.past.path(0)) == rows and all(len(r.old_logp_T) == len(r.logp_T) for r in rows)
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo", "rloo"])
+def test_a_kl_begins_at_0_in_bf16(folder, tmp_path, name) -> None:
+    """Equal weights have no distance: policy and reference read the same batches, and the sampler has no say."""
+    policy, source = made(folder, tmp_path, name, steps=2)
+    policy.compute_in("bf16")
+    source.reference.compute_in("bf16")
+    rows = fitted(policy, source, source.terms, tmp_path)
+    assert rows[0]["kl"] == 0.0 != rows[1]["kl"]
+    assert 0 < rows[0]["sampler_gap"] < 0.01
+
+
+def test_a_look_at_equal_weights_has_no_distance_in_bf16(folder) -> None:
+    from small_online import prompts
+    from truing.train.watch import ratios
+    from truing.types import Sampling
+
+    policy, reference = load(folder), load(folder)
+    for each in (policy, reference):
+        each.compute_in("bf16")
+    rollouts = InProcess(policy).generate([p.ids for p in prompts()], 1, Sampling(8))
+    assert ratios(rollouts, reference, 4096, policy) == [0.0] * len(rollouts)
+    assert any(ratios(rollouts, reference, 4096)), "as they were sampled they have one, of rounding"
+
+
+def test_a_sampler_of_another_precision_stops_the_run_or_is_weighed(folder, tmp_path) -> None:
+    policy, source = elsewhere(folder, tmp_path / "a", "grpo")
+    with pytest.raises(RunFailed, match=r"sampler's log-probabilities differ .* sampler_cap: 2"):
+        fitted(policy, source, source.terms, tmp_path / "a")
+    policy, source = elsewhere(folder, tmp_path / "b", "grpo", sampler_cap=2.0, steps=2)
+    rows = fitted(policy, source, source.terms, tmp_path / "b")
+    assert len(rows) == 2 and rows[0]["sampler_gap"] == pytest.approx(OFF / 2, rel=0.3)
+
+
+def test_weights_make_an_expectation_over_the_sampler_one_over_the_policy() -> None:
+    """Of a policy (0.5, 0.3, 0.2) and a sampler (0.2, 0.3, 0.5), counted out: the weighed mean of a score under the
+    sampler is the policy's, as long as no weight is cut."""
+    policy, sampler, score = (0.5, 0.3, 0.2), (0.2, 0.3, 0.5), (1.0, -2.0, 4.0)
+
+    def weighed(cap: float) -> float:
+        rows = [answer((math.log(p),), (math.log(q),)) for p, q in zip(policy, sampler, strict=True)]
+        weights = [sampler_weights(row, cap)[0][0] for row in rows]
+        return sum(q * w * s for q, w, s in zip(sampler, weights, score, strict=True))
+
+    exact = sum(p * s for p, s in zip(policy, score, strict=True))
+    assert weighed(3.0) == pytest.approx(exact) and weighed(2.0) == pytest.approx(exact - 0.2 * 0.5)
+    row = answer((-1.0, -2.0), (-1.5, -2.2))
+    each, together = sampler_weights(row, 10.0)
+    assert math.prod(each) == pytest.approx(together) and sampler_weights(row, 1.5)[1] == 1.5
+
+
+def answer(old, sampled):
+    """An answer with these log-probabilities under policy and sampler."""
+    ids = tuple(range(len(old)))
+    return experience.Experience(1, (), "", (1,), ids, sampled, (), (), 0.0, "eos", 0, 0, old_logp_T=old)
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo"])
+def test_weights_multiply_what_is_learned(folder, tmp_path, name) -> None:
+    """Tokens by their own weight, whole answers by the product: the facts that the objectives read."""
+    _, plain = elsewhere(folder, tmp_path / "a", name, off=0.5, passes=2)
+    _, weighed = elsewhere(folder, tmp_path / "b", name, off=0.5, passes=2, sampler_cap=0.9)
+    for mine, theirs in zip(facts(weighed), facts(plain), strict=True):
+        tokens = [min(math.exp(-0.5 * (t % 2)), 0.9) for t in range(len(mine["advantage_BT"]))]
+        assert mine["advantage_BT"] == pytest.approx(
+            [a * w for a, w in zip(theirs["advantage_BT"], tokens, strict=True)], rel=1e-3, abs=1e-6
+        )
+        whole = min(math.exp(-0.5 * (len(tokens) // 2)), 0.9)
+        assert mine["advantage_B"][0] == pytest.approx(theirs["advantage_B"][0] * whole, rel=1e-3, abs=1e-6)
+
+
+def facts(source):
+    """What is known of every answer of the first round."""
+    return [b.facts for tree in source.trees(source.live(0)) for b in tree.branches]
+
+
+def test_a_cap_that_nothing_reads_is_refused(folder, tmp_path) -> None:
+    with pytest.raises(UserError, match="'sampler_cap' says nothing to this objective"):
+        made(folder, tmp_path, "dpo", sampler_cap=2.0)
+
+
+def test_in_fp32_the_policy_is_read_once_less(folder, tmp_path) -> None:
+    """The sampler in this process is as exact as the trainer, so a round costs no reading of its own."""
+    _, source = made(folder, tmp_path, "grpo", passes=2)
+    assert source.desk.exact and all(not row.old_logp_T for row in source.live(0))
+    source.policy.compute_in("bf16")
+    assert not source.desk.exact
+    assert Online().sampler_cap is None
+
+
+def test_bf16_trains_and_resumes_bit_for_bit(folder, tmp_path, monkeypatch) -> None:
+    """A round of four updates in bf16, killed within."""
+    real = InProcess.__init__
+
+    def low(self, policy, *given, **named):
+        policy.compute_in("bf16")
+        real(self, policy, *given, **named)
+
+    monkeypatch.setattr(InProcess, "__init__", low)
+    options = dict(steps=4, minibatches=2, passes=2, checkpoint_every=1)
+    whole, _ = trained(folder, tmp_path / "a", "grpo", **options)
+    trained(folder, tmp_path / "b", "grpo", stop_after=2, **options)
+    again, _ = trained(folder, tmp_path / "b", "grpo", **options)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
