@@ -244,6 +244,8 @@ def learner(run: StageRun, policy: Policy, training: Training, lora: Lora = Lora
             f"stage {run.name}: lora_merge, and {policy.name} is no adapter; give lora_rank, or leave it out"
         )
     policy.merge = lora.lora_merge
+    if policy.merge:
+        adapters.check_merge(policy)
     if policy.adapter is not None:
         run.show.say(f"  an adapter is trained: {adapters.size(policy)}")
     policy.compute_in(training.precision)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from truing.data.batch import Batch
 from truing.errors import RunFailed, UserError
 from truing.objectives.kl import entropy
+from truing.policy import ends
 from truing.policy.logp import Logits, token_logp, token_logp_and_entropy
 from truing.policy.scalars import Heads
 from truing.policy.trees import NAME, Plan, attending
@@ -177,19 +178,19 @@ class Policy:
         return score.to(torch.promote_types(score.dtype, torch.float32))
 
     def _head_logp(self, h_RH: Tensor, batch: Batch, spread: bool = False) -> dict[str, Tensor]:
-        head, config = self.model.get_output_embeddings(), self.model.config
+        (weight, bias), config = ends.head(self.model), self.model.config
         scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
             getattr(config, "logits_scaling", None) or 1.0
         )
         cap = getattr(config, "final_logit_softcapping", None)
-        h_RH, weight = h_RH.to(self.dtype), head.weight.to(self.dtype)
-        given = (h_RH, weight, batch.target_R.to(self.device), head.bias, Logits(scale, cap, self.temperature))
+        h_RH, weight = h_RH.to(self.dtype), weight.to(self.dtype)
+        given = (h_RH, weight, batch.target_R.to(self.device), bias, Logits(scale, cap, self.temperature))
         found = token_logp_and_entropy(*given) if spread else (token_logp(*given),)
         return dict(zip(("logp", "entropy"), found, strict=False))
 
     def check_ids(self, batch: Batch) -> None:
         """Refuse a token that the model has no embedding for."""
-        rows, largest = self.model.get_input_embeddings().weight.shape[0], int(batch.ids_N.max())
+        rows, largest = ends.rows(self.model), int(batch.ids_N.max())
         if largest >= rows:
             raise UserError(
                 f"model '{self.name}': its tokenizer writes {self.tokenizer.convert_ids_to_tokens(largest)!r} as "
