@@ -15,6 +15,7 @@ from truing.disk import is_part
 from truing.errors import UserError
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.plugins import sources
+from truing.policy import adapter_files
 from truing.signature import Kind, Option, Part
 from truing.types import digest, source_digest
 
@@ -154,6 +155,14 @@ def contents(option: Option | None, value: Any, keys: Mapping[str, str]) -> Iter
             yield from contents(option, item, keys)
     elif isinstance(value, str) and option is not None and is_place(option, value):
         yield content_digest(Path(value))
+        yield from base_digests(Path(value))
+
+
+def base_digests(folder: Path) -> Iterator[str]:
+    """The content hash of the base of an adapter, where a folder holds one and its base is a folder too."""
+    if adapter_files.is_adapter(folder):
+        bases = adapter_files.bases(folder, adapter_files.read_config(folder))
+        yield from (content_digest(Path(base)) for base in bases if Path(base).is_dir())
 
 
 def own_digests(name: str, kind: Kind) -> list[str]:

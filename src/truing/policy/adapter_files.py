@@ -83,8 +83,8 @@ def unread(config: Mapping[str, Any]) -> str:
     if not isinstance(begun, bool) and str(begun).lower() not in BEGINNINGS:
         return (
             f"init_lora_weights: {begun}, which changed the base in a way that cannot be done again\n"
-            "  Save it with peft as a plain adapter, save_pretrained(..., path_initial_model_for_weight_conversion=...) "
-            "or merge it."
+            "  Save it with peft as a plain adapter, save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+            ", or merge it."
         )
     if config.get("task_type") not in (None, "CAUSAL_LM", "SEQ_CLS"):
         return f"task_type {config['task_type']}; truing reads language models (CAUSAL_LM) and reward models (SEQ_CLS)"
@@ -164,9 +164,10 @@ def misplaced(folder: Path, config: Mapping[str, Any], base: str) -> str:
     name = str(config["base_model_name_or_path"])
     if not Path(base).is_dir() or os.path.realpath(name) == os.path.realpath(base):
         return ""
+    there = json.dumps(base)
     return (
-        f"adapter '{folder}': its base is at '{base}', and its {CONFIG} says '{name}', where peft, transformers and "
-        f'vLLM will not find it; for them write "base_model_name_or_path": {json.dumps(base)} there'
+        f"adapter '{folder}': its base is at {there}, and its {CONFIG} says {json.dumps(name)}, where peft, "
+        f'transformers and vLLM will not find it; for them write "base_model_name_or_path": {there} there'
     )
 
 
