@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint bench cost generate online differential soak docs study clean
+.PHONY: install demo test lint bench cost generate online differential clients soak docs study clean
 
 install: $(STAMP)
 
@@ -67,6 +67,10 @@ online: $(STAMP) $(PEER)
 # Every formula beside TRL's own loss code; KEEP=1 keeps the table in docs/differential.md and TRL's numbers for the tests.
 differential: $(STAMP) $(PEER)
 	PYTHONPATH=tests $(BIN)/python benchmarks/differential.py $(if $(KEEP),--keep)
+
+# An adapter as other programs open it; VLLM is the python of an environment with vLLM.
+clients: $(STAMP)
+	$(BIN)/python benchmarks/clients.py $(if $(VLLM),--vllm $(VLLM))
 
 # Random kills of one process and of two, each gone on with; the weights must be those of a quiet run.
 KILLS ?= 20
