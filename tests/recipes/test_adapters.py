@@ -126,9 +126,15 @@ def test_what_cannot_be_read_or_merged_is_refused_before_the_run(desk, brought) 
 
 def test_an_adapter_on_another_base_is_another_input(desk, brought) -> None:
     """Kind: a stage is reused though what it reads has changed. An adapter of peft knows its base by name alone."""
-    brought()
+    folder = brought(lora_dropout=0.1)
     assert desk.run() == 0, desk.said
-    assert desk.run() == 0 and "unchanged, not run again" in desk.said
-    build("llama", ["a word and another"] * 9, desk.folder / "base", vocab=300, seed=5)
+    assert "lora_dropout 0.1 of this adapter is off: truing trains without dropout" in desk.said
+    assert desk.run() == 0 and "an adapter is trained: " not in desk.said
+    shutil.move(desk.folder / "base", desk.folder / "moved")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    moved = config | {"base_model_name_or_path": str(desk.folder / "moved")}
+    (folder / "adapter_config.json").write_text(json.dumps(moved))
+    assert desk.run() == 0 and "an adapter is trained: " not in desk.said, "the same base at another place"
+    build("llama", ["a word and another"] * 9, desk.folder / "moved", vocab=300, seed=5)
     assert desk.run() == 0, desk.said
     assert "an adapter is trained: " in desk.said
