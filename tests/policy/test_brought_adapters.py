@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from small_models import build
+from small_models import build, build_rows
 from small_pairs import TEXT, ragged
 from truing.data.batch import Batch
 from truing.errors import UserError
@@ -272,3 +272,22 @@ def test_a_reward_adapter_of_peft(bases, tmp_path) -> None:
             assert policy.is_reward and apart(policy.rewards(BATCH), wanted) <= MOST
     classes = bring(base, tmp_path / "three", auto=classifier(3), task="SEQ_CLS")
     assert "its head gives 3 numbers and not 1; those of a classifier are no rewards" in refusal(load_any, str(classes))
+
+
+def test_an_adapter_on_an_encoder(tmp_path) -> None:
+    """Its head is called `classifier` and saved whole; it is read in rows, and merged."""
+    base = build_rows("bert", tmp_path / "bert")
+
+    def classifier(base, _):
+        auto = AutoModelForSequenceClassification
+        return auto.from_pretrained(base, num_labels=1, ignore_mismatched_sizes=True)
+
+    brought = bring(base, tmp_path / "brought", auto=classifier, task="SEQ_CLS", target_modules=["query", "value"])
+    theirs = PeftModel.from_pretrained(classifier(base, 0), brought).eval()
+    with torch.no_grad():
+        wanted = torch.stack([theirs(input_ids=torch.tensor([row])).logits[0, 0] for row in plain_rows(BATCH)])
+        policy = load_any(str(brought))
+        assert apart(policy.rewards(BATCH), wanted) <= MOST
+        policy.merge = True
+        heads.save(policy, tmp_path / "whole")
+        assert apart(load_any(str(tmp_path / "whole")).rewards(BATCH), wanted) <= MOST

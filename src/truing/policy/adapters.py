@@ -97,7 +97,7 @@ def body_digest(policy: Policy) -> str:
 
 def fits(policy: Policy, folder: Path) -> bool:
     """Whether a base, just loaded, is the one that the adapter of a folder was trained on, as far as its hash tells."""
-    policy.base_digest = body_digest(policy)
+    policy.base_digest = policy.base_digest or body_digest(policy)
     return recorded(folder).get("weights", policy.base_digest) == policy.base_digest
 
 
