@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint bench cost generate online differential bf16 soak docs study clean
+.PHONY: install demo test lint bench cost generate online differential bf16 clients soak docs study clean
 
 install: $(STAMP)
 
@@ -74,6 +74,10 @@ differential: $(STAMP) $(PEER)
 # Every objective for three steps in bf16 on a real language model: the tables in docs/models.md. ONLY="dpo grpo" for some.
 bf16: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m real.bf16 $(ONLY)
+
+# An adapter as other programs open it; VLLM is the python of an environment with vLLM.
+clients: $(STAMP)
+	$(BIN)/python benchmarks/clients.py $(if $(VLLM),--vllm $(VLLM))
 
 # Random kills of one process and of two, each gone on with; the weights must be those of a quiet run.
 KILLS ?= 20

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from small_models import build
 
@@ -152,6 +154,19 @@ def two(name: str, cases: Sequence[dict[str, Any]], *flags: str, **env: str) -> 
     return path, done.stdout + done.stderr, done.returncode
 
 
+@functools.cache
+def brought() -> str:
+    """An adapter of peft on a tied base: single tokens are trained in the embedding and in the head that shares its
+    weight, and a norm is saved whole."""
+    build("llama-tied", TEXT, place() / "tied", vocab=300)
+    torch.manual_seed(2)
+    options: dict[str, Any] = {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}
+    config = LoraConfig(r=2, task_type="CAUSAL_LM", trainable_token_indices=list(range(0, 300, 7)), **options)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(place() / "tied"), config).save_pretrained(place() / "brought")
+    AutoTokenizer.from_pretrained(place() / "tied").save_pretrained(place() / "brought")
+    return str(place() / "brought")
+
+
 def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """The largest difference between two sets of weights."""
     assert one.keys() == other.keys() and all(w.dtype == torch.float64 for w in one.values())
@@ -166,6 +181,7 @@ def single() -> dict[str, Ended]:
     for layout in LAYOUTS:
         found[layout] = alone(f"single-{layout}", objective="nll", steps=5, layout=layout)
     found["lora"] = alone("single-lora", objective="bradley_terry", steps=5, **LORA)
+    found["brought"] = alone("single-brought", objective="nll", steps=5, base=brought())
     return found
 
 
@@ -179,6 +195,7 @@ def double() -> dict[str, Ended]:
     }
     cases["lonely"] = {"objective": "dpo", "steps": 5, "rows_per_step": 1}
     cases["lora"] = {"objective": "bradley_terry", "steps": 5} | LORA
+    cases["brought"] = {"objective": "nll", "steps": 5, "base": brought()}
     cases |= {layout: {"objective": "nll", "steps": 5, "layout": layout} for layout in LAYOUTS}
     cases["resumed"] = {"objective": "dpo", "steps": 5, "out": str(begun)}
     cases["nan"] = {"objective": "nll", "steps": 5, "kill": "nan:7:1"}

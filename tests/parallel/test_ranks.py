@@ -16,10 +16,11 @@ from truing.train.source import balanced, share
 EXACT = 1e-12
 
 
-@pytest.mark.parametrize("name", [*jobs.OBJECTIVES, "lora"])
+@pytest.mark.parametrize("name", [*jobs.OBJECTIVES, "lora", "brought"])
 def test_two_ranks_give_the_weights_of_one(name) -> None:
     """Ragged batches in parts, an uneven last batch, clipping by the global norm; an adapter and a reward head with
-    activations computed again. Each rank holds half of the parameters."""
+    activations computed again; one of peft that trains tokens of a shared weight. Each rank holds half of the
+    parameters."""
     one, two = jobs.single()[name], jobs.double()[name]
     assert (one.code, two.code) == (0, 0)
     assert jobs.apart(one.weights(), two.weights()) <= EXACT

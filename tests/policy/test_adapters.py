@@ -12,7 +12,7 @@ from small_pairs import TEXT, ragged, updated
 from truing.data.batch import Batch
 from truing.errors import UserError
 from truing.objectives import bradley_terry, dpo
-from truing.policy import adapters, heads
+from truing.policy import adapter_files, adapters, heads
 from truing.policy.load import load, load_any
 from truing.policy.probes import plain_rows
 from truing.policy.reference import compute
@@ -120,7 +120,7 @@ def test_a_merged_export_gives_the_same_numbers(folder, trees, tmp_path, kind) -
         wanted = read(Batch(trees))
     policy.merge = True
     heads.save(policy, tmp_path / "whole")
-    assert not adapters.is_adapter(tmp_path / "whole")
+    assert not adapter_files.is_adapter(tmp_path / "whole")
     whole = load(str(tmp_path / "whole"), kind)
     assert whole.adapter is None and not any("lora" in n for n, _ in whole.model.named_parameters())
     with torch.no_grad():

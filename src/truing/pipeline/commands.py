@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def sample(
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
     asked = read_prompts(prompts)
-    policy = load(base.named(model, Show(quiet=True)))
+    policy = opened(load(base.named(model, Show(quiet=True))))
     renderer = Renderer(policy.tokenizer)
     sampling = Sampling(max_new_tokens, temperature, seed)
     ids = [prompt_ids(renderer, p, f"{prompts}, prompt {i + 1}") for i, p in enumerate(asked)]
@@ -63,6 +64,13 @@ def sample(
         rows = [rows[i] | {"reward": found[i]} for i in best_places(found, best_of)]
     write_lines(out, rows)
     return len(rows)
+
+
+def opened(policy: Policy) -> Policy:
+    """The policy, and what its user has to know of its folder, on stderr."""
+    for note in policy.notes:
+        print(f"truing: {note}", file=sys.stderr)
+    return policy
 
 
 def prompt_ids(renderer: Renderer, prompt: Messages, place: str) -> list[int]:
@@ -108,7 +116,7 @@ def score(model: str, data: str, out: Path) -> int:
     `chosen_heads, rejected_heads`, `heads`. What raters said of several responses plays no part. Nothing is cut: a row
     longer than the model's context is an error.
     """
-    policy = load_any(base.named(model, Show(quiet=True)))
+    policy = opened(load_any(base.named(model, Show(quiet=True))))
     records, shape = scorable(read_records(data))
     planted = plant(records, Renderer(policy.tokenizer), max_length=context_length(policy), shape=shape)
     if planted.notes:

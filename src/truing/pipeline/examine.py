@@ -79,7 +79,7 @@ class Exam:
     def contestants(self) -> dict[str, Policy]:
         """The models by name, without the one they are held against."""
         named = dict(zip(self.names, self.models, strict=False))
-        return {name: load_any(self.run.model(m)) for name, m in named.items() if name != self.names[-1]}
+        return {n: self.opened(load_any(self.run.model(m))) for n, m in named.items() if n != self.names[-1]}
 
     @cached_property
     def trained_on(self) -> dict[str, list[Records]]:
@@ -89,7 +89,13 @@ class Exam:
     @cached_property
     def rival(self) -> Policy:
         """The model they are held against."""
-        return load(self.run.model(self.against))
+        return self.opened(load(self.run.model(self.against)))
+
+    def opened(self, policy: Policy) -> Policy:
+        """A policy just loaded, and what its user has to know of its folder."""
+        for text in policy.notes:
+            self.note(text)
+        return policy
 
     def note(self, text: str) -> None:
         """Say something now, and keep it for the report."""

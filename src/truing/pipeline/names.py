@@ -11,6 +11,7 @@ from typing import Any
 
 from truing import world
 from truing.errors import UserError, nearest
+from truing.policy import adapter_files
 from truing.registry import type_words
 from truing.world import tiny
 
@@ -30,6 +31,14 @@ def model_trouble(name: str, known: Sequence[str]) -> str:
     if name.startswith("world:"):
         return said_by(lambda: tiny.size(name))
     return "" if HUB.fullmatch(name) else f"there is no folder '{name}'{meant(name, known)}"
+
+
+def adapter_trouble(path: str) -> str:
+    """What is wrong with the adapter in a folder, as far as its files say without torch; empty for any other folder."""
+    folder = Path(path)
+    if not adapter_files.is_adapter(folder):
+        return ""
+    return said_by(lambda: adapter_files.bases(folder, adapter_files.read_config(folder)))
 
 
 def data_trouble(name: str, folder: Path | None, known: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from truing.pipeline.reward_spec import check_judged, check_one_judging, check_r
 from truing.pipeline.scope import Scope
 from truing.pipeline.spec import StageSpec
 from truing.pipeline.together import check_together
+from truing.policy import adapter_files
 from truing.settings import Lora, Training
 from truing.signature import Option, Part
 from truing.typewords import guess, parse_type
@@ -166,11 +167,16 @@ def check_pairs(name: str, found: dict[str, Any], given: dict[str, Node], mistak
 
 
 def check_lora(name: str, found: dict[str, Any], given: dict[str, Node], mistakes: Mistakes) -> None:
-    """Refuse an option of an adapter that says nothing because no adapter is asked for."""
+    """Refuse an option of an adapter that says nothing because no adapter is asked for, and merging what cannot be."""
     needed, others = Lora.NEEDS
     for option in others:
         if found.get(option) is not None and found.get(needed) is None:
             mistakes.add(given[option].line, f"stage '{name}': '{option}' says nothing without '{needed}'")
+    model = found.get("model")
+    if found.get("lora_merge") and isinstance(model, str) and not names.adapter_trouble(model):
+        trouble = adapter_files.unmergeable(Path(model)) if adapter_files.is_adapter(Path(model)) else ""
+        if trouble:
+            mistakes.add(given["lora_merge"].line, f"stage '{name}': {trouble}")
 
 
 def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:

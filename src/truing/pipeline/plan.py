@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -15,6 +15,7 @@ from truing.disk import is_part
 from truing.errors import UserError
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.plugins import sources
+from truing.policy import adapter_files
 from truing.signature import Kind, Option, Part
 from truing.types import digest, source_digest
 
@@ -153,7 +154,15 @@ def contents(option: Option | None, value: Any, keys: Mapping[str, str]) -> Iter
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from contents(option, item, keys)
     elif isinstance(value, str) and option is not None and is_place(option, value):
-        yield content_digest(Path(value))
+        yield adapter_digest(Path(value)) if adapter_files.is_adapter(Path(value)) else content_digest(Path(value))
+
+
+def adapter_digest(folder: Path) -> str:
+    """A content hash of an adapter and of its base, wherever on this disk the base lies; of a Hub name, of the name."""
+    config = adapter_files.read_config(folder)
+    bases = adapter_files.bases(folder, config)
+    config["base_model_name_or_path"] = sorted({content_digest(Path(b)) if os.path.isdir(b) else b for b in bases})
+    return digest([listed(folder, (adapter_files.CONFIG, adapter_files.BASE)), config])
 
 
 def own_digests(name: str, kind: Kind) -> list[str]:
@@ -176,10 +185,16 @@ def is_plug_in(name: str) -> bool:
 def content_digest(path: Path) -> str:
     """A content hash of a file, or of every file in a folder that is not hidden."""
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
-        return digest([[p.relative_to(path).as_posix(), content_digest(p)] for p in files])
+        return digest(listed(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listed(folder: Path, without: Sequence[str] = ()) -> list[list[str]]:
+    """The files of a folder that are not hidden, but for these at its top, each with its content hash."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
+    names = [p.relative_to(folder).as_posix() for p in files]
+    return [[name, content_digest(p)] for name, p in zip(names, files, strict=True) if name not in without]
 
 
 def _hidden(path: Path) -> bool:

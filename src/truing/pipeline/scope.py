@@ -228,9 +228,13 @@ class Scope:
         return name
 
     def model(self, name: str, node: Node, what: str, known: Sequence[str] = ()) -> str:
-        """A model's name, checked; a folder that stands beside the recipe is given with its path."""
+        """A model's name, checked; a folder that stands beside the recipe is given with its path. An adapter has to ask
+        for nothing that is not read, and its base has to be there."""
         path = self.found(name, node)
         if path and not name.startswith("world:"):
+            trouble = names.adapter_trouble(path)
+            if trouble:
+                self.mistakes.add(node.line, f"{what}: {trouble}")
             return path
         trouble = names.model_trouble(name, known)
         if trouble:

@@ -244,8 +244,13 @@ def learner(run: StageRun, policy: Policy, training: Training, lora: Lora = Lora
             f"stage {run.name}: lora_merge, and {policy.name} is no adapter; give lora_rank, or leave it out"
         )
     policy.merge = lora.lora_merge
+    if policy.merge:
+        adapters.check_merge(policy)
     if policy.adapter is not None:
         run.show.say(f"  an adapter is trained: {adapters.size(policy)}")
+        dropout = policy.adapter.peft_config["default"].lora_dropout
+        if dropout:
+            run.show.say(f"  lora_dropout {dropout:g} of this adapter is off: truing trains without dropout")
     policy.compute_in(training.precision)
     if policy.precision == "bf16" and policy.device.type == "cpu":
         run.show.say("  precision bf16 on a CPU: correct, and often slower than fp32")

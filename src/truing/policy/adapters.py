@@ -14,17 +14,32 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import Linear, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from truing.errors import UserError
+from truing.policy import ends
+from truing.policy.adapter_files import (
+    BASE,
+    CONFIG,
+    HEADS,
+    MEND,
+    MERGE,
+    WEIGHTS,
+    absolute,
+    brought,
+    no_bias,
+    recorded,
+)
 from truing.policy.digest import tensors_digest
 from truing.policy.policy import Policy
 from truing.settings import Lora
 
-CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
-MEND = f"  Say in its {CONFIG}, under base_model_name_or_path, where the base is: a Hub name, or a folder."
+UNFIT = (ValueError, NotImplementedError, TypeError, KeyError, IndexError, AttributeError, ImportError, RuntimeError)
+"""What peft raises of a config that it, or the model, cannot do."""
 
 
 def put_on(policy: Policy, lora: Lora, *, seed: int) -> None:
@@ -44,30 +59,36 @@ def put_on(policy: Policy, lora: Lora, *, seed: int) -> None:
         lora_alpha=lora.lora_alpha or 2 * lora.lora_rank,
         lora_dropout=0.0,
         target_modules=lora.lora_targets or "all-linear",
-        base_model_name_or_path=absolute(policy.name),
     )
     wrap(policy, config, seed)
+    for name, module in targeted_ends(policy):
+        if isinstance(module, BaseTunerLayer):
+            raise UserError(
+                f"model '{policy.name}': its embedding and its head are read as they are, and the adapter changes "
+                f"{name}; leave it out of lora_targets"
+            )
 
 
 def wrap(policy: Policy, config: Any, seed: int) -> None:
     """Put peft's layers into the policy's model as `config` says; only they, and a reward's head, are then trained."""
     config.task_type = TaskType.SEQ_CLS if policy.is_reward else TaskType.CAUSAL_LM
     config.inference_mode = False
-    policy.base_digest = body_digest(policy)
+    policy.base_digest = policy.base_digest or body_digest(policy)
     torch.manual_seed(seed)
     try:
         with warnings.catch_warnings(action="ignore"):  # of what is as it should be: GPT-2's Conv1D, the base's name
             policy.adapter = get_peft_model(policy.model, config)
-    except (ValueError, NotImplementedError) as error:
-        raise UserError(f"model '{policy.name}' cannot take this adapter: {str(error).splitlines()[0]}") from error
+    except UNFIT as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model '{policy.name}' cannot take this adapter: {said}") from error
+    config.base_model_name_or_path = absolute(policy.name)  # peft writes the name that the model was loaded by
     policy.model.eval()  # an adapter read from a folder may have dropout
-    ends = {id(m) for m in (policy.model.get_input_embeddings(), policy.model.get_output_embeddings())}
-    for name, module in policy.model.named_modules():
-        if id(module) in ends and isinstance(module, BaseTunerLayer):
-            raise UserError(
-                f"model '{policy.name}': its embedding and its head are read as they are, and the adapter changes "
-                f"{name}; leave it out of lora_targets"
-            )
+
+
+def targeted_ends(policy: Policy) -> list[tuple[str, Any]]:
+    """The embedding and the head of a model, by name, with what peft has put around them."""
+    both = {id(m) for m in (policy.model.get_input_embeddings(), policy.model.get_output_embeddings())}
+    return [(name, module) for name, module in policy.model.named_modules() if id(module) in both]
 
 
 def body_digest(policy: Policy) -> str:
@@ -75,40 +96,10 @@ def body_digest(policy: Policy) -> str:
     return tensors_digest([], policy.body)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and not a whole model."""
-    return (folder / CONFIG).exists()
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """An adapter's own description; UserError where it cannot be read, is no LoRA or has no safetensors weights."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        kind, base = config["peft_type"], config["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"adapter '{folder}': its {CONFIG} cannot be read ({error!r})") from error
-    if kind != "LORA":
-        raise UserError(f"adapter '{folder}' is of the kind {kind}; truing reads LoRA adapters")
-    if not isinstance(base, str) or not base:
-        raise UserError(f"adapter '{folder}' does not say what it belongs to.\n{MEND}")
-    if not (folder / WEIGHTS).exists():
-        raise UserError(f"adapter '{folder}': there is no {WEIGHTS} in it (pickled weights are not read)")
-    return dict(config)
-
-
-def base_of(folder: Path, config: dict[str, Any]) -> str:
-    """The base that an adapter names: a folder seen from the adapter's or the working folder, or a Hub name.
-
-    Where a run has been moved as a whole, the way from adapter to base that truing wrote down still leads there.
-    """
-    name = str(config["base_model_name_or_path"])
-    places = (folder / name, Path(name), folder / recorded(folder).get("way", name))
-    base = next((str(place.resolve()) for place in places if place.is_dir()), name)
-    if is_adapter(Path(base)):
-        raise UserError(f"adapter '{folder}': its base '{base}' is an adapter too; merge that one first (lora_merge)")
-    if not Path(base).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise UserError(f"adapter '{folder}': its base model '{name}' is not there.\n{MEND}")
-    return base
+def fits(policy: Policy, folder: Path) -> bool:
+    """Whether a base, just loaded, is the one that the adapter of a folder was trained on, as far as its hash tells."""
+    policy.base_digest = policy.base_digest or body_digest(policy)
+    return recorded(folder).get("weights", policy.base_digest) == policy.base_digest
 
 
 def read_onto(policy: Policy, folder: Path, *, seed: int) -> None:
@@ -116,50 +107,109 @@ def read_onto(policy: Policy, folder: Path, *, seed: int) -> None:
 
     Raises UserError where the base is not the one it was trained on, or the files do not fit.
     """
-    config = LoraConfig.from_pretrained(str(folder))
     base = policy.name
-    wrap(policy, config, seed)
-    config.base_model_name_or_path = absolute(base)
-    known = recorded(folder).get("weights", policy.base_digest)
-    if known != policy.base_digest:
+    if not fits(policy, folder):
         raise UserError(
-            f"adapter '{folder}' was trained on other weights than those of '{base}' now ({known} then, "
-            f"{policy.base_digest} now).\n{MEND}"
+            f"adapter '{folder}' was trained on other weights than those of '{base}' now "
+            f"({recorded(folder)['weights']} then, {policy.base_digest} now).\n{MEND}"
         )
     try:
-        own = get_peft_model_state_dict(policy.adapter, save_embedding_layers=False)
-        tensors = {name: value for name, value in own.items() if "lora_" not in name} | load_file(folder / WEIGHTS)
-        result = set_peft_model_state_dict(policy.adapter, tensors)
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        raise UserError(f"adapter '{folder}': {WEIGHTS} does not fit: {str(error).splitlines()[0]}") from error
-    absent = [name for name in result.missing_keys if "lora_" in name]
-    if absent or result.unexpected_keys:
-        names = ", ".join([*absent, *result.unexpected_keys][:3])
-        raise UserError(f"adapter '{folder}': {WEIGHTS} and the layers of '{base}' do not belong together ({names})")
-
-
-def has_head(folder: Path) -> bool:
-    """Whether an adapter brings the scalar head of a reward model."""
-    try:
-        return any(".score." in name or ".classifier." in name for name in load_file(folder / WEIGHTS))
+        with warnings.catch_warnings(action="ignore"):
+            config = LoraConfig.from_pretrained(str(folder))
+        tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"adapter '{folder}': {WEIGHTS} cannot be read ({error})") from error
+    except UNFIT as error:
+        raise UserError(f"adapter '{folder}': its {CONFIG} cannot be read ({error})") from error
+    resize(policy, folder)
+    wrap(policy, config, seed)
+    check_ends(policy, folder)
+    fill(policy, folder, tensors)
 
 
-def recorded(folder: Path) -> dict[str, str]:
-    """What truing wrote of the base beside an adapter: its `weights` by hash, and the `way` there; empty for others."""
-    try:
-        return {key: str(value) for key, value in json.loads((folder / BASE).read_text(encoding="utf-8")).items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"adapter '{folder}': its {BASE} cannot be read ({error!r})") from error
+def resize(policy: Policy, folder: Path) -> None:
+    """Give a base as many rows of embedding as the adapter brings: it was trained with tokens of its own.
+
+    UserError where the adapter does not bring the rows of both embedding and head: they would be random numbers.
+    """
+    model, counts, whole = policy.model, set(), set()
+    layers = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
+    names = {id(module): name for name, module in model.named_modules()}
+    for end, module in layers.items():
+        if module is None:
+            continue
+        start = f"base_model.model.{names[id(module)]}."
+        for name, shape in brought(folder).items():
+            if not name.startswith(start) or len(shape) != 2:
+                continue
+            if "lora_" not in name and name.endswith(".weight"):
+                counts.add(shape[0])
+                whole.add(end)
+            elif "lora_B" in name or "lora_embedding_A" in name:
+                counts.add(shape[0] if "lora_B" in name else shape[1])
+    if counts <= {ends.rows(model)}:
+        return
+    needed = {end for end, module in layers.items() if module is not None}
+    lacking = set() if whole and ends.are_one(model) else needed - whole
+    if len(counts) > 1 or lacking:
+        raise UserError(
+            f"adapter '{folder}' was trained with {' or '.join(map(str, sorted(counts)))} rows of embedding and "
+            f"'{policy.name}' has {ends.rows(model)}; it does not bring the others (of {', '.join(sorted(lacking))}).\n"
+            "  Save it with peft with save_embedding_layers=True."
+        )
+    model.resize_token_embeddings(counts.pop(), mean_resizing=False)
+
+
+def check_ends(policy: Policy, folder: Path) -> None:
+    """Refuse an adapter that changes the embedding or the head in a way that is not read here."""
+    touched = [module for _, module in targeted_ends(policy) if isinstance(module, BaseTunerLayer)]
+    head = policy.model.get_output_embeddings()
+    if isinstance(head, BaseTunerLayer) and (not isinstance(head, Linear) or head.lora_variant):
+        raise UserError(
+            f"adapter '{folder}' changes the head by more than low-rank weights, which is not read.\n{MERGE}"
+        )
+    if touched and policy.adapter.peft_config["default"].ensure_weight_tying:
+        raise UserError(
+            f"adapter '{folder}' changes embedding and head by one pair of low-rank weights (ensure_weight_tying), "
+            f"which is not read.\n{MERGE}"
+        )
+
+
+def fill(policy: Policy, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Put an adapter's tensors where they belong, all of them; embeddings that it brings are saved with it again."""
+    with warnings.catch_warnings(action="ignore"):
+        own = get_peft_model_state_dict(policy.adapter, save_embedding_layers=False)
+        whole = get_peft_model_state_dict(policy.adapter, save_embedding_layers=True)  # some of it twice, by two names
+        head = {n: t for n, t in own.items() if n not in tensors and any(f".{part}." in n for part in HEADS)}
+        absent = [n for n in own if "lora_" not in n and n not in tensors and n not in head]
+        try:
+            result = None if absent else set_peft_model_state_dict(policy.adapter, head | tensors)
+        except (RuntimeError, KeyError) as error:
+            lines = [line.strip() for line in str(error).splitlines()]
+            said = next((line for line in lines if line.startswith("size mismatch")), lines[0])
+            raise UserError(f"adapter '{folder}': {WEIGHTS} does not fit: {said}") from error
+    strange = [] if result is None else [name for name in result.unexpected_keys if name not in whole]
+    absent += [] if result is None else [name for name in result.missing_keys if "lora_" in name]
+    if absent or strange:
+        names = ", ".join([*absent, *strange][:3])
+        raise UserError(
+            f"adapter '{folder}': {WEIGHTS} and the layers of '{policy.name}' do not belong together ({names})"
+        )
+    policy.adapter.keeps_embeddings = any(n not in own and n.endswith(".weight") and "lora_" not in n for n in tensors)
 
 
 def save(policy: Policy, folder: Path) -> None:
     """Write the adapter as peft does (safetensors and its config), and what it belongs to."""
-    policy.adapter.save_pretrained(str(folder), save_embedding_layers=False)
-    base = policy.adapter.peft_config["default"].base_model_name_or_path
+    keeps = getattr(policy.adapter, "keeps_embeddings", False)
+    with warnings.catch_warnings(action="ignore"):  # of a base that the adapter has changed: it is changed again alike
+        policy.adapter.save_pretrained(str(folder), save_embedding_layers=keeps)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    for name, value in config.items():  # peft's sets, in an order that is the same in every process
+        config[name] = (
+            sorted(value) if name in ("target_modules", "exclude_modules") and isinstance(value, list) else value
+        )
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    base = config["base_model_name_or_path"]
     way = os.path.relpath(base, folder.resolve()) if Path(base).is_dir() else base
     body = {"way": way, "weights": policy.base_digest}
     (folder / BASE).write_text(json.dumps(body, indent=1), encoding="utf-8")
@@ -172,12 +222,31 @@ def size(policy: Policy) -> str:
     return f"{learned:,} of {whole:,} weights ({100 * learned / whole:.2g} %)"
 
 
+def check_merge(policy: Policy) -> None:
+    """Refuse, before anything is trained, an adapter that no whole model could hold."""
+    for name, module in policy.model.named_modules():
+        biased = isinstance(module, LoraLayer) and any(module.lora_bias.values())
+        if biased and getattr(module.get_base_layer(), "bias", None) is None:
+            raise UserError(no_bias(policy.name, name))
+    head = policy.model.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper) and head.original_module.bias is not None:
+        raise UserError(
+            f"adapter '{policy.name}' leaves out the head's bias, and cannot be merged; leave out lora_merge"
+        )
+
+
 def merge(policy: Policy) -> None:
-    """Add the adapter into the weights: the policy is then a whole model of the same numbers, but for rounding."""
-    policy.adapter.merge_and_unload()
+    """Add the adapter into the weights: the policy is then a whole model of the same numbers, but for rounding.
+
+    UserError where no whole model could hold it. Embedding and head stay one weight where the adapter left them so.
+    """
+    check_merge(policy)
+    model = policy.model
+    shared = ends.are_one(model)
+    if shared and any(isinstance(module, BaseTunerLayer) for _, module in targeted_ends(policy)):
+        ends.part(model)  # what is added to the one is not added to the other
+    with warnings.catch_warnings(action="ignore"):  # of weights that are no longer shared: `settle` says so
+        policy.adapter.merge_and_unload()
+    if shared:
+        ends.settle(model)
     policy.adapter = None
-
-
-def absolute(name: str) -> str:
-    """A folder by its whole path, for an adapter is read from anywhere; a Hub name as it is."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from truing.errors import UserError
-from truing.policy import adapters, trees
+from truing.policy import adapter_files, adapters, trees
 from truing.policy.policy import Layout, Policy
 from truing.policy.scalars import Heads
 from truing.policy.spare import spare_last_layer
@@ -24,26 +24,29 @@ Kind: TypeAlias = Literal["causal", "reward"]
 ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "camembert", "modernbert"})
 
 
-def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh: Heads | None = None) -> Policy:
+def load(
+    name: str, kind: Kind = "causal", *, seed: int = 0, fresh: Heads | None = None, revision: str | None = None
+) -> Policy:
     """Load a policy (`causal`) or a reward model (`reward`) with attention over trees.
 
     `name` is a folder, of a model or of an adapter, or a Hub name. With `fresh` a causal model is loaded as a reward
-    model with these new scalar heads, drawn from `seed`; every other weight must be in the files. Raises UserError for
-    a missing folder, pickled or missing weights, a tokenizer without chat template, no network.
+    model with these new scalar heads, drawn from `seed`; every other weight must be in the files. `revision` is that of
+    a Hub name. Raises UserError for a missing folder, pickled or missing weights, a tokenizer without chat template, no
+    network.
     """
     folder = Path(name)
-    if adapters.is_adapter(folder):
+    if adapter_files.is_adapter(folder):
         return load_adapter(folder, kind, seed=seed, fresh=fresh)
     if folder.exists():
         check_folder(folder)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"model '{name}': no such folder, and a Hub name has the form owner/name")
-    tokenizer = load_tokenizer(name)
+    tokenizer = load_tokenizer(name, revision)
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     more: dict[str, Any] = {} if fresh is None else {"num_labels": len(fresh.names), "ignore_mismatched_sizes": True}
     torch.manual_seed(seed)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
         if kind == "causal" and kind_of(config) == "reward":
             raise UserError(f"model '{name}' is a reward model ({config.architectures[0]}); a language model is needed")
         if kind == "reward" and type(config) not in auto._model_mapping:
@@ -54,6 +57,7 @@ def load(name: str, kind: Kind = "causal", *, seed: int = 0, fresh: Heads | None
             name,
             use_safetensors=True,
             trust_remote_code=False,
+            revision=revision or "main",
             dtype=torch.float32,
             attn_implementation=trees.NAME if layout == "trees" else None,
             output_loading_info=True,
@@ -88,24 +92,42 @@ def load_adapter(folder: Path, kind: Kind, *, seed: int, fresh: Heads | None) ->
 
     Only the adapter (of a reward model: and the head) is trained further.
     """
-    config = adapters.read_config(folder)
+    config = adapter_files.read_config(folder)
     if kind == "causal" and kind_of_adapter(config) == "reward":
         raise UserError(f"adapter '{folder}' is one of a reward model; a language model is needed")
-    head = adapters.has_head(folder)
+    head = adapter_files.has_head(folder)
     if kind == "reward" and not (head or fresh):
         raise UserError(f"adapter '{folder}' is no reward model's: it has no scalar head; fit one with fit_reward")
-    base, heads = adapters.base_of(folder, config), fresh or Heads.beside(folder)
-    try:
-        policy = load(base, kind, seed=seed, fresh=heads if kind == "reward" else None)
-    except UserError as error:
-        raise UserError(f"adapter '{folder}': its base cannot be loaded: {error}") from error
+    heads = fresh or Heads.beside(folder)
+    check_labels(folder, heads)
+    for base in adapter_files.bases(folder, config):
+        try:
+            new = heads if kind == "reward" else None
+            policy = load(base, kind, seed=seed, fresh=new, revision=config.get("revision"))
+        except UserError as error:
+            raise UserError(f"adapter '{folder}': its base cannot be loaded: {error}") from error
+        if adapters.fits(policy, folder):
+            break
     adapters.read_onto(policy, folder, seed=seed)
+    if note := adapter_files.misplaced(folder, config, base):
+        policy.notes.append(note)
     if (folder / "tokenizer_config.json").exists():
         policy.tokenizer = load_tokenizer(str(folder))
     if kind == "reward":
         policy.model.config.pad_token_id = policy.tokenizer.pad_token_id
     policy.name = str(folder)
     return policy
+
+
+def check_labels(folder: Path, heads: Heads) -> None:
+    """Refuse an adapter whose head gives other numbers than the rewards it is known to have: it is a classifier's."""
+    ends = tuple(f".{name}.weight" for name in adapter_files.HEADS)
+    for name, shape in adapter_files.brought(folder).items():
+        if name.endswith(ends) and shape[0] != len(heads.names):
+            raise UserError(
+                f"adapter '{folder}': its head gives {shape[0]} numbers and not {len(heads.names)}; those of a "
+                "classifier are no rewards.\n  Where each is a score of its own, name them in heads.json beside it."
+            )
 
 
 HEADS = ("score", "classifier", "classification_head")
@@ -129,8 +151,8 @@ def check_weights(name: str, model: Any, report: Any, kind: Kind, fresh_head: bo
 
 def load_any(name: str) -> Policy:
     """A language model or a reward model, as its config says."""
-    if adapters.is_adapter(Path(name)):
-        return load(name, kind_of_adapter(adapters.read_config(Path(name))))
+    if adapter_files.is_adapter(Path(name)):
+        return load(name, kind_of_adapter(adapter_files.read_config(Path(name))))
     if Path(name).exists():
         check_folder(Path(name))
     try:
@@ -148,7 +170,7 @@ def kind_of(config: Any) -> Kind:
 
 def kind_of_adapter(config: Any) -> Kind:
     """What an adapter makes of its base, by its own config."""
-    return "reward" if config.get("task_type") == "SEQ_CLS" else "causal"
+    return "reward" if adapter_files.is_reward(config) else "causal"
 
 
 def context_length(policy: Policy) -> int:
@@ -157,10 +179,10 @@ def context_length(policy: Policy) -> int:
     return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a model, which must bring a chat template."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(_why(name, error)) from error
     if not getattr(tokenizer, "chat_template", None):
@@ -175,7 +197,9 @@ def load_tokenizer(name: str) -> Any:
 def check_folder(folder: Path) -> None:
     """Refuse a folder that is no model, or whose weights are pickled (a pickle can run code when it is read)."""
     if not (folder / "config.json").exists():
-        raise UserError(f"model '{folder}': there is no config.json in it")
+        named = adapter_files.inside(folder)
+        hint = f"; it holds adapters, of which one is to be named: {', '.join(named[:5])}" if named else ""
+        raise UserError(f"model '{folder}': there is no config.json in it{hint}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

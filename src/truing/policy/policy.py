@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from truing.data.batch import Batch
 from truing.errors import RunFailed, UserError
+from truing.policy import ends
 from truing.policy.digest import tensors_digest
 from truing.policy.logp import Logits, token_logp, token_logp_and_entropy
 from truing.policy.plain import measured, own_logp, own_look, own_rewards, plain_logp, plain_rewards
@@ -197,13 +198,13 @@ class Policy:
     def _head(self, temperature: float) -> tuple[Tensor, Tensor | None, Logits]:
         """The head's weights, and how it makes logits of them. A GPU multiplies in `dtype` and sums in fp32; a CPU has
         no such product and multiplies in fp32."""
-        head, config = self.model.get_output_embeddings(), self.model.config
+        (weight, bias), config = ends.head(self.model), self.model.config
         scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
             getattr(config, "logits_scaling", None) or 1.0
         )
         cap = getattr(config, "final_logit_softcapping", None)
-        weight = head.weight.to(self.dtype) if self.device.type == "cuda" else head.weight
-        return weight, head.bias, Logits(scale, cap, temperature)
+        weight = weight.to(self.dtype) if self.device.type == "cuda" else weight
+        return weight, bias, Logits(scale, cap, temperature)
 
     def head_logp(self, h_RH: Tensor, batch: Batch, spread: bool = False) -> dict[str, Tensor]:
         """`logp` of the response tokens that these hidden states predict, and with `spread` their `entropy`; nats."""
@@ -214,7 +215,7 @@ class Policy:
 
     def check_ids(self, batch: Batch) -> None:
         """Refuse a token that the model has no embedding for."""
-        rows, largest = self.model.get_input_embeddings().weight.shape[0], int(batch.ids_N.max())
+        rows, largest = ends.rows(self.model), int(batch.ids_N.max())
         if largest >= rows:
             raise UserError(
                 f"model '{self.name}': its tokenizer writes {self.tokenizer.convert_ids_to_tokens(largest)!r} as "

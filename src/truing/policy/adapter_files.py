@@ -1,0 +1,207 @@
+"""An adapter's folder, read without torch: what it asks for, where its base is, and what of it truing does not read.
+
+peft has many options, and a config may come from a newer peft or from another trainer. An option that changes a number
+is read as peft reads it, or the adapter is refused by that option's name before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from truing.errors import UserError
+
+CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
+MEND = f"  Say in its {CONFIG}, under base_model_name_or_path, where the base is: a Hub name, or a folder."
+MERGE = "  Let what made it merge it (peft: merge_and_unload) and give the whole model."
+HEADS = ("score", "classifier")
+"""Where the scalar heads of reward models stand, as peft saves them with an adapter."""
+READ = {
+    *(
+        "auto_mapping",
+        "base_model_name_or_path",
+        "inference_mode",
+        "peft_type",
+        "peft_version",
+        "revision",
+        "task_type",
+    ),
+    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias", "bias"),
+    *("target_modules", "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern"),
+    *("modules_to_save", "trainable_token_indices", "ensure_weight_tying", "fan_in_fan_out", "init_lora_weights"),
+}
+"""Options that are read as peft reads them."""
+IDLE = {
+    *("lora_dropout", "megatron_core", "qalora_group_size", "runtime_config", "loftq_config", "eva_config"),
+    *("corda_config", "lora_ga_config", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr"),
+}
+"""Options that change no number that is read: of training, of how the adapter began, or of another option."""
+BEGINNINGS = {"gaussian", "eva", "orthogonal", "olora", "pissa", "mica"}
+"""Ways for an adapter to begin that leave the base as it is or change it in one way only, so that it can be redone."""
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and not a whole model."""
+    return (folder / CONFIG).exists()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """An adapter's own description; UserError where it cannot be read, asks for something that truing does not read, or
+    has no safetensors weights."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, base = config["peft_type"], config["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"adapter '{folder}': its {CONFIG} cannot be read ({error!r})") from error
+    if kind != "LORA":
+        raise UserError(f"adapter '{folder}' is of the kind {kind}; truing reads LoRA adapters.\n{MERGE}")
+    if not isinstance(base, str) or not base:
+        raise UserError(f"adapter '{folder}' does not say what it belongs to.\n{MEND}")
+    if trouble := unread(config):
+        raise UserError(f"adapter '{folder}': its {CONFIG} has {trouble}")
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"adapter '{folder}': there is no {WEIGHTS} in it (pickled weights are not read)")
+    return dict(config)
+
+
+def unread(config: Mapping[str, Any]) -> str:
+    """What a config asks for that truing does not read, with the way out; empty where there is nothing.
+
+    >>> unread({"r": 8, "use_qalora": False, "qalora_group_size": 16})
+    ''
+    >>> unread({"use_qalora": True}).splitlines()[0]
+    'use_qalora, which truing does not read'
+    """
+    strange = sorted(name for name, value in config.items() if value and name not in READ | IDLE)
+    if strange:
+        more = f"  Where an option changes no number (a note of the trainer), take it out of {CONFIG}."
+        return f"{', '.join(strange)}, which truing does not read\n{MERGE}\n{more}"
+    begun = config.get("init_lora_weights", True)
+    if not isinstance(begun, bool) and str(begun).lower() not in BEGINNINGS:
+        return (
+            f"init_lora_weights: {begun}, which changed the base in a way that cannot be done again\n"
+            "  Save it with peft as a plain adapter, save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+            ", or merge it."
+        )
+    if config.get("task_type") not in (None, "CAUSAL_LM", "SEQ_CLS"):
+        return f"task_type {config['task_type']}; truing reads language models (CAUSAL_LM) and reward models (SEQ_CLS)"
+    return ""
+
+
+def is_reward(config: Mapping[str, Any]) -> bool:
+    """Whether an adapter makes a reward model of its base, by its own config."""
+    saved = config.get("modules_to_save") or ()
+    return config.get("task_type") == "SEQ_CLS" or (config.get("task_type") is None and any(h in saved for h in HEADS))
+
+
+def shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor in a safetensors file, from its head; ValueError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= os.path.getsize(path):
+                raise ValueError(f"its head says {length} bytes")
+            head = json.loads(file.read(length))
+        return {name: list(entry["shape"]) for name, entry in head.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path.name} cannot be read ({error})") from error
+
+
+def brought(folder: Path) -> dict[str, list[int]]:
+    """The shape of every tensor that an adapter brings."""
+    try:
+        return shapes(folder / WEIGHTS)
+    except ValueError as error:
+        raise UserError(f"adapter '{folder}': {error}") from error
+
+
+def has_head(folder: Path) -> bool:
+    """Whether an adapter brings the scalar head of a reward model."""
+    return any(f".{head}." in name for name in brought(folder) for head in HEADS)
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """What truing wrote of the base beside an adapter: its `weights` by hash, and the `way` there; empty for others."""
+    try:
+        return {key: str(value) for key, value in json.loads((folder / BASE).read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"adapter '{folder}': its {BASE} cannot be read ({error!r})") from error
+
+
+def bases(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Where the base of an adapter may be, the likeliest first: folders, or a Hub name.
+
+    First the name in its config, seen from the working folder (as peft sees it) and from the adapter; then, where a run
+    has been moved as a whole, the way from adapter to base that truing wrote down. Which of several is the base is
+    known by the hash beside the adapter; without one, two folders of that name are refused.
+    """
+    name, known = str(config["base_model_name_or_path"]), recorded(folder)
+    named = list(dict.fromkeys(str(p.resolve()) for p in (Path(name), folder / name) if p.is_dir()))
+    if len(named) > 1 and "weights" not in known:
+        raise UserError(
+            f"adapter '{folder}': its base '{name}' may be {' or '.join(named)}.\n{MEND} An absolute path says which."
+        )
+    way = (folder / known["way"]).resolve() if "way" in known else None
+    found = list(dict.fromkeys([*named, *([str(way)] if way is not None and way.is_dir() else [])]))
+    for base in found:
+        if is_adapter(Path(base)):
+            raise UserError(
+                f"adapter '{folder}': its base '{base}' is an adapter too; merge that one first (lora_merge)"
+            )
+    if not found and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        raise UserError(f"adapter '{folder}': its base model '{name}' is not there.\n{MEND}")
+    return found or [name]
+
+
+def misplaced(folder: Path, config: Mapping[str, Any], base: str) -> str:
+    """A note where other programs, which see the name in the config from the working folder, do not find this base;
+    empty where they do."""
+    name = str(config["base_model_name_or_path"])
+    if not Path(base).is_dir() or os.path.realpath(name) == os.path.realpath(base):
+        return ""
+    there = json.dumps(base)
+    return (
+        f"adapter '{folder}': its base is at {there}, and its {CONFIG} says {json.dumps(name)}, where peft, "
+        f'transformers and vLLM will not find it; for them write "base_model_name_or_path": {there} there'
+    )
+
+
+def absolute(name: str) -> str:
+    """A folder by its whole path, for other programs see a name from their working folder; a Hub name as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def inside(folder: Path) -> list[str]:
+    """The adapters in folders of this folder, where peft puts those that have names of their own."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+
+
+def unmergeable(folder: Path) -> str:
+    """Why an adapter cannot be merged, as far as its files and those of a base on this disk say; empty where it can."""
+    config = read_config(folder)
+    base = Path(bases(folder, config)[0])
+    if not config.get("lora_bias") or not base.is_dir():
+        return ""
+    try:
+        there = [name for path in base.glob("*.safetensors") for name in shapes(path)]
+    except ValueError:
+        return ""  # the base is refused when it is loaded
+    end = ".lora_B.bias"
+    for name in (n.removeprefix("base_model.model.") for n in brought(folder) if n.endswith(end)):
+        bias = f"{name.removesuffix(end)}.bias"
+        if there and not any(bias == other or bias.endswith(f".{other}") for other in there):
+            return no_bias(str(folder), bias.removesuffix(".bias"))
+    return ""
+
+
+def no_bias(adapter: str, layer: str) -> str:
+    """What to say of an adapter with a bias for a layer that has none to add it to."""
+    return (
+        f"adapter '{adapter}' has a bias (lora_bias) for {layer}, which has none in the base, so no weight could hold "
+        "it when they are merged; leave out lora_merge"
+    )
