@@ -76,7 +76,7 @@ MISTAKES = {
     "[{regex: {}}]": "reward 'regex' needs 'pattern'",
     "[{length: 3}]": "the options of 'length' are a mapping such as {weight: 0.5}, not 3",
     "[{length: {}, regex: {}}]": "a reward is a name, .* or one name with its options",
-    "[{verifier: {answer: numbers}}]": "reward 'verifier': answer must be one of number, text, got 'numbers'",
+    "[{verifier: {answer: numbers}}]": "reward 'verifier': answer must be one of number, math, text, got 'numbers'",
     "[$warm]": r"there is no stage '\$warm' before this one",
     "[$base]": r"'rewards' must be a reward model .*, but \$base is a model",
     "[{density_ratio: {safe: $rm, unsafe: $base}}]": r"'safe' must be a model .*, but \$rm is a reward model",
@@ -203,4 +203,4 @@ def test_rewards_are_listed_and_shown(asked: Any) -> None:
     for name in ("gold", "verifier", "density_ratio", "mine.py:polite", "mine.py:accuracy"):
         assert f"  {name} " in asked.said
     assert asked("show", "reward", "verifier") == 0 and "needs:  response, row" in asked.said
-    assert "answer  Literal['number', 'text']  default number" in asked.said
+    assert "answer  Literal['number', 'math', 'text']  default number" in asked.said
