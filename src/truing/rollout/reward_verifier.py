@@ -52,7 +52,8 @@ def verifier(
     try:
         if answer == "text":
             return right if words(response) == truth else wrong
-        return right if compare.agree(truth, answer_of(response), answer == "number") else wrong
+        said = spoken(response) if answer == "math" and is_words(truth) else answer_of(response)
+        return right if compare.agree(truth, said, answer == "number") else wrong
     except Unread:
         return NotRead(wrong)
 
@@ -143,12 +144,24 @@ def number(text: str) -> Fraction | None:
     return None if value is None else value.number
 
 
-def words(text: str) -> str:
-    """What a text says, without case, white space and marks of how it looks. Unread where it says nothing."""
+def is_words(truth: str) -> bool:
+    """Whether a right answer is words, and no mathematics."""
+    return isinstance(structure.read(truth), structure.Words)
+
+
+def spoken(text: str) -> str:
+    """What is marked as a text's answer, or all of it."""
     said = final.spoken(text)
     boxed = final.in_box(said)
-    marked = final.behind_mark(said) if boxed is None else None
-    plain = structure.words(boxed if boxed is not None else said if marked is None else marked.text)
+    if boxed is not None:
+        return boxed
+    marked = final.behind_mark(said)
+    return said if marked is None else marked.text
+
+
+def words(text: str) -> str:
+    """What a text says, without case, white space and marks of how it looks. Unread where it says nothing."""
+    plain = structure.words(spoken(text))
     if not plain:
         raise Unread("no answer")
     return plain

@@ -36,9 +36,12 @@ TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 def agree(truth: str, response: str, measured: bool = False) -> bool:
     """Whether two texts give the same answer; the truth may be `measured`, its last letter a unit (5 m). Unread where
     one of them cannot be read, or they cannot be compared."""
-    one, other = read(truth, measured), read(response)
-    if isinstance(one, Words) or isinstance(other, Words):
-        return worded(truth) == worded(response)
+    one = read(truth, measured)
+    if isinstance(one, Words):
+        return one.text == worded(response)
+    other = read(response)
+    if isinstance(other, Words):
+        return words(truth) == other.text
     if same(one, other):
         return True
     return any(same(a, b) for a, b in _with_short_units(one, truth, other, response))
@@ -46,7 +49,10 @@ def agree(truth: str, response: str, measured: bool = False) -> bool:
 
 def worded(text: str) -> str:
     """A text's words, or the letter of the choice that it is."""
-    found = read(text)
+    try:
+        found = read(text)
+    except Unread:
+        return words(text)
     return found.text if isinstance(found, Words) else words(text)
 
 

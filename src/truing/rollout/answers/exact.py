@@ -14,9 +14,9 @@ from typing import NamedTuple, TypeAlias
 
 from truing.rollout.answers import Unread
 
-TERMS = 600
+TERMS = 120
 """The most products that a sum may have."""
-PRODUCTS = 40_000
+PRODUCTS = 3_000
 """The most products that one multiplication may make."""
 BITS = 1 << 16
 """The size of the largest numbers, in bits."""
@@ -41,6 +41,8 @@ class Atom(NamedTuple):
 
 Product: TypeAlias = tuple[tuple[Atom, Fraction], ...]
 Sum: TypeAlias = tuple[tuple[Product, Fraction], ...]
+UNIT: Sum = (((), Fraction(1)),)
+"""The sum that is 1."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Value:
     """A ratio of two sums; `below` is 1 unless it has several products."""
 
     above: Sum
-    below: Sum = (((), Fraction(1)),)
+    below: Sum = UNIT
 
     def __add__(self, other: Value) -> Value:
         if self.below == other.below:
@@ -76,7 +78,7 @@ class Value:
         """The rational number that it is, if it is one."""
         if not self.above:
             return Fraction(0)
-        alone = len(self.above) == 1 and self.below == ONE.above and self.above[0][0] == ()
+        alone = len(self.above) == 1 and self.below == UNIT and self.above[0][0] == ()
         return self.above[0][1] if alone else None
 
     @property
@@ -93,6 +95,8 @@ class Value:
 
 def made(above: Sum, below: Sum) -> Value:
     """A ratio; where what stands below is one product, it goes into the sum above."""
+    if below == UNIT:
+        return Value(above)
     if len(below) != 1:
         lead = below[0][1]
         return Value(tuple((p, c / lead) for p, c in above), tuple((p, c / lead) for p, c in below))
@@ -145,7 +149,7 @@ def _whole_power(base: Value, to: int) -> Value:
         return _whole_power(ONE / base, -to)
     if to > POWER and base.number not in (0, 1, -1):
         raise Unread("a power that is too large")
-    if len(base.above) == 1 and base.below == ONE.above:
+    if len(base.above) == 1 and base.below == UNIT:
         (product, factor), *_ = base.above
         if max(factor.numerator.bit_length(), factor.denominator.bit_length()) * to > BITS and abs(factor) != 1:
             raise Unread("a power that is too large")
@@ -162,7 +166,7 @@ def _pulled(base: Value, to: Fraction) -> Value:
     """A root of what is no number: the root of its positive factor, times an opaque one."""
     factor = abs(base.above[0][1])
     root = _root(factor, to)
-    if len(base.above) == 1 and base.below == ONE.above and root is not None:
+    if len(base.above) == 1 and base.below == UNIT and root is not None:
         return root * function("power", base / rational(factor), rational(to))
     return function("power", base, rational(to))
 
@@ -224,10 +228,14 @@ def _tidy(powers: Iterable[tuple[Atom, Fraction]], factor: Fraction) -> tuple[Pr
 
 
 def _plus(one: Sum, other: Sum) -> Sum:
+    if not one or not other:
+        return one or other
     return _collected([*one, *other])
 
 
 def _times(one: Sum, other: Sum) -> Sum:
+    if one == UNIT or other == UNIT:
+        return other if one == UNIT else one
     if len(one) * len(other) > PRODUCTS:
         raise Unread("an expression that is too large")
     return _collected(_tidy((*p, *q), c * d) for p, c in one for q, d in other)

@@ -22,7 +22,7 @@ _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECA
 _BOX = re.compile(r"\\f?boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])|\\framebox(?![a-zA-Z])")
 _LINE = re.compile(r"####([^\n]*)|^[ \t]*A:([^\n]*)", re.MULTILINE)
 _HEADING = re.compile(r"\W*(?:step|part|case|problem|question|section|method|approach)\b", re.IGNORECASE)
-_LABEL = re.compile(r"\W*(?:final\s+)?(?:answer|result|solution)\W*$", re.IGNORECASE)
+_LABEL = re.compile(r"\W*(?:final\s+)?(?:answer|result|solution)\W*", re.IGNORECASE)
 _CLAUSE = re.compile(r",?\s+(?:because|since|as|which|so|when|where|if|per|for|in|and|but|with|after)\b|[,;(]\s")
 _TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.IGNORECASE | re.DOTALL)
 _PHRASE = re.compile(
@@ -32,9 +32,7 @@ _END = re.compile(r"(?<!\bp)(?<!\ba)\.(?=\s+[A-Z\\$*]|\s*$)|\n")
 _NUMBER = re.compile(
     r"(?:(?<![\w).}\]])[-+−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?"
 )
-_SEGMENT = re.compile(
-    r"(?<!\\)\$\$(.+?)\$\$|(?<![\\\d])\$([^$\n]+)(?<!\\)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
-)
+_DOLLARS = re.compile(r"(?<!\\)\$\$?")
 _PLAIN = re.compile(r"[-+*x×÷=()\d.,%/\s−]*[-+−]?[$€£]?")
 _BEFORE, _BEHIND = (
     re.compile(r"[$€£(\"'*_`~=:]*"),
@@ -102,11 +100,12 @@ def in_box(text: str) -> str | None:
 def behind_mark(text: str) -> Final | None:
     """What stands behind the last mark of an answer that is no box."""
     for match in reversed(list(_LINE.finditer(text))):
-        line = match[1] if match[1] is not None else match[2]
+        line = (match[1] if match[1] is not None else match[2])[:LONGEST]
         if match[1] is not None and _HEADING.match(line):
             continue
         phrase = _PHRASE.search(line)
-        content = _LABEL.sub("", line[phrase.end() :] if phrase else line).strip(" *_`")
+        content = (line[phrase.end() :] if phrase else line).strip(" *_`")
+        content = "" if _LABEL.fullmatch(content) else content
         if not content and match[1] is not None:
             content = next((own for own in text[match.end() :].split("\n") if own.strip()), "")
         if content.strip():
@@ -136,15 +135,25 @@ def last_number(text: str) -> Final:
     place = None
     for match in _NUMBER.finditer(text):
         place = match
-    segment = None
-    for match in _SEGMENT.finditer(text):
-        segment = match
-    if segment is not None and (place is None or place.start() < segment.end()):
-        inner = next(own for own in segment.groups() if own is not None)
-        return Final(_last_side(inner).strip(" ."))
+    start, end = last_segment(text)
+    if end and (place is None or place.start() < end):
+        return Final(_last_side(text[start:end][:LONGEST]).strip(" ."))
     if place is None:
         raise Unread("no answer")
     return _around(text, place)
+
+
+def last_segment(text: str) -> tuple[int, int]:
+    """Where the last piece of mathematics between marks ($...$, \\(...\\), \\[...\\]) begins and ends; 0, 0 for none."""
+    found = [(0, 0)]
+    for opening, closing in (("\\(", "\\)"), ("\\[", "\\]")):
+        end = text.rfind(closing)
+        start = text.rfind(opening, 0, end) if end > 0 else -1
+        found += [(start + 2, end)] if start >= 0 else []
+    marks = list(_DOLLARS.finditer(text))
+    if marks and len(marks) % 2 == 0 and not text[marks[-1].end() :][:1].isdigit():
+        found.append((marks[-2].end(), marks[-1].start()))
+    return max(found, key=lambda place: place[1])
 
 
 def _around(text: str, place: re.Match[str]) -> Final:
@@ -154,6 +163,8 @@ def _around(text: str, place: re.Match[str]) -> Final:
     first = max(line.rfind(" ", 0, at), line.rfind("\t", 0, at)) + 1
     before, behind = line[first:at], re.match(r"\S*", line[until:])
     assert behind is not None
+    if "." in place[0] and behind[0].startswith(("..", "…")):
+        raise Unread("a number that goes on")
     alone = not _JOINED_LEFT.search(line[:first]) and not _JOINED_RIGHT.match(line[until:])
     if alone and _is_plain(before) and _BEHIND.fullmatch(behind[0]) and not _within_brackets(line, at):
         money = "$" if before.endswith("$") else ""

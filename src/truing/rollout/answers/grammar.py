@@ -112,8 +112,10 @@ class Grammar:
             sign = self._signs()
 
     def _signs(self) -> int:
-        sign = 1
+        sign, start = 1, self.place
         while found := self.take(*SIGNED):
+            if self.place - start > 2:
+                raise Unread("several signs behind each other")
             if found in ("pm", "mp"):
                 self.both = True
                 sign *= self.sign if found == "pm" else -self.sign

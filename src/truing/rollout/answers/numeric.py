@@ -35,7 +35,7 @@ def equal(one: Value, other: Value) -> bool:
     """Whether two values are the same. Unread where that cannot be told."""
     if (one.above, one.below) == (other.above, other.below):
         return True
-    apart = one * Value(other.below) - other * Value(one.below)
+    apart = Value(one.above) * Value(other.below) - Value(other.above) * Value(one.below)
     if not apart.above:
         return True
     atoms = one.atoms | other.atoms

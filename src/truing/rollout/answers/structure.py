@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?|\(?([A-Z])\s*[).:]\)?\s+\S.*", re.DOTA
 MARKUP = re.compile(r"\\(?:text|mbox|hbox|textbf|textit|textrm|mathrm|mathbf|boldsymbol)(?![a-zA-Z])|[{}$*]|\\[()\[\]]")
 
 
+@functools.lru_cache(8192)
 def read(text: str, short_units: bool = False) -> Answer:
     """What a text says as an answer. Unread where it says nothing, or nothing that has one reading."""
     plain = rewritten(text)
@@ -118,7 +120,7 @@ def answer(found: Sequence[Token], deep: int) -> Answer:
     """Tokens as an answer, or as several side by side."""
     if deep > DEEPEST:
         raise Unread("expressions too deep in each other")
-    pieces = split([t for t in found if t.kind != "end"], separates)
+    pieces = split(turned([t for t in found if t.kind != "end"]), separates)
     items = [item for piece in pieces for item in items_of(piece, deep)]
     if not items:
         raise Unread("an answer that says nothing")

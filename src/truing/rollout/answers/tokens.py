@@ -53,7 +53,8 @@ _INSIDE = re.compile(r"(?:\d+(?:\x00\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?
 _COMMAND = re.compile(
     r"\\(begin|end)\s*\{([a-zA-Z]+\*?)\}(?:\{[lcr| ]*\})?|\\operatorname\*?\s*\{([a-zA-Z]+)\}|\\([a-zA-Z]+)\*?"
 )
-_WRAPPED = frozenset(("mathbf", "mathbb", "mathcal", "boldsymbol", "bm", "vec", "hat"))
+_BOLD = frozenset(("mathbf", "boldsymbol", "bm", "pmb"))
+_WRAPPED = _BOLD | {"mathbb", "mathcal", "vec", "hat"}
 _NAMES = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "sinh": "sinh", "cosh": "cosh",
     "tanh": "tanh", "arcsin": "arcsin", "arccos": "arccos", "arctan": "arctan", "ln": "ln", "log": "log", "exp": "exp",
@@ -92,7 +93,7 @@ def rewritten(text: str) -> str:
     plain = undelimited(unicodedata.normalize("NFKC", plain).strip())
     for pattern, to in _REWRITTEN:
         plain = pattern.sub(to, plain)
-    return re.sub(r"(?:\\\\|\.|,|;|!(?<![\w)}]!))+\s*$", "", plain.strip()).strip()
+    return re.sub(r"(?:\\\\|(?<!\.)\.(?!\.)|,|;|!(?<![\w)}]!))+\s*$", "", plain.strip()).strip()
 
 
 def undelimited(text: str) -> str:
@@ -146,6 +147,8 @@ def _command(match: re.Match[str], rest: str, spaced: bool) -> tuple[list[Token]
         if brace is None:
             return [], match.end()
         inner = group(rest, match.end() + brace.end() - 1)
+        if name in _BOLD:
+            return tokens(inner)[:-1], match.end() + brace.end() + len(inner) + 1
         return [Token("letter", f"{name} {inner.strip()}", spaced)], match.end() + brace.end() + len(inner) + 1
     name = _SYNONYMS.get(name, name)
     if not name.isalpha():

@@ -33,7 +33,16 @@ KNOWN = {
     for names, factor in own.items()
     for name in names.split()
 }
-WRITTEN_OUT = {"mph": "mile / hour", "kmh": "km / hour", "kph": "km / hour", "sq": "square", "cu": "cubic", "each": ""}
+WRITTEN_OUT = {
+    "mph": "mile / hour",
+    "kmh": "km / hour",
+    "kph": "km / hour",
+    "sq": "square",
+    "cu": "cubic",
+    "each": "",
+    "celsius": "c",
+    "fahrenheit": "f",
+}
 SIGNS = {"$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "¢": "cent", "%": "percent", "°": "degree"}
 LARGE = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 """Words that are part of the number."""
