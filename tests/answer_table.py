@@ -23,13 +23,14 @@ SAID = (
 
 
 class Case(NamedTuple):
-    """A row's answer, a response to it, whether it is right, and which rule made it."""
+    """A row's answer, a response to it, whether it is right, which rule made it, and its answer without the rest."""
 
     kind: str
     truth: str
     response: str
     right: bool
     rule: str
+    text: str = ""
 
 
 def real_answers(data: Path) -> list[str]:
@@ -56,7 +57,7 @@ def cases(answers: list[str]) -> Iterator[Case]:
             variants = list(rules(truth))
             for j, (text, right, rule) in enumerate(variants):
                 said = SAID[(i + j) % len(SAID)].replace("ANSWER", text)
-                yield Case(kind, truth, said, right, rule)
+                yield Case(kind, truth, said, right, rule, text)
             if variants:
                 break
 

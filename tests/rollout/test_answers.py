@@ -19,6 +19,15 @@ from truing.rollout.reward_verifier import number, verifier
 from truing.types import Message, NotRead, Score
 
 SAME = (
+    (r"\mathbb{R}", r"(-\infty, \infty)"),
+    (r"\frac12", r"{1 \over 2}"),
+    (r"\frac12", r"\nicefrac{1}{2}"),
+    ("5", r"\text{\$}5"),
+    ("5", r"\large 5"),
+    ("7", "007"),
+    ("1/2 cup", r"\frac12\text{ cups}"),
+    ("[3,4) ", r"\left[3,4\right)"),
+    ("1.234e2", "123.4"),
     ("\\frac12", "0.5"),
     ("\\frac12", "\\tfrac{1}{2}"),
     ("\\frac12", "½"),
@@ -257,6 +266,13 @@ OTHER = (
     ("\\theta", "\\phi"),
 )
 REFUSED = (
+    ("2017", "2023-05-01"),
+    ("10-15", "-5"),
+    ("555-1234", "-679"),
+    ("12/25/2020", "12/25/2020"),
+    ("64", "2^3^2"),
+    ("2", "1.2.3"),
+    ("2", "007 - 005"),
     ("3 4", "12"),
     ("0.333...", "\\frac13"),
     ("1 000", "1000"),

@@ -69,7 +69,7 @@ def wanted(row: Mapping[str, Any], answer: Form, column: str) -> str:
     try:
         return truth_of(str(value), answer)
     except Unread as problem:
-        why, said = f"'{column}': {problem}", f"reward 'verifier': the right answer {str(value)!r}"
+        why, said = f"'{column}': {problem}", f"reward 'verifier': the right answer {str(value)[:200]!r}"
     if answer == "number":
         raise UserError(
             f"{said} is no number; set answer: text to compare words, or answer: math for tuples, intervals, sets and "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from truing.rollout.answers import Unread
-from truing.rollout.answers.exact import Value
+from truing.rollout.answers.exact import Value, letter
 from truing.rollout.answers.grammar import Quantity
 from truing.rollout.answers.numeric import equal
 from truing.rollout.answers.structure import (
@@ -79,6 +79,8 @@ def same(truth: Answer, other: Answer) -> bool:
         return _named(truth, other)
     if isinstance(truth, Relation) or isinstance(other, Relation):
         return _related(truth, other)
+    if isinstance(truth, Quantity) != isinstance(other, Quantity):
+        return _intervals(truth, other)
     if isinstance(truth, Quantity) and isinstance(other, Quantity):
         return quantities(truth, other)
     if isinstance(truth, Matrix) or isinstance(other, Matrix):
@@ -176,20 +178,11 @@ def _zero(found: Answer) -> Value | None:
     """What an equation says is 0."""
     if isinstance(found, Named) and len(found.name) == 1 and found.name.isalpha():
         value = value_of(found)
-        return None if value is None else read_letter(found.name) - value
+        return None if value is None else letter(found.name) - value
     if isinstance(found, Relation) and found.signs == ("=",):
         left, right = (value_of(each) for each in found.sides)
         return None if left is None or right is None else left - right
     return None
-
-
-def read_letter(name: str) -> Value:
-    """The value of a name of one letter."""
-    found = read(name)
-    value = value_of(found)
-    from truing.rollout.answers.exact import letter
-
-    return letter(name) if value is None else value
 
 
 def _related(truth: Answer, other: Answer) -> bool:
@@ -214,6 +207,8 @@ def interval(found: Answer) -> tuple[str, Answer] | None:
     """The letter and the interval of an inequality; of a set the set, with no letter."""
     if isinstance(found, Bracketed | Union):
         return "", found
+    if _unknown(found) == "mathbb R":
+        return "", read("(-\\infty, \\infty)")
     if isinstance(found, Named) and isinstance(found.value, Bracketed | Union):
         return found.name, found.value
     if not isinstance(found, Relation) or not set(found.signs) <= {"<", ">", "<=", ">="}:
@@ -238,7 +233,7 @@ def _unknown(found: Answer) -> str:
     """The name of an answer that is one letter."""
     value = value_of(found)
     names = value.letters if value is not None else set()
-    return next(iter(names)) if value is not None and len(names) == 1 and value == read_letter(*names) else ""
+    return next(iter(names)) if value is not None and len(names) == 1 and value == letter(*names) else ""
 
 
 def _as_union(found: Answer) -> Answer:

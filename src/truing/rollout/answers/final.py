@@ -144,7 +144,7 @@ def last_number(text: str) -> Final:
 
 
 def last_segment(text: str) -> tuple[int, int]:
-    """Where the last piece of mathematics between marks ($...$, \\(...\\), \\[...\\]) begins and ends; 0, 0 for none."""
+    """Where the last piece of mathematics between marks ($...$, \\(...\\), \\[...\\]) begins and ends, or 0, 0."""
     found = [(0, 0)]
     for opening, closing in (("\\(", "\\)"), ("\\[", "\\]")):
         end = text.rfind(closing)

@@ -129,6 +129,8 @@ class Grammar:
             if self.take(*TIMES):
                 value, divided = value * self._signed(), False
             elif self.next.text in OVER and self._divides():
+                if divided:
+                    raise Unread("a quotient of a quotient, which has two readings")
                 self.place += 1
                 value, divided = value / self._signed(), True
             elif self._begins():
@@ -165,6 +167,8 @@ class Grammar:
                 value = self._factorial(value)
             elif self.take("^"):
                 value = exact.power(value, self._exponent())
+                if self.next.text == "^":
+                    raise Unread("a power of a power, which has two readings")
             elif self.angle and self.take("°"):
                 value = value * PI / rational(180)
             else:
@@ -223,7 +227,7 @@ class Grammar:
             return self._repeating(text)
         if self.next.text in ("ldots", "cdots") or (self.next.text == "." and "." in text):
             raise Unread("a number that goes on")
-        if len(text) > 1 and text[0] == "0" and text.isdigit() and self.deep > 1:
+        if len(text) > 1 and text[0] == "0" and text.isdigit() and len(self.tokens) > 1:
             raise Unread(f"'{text}', which is no number by itself")
         try:
             value = rational(Fraction(text))

@@ -87,6 +87,8 @@ Answer: TypeAlias = Quantity | Bracketed | Collection | Union | Matrix | Ratio |
 OPENING, CLOSED = ("(", "[", "{", "\\{", "langle"), (")", "]", "}", "\\}", "rangle")
 RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in", "approx": "~", "equiv": "="}
 BASED = re.compile(r"(-?\d[0-9A-Za-z]*(?:\.[0-9A-Za-z]+)?)\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
+RANGE = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:\s*-\s*\d+(?:,\d{3})*(?:\.\d+)?)+")
+"""Numbers with dashes between them, which are seldom a difference."""
 NAME = re.compile(
     r"(?:w|a|angle|triangle|overline|theta|alpha|beta|_|\d|\{|\}|')+|a(?:_.)?\((?:a|\d+|,|w)+\)|\(a(?:,a)+\)|w\(.*\)"
 )
@@ -103,6 +105,8 @@ def read(text: str, short_units: bool = False) -> Answer:
         return Words((choice[1] or choice[2]).casefold())
     if (based := BASED.fullmatch(plain)) and int(based[2] or based[3]) != 10:
         return Based(based[1].casefold(), int(based[2] or based[3]))
+    if RANGE.fullmatch(plain):
+        raise Unread("a range, a date or a difference")
     plain = re.sub(r"(?<=\d)\s*_\s*(?:\{\s*10\s*\}|10)$", "", plain)
     try:
         return answer(tokens(plain, short_units), 0)
@@ -243,7 +247,7 @@ def side(found: list[Token], deep: int) -> list[Answer]:
     if all(t.kind in ("word", "text") for t in found):
         return [worded(found, deep)]
     found = turned(found)
-    parts = split(found, lambda t: t.text == "cup")
+    parts = split(found, lambda t: t.kind == "command" and t.text == "cup")
     if parts[1:]:
         return [Union(tuple(one for part in parts for one in side(part, deep + 1)))]
     ratio = split(found, lambda t: t.kind == "sign" and t.text == ":")

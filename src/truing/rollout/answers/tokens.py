@@ -33,12 +33,18 @@ _UNICODE = {
 }  # fmt: skip
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _REWRITTEN = (
-    (re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"), ""),
+    (
+        re.compile(
+            r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it)(?![a-zA-Z])"
+        ),
+        "",
+    ),
     (re.compile(r"(?<=\d)\s*(?:,\s*\\!|\{,\}|\\,)\s*(?=\d{3}(?!\d))"), "\x00"),
     (re.compile(r"(?<!\\)\\[,;:!> ]|\\q?quad(?![a-zA-Z])|~|\\(?:hspace|hskip|vspace)\*?\{[^{}]*\}"), " "),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])"), "°"),
     (re.compile(r"(?<!\\)\\([%$])"), r"\1"),
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtcs]|nice)frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"<="), r"\\le "),
     (re.compile(r">="), r"\\ge "),
@@ -118,6 +124,8 @@ def _next(rest: str, before: list[Token], depth: int, spaced: bool, short: bool)
     """What a text begins with, and its length."""
     if match := _TEXT.match(rest):
         inner = group(rest, match.end() - 1)
+        if inner.strip() in ("", "$", "€", "£", "%"):
+            return [Token("sign", c, spaced) for c in inner.strip()], match.end() + len(inner) + 1
         return [Token("text", undelimited(inner), spaced)], match.end() + len(inner) + 1
     match = (_INSIDE if depth else _NUMBER).match(rest)
     if match and match[0]:
