@@ -1,9 +1,9 @@
-"""The verifier and math-verify on the same answers: how many wrong responses each accepts, how many right ones it misses.
+"""The verifier and math-verify on the same answers: how many wrong ones each accepts, how many right ones it misses.
 
     TRUING_DATA=... .venv/bin/python benchmarks/answers.py
 
-The table is that of tests/answer_table.py: fractions, tuples, intervals and units of the MATH test set and made ones, each
-with right variants and wrong neighbours, all in a box. math-verify is asked where it is installed (pip install
+The table is that of tests/answer_table.py: fractions, tuples, intervals and units of the MATH test set and made ones,
+each with right variants and wrong neighbours, all in a box. math-verify is asked where it is installed (pip install
 math-verify==0.9.0, in an environment of its own).
 """
 
@@ -22,7 +22,6 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from answer_table import Case, cases, made_answers, real_answers  # noqa: E402
-
 from truing.rollout.reward_verifier import verifier  # noqa: E402
 
 EVERY = 5
@@ -53,9 +52,7 @@ def measured(name: str, judge: Callable[[Case], bool], table: list[Case]) -> Non
     each = 1e3 * (time.process_time() - began) / len(table)
     wrong = count[False, True], count[False, True] + count[False, False]
     missed = count[True, False], count[True, False] + count[True, True]
-    print(
-        f"{name:12} wrong accepted {wrong[0]} of {wrong[1]}, right missed {missed[0]} of {missed[1]}, {each:.2f} ms each"
-    )
+    print(f"{name:12} wrong accepted {wrong[0]} of {wrong[1]}, right missed {missed[0]} of {missed[1]}, {each:.2f} ms")
 
 
 def main() -> None:

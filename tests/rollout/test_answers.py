@@ -314,13 +314,19 @@ def test_what_has_no_one_reading_is_not_read(truth: str, response: str) -> None:
 
 SAID = {
     "1/2": {
-        1: [r"so \boxed{\frac{1}{2}}", r"the probability is $\frac{1}{2}$.", r"so \frac12", "0.5", "it is 1/2.", "50% of it"],
-        0: ["so 2", "1", "2/1", "0.5%"],
+        1: [r"so \boxed{\frac{1}{2}}", r"the probability is $\frac{1}{2}$.", r"so \frac12", "0.5", "it is 1/2.", "50% of it", "it is ½"],
+        0: ["so 2", "1", "2/1", "0.5%", "1½ cups", "it is 1 1/2 cups"],
     },
     "3": {
         1: ["3 apples and", "$3$ apples", r"\(3\)", r"\[x = 3\]", "so x = 3.", "So f(2) = 3", "see (3)", "answer: 3!", "**3**"],
         0: [r"so 3 \pi", "so 3π", "so 3 π", "it is 3x", "it is 3 x.", r"so \frac12 + 3", r"\sqrt 3", "x^3", "2^3", "(1, 2, 3)"],
     },
+    "25": {
+        1: ["25 cm^2", "25 cm²", r"25 $\text{cm}^2$", r"$25 \text{ cm}^2$", "so a=<<5*5=25>>25 sheep", "-> 25", "90 - 65 = 25"],
+        0: ["x < 25", "10:25", r"x \le 25", r"\{24, 25\}", "3 25/7", "so -25"],
+    },
+    "2": {0: ["25 cm^2", r"25 $\text{cm}^2$", r"25 \text{ cm}^2", "4 = 2^{2}", "x²", "½", "H2O", r"\log_{2} 8 = 3"], 1: ["2 = 2"]},
+    "0": {0: ["1 000"], 1: ["so 0", "0.0"]},
     "5 m": {1: ["the length is 5 m.", "5 metres", r"\boxed{5}", r"\boxed{500 cm}"], 0: ["it is 5 cm.", r"\boxed{5 m^2}"]},
     "5 cents": {1: ["it costs 5 cents", "$0.05", "5"], 0: ["it costs $5", "5 dollars"]},
     "12": {
@@ -343,7 +349,7 @@ def test_the_answer_is_found_in_what_a_model_writes(truth: str) -> None:
     for worth, responses in SAID[truth].items():
         for response in responses:
             found = verifier(response, {"answer": truth})
-            assert found == (worth or 0) and isinstance(found, NotRead) == (worth is None), response
+            assert found == (worth or 0) and (worth is not None or isinstance(found, NotRead)), response
 
 
 def test_the_row_of_a_solution_and_of_a_number_are_read_alike(real_data: Path) -> None:

@@ -43,7 +43,7 @@ def verifier(
 
     >>> verifier("7 * 6 is #### 42.0", {"answer": 42}), verifier("I do not know", {"answer": "42"})
     (1.0, 0.0)
-    >>> [verifier("so \\boxed{\\frac{1}{2}}", {"answer": truth}) for truth in ("1/2", 0.5, "2")]
+    >>> [verifier("so \\\\boxed{\\\\frac{1}{2}}", {"answer": truth}) for truth in ("1/2", 0.5, "2")]
     [1.0, 1.0, 0.0]
     >>> [verifier(said, {"answer": "(3, 4]"}, answer="math") for said in ("so (3, 4]", "so [3, 4]", "so 4")]
     [1.0, 0.0, 0.0]

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 
 from truing.rollout.answers import Unread
-from truing.rollout.answers.tokens import LONGEST, group
+from truing.rollout.answers.tokens import LONGEST, fraction, group
 from truing.rollout.answers.units import is_unit
 
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
@@ -47,7 +47,9 @@ _UNIT = re.compile(
     r"\s*\\?%|\s*°(?!\s*[CF]\b)|[ \t]*(?!in\b)(?:(?:square|cubic|sq|cu)\s+)?[a-zA-Z]+(?:\s?\^\s?\{?\d\}?|[²³])?"
     r"(?:\s?(?:/|\bper\b)\s?[a-zA-Z]+(?:\s?\^\s?\{?\d\}?|[²³])?)?"
 )
-_JOINED_LEFT = re.compile(r"(?:\\[a-zA-Z]+|[\^_√]|(?:[})\]]|(?:\\[a-zA-Z]+|√)\S*)\s*[-+*/])\s*$")
+_WHOLE = re.compile(r"(?<![\w.,/+*=^-])-?\d+ $")
+_TEXTUAL, _MEASURED = re.compile(r"\s*(?:\\(?:text|mathrm|mbox)\b|\^)"), re.compile(r"(-?\d[\d.,]*)\s*(?:\$|\\\()$")
+_JOINED_LEFT = re.compile(r"(?:\\[a-zA-Z]+|[\^_√]|(?<![-=<>])[<>≤≥≠]=?|(?:[})\]]|(?:\\[a-zA-Z]+|√)\S*)\s*[-+*/])\s*$")
 _JOINED_RIGHT = re.compile(
     r"\s*(?:\\(?!text|mathrm|mbox|[ ,%;$)\]]|boxed)|[\^_√π∞]|[-+*/]\s*\\)|\s+[b-zB-HJ-Z](?=[\s.,]*$|\s*[-+*/=^])"
 )
@@ -132,11 +134,15 @@ def behind_phrase(text: str) -> Final | None:
 
 def last_number(text: str) -> Final:
     """The last number of a text with what it is part of. Unread where there is none."""
+    text = "".join(fraction(c, " %s/%s") for c in text) if not text.isascii() else text
     place = None
     for match in _NUMBER.finditer(text):
         place = match
     start, end = last_segment(text)
     if end and (place is None or place.start() < end):
+        before = _MEASURED.search(text[max(0, start - CONTEXT) : start]) if _TEXTUAL.match(text[start:]) else None
+        if before:
+            return Final(f"{before[1]} {text[start:end][:LONGEST]}")
         return Final(_last_side(text[start:end][:LONGEST]).strip(" ."))
     if place is None:
         raise Unread("no answer")
@@ -161,14 +167,18 @@ def _around(text: str, place: re.Match[str]) -> Final:
     start, end = _line(text, place.start(), place.end())
     line, at, until = text[start:end], place.start() - start, place.end() - start
     first = max(line.rfind(" ", 0, at), line.rfind("\t", 0, at)) + 1
-    before, behind = line[first:at], re.match(r"\S*", line[until:])
+    whole = _WHOLE.search(line[:first]) if "/" in place[0] and first == at else None
+    if place[0][0] == "0" and place[0].isdigit() and len(place[0]) == 3 and re.search(r"\d $", line[:first]):
+        raise Unread("numbers with a space between them")
+    before, behind = line[first:at].rpartition(">>")[2], re.match(r"\S*", line[until:])
     assert behind is not None
     if "." in place[0] and behind[0].startswith(("..", "…")):
         raise Unread("a number that goes on")
     alone = not _JOINED_LEFT.search(line[:first]) and not _JOINED_RIGHT.match(line[until:])
     if alone and _is_plain(before) and _BEHIND.fullmatch(behind[0]) and not _within_brackets(line, at):
         money = "$" if before.endswith("$") else ""
-        return Final(money + place[0] + _unit(line[until:]), plain=True)
+        mixed = whole[0] if whole else ""
+        return Final(money + mixed + place[0] + _unit(line[until:]), plain=True)
     return Final(_last_side(_expression(line, at, until)).strip(" .,;:*`"))
 
 

@@ -95,7 +95,7 @@ def tokens(text: str, short_units: bool = False) -> list[Token]:
 def rewritten(text: str) -> str:
     """An answer's text with one spelling for each thing."""
     plain = re.sub(r"(?<=[^\s⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ])([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+)", lambda m: "^{" + m[1].translate(_RAISED) + "}", text)
-    plain = "".join(_UNICODE.get(c) or _fraction(c) for c in plain)
+    plain = "".join(_UNICODE.get(c) or fraction(c, r"\frac{%s}{%s}") for c in plain)
     plain = undelimited(unicodedata.normalize("NFKC", plain).strip())
     for pattern, to in _REWRITTEN:
         plain = pattern.sub(to, plain)
@@ -112,11 +112,10 @@ def undelimited(text: str) -> str:
     return re.sub(r"(?<!\\)\$", " ", text).strip()
 
 
-def _fraction(character: str) -> str:
-    """A character such as ½ as a fraction."""
+def fraction(character: str, form: str) -> str:
+    """A character such as ½ as a fraction in a form of two places; any other as it is."""
     if unicodedata.category(character) == "No" and "⁄" in (whole := unicodedata.normalize("NFKC", character)):
-        above, _, below = whole.partition("⁄")
-        return rf"\frac{{{above}}}{{{below}}}"
+        return form % tuple(whole.split("⁄"))
     return character
 
 
