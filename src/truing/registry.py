@@ -75,6 +75,7 @@ FILES: dict[Kind, tuple[str, ...]] = {
     "stage": ("pipeline/stages.py", "pipeline/stages_*.py"),
     "reward": ("rollout/reward_*.py",),
 }
+Check: TypeAlias = Callable[..., None] | None
 
 
 class Objective:
@@ -207,11 +208,11 @@ class Stage:
 class RewardFunction:
     """What scores answers: `reads` are its positional parameters, `options` its keyword-only ones (`rollout.call`)."""
 
-    def __init__(self, fn: Callable[..., Any], scope: str, deterministic: bool = False) -> None:
+    def __init__(self, fn: Callable[..., Any], scope: str, deterministic: bool = False, check: Check = None) -> None:
         functools.update_wrapper(self, fn)
-        self.fn, self.name, self.doc, self.place = fn, fn.__name__, inspect.getdoc(fn) or "", ""
-        self.scope, self.deterministic, parameters = scope, deterministic, inspect.signature(fn).parameters
-        self.reads = tuple(n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
+        self.fn, self.name, self.doc, self.place, self.check = fn, fn.__name__, inspect.getdoc(fn) or "", "", check
+        self.scope, self.deterministic = scope, deterministic
+        self.reads = tuple(n for n, p in inspect.signature(fn).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.options = TRL_OPTIONS if scope == TRL else options_of(fn)
 
     def __call__(self, *given: Any, **named: Any) -> Any:
@@ -245,10 +246,10 @@ def stage(
 
 
 def reward(
-    scope: Literal["response", "group"], deterministic: bool = False
+    scope: Literal["response", "group"], deterministic: bool = False, check: Check = None
 ) -> Callable[[Callable[..., Any]], RewardFunction]:
-    """Make a function a reward: of each answer, or of all to a prompt; if `deterministic`, asked once."""
-    return lambda fn: RewardFunction(fn, scope, deterministic)
+    """Make a function a reward, asked once if `deterministic`; `check` refuses rows of prompts before a run begins."""
+    return lambda fn: RewardFunction(fn, scope, deterministic, check)
 
 
 @contextmanager
@@ -373,8 +374,7 @@ def installed_parts(kind: Kind) -> dict[str, Part]:
 def load(name: str, kind: Kind, folder: Path | None = None) -> Any:
     """The part itself, imported: `Objective`, `Stage` or `RewardFunction`. What goes wrong in a user's names it."""
     if ":" not in name and "/" not in name:
-        part = resolve(name, kind)
-        module = ".".join(("truing", *Path(part.file).relative_to(PACKAGE).with_suffix("").parts))
+        module = ".".join(("truing", *Path(resolve(name, kind).file).relative_to(PACKAGE).with_suffix("").parts))
         return getattr(importlib.import_module(module), name)
     where, attribute = home(name, kind)
     file = source_file(where, name, folder)

@@ -135,13 +135,19 @@ class Rollout:
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of one response. A reward that failed has `failed=True` and says why; it is never 0.0. `late`:
-    the response is worth so little because it hung what was to judge it."""
+    the response is worth so little because it hung what was to judge it; `unread`: because it has no answer that the
+    reward can read."""
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
     failed: bool = False
     why: str = ""
     late: bool = False
+    unread: bool = False
+
+
+class NotRead(float):
+    """What a reward gives a response whose answer it cannot read: a number like any other, and counted as unread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ EMPTY = "says nothing, or holds a NUL character"
 class Given:
     """One answer. Those of one `group` are compared with each other. `ids` are the policy's tokens, empty where the
     text alone is known; `score` is None where there is none, and `why` says why it could not be scored; `rater` is who
-    scored it; `columns` is what else stands in the row of its prompt."""
+    scored it; `columns` is what else stands in the row of its prompt, and `row` the number of that."""
 
     prompt: Messages
     response: str
@@ -32,6 +32,7 @@ class Given:
     score: float | None = None
     why: str = ""
     rater: str = ""
+    row: int = 0
 
     @property
     def message(self) -> Messages:
@@ -56,7 +57,7 @@ def of_rollouts(files: Sequence[Path], columns: Mapping[int, Mapping[str, Any]] 
             more = (columns or {}).get(row.row, {})
             finished, rater = row.stop != "length", " + ".join(names)
             found.append(
-                Given(row.prompt, row.response, group, row.response_ids, finished, more, score, row.why, rater)
+                Given(row.prompt, row.response, group, row.response_ids, finished, more, score, row.why, rater, row.row)
             )
     return found
 
@@ -74,7 +75,7 @@ def of_records(records: Records) -> list[Given]:
                     f"{records.name}, row {row}", "the response has several turns", "Give answers of one turn each."
                 )
             rater = "" if score is None else f"scores in {records.name}"
-            found.append(Given(record.prompt, response[0].content, group, score=score, rater=rater))
+            found.append(Given(record.prompt, response[0].content, group, score=score, rater=rater, row=row))
     if not found:
         raise DataError(
             records.name, "holds prompts alone, and no answer to judge", "Let a stage `sample` answer them."

@@ -11,12 +11,12 @@ from truing.errors import UserError
 from truing.evaluate import behaviour
 from truing.evaluate.exam import Answers, by_head, by_part
 from truing.pipeline.context import StageRun
-from truing.pipeline.rewards import check_columns, columns_of, term_of
+from truing.pipeline.rewards import check_columns, check_rows, columns_of, term_of
 from truing.pipeline.table import PARTS
 from truing.policy.load import load
 from truing.rollout import rewards
 from truing.rollout.call import Answer
-from truing.rollout.combine import HUNG, Parts
+from truing.rollout.combine import Parts, counted
 from truing.rollout.rewards import DISAGREEMENT, How, Panel, RewardModel
 from truing.types import Finding, Judgement, Messages, Records, Reward, Score, prompt_id
 
@@ -44,7 +44,7 @@ class Judge:
     how: How = "mean"
     coefficient: float = COEFFICIENT
     hung: list[Parts] = field(default_factory=list)
-    """Of each answer that hung it, the part that says so."""
+    """Of each answer that hung it, or that it could not read, the part that says so."""
 
     def settled(self, prompts: Sequence[Messages], texts: Sequence[str]) -> Reward:
         """The reward itself. `texts` are the answers of the model that others are held against: an ensemble's members
@@ -114,11 +114,13 @@ def by_reward(run: StageRun, judge: Mapping[str, Any], asked: Records) -> Judge:
         raise UserError(f"stage {run.name}: several reward models judge as judge: [$one, $two], with aggregate")
 
     term = term_of(run, dict(judge), first, SECONDS, ())
-    for counted in COUNTED & set(term.call.function.reads):
+    for column in COUNTED & set(term.call.function.reads):
         raise UserError(
-            f"stage {run.name}: reward '{term.name}' reads {counted}, and a judge reads text; give another judge"
+            f"stage {run.name}: reward '{term.name}' reads {column}, and a judge reads text; give another judge"
         )
-    check_columns(run, term, [(row, columns_of(r)) for row, r in zip(asked.rows, asked.records, strict=True)])
+    numbered = [(row, columns_of(r)) for row, r in zip(asked.rows, asked.records, strict=True)]
+    check_columns(run, term, numbered)
+    check_rows(run, term, numbered)
     rows: dict[Messages, Mapping[str, Any]] = {}
     for record in asked.records:
         rows.setdefault(record.prompt, columns_of(record))
@@ -127,7 +129,7 @@ def by_reward(run: StageRun, judge: Mapping[str, Any], asked: Records) -> Judge:
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
         said = zip(prompts, responses, strict=True)
         found = term.scores([Answer(prompt, text, group=places[prompt], row=rows[prompt]) for prompt, text in said])
-        hung.extend({HUNG + term.name: 1.0} for score in found if score.late)
+        hung.extend(filter(None, (counted({term.name: score}) for score in found)))
         return found
 
     hung: list[Parts] = []

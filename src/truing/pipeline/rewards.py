@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from truing.rollout.rewards import RewardModel
 from truing.signature import TRL
 from truing.types import Demonstration, Judgement, Messages, Reward
 
+SHOWN = 10
+"""How many refused rows are named by their numbers."""
 First = Callable[[], tuple[Sequence[Messages], Sequence[str]]]
 """Prompts, and what the policy first answered them: what rewards are put on one scale by."""
 
@@ -34,12 +37,14 @@ def appointed(
 ) -> Rewards:
     """The rewards of a recipe in their plain form. `rows` are the prompts' rows with their numbers.
 
-    UserError where a reward reads a column that they do not have.
+    UserError where a reward reads a column that they do not have, or cannot judge by what a row holds.
     """
     terms: list[Term] = []
     for one in spec:
         term = term_of(run, one, first, seconds, [t.name for t in terms])
-        check_columns(run, term, list(rows))
+        numbered = list(rows)
+        check_columns(run, term, numbered)
+        check_rows(run, term, numbered)
         terms.append(term)
     return Rewards(tuple(terms), combine, on_error)
 
@@ -127,3 +132,22 @@ def check_columns(run: StageRun, term: Term, rows: Sequence[tuple[int, Mapping[s
             f"stage {run.name}: reward '{term.name}' reads the column '{name}', which row {lacking[0]} of the prompts "
             f"does not have; columns beside the prompt: {there}"
         )
+
+
+def check_rows(run: StageRun, term: Term, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    """UserError where a reward could not judge by what a prompt's row holds: said of all rows, before any is asked."""
+    check = term.call.function.check
+    if check is None:
+        return
+    options = {k: v for k, v in term.call.options.items() if k in inspect.signature(check).parameters}
+    refused: dict[int, str] = {}
+    for number, row in rows:
+        try:
+            check(row, **options)
+        except UserError as problem:
+            refused[number] = str(problem)
+    if refused:
+        first, why = next(iter(refused.items()))
+        numbers = ", ".join(map(str, list(refused)[:SHOWN])) + (", ..." if len(refused) > SHOWN else "")
+        more = f"\n  {len(refused)} of {len(rows)} rows are refused so: {numbers}" if len(refused) > 1 else ""
+        raise UserError(f"stage {run.name}: row {first} of the prompts: {why}{more}")

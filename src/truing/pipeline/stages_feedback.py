@@ -196,7 +196,7 @@ def scored(
 ) -> tuple[list[Given], list[str]]:
     """The answers with what `rewards` say of them, and what is to be noted of the rewards."""
     few = given[:SETTLING]
-    rows = [(number, one.columns) for number, one in enumerate(given, start=1)]
+    rows = list({one.row: one.columns for one in given}.items())
     rewards = appointed(
         run, spec, rows, lambda: ([o.prompt for o in few], [o.response for o in few]), combine, on_error, seconds
     )

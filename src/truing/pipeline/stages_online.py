@@ -26,6 +26,7 @@ from truing.policy.policy import Policy
 from truing.policy.value import put_on
 from truing.registry import Columns, Data, Model, ObjectiveSpec, RewardModel, RewardSpec, stage
 from truing.rollout import experience
+from truing.rollout.combine import hung
 from truing.rollout.engine import Sampling, fits, generate
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
 from truing.train.given import Given
@@ -222,12 +223,17 @@ def answered(run: StageRun, policy: Policy, asked: Sequence[Prompt], online: Onl
 
 
 def unscored(folder: Path) -> list[str]:
-    """How many answers of all rounds could not be scored, and why the first could not; nothing where all could."""
+    """How many answers of all rounds hung a reward or could not be read by it, and how many could not be scored and why
+    the first could not; nothing where all could."""
+    notes = hung(experience.parts(folder))
     said = experience.failures(folder)
     failed = [why for why in said if why]
     if not failed:
-        return []
-    return [f"{len(failed)} of {len(said)} answers could not be scored and were left out; the first: {failed[0]}"]
+        return notes
+    return [
+        *notes,
+        f"{len(failed)} of {len(said)} answers could not be scored and were left out; the first: {failed[0]}",
+    ]
 
 
 def untaught(folder: Path, source: RolloutSource) -> list[str]:

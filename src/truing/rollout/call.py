@@ -23,7 +23,7 @@ from typing import Any
 from truing.errors import TruingError, UserError
 from truing.registry import RewardFunction
 from truing.signature import TRL, TRL_TAKES
-from truing.types import Messages, Score, is_number, messages_json
+from truing.types import Messages, NotRead, Score, is_number, messages_json
 
 KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first"})
 """What a reward reads by these names is ours to give; any other name is a column's."""
@@ -214,6 +214,8 @@ def scored(value: Any) -> Score:
     """A value that a function gave as a score: a finite number, true or false, or a `Score`; all else has failed."""
     if isinstance(value, Score):
         return value if value.failed or is_number(value.value) else failed(value.why or f"its value is {value.value!r}")
+    if isinstance(value, NotRead):
+        return Score(float(value), unread=True) if is_number(value) else failed(f"gave {float(value)!r}")
     if getattr(value, "ndim", None) == 0:  # a number of numpy or torch
         value = value.item()
     if isinstance(value, bool):

@@ -26,9 +26,14 @@ from truing.types import Score, digest, messages_json
 Combine: TypeAlias = Literal["sum", "lexicographic"]
 OnError: TypeAlias = Literal["stop", "drop"]
 Parts: TypeAlias = Mapping[str, float]
-MULTIPLIER, HUNG = "multiplier:{}", "late:"
-"""Parts that no reward gave, each of a reward: the multiplier of a cost, and that the answer hung it. No reward's name
-has a colon in it."""
+MULTIPLIER, HUNG, UNREAD = "multiplier:{}", "late:", "unread:"
+"""Parts that no reward gave, each of a reward: the multiplier of a cost, that the answer hung it, and that it has no
+answer which the reward can read. No reward's name has a colon in it."""
+COUNTED = {
+    HUNG: "reward '{}' hung on {} answers, which got the least for it",
+    UNREAD: "reward '{}' could read no answer in {} responses, which got the least for it",
+}
+"""The parts that are counted and not averaged, with the note that says how many there are."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,7 @@ class Rewards:
         if not parts:
             return failed(f"reward '{next(iter(row))}' {SILENT}, and no other does")
         terms = [t for t in self.terms if t.name in parts and not t.cost]
-        late = {HUNG + name: 1.0 for name, score in row.items() if score.late}
-        return Score(math.fsum(t.weight * parts[t.name] for t in terms), parts | late)
+        return Score(math.fsum(t.weight * parts[t.name] for t in terms), parts | counted(row))
 
     def _of(self, name: str) -> Term:
         return next(term for term in self.terms if term.name == name)
@@ -157,20 +161,31 @@ def shown(text: str, most: int = 200) -> str:
     return repr(text if len(text) <= most else text[:most] + " ...")
 
 
+def counted(scores: Mapping[str, Score]) -> dict[str, float]:
+    """The parts that say which rewards one answer hung, and which could not read it."""
+    late = {HUNG + name: 1.0 for name, score in scores.items() if score.late}
+    return late | {UNREAD + name: 1.0 for name, score in scores.items() if score.unread}
+
+
 def hung(parts: Iterable[Parts]) -> list[str]:
-    """Of each reward that answers hung, by their parts, how many did, as a note."""
-    count = Counter(name.removeprefix(HUNG) for row in parts for name in row if name.startswith(HUNG))
-    return [f"reward '{name}' hung on {n} answers, which got the least for it" for name, n in count.items()]
+    """Of each reward that answers hung, or that could not read them, by their parts, how many did, as a note."""
+    count = Counter(name for row in parts for name in row if name.startswith(tuple(COUNTED)))
+    return [
+        COUNTED[kind].format(name.removeprefix(kind), n)
+        for kind in COUNTED
+        for name, n in count.items()
+        if name.startswith(kind)
+    ]
 
 
 def told(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
     """What is to be seen of a round's parts and failures: the mean of each part, how many answers hung a reward
-    (`late_` and its name), and how many failed."""
+    (`late_` and its name) or could not be read by it (`unread_` and its name), and how many failed."""
     names = dict.fromkeys(name for parts, why in rows if not why for name in parts)
     means: dict[str, float] = {}
     for name in names:
         own = [parts[name] for parts, why in rows if not why and name in parts]
         whole = math.fsum(own)
-        mean = whole if name.startswith(HUNG) else whole / len(own)
+        mean = whole if name.startswith(tuple(COUNTED)) else whole / len(own)
         means[name.replace(":", "_") if ":" in name else f"reward_{name}"] = mean
     return means | {"failed": float(sum(bool(why) for _, why in rows))}

@@ -105,6 +105,14 @@ def failures(folder: Path) -> list[str]:
     return [why for path in files for why in parquet.read_table(path, columns=["why"])["why"].to_pylist()]
 
 
+def parts(folder: Path) -> list[dict[str, float]]:
+    """Of every answer of all rounds in a folder, in order, what each reward said; none where it could not be scored."""
+    files = sorted(folder.glob("round-*.parquet"))
+    return [
+        dict(row or ()) for path in files for row in parquet.read_table(path, columns=["parts"])["parts"].to_pylist()
+    ]
+
+
 def usable(rows: Sequence[Experience], fewest: int) -> tuple[list[Experience], int]:
     """The answers that were scored, without those that have fewer than `fewest` of their group, and how many those are.
     RunFailed where every single one failed: that is the reward's doing."""

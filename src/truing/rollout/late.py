@@ -87,10 +87,10 @@ class Worker:
         if said is None:
             return self._silent(answer, problem)
         self.late.clear()
-        value, why, complaint = said
+        value, why, unread, complaint = said
         if complaint is not None:
             raise complaint
-        return failed(why) if why else Score(value)
+        return failed(why) if why else Score(value, unread=unread)
 
     def _exchange(self, *values: Any) -> Any:
         """What comes back for values that are sent."""
@@ -246,13 +246,13 @@ def serve(channel: int) -> None:
             signal.alarm(0)
 
 
-def judged(call: Call, answer: Answer) -> tuple[float, str, TruingError | None]:
-    """The value, why there is none, and what truing complains of."""
+def judged(call: Call, answer: Answer) -> tuple[float, str, bool, TruingError | None]:
+    """The value, why there is none, whether the answer could not be read, and what truing complains of."""
     try:
         score = call([answer])[0]
     except TruingError as problem:
-        return math.nan, "", told(problem)
-    return float(score.value), score.why if score.failed else "", None
+        return math.nan, "", False, told(problem)
+    return float(score.value), score.why if score.failed else "", score.unread, None
 
 
 def told(problem: BaseException) -> TruingError:

@@ -2,75 +2,166 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from truing.errors import UserError
 from truing.registry import reward
+from truing.rollout.answers import Unread, compare, final, structure
+from truing.types import NotRead
 
-NUMBER = re.compile(
-    r"(?:(?<![\w).])[-+−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?"
-)
-MARKERS = (re.compile(r"\\boxed\{([^{}]*)\}"), re.compile(r"####([^\n]*)"))
+Form: TypeAlias = Literal["number", "math", "text"]
 
 
-@reward(scope="response", deterministic=True)
+def check_row(row: Mapping[str, Any], *, answer: Form = "number", column: str = "answer") -> None:
+    """UserError for a row whose answer is missing, or cannot be read in the form that `answer` asks for."""
+    wanted(row, answer, column)
+
+
+@reward(scope="response", deterministic=True, check=check_row)
 def verifier(
     response: str,
     row: Mapping[str, Any],
     *,
-    answer: Literal["number", "text"] = "number",
+    answer: Literal["number", "math", "text"] = "number",
     column: str = "answer",
     right: float = 1.0,
     wrong: float = 0.0,
 ) -> float:
-    """`right` where the answer is that of the prompt's row, else `wrong`: numbers as numbers, words without case.
+    """`right` where the answer is that of the prompt's row, else `wrong`: numbers exactly, or words without case.
 
-    What the answer says is what stands last in \\\\boxed{...} or behind ####; without either its last number, or all of
-    its text. The row's own answer is read in the same way. An answer that says no number is wrong: `wrong` is the
-    lowest value. A row without an answer is an error of the data.
+    `number` takes rows whose answer is one number: 42, 1,250, 3/4, \\frac{1}{2}, 2\\sqrt{3}, 50\\%, 12 cm. `math` takes
+    tuples, intervals, sets, matrices, equations, expressions in letters and words too. `text` compares words.
+
+    A response's answer is what stands last in \\boxed{...}, behind #### or `the answer is`; without these the last
+    number with the expression that it is part of, or for `text` all of it. Thoughts, to </think>, are not looked at.
+    The row's own answer is read in the same way; one that is missing, or cannot be read, is an error of the data. A
+    response whose answer cannot be read is worth `wrong` and counted (`unread_verifier`): nothing is guessed from a
+    part of it.
 
     >>> verifier("7 * 6 is #### 42.0", {"answer": 42}), verifier("I do not know", {"answer": "42"})
     (1.0, 0.0)
+    >>> [verifier("so \\\\boxed{\\\\frac{1}{2}}", {"answer": truth}) for truth in ("1/2", 0.5, "2")]
+    [1.0, 1.0, 0.0]
+    >>> [verifier(said, {"answer": "(3, 4]"}, answer="math") for said in ("so (3, 4]", "so [3, 4]", "so 4")]
+    [1.0, 0.0, 0.0]
     """
-    if row.get(column) in (None, ""):
+    truth = wanted(row, answer, column)
+    try:
+        if answer == "text":
+            return right if words(response) == truth else wrong
+        said = spoken(response) if answer == "math" and is_words(truth) else answer_of(response)
+        return right if compare.agree(truth, said, answer == "number") else wrong
+    except Unread:
+        return NotRead(wrong)
+
+
+def wanted(row: Mapping[str, Any], answer: Form, column: str) -> str:
+    """The right answer of a row, as it is compared. UserError where there is none that can be read."""
+    value = row.get(column)
+    if value is None or value == "":
         there = ", ".join(map(str, row)) or "none"
         raise UserError(f"reward 'verifier': a prompt's row has no '{column}' to hold answers to; its columns: {there}")
-    truth = str(row[column])
+    if isinstance(value, list | tuple | Mapping):
+        raise UserError(f"reward 'verifier': the row's '{column}' is {value!r}, and has to be one answer")
+    try:
+        return truth_of(str(value), answer)
+    except Unread as problem:
+        why, said = f"'{column}': {problem}", f"reward 'verifier': the right answer {str(value)[:200]!r}"
+    if answer == "number":
+        raise UserError(
+            f"{said} is no number; set answer: text to compare words, or answer: math for tuples, intervals, sets and "
+            f"expressions ({why})"
+        )
+    raise UserError(f"{said} cannot be read; leave the row out, or set answer: text to compare words ({why})")
+
+
+@functools.lru_cache(4096)
+def truth_of(text: str, answer: Form) -> str:
+    """The part of a row's answer that says what is right. Unread where it cannot be read."""
     if answer == "text":
-        return right if words(response) == words(truth) else wrong
-    wanted = number(truth)
-    if wanted is None:
-        raise UserError(f"reward 'verifier': the right answer {truth!r} is no number; set answer: text")
-    return right if number(response) == wanted else wrong
+        return words(text)
+    part = _marked(text)
+    if part is None:
+        part = text if _readable(text) or len(final.numbers(text)) != 1 else answer_of(text)
+    found = structure.read(part, short_units=answer == "number")
+    if answer == "number" and not is_number(found):
+        raise Unread("it says something else")
+    return part
+
+
+def _marked(text: str) -> str | None:
+    """The marked answer of a text, if it has one."""
+    said = final.spoken(text)
+    boxed = final.in_box(said)
+    if boxed is not None:
+        return boxed
+    return None if final.behind_mark(said) is None else answer_of(text)
+
+
+def _readable(text: str) -> bool:
+    try:
+        structure.read(text)
+    except Unread:
+        return False
+    return True
+
+
+def answer_of(text: str) -> str:
+    """The part of a text that is its answer. Where prose stands around a single number, that number; a box, or
+    mathematics, is read whole or not at all."""
+    part = final.final(text)
+    if part.exact or part.plain or _readable(part.text):
+        return part.text
+    if _readable(start := final.beginning(part.text)):
+        return start
+    held = final.numbers(part.text)
+    if len(held) == 1 and final.is_prose(part.text):
+        return final.last_number(part.text).text
+    raise Unread(f"{part.text[:80]!r}")
+
+
+def is_number(found: structure.Answer) -> bool:
+    """Whether an answer is one number, with or without a unit or a name."""
+    if isinstance(found, structure.Based):
+        return True
+    value = structure.value_of(found)
+    return value is not None and not value.letters and not any(a.name == "infinity" for a in value.atoms)
 
 
 def number(text: str) -> Fraction | None:
-    """The number a text ends in, exactly, or None.
+    """The rational number that a text's answer is, exactly, or None.
 
     >>> number("so 1,250 or \\\\boxed{-3/4}"), number("#### 18 apples"), number("none")
     (Fraction(-3, 4), Fraction(18, 1), None)
     """
-    found = NUMBER.findall(marked(text))
-    if not found:
-        return None
-    above, _, below = re.sub(r"[,\s]", "", found[-1]).replace("−", "-").partition("/")
     try:
-        return Fraction(above) / Fraction(below or "1")
-    except (ValueError, ZeroDivisionError):
+        value = structure.value_of(structure.read(answer_of(text)))
+    except Unread:
         return None
+    return None if value is None else value.number
+
+
+def is_words(truth: str) -> bool:
+    """Whether a right answer is words, and no mathematics."""
+    return isinstance(structure.read(truth), structure.Words)
+
+
+def spoken(text: str) -> str:
+    """What is marked as a text's answer, or all of it."""
+    said = final.spoken(text)
+    boxed = final.in_box(said)
+    if boxed is not None:
+        return boxed
+    marked = final.behind_mark(said)
+    return said if marked is None else marked.text
 
 
 def words(text: str) -> str:
-    """What a text says, without case and white space around it."""
-    return " ".join(marked(text).split()).casefold().rstrip(".")
-
-
-def marked(text: str) -> str:
-    """What stands in the last mark of an answer, or the whole text where nothing is marked."""
-    for marker in MARKERS:
-        if found := marker.findall(text):
-            return str(found[-1])
-    return text
+    """What a text says, without case, white space and marks of how it looks. Unread where it says nothing."""
+    plain = structure.words(spoken(text))
+    if not plain:
+        raise Unread("no answer")
+    return plain

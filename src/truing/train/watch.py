@@ -17,7 +17,7 @@ from truing.disk import write_text
 from truing.errors import RunFailed
 from truing.policy.policy import Policy
 from truing.rollout.call import SILENT, Answer
-from truing.rollout.combine import Parts, Rewards, shown
+from truing.rollout.combine import UNREAD, Parts, Rewards, shown
 from truing.settings import Watching
 from truing.train import parallel
 from truing.train.asking import Prompt, apart
@@ -114,6 +114,7 @@ class Watch:
                     "  Mend the reward, or leave such answers out, counted, by on_error: drop."
                 )
             row |= said(name, moments([score.value for score in scores if not score.failed]))
+            row |= {f"unread_{name}": count for count in [sum(map(unread, scores))] if count}
         return row | {"failed": sum(any(map(failure, each)) for each in zip(*given.values(), strict=True))}
 
     def figures(self) -> dict[str, float]:
@@ -144,6 +145,11 @@ class Watch:
 def failure(score: Score) -> bool:
     """Whether a score is missing that should be there; a reward of TRL's signature may say nothing of an answer."""
     return score.failed and score.why != SILENT
+
+
+def unread(score: Score) -> bool:
+    """Whether a reward, or one of several, could read no answer in a response."""
+    return score.unread or any(name.startswith(UNREAD) for name in score.parts)
 
 
 def stopped(step: int, why: str) -> str:
