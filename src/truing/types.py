@@ -218,11 +218,12 @@ class RowNote:
 
 @dataclass(frozen=True, slots=True)
 class ColumnNote:
-    """What became of the columns (or keys of messages) of a file that no convention names: in so many of its rows."""
+    """What became of columns of a file that no convention names, or of keys of its messages: in so many of its rows."""
 
     columns: tuple[str, ...]
     what: str
     rows: int
+    sort: str = "column"
 
     @property
     def text(self) -> str:
@@ -234,13 +235,13 @@ class ColumnNote:
         names = ", ".join(f"'{name}'" for name in self.columns[:20])
         more = f" and {len(self.columns) - 20} more" if len(self.columns) > 20 else ""
         plural = "s" * (len(self.columns) > 1)
-        return f"column{plural} {names}{more} {self.what} ({self.rows:,} row{'s' * (self.rows != 1)})"
+        return f"{self.sort}{plural} {names}{more} {self.what} ({self.rows:,} row{'s' * (self.rows != 1)})"
 
 
 @dataclass(frozen=True)
 class Records:
-    """A data set in memory: records of one kind, where they came from, which rows were odd, and what became of columns
-    that no convention names (counted over the whole file)."""
+    """A data set in memory: records of one kind, where they came from, which rows were odd, and of a whole file what
+    became of the columns that no convention names."""
 
     name: str
     records: tuple[Demonstration | Judgement, ...]
@@ -268,7 +269,6 @@ class Records:
             rows=tuple(self.rows[i] for i in indices),
             notes=tuple(note for note in self.notes if note.row in kept),
             digest=digest([self.digest, list(indices)]),
-            columns=self.columns,
         )
 
 
