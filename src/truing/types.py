@@ -313,7 +313,10 @@ def messages_json(messages: Messages) -> list[dict[str, str]]:
 
 def marked_json(messages: Messages) -> list[dict[str, Any]]:
     """Messages of a response as a file holds them: `weight: 0` stands on turns that are not learned from."""
-    return [{"role": m.role, "content": m.content} | ({} if m.learned else {"weight": 0}) for m in messages]
+    return [
+        {"role": m.role, "content": m.content} if m.learned else {"role": m.role, "content": m.content, "weight": 0}
+        for m in messages
+    ]
 
 
 def is_number(x: Any) -> bool:

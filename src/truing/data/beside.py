@@ -63,9 +63,7 @@ class Beside:
         plan = self._plans.get(keys)
         if plan is None:
             plan = self._plans[keys] = self._plan(keys)
-        if plan.decides:
-            row = self._with_turn_marks(row, plan)
-        record = self.chosen.read(row, odd)
+        record = self.chosen.read(self._with_turn_marks(row, plan) if plan.decides else row, odd)
         for name, what in plan.decides:
             if not nothing(row[name]):
                 record = self._beside(record, name, what, row[name], odd)

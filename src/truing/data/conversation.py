@@ -138,7 +138,10 @@ def checked_prompt(found: Messages, name: str, odd: Oddities) -> Messages:
 
 def unmarked(found: Messages) -> Messages:
     """Messages of a prompt: no mark on them says anything, for none of them is learned."""
-    return found if all(m.learned for m in found) else tuple(Message(m.role, m.content) for m in found)
+    for message in found:
+        if not message.learned:
+            return tuple(Message(m.role, m.content) for m in found)
+    return found
 
 
 def response(value: Any, name: str, odd: Oddities) -> Messages:
@@ -159,12 +162,14 @@ def checked_response(found: Messages, name: str, odd: Oddities) -> Messages:
         raise Unusable(name, "has a system message inside the response")
     if found[-1].role != "assistant":
         raise Unusable(name, f"ends with a message of role '{found[-1].role}', not 'assistant'")
-    if not any(m.learned for m in found if m.role == "assistant"):
-        raise Unusable(name, NONE_LEARNED)
+    taught = False
     for message in found:
+        taught = taught or (message.learned and message.role == "assistant")
         if not message.content.strip() and message.role != "tool":
             what = "the response" if message.role == "assistant" else f"a {message.role} message of the response"
             raise Unusable(name, f"is empty: {what} says nothing")
+    if not taught:
+        raise Unusable(name, NONE_LEARNED)
     return found
 
 

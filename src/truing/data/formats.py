@@ -76,6 +76,18 @@ def load(
     return Records(Path(source).name, tuple(records), tuple(rows), tuple(notes), content_digest(records), fates)
 
 
+def without_tools(records: Records) -> Records:
+    """The same records; DataError for a row that names tools, where prompts are answered: none is asked with tools."""
+    for row, record in zip(records.rows, records.records, strict=True):
+        if "tools" in record.meta:
+            raise DataError(
+                files.place(records.name, row, "tools"),
+                "names tools, and a prompt is answered without any",
+                "Leave the row out, or the column: columns: {tools: null}",
+            )
+    return records
+
+
 def content_digest(records: Iterable[Record]) -> str:
     """A content hash of records in their order: equal words, roles and verdicts give an equal hash."""
     return digest([record_json(record) for record in records])
@@ -190,7 +202,9 @@ def _records(
             record = as_demonstration(record.prompt + record.response, "last", record.meta)
         if (first := seen.setdefault(digest(record_json(record)), number)) != number:
             odd.add("", f"duplicate of row {first}", "kept")
-        said, given = prompt_id(record.prompt), str(record.meta.get("prompt_id", ""))
+        given, said = str(record.meta.get("prompt_id", "")), ""
+        if given:  # a judgement has its own hash of the prompt already
+            said = prompt_id(record.prompt) if isinstance(record, Demonstration) else record.prompt_id
         if given and named.setdefault(given, said) != said:
             odd.add("prompt_id", "is that of an earlier row with another prompt", "kept")
         notes += [RowNote(number, field, problem, action) for field, problem, action in odd.found]
@@ -253,4 +267,14 @@ def _list(source: str, bad: list[tuple[int, str, str]]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["as_demonstration", "as_row", "content_digest", "describe", "grouped", "load", "record_json", "summary"]
+__all__ = [
+    "as_demonstration",
+    "as_row",
+    "content_digest",
+    "describe",
+    "grouped",
+    "load",
+    "record_json",
+    "summary",
+    "without_tools",
+]

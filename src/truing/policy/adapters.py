@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from truing.errors import UserError
+from truing.policy import model_files
 from truing.policy.policy import Policy, tensors_digest
 from truing.settings import Lora
 
@@ -81,6 +82,7 @@ def is_adapter(folder: Path) -> bool:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """An adapter's own description; UserError where it cannot be read, is no LoRA or has no safetensors weights."""
+    model_files.check_adapter(folder, CONFIG)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind, base = config["peft_type"], config["base_model_name_or_path"]
