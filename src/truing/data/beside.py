@@ -23,8 +23,10 @@ JOINED = "\n"
 
 @dataclass(frozen=True)
 class Plan:
-    """Of rows with the same columns: those whose value decides something, and those that are only counted."""
+    """Of rows with the same columns: those that may be an unread verdict, those whose value decides something else, and
+    those that are only counted."""
 
+    verdicts: tuple[str, ...]
     decides: tuple[tuple[str, str], ...]
     counted: tuple[str, ...]
 
@@ -63,6 +65,9 @@ class Beside:
         plan = self._plans.get(keys)
         if plan is None:
             plan = self._plans[keys] = self._plan(keys)
+        for name in plan.verdicts:
+            if not nothing(row[name]):
+                raise self._unread_verdict(name)
         record = self.chosen.read(self._with_turn_marks(row, plan) if plan.decides else row, odd)
         for name, what in plan.decides:
             if not nothing(row[name]):
@@ -88,8 +93,10 @@ class Beside:
     def _plan(self, keys: tuple[str, ...]) -> Plan:
         undecided = self._undecided(keys)
         decides: list[tuple[str, str]] = []
+        verdicts: list[str] = []
         for name in keys:
-            if name in self.chosen.reads:
+            own_verdict = undecided and name in ("label", "score", "scores") and name not in self.mapped
+            if name in self.chosen.reads and not own_verdict:
                 if self.plain and name in ("tools", "functions"):
                     decides.append((name, "tools beside text"))
                 continue
@@ -99,13 +106,13 @@ class Beside:
             if what == "label" and (self.chosen.gives != "demonstrations" or self.plain):
                 what = ""
             if undecided and columns.is_verdict(name):
-                what = "verdict"
-            if what:
+                verdicts.append(name)
+            elif what:
                 decides.append((name, what))
         # Earlier turns stand behind the system message, so it is put there last.
         decides.sort(key=lambda entry: entry[1] == "system")
-        named = {name for name, _ in decides}
-        return Plan(tuple(decides), tuple(n for n in keys if n not in named and n not in self.chosen.reads))
+        other = {*verdicts, *(name for name, _ in decides), *self.chosen.reads}
+        return Plan(tuple(verdicts), tuple(decides), tuple(name for name in keys if name not in other))
 
     def _undecided(self, keys: tuple[str, ...]) -> bool:
         """Whether the user has mapped responses of equal standing, and no column is read that says which is better."""
@@ -115,7 +122,7 @@ class Beside:
             sides = [self.mapped.get(role, role) for role in ("chosen", "rejected")]
             return not any(map(columns.says_side, sides)) and not set(VERDICTS) & set(keys)
         answers = [self.mapped[role] for role in ("response", "completion", "output") if role in self.mapped]
-        own = [a for a in answers if self.chosen.gives == "demonstrations" and not columns.says_side(a)]
+        own = [answer for answer in answers if not columns.says_side(answer)]
         return any(columns.siblings(answer, keys) for answer in own)
 
     def _beside(self, record: Record, name: str, what: str, value: Any, odd: Oddities) -> Record:
@@ -124,19 +131,20 @@ class Beside:
             return read(record, name, value, odd)
         if what == "media":
             raise Unusable(name, "is no text, and text is all that is read" + _way_out(name))
-        if what == "verdict":
-            raise DataError(
-                self.source,
-                f"column '{name}' may say which response is better, and nobody reads it: "
-                f"{_mapping(self.mapped)} would be taken for true in every row",
-                "Map a column with the probability that chosen is the better one (1, 0, or 0.5 for a tie) as "
-                "preference, or write the better response of every row as chosen" + _way_out(name, ". "),
-            )
         if what == "tools beside text":
             if cells.tools(value, name):
                 raise Unusable(name, "stands beside plain text, which takes no tools" + _way_out(name))
             return record
         raise Unusable(name, f"names tools under another name; say columns: {{tools: {name}}}" + _way_out(name))
+
+    def _unread_verdict(self, name: str) -> DataError:
+        return DataError(
+            self.source,
+            f"column '{name}' may say which response is better, and nobody reads it: "
+            f"{_mapping(self.mapped)} would be taken for true in every row",
+            "Map a column with the probability that chosen is the better one (1, 0, or 0.5 for a tie) as "
+            "preference, or write the better response of every row as chosen" + _way_out(name, ". "),
+        )
 
     def _system(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
         text = talk.words(value, name, odd) if isinstance(value, list | tuple) else talk.text(value, name)

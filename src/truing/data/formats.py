@@ -149,11 +149,8 @@ def summary(records: Records) -> dict[str, Any]:
     """How many rows were read and are usable, and what was odd: the form that a stage's summary.json keeps."""
     dropped = {note.row for note in records.notes if note.action == "dropped"}
     notes = sorted(grouped(records.notes), key=lambda note: (-note["count"], note["field"], note["problem"]))
-    fates = [
-        {"columns": list(one.columns), "what": one.what, "rows": one.rows, "text": one.text} for one in records.columns
-    ]
     counts = {"file": records.name, "read": len(records) + len(dropped), "usable": len(records)}
-    return counts | {"notes": notes, "columns": fates}
+    return counts | {"notes": notes, "columns": [note.text for note in records.columns]}
 
 
 def grouped(notes: Iterable[RowNote]) -> list[dict[str, Any]]:

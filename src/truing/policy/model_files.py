@@ -70,7 +70,7 @@ def _check_weights(who: str, folder: Path) -> None:
         _check_nature(who, path)
         problem = _damage(path)
         if problem:
-            raise UserError(f"{who}: its {path.name} {problem}.\n  Download or copy it again.")
+            raise UserError(f"{who}: its {path.name} cannot be read: it {problem}.\n  Download or copy it again.")
 
 
 def _damage(path: Path) -> str:
