@@ -33,10 +33,12 @@ or none are read, beside an objective that reads any (a penalty)."""
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. Roles: system, user, assistant, tool."""
+    """One turn of a conversation. Roles: system, user, assistant, tool. `learned` is false for an assistant's turn of a
+    response that its data marks as not to be learned from; it says nothing of who said what."""
 
     role: str
     content: str
+    learned: bool = field(default=True, compare=False)
 
 
 Messages: TypeAlias = tuple[Message, ...]
@@ -220,15 +222,39 @@ class RowNote:
     action: Literal["dropped", "joined", "kept", "truncated"]
 
 
+@dataclass(frozen=True, slots=True)
+class ColumnNote:
+    """What became of columns of a file that no convention names, or of keys of its messages: in so many of its rows."""
+
+    columns: tuple[str, ...]
+    what: str
+    rows: int
+    sort: str = "column"
+
+    @property
+    def text(self) -> str:
+        """One line for people.
+
+        >>> ColumnNote(("source", "idx"), "not read", 20_000).text
+        "columns 'source', 'idx' not read (20,000 rows)"
+        """
+        names = ", ".join(f"'{name}'" for name in self.columns[:20])
+        more = f" and {len(self.columns) - 20} more" if len(self.columns) > 20 else ""
+        plural = "s" * (len(self.columns) > 1)
+        return f"{self.sort}{plural} {names}{more} {self.what} ({self.rows:,} row{'s' * (self.rows != 1)})"
+
+
 @dataclass(frozen=True)
 class Records:
-    """A data set in memory: records of one kind, where they came from, and which rows were odd."""
+    """A data set in memory: records of one kind, where they came from, which rows were odd, and of a whole file what
+    became of the columns that no convention names."""
 
     name: str
     records: tuple[Demonstration | Judgement, ...]
     rows: tuple[int, ...]
     notes: tuple[RowNote, ...] = ()
     digest: str = field(default="")
+    columns: tuple[ColumnNote, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -289,6 +315,14 @@ def per_of(mean: Mean) -> Per:
 def messages_json(messages: Messages) -> list[dict[str, str]]:
     """Messages as plain data, the form chat templates and files use."""
     return [{"role": m.role, "content": m.content} for m in messages]
+
+
+def marked_json(messages: Messages) -> list[dict[str, Any]]:
+    """Messages of a response as a file holds them: `weight: 0` stands on turns that are not learned from."""
+    return [
+        {"role": m.role, "content": m.content} if m.learned else {"role": m.role, "content": m.content, "weight": 0}
+        for m in messages
+    ]
 
 
 def is_number(x: Any) -> bool:

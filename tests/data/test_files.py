@@ -77,7 +77,7 @@ def test_lists_in_csv_cells_are_read(write: Write) -> None:
         (b"a,a\n1,2\n", "r.csv", "column 'a' stands twice in the header"),
         (b"x", "r.txt", r"unknown kind of file '.txt'\n  Known: .jsonl, .json, .csv, .parquet"),
         (b"x", "r.parquet", "not a readable Parquet file"),
-        (b"x", "r.jsonl.gz", "the compressed file is damaged or cut off"),
+        (b"x", "r.jsonl.gz", "is no gzip file, though its name ends in .gz"),
         (gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-12], "r.jsonl.gz", "the compressed file is damaged or cut off"),
     ],
 )

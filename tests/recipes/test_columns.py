@@ -66,3 +66,43 @@ def test_a_column_that_is_not_there_is_said(desk) -> None:
     assert (
         "pairs.jsonl: columns: unknown column 'better'" in desk.said and "Known: chosen, prompt, rejected" in desk.said
     )
+
+
+def test_what_no_convention_reads_is_named_in_the_stage_and_refused_or_left_out_by_name(desk) -> None:
+    """A column that says which answer is better stops the run; null leaves it out, and the summary keeps what became of
+    every column beside the convention's own."""
+    rows = [
+        {"question": f"q{i}", "system": "s", "answer_a": f"a{i}", "answer_b": f"b{i}", "winner": "b", "source": "x"}
+        for i in range(6)
+    ]
+    (desk.folder / "arena.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = "{prompt: question, chosen: answer_a, rejected: answer_b}"
+    recipe = (
+        "base: {new: llama, hidden: 64, layers: 1, vocab: 300, text: pairs.jsonl}\n"
+        f"stages: {{direct: {{do: prefer, model: $base, data: arena.jsonl, steps: 1, columns: {columns}}}}}\n"
+    )
+    desk.write(recipe)
+    assert desk.run() == 2
+    assert "arena.jsonl: column 'winner' may say which response is better, and nobody reads it" in desk.said
+    assert "columns: {winner: null} leaves the column out" in desk.said
+    desk.write(recipe.replace("answer_b}", "answer_b, winner: null}"))
+    assert desk.run() == 0, desk.said
+    notes = desk.read("direct/summary.json")["notes"]
+    for line in (
+        "arena.jsonl: column 'system' read as the system message (6 rows)",
+        "arena.jsonl: column 'source' not read (6 rows)",
+        "arena.jsonl: column 'winner' not read, as asked (6 rows)",
+    ):
+        assert line in notes and desk.said.count(line) == 1
+
+
+def test_a_split_names_columns_once_and_its_report_too(desk) -> None:
+    rows = [{"prompt": f"q{i}", "response": f"a{i}", "idx": i} for i in range(6)]
+    (desk.folder / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    desk.write("stages: {data: {do: split, data: asked.jsonl, eval: 0.5}}\n")
+    assert desk.run() == 0, desk.said
+    assert desk.said.count("column 'idx' not read (6 rows)") == 1
+    assert desk.read("data/summary.json")["data"]["columns"] == ["column 'idx' not read (6 rows)"]
+    assert "column &#39;idx&#39; not read (6 rows)" in desk.page()
+    assert desk("split", str(desk.folder / "asked.jsonl"), "--out", str(desk.out / "parts")) == 0
+    assert desk.said.count("column 'idx' not read (6 rows)") == 1

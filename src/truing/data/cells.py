@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from truing.data.conversation import Unusable
 from truing.data.files import Row, kind
+from truing.data.oddities import Unusable
 
 Score: TypeAlias = float | dict[str, float]
 """One number, or numbers by name."""
@@ -84,6 +85,59 @@ def score(value: Any, name: str) -> tuple[Score, Spread]:
         raise Unusable(name, "has a score without a name" if rated else "names no score")
     spread = {key: apart for key, (_, apart) in rated.items() if apart is not None}
     return {key: mean for key, (mean, _) in rated.items()}, spread or None
+
+
+def tools(value: Any, name: str) -> list[dict[str, Any]]:
+    """The tools that a row names: a list, or the JSON text of one; each an object or its JSON text. None of them where
+    nothing is said (null, an empty text, `[]`).
+
+    In a list of objects a null is what tables write for a key that another tool has, so it is no key of this one.
+    """
+    text = isinstance(value, str)
+    found = _json(value, name) if isinstance(value, str) else value
+    if found is None:
+        return []
+    listed = [found] if isinstance(found, Mapping) else found
+    if not isinstance(listed, list | tuple):
+        raise Unusable(name, f"is {kind(found)}, not a list of tools" + (" (in its JSON text)" if text else ""))
+    return [_tool(tool, f"{name}[{i}]", as_written=text) for i, tool in enumerate(listed)]
+
+
+def _tool(value: Any, name: str, as_written: bool) -> dict[str, Any]:
+    if isinstance(value, str):
+        value, as_written = _json(value, name), True
+    if not isinstance(value, Mapping):
+        raise Unusable(name, f"is {kind(value)}, not a tool: an object, or the JSON text of one")
+    tool = dict(value) if as_written else _without_nulls(value)
+    inner = tool.get("function", tool)
+    if not isinstance(inner, Mapping) or not isinstance(tool.get("type", ""), str):
+        raise Unusable(name, "is no tool: its 'function' is no object, or its 'type' no text")
+    named = isinstance(inner.get("name"), str) and inner["name"].strip()
+    if not named and tool.get("type", "function") == "function":
+        raise Unusable(name, f"is a tool without a name; it has {', '.join(map(str, inner)) or 'nothing'}")
+    return tool
+
+
+def _json(value: str, name: str) -> Any:
+    """What a JSON text says, also where it was written as a text twice; None for a blank one."""
+    found: Any = value
+    for _ in range(2):
+        if not isinstance(found, str):
+            break
+        if not found.strip():
+            return None
+        try:
+            found = json.loads(found)
+        except (ValueError, RecursionError) as error:
+            why = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise Unusable(name, f"is text that is no JSON ({why}): {found[:40]!r}") from None
+    return found
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _rating(value: Any, name: str) -> tuple[float, float | None]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from truing.data import cells
 from truing.data import conversation as talk
-from truing.data.conversation import Oddities, Unusable
 from truing.data.files import Row
+from truing.data.oddities import Oddities, Unusable
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement, Message, Messages, Verdict, prompt_id
 
@@ -21,6 +20,7 @@ Record = Demonstration | Judgement
 Read = Callable[[Row, Oddities], Record]
 
 META = ("prompt_id", "group", "tools")
+TOOLS = ("tools", "functions")
 SAFE = ("chosen_safe", "rejected_safe")
 OPTIONAL = (*META, *SAFE, "margin", "preference", "tie")
 
@@ -32,6 +32,13 @@ class Convention:
     columns: tuple[str, ...]
     gives: Gives
     read: Read
+    also: tuple[str, ...] = ()
+    """Columns that it reads where they are there, beside those of every convention."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Every column that it reads."""
+        return frozenset({*self.columns, *self.also, *META, *TOOLS})
 
     @property
     def name(self) -> str:
@@ -42,17 +49,20 @@ class Convention:
 CONVENTIONS: list[Convention] = []
 
 
-def convention(gives: Gives, *names: str) -> Callable[[Read], Read]:
+def convention(gives: Gives, *names: str, also: tuple[str, ...] = ()) -> Callable[[Read], Read]:
     """Add one or more lines (`a/b/c`) to the table. The first line whose columns a file has reads it."""
 
     def add(read: Read) -> Read:
-        CONVENTIONS.extend(Convention(tuple(name.split("/")), gives, read) for name in names)
+        CONVENTIONS.extend(Convention(tuple(name.split("/")), gives, read, also) for name in names)
         return read
 
     return add
 
 
-@convention("pairs", "prompt/chosen/rejected", "chosen/rejected")
+VERDICTS = ("preference", "tie")
+
+
+@convention("pairs", "prompt/chosen/rejected", "chosen/rejected", also=(*SAFE, *VERDICTS, "margin"))
 def pair(row: Row, odd: Oddities) -> Record:
     """Two responses of which one was preferred; the prompt apart, or as the shared beginning of both."""
     chosen, rejected = row["chosen"], row["rejected"]
@@ -60,7 +70,7 @@ def pair(row: Row, odd: Oddities) -> Record:
         prompt = talk.prompt(row["prompt"], "prompt", odd)
         first, second = talk.response(chosen, "chosen", odd), talk.response(rejected, "rejected", odd)
     else:
-        one, two = _conversation(chosen, "chosen"), _conversation(rejected, "rejected")
+        one, two = _conversation(chosen, "chosen", odd), _conversation(rejected, "rejected", odd)
         at = talk.shared_prompt(one, two)
         if not at:
             raise Unusable("chosen", "shares no prompt with rejected: the two must begin with the same messages")
@@ -200,28 +210,48 @@ def _rating(value: Any, name: str) -> float:
     return found
 
 
+@convention("pairs", "messages/label", "conversations/label")
+def labelled_dialogue(row: Row, odd: Oddities) -> Record:
+    """A conversation and whether the answer it ends with is desirable."""
+    name, found = _dialogue(row, odd)
+    last = len(found) - 1
+    while last and found[last - 1].role not in ("user", "system"):
+        last -= 1
+    prompt, response = talk.checked_prompt(found[:last], name, odd), talk.checked_response(found[last:], name, odd)
+    value = float(cells.boolean(row["label"], "label"))
+    return Judgement(prompt_id(prompt), prompt, (response,), Verdict("score", [value]), meta=_meta(row))
+
+
 @convention("demonstrations", "messages", "conversations")
 def dialogue(row: Row, odd: Oddities) -> Record:
-    """A conversation of which the assistant's turns are to be learned; what follows the last of them is cut off."""
+    """A conversation of which the assistant's turns are to be learned; what follows the last of them is cut off. Turns
+    that are marked as not to be learned are read before those that are."""
+    name, found = _dialogue(row, odd)
+    first = next(i for i, m in enumerate(found) if m.role == "assistant" and m.learned)
+    prompt = talk.checked_prompt(found[:first], name, odd)
+    return Demonstration(prompt, talk.checked_response(found[first:], name, odd), _meta(row))
+
+
+def _dialogue(row: Row, odd: Oddities) -> tuple[str, Messages]:
+    """The column of a conversation, and its messages up to the last that is learned."""
     name = "messages" if row.get("messages") is not None or "conversations" not in row else "conversations"
     roles = talk.PLAIN_ROLES if name == "messages" else talk.SHAREGPT
-    found = talk.joined(talk.messages(row[name], name, roles), name, odd, reply=True)
-    last = max((i for i, m in enumerate(found) if m.role == "assistant"), default=-1)
-    if last < 0:
-        raise Unusable(name, "has no assistant message to learn from")
-    if last + 1 < len(found):
+    found = talk.joined(talk.messages(row[name], name, odd, roles), name, odd, reply=True)
+    own = [i for i, m in enumerate(found) if m.role == "assistant"]
+    taught = [i for i in own if found[i].learned]
+    if not taught:
+        raise Unusable(name, talk.NONE_LEARNED if own else "has no assistant message to learn from")
+    if own[-1] + 1 < len(found):
         odd.add(name, f"ends with role '{found[-1].role}', which nothing answers", "truncated")
-    first = next(i for i, m in enumerate(found) if m.role == "assistant")
-    talk.check_order(found[: last + 1], name, Oddities())
-    prompt = talk.checked_prompt(found[:first], name, odd)
-    return Demonstration(prompt, talk.checked_response(found[first : last + 1], name, odd), _meta(row))
+    if taught[-1] < own[-1]:
+        odd.add(name, "ends with turns that are marked as not to be learned", "truncated")
+    talk.check_order(found[: taught[-1] + 1], name, Oddities())
+    return name, found[: taught[-1] + 1]
 
 
 @convention("demonstrations", "prompt/response", "prompt/completion")
 def demonstration(row: Row, odd: Oddities) -> Record:
     """A prompt and the response to learn."""
-    if row.get("label") is not None and not cells.boolean(row["label"], "label"):
-        raise Unusable("label", "the response is labelled undesirable, so it is no demonstration")
     return Demonstration(*_prompt_and_response(row, odd), _meta(row))
 
 
@@ -232,6 +262,14 @@ def plain(row: Row, odd: Oddities) -> Record:
     return Demonstration((), response, {**_meta(row), "plain": True})
 
 
+@convention("demonstrations", "instruction/output", "instruction/response")
+def instruction(row: Row, odd: Oddities) -> Record:
+    """An instruction and the response to learn; what is given with it stands in `input` or `context` (data.columns)."""
+    name = "output" if "output" in row else "response"
+    prompt = talk.prompt(row["instruction"], "instruction", odd)
+    return Demonstration(prompt, talk.response(row[name], name, odd), _meta(row))
+
+
 @convention("prompts", "prompt")
 def prompt_alone(row: Row, odd: Oddities) -> Record:
     """A prompt to answer: a demonstration with an empty response, which no stage can learn from. What else stands in
@@ -240,53 +278,6 @@ def prompt_alone(row: Row, odd: Oddities) -> Record:
     return Demonstration(
         talk.prompt(row["prompt"], "prompt", odd), (), _meta(row) | ({"columns": more} if more else {})
     )
-
-
-def find(source: str, columns: Iterable[str], want: Want) -> Convention:
-    """The convention a file follows, by its columns; or an error that names what is missing and what would do.
-
-    Prompts can be read from every kind of row. Unless they are what is wanted, a file is taken for prompts alone only
-    where no other column could hold a response.
-    """
-    columns = list(columns)
-    alone = want == "prompts" or set(columns) <= {"prompt", *META}
-    fitting = [c for c in CONVENTIONS if want in ("any", "prompts", c.gives) and (alone or c.gives != "prompts")]
-    for one in fitting:
-        if set(one.columns) <= set(columns):
-            return one
-    accepted = ", ".join(c.name for c in fitting)
-    other = next((c for c in CONVENTIONS if set(c.columns) <= set(columns)), None)
-    if other is not None and (alone or other.gives != "prompts"):
-        way = " For demonstrations from pairs, map the column: response = chosen." if want == "demonstrations" else ""
-        raise DataError(
-            source,
-            f"has {other.gives} ({other.name}), but {want} are wanted",
-            f"Accepted conventions: {accepted}.{way}",
-        )
-    spare = [name for name in columns if name not in ROLES]
-    close = {c: _plural(c, columns) or _like(c, spare) for one in fitting for c in one.columns if c not in columns}
-    near = max(fitting, key=lambda c: (_likeness(c, columns, close), -len(c.columns)))
-    lines = [f"missing column '{name}'" for name in near.columns if name not in columns]
-    hints = [f"Did you mean '{name}' by '{close[name]}'? " for name in near.columns if close.get(name)]
-    raise DataError(
-        source,
-        f"{', '.join(lines)}; found columns: {', '.join(columns) or 'none'}",
-        f"{''.join(hints)}Accepted conventions: {accepted}. Rename the columns of the file to one of these.",
-    )
-
-
-def _likeness(one: Convention, columns: list[str], close: Mapping[str, str]) -> float:
-    have = sum(1.0 if c in columns else 0.8 if close.get(c) else 0.0 for c in one.columns)
-    return have / len(one.columns) + 0.1 * have
-
-
-def _plural(name: str, columns: list[str]) -> str:
-    """The column that differs by its plural alone, though it is a role of its own: `scores` and `score`."""
-    return next((other for other in (f"{name}s", name.removesuffix("s")) if other != name and other in columns), "")
-
-
-def _like(name: str, columns: list[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, columns, n=1, cutoff=0.7)), "")
 
 
 ROLES = frozenset(name for one in CONVENTIONS for name in one.columns) | set(OPTIONAL)
@@ -304,7 +295,7 @@ def as_demonstration(messages: Messages, turns: Turns = "last", meta: Mapping[st
     if not own:
         raise DataError("messages", "no assistant message to learn from")
     start = own[-1] if turns == "last" else own[0]
-    return Demonstration(messages[:start], messages[start : own[-1] + 1], meta or {})
+    return Demonstration(talk.unmarked(messages[:start]), messages[start : own[-1] + 1], meta or {})
 
 
 def _prompt_and_response(row: Row, odd: Oddities) -> tuple[Messages, Messages]:
@@ -336,13 +327,13 @@ def _opens_with_prompt(value: Any) -> bool:
     return isinstance(first, Mapping) and first.get("role", first.get("from")) in ("system", "user", "human")
 
 
-def _conversation(value: Any, name: str) -> Messages:
+def _conversation(value: Any, name: str, odd: Oddities) -> Messages:
     if isinstance(value, str):
         if not talk.is_transcript(value):
             talk.text(value, name)
             raise Unusable(name, "there is no prompt: no column 'prompt', and this text is no transcript (Human: ...)")
         return talk.transcript(value)
-    return talk.messages(value, name)
+    return talk.messages(value, name, odd)
 
 
 def _same_prompt(given: Any, found: Messages, odd: Oddities) -> None:
@@ -358,4 +349,14 @@ def _same_prompt(given: Any, found: Messages, odd: Oddities) -> None:
 
 
 def _meta(row: Row) -> dict[str, Any]:
-    return {name: row[name] for name in META if row.get(name) not in (None, "", [])}
+    meta = {name: row[name] for name in META if row.get(name) not in (None, "", [])}
+    if not any(name in row for name in TOOLS):
+        return meta
+    named = {name: found for name in TOOLS if (found := cells.tools(row.get(name), name))}
+    if len(named) > 1:
+        raise Unusable("functions", "stands beside tools, and both name some; keep one of them")
+    meta.pop("tools", None)
+    for name, found in named.items():
+        # OpenAI's older `functions` are the tools without the words around each.
+        meta["tools"] = found if name == "tools" else [{"type": "function", "function": one} for one in found]
+    return meta

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from truing.data import marks
 from truing.data.files import kind
+from truing.data.oddities import Oddities as Oddities
+from truing.data.oddities import Unusable as Unusable
 from truing.errors import nearest
 from truing.types import Message, Messages
 
@@ -17,28 +19,8 @@ SHAREGPT = {
     "system": "system", "tool": "tool", "observation": "tool",
 }  # fmt: skip
 PLAIN_ROLES = {role: role for role in ROLES}
+NONE_LEARNED = "has no assistant message to learn from: its marks (weight, train, ...) leave all of them out"
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-
-Action = Literal["dropped", "joined", "kept", "truncated"]
-
-
-class Unusable(Exception):
-    """A row that cannot become a record: in which field, and why."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(problem)
-        self.field, self.problem = field, problem
-
-
-@dataclass
-class Oddities:
-    """What was odd in a usable row, as (field, problem, action)."""
-
-    found: list[tuple[str, str, Action]] = field(default_factory=list)
-
-    def add(self, name: str, problem: str, action: Action) -> None:
-        """Note one oddity."""
-        self.found.append((name, problem, action))
 
 
 def text(value: Any, name: str) -> str:
@@ -52,22 +34,25 @@ def text(value: Any, name: str) -> str:
     return value
 
 
-def messages(value: Any, name: str, roles: Mapping[str, str] = PLAIN_ROLES) -> Messages:
+def messages(value: Any, name: str, odd: Oddities, roles: Mapping[str, str] = PLAIN_ROLES) -> Messages:
     """A list of {role, content} (or {from, value}) as messages; nothing is joined or left out yet."""
     if not isinstance(value, list | tuple):
         raise Unusable(name, f"is {kind(value)}, not a list of messages")
     if not value:
         raise Unusable(name, "is an empty list of messages")
-    return tuple(_message(item, f"{name}[{i}]", roles) for i, item in enumerate(value))
+    return tuple(_message(item, name, i, roles, odd) for i, item in enumerate(value))
 
 
-def _message(item: Any, name: str, roles: Mapping[str, str]) -> Message:
+def _message(item: Any, column: str, place: int, roles: Mapping[str, str], odd: Oddities) -> Message:
+    name = f"{column}[{place}]"
     if not isinstance(item, Mapping):
         raise Unusable(name, f"is {kind(item)}, not a message with role and content")
     if "role" not in item and "from" in item:
         role_key, content_key, roles = "from", "value", SHAREGPT
     else:
         role_key, content_key = "role", "content"
+    plain = len(item) == 2 and content_key in item  # nearly every message: no key to look at
+    learned = None if plain else marks.learned(item, (role_key, content_key), name, odd)
     for key in (role_key, content_key):
         if key not in item:
             raise Unusable(f"{name}.{key}", f"is missing; the message has {', '.join(map(str, item)) or 'nothing'}")
@@ -78,19 +63,37 @@ def _message(item: Any, name: str, roles: Mapping[str, str]) -> Message:
         guess = nearest(role, roles)
         hint = f" Did you mean '{guess}'?" if guess else ""
         raise Unusable(f"{name}.{role_key}", f"unknown role '{role}'.{hint} Known: {', '.join(roles)}")
-    if isinstance(content, list | tuple) and content and all(_is_text_part(part) for part in content):
-        content = "".join(part["text"] for part in content)
-    if item.get("tool_calls"):
-        raise Unusable(f"{name}.tool_calls", "calls of tools are not read; write the call into the content")
+    if learned and roles[role] != "assistant":
+        odd.add(column, f"asks for a message of role '{role}' to be learned, and only the assistant's are", "kept")
+    text = content if isinstance(content, str) else words(content, f"{name}.{content_key}", odd)
+    return Message(roles[role], text, learned is not False)
+
+
+def words(content: Any, name: str, odd: Oddities) -> str:
+    """The text of a message: a text, or a list of text parts."""
+    if isinstance(content, list | tuple) and content:
+        return "".join(_part(part, f"{name}[{i}]", odd) for i, part in enumerate(content))
     if content is None:
-        raise Unusable(f"{name}.{content_key}", "is null")
+        raise Unusable(name, "is null")
     if not isinstance(content, str):
-        raise Unusable(f"{name}.{content_key}", f"is {kind(content)}, not text")
-    return Message(roles[role], content)
+        raise Unusable(name, f"is {kind(content)}, not text")
+    return content
 
 
-def _is_text_part(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+def _part(part: Any, name: str, odd: Oddities) -> str:
+    if not isinstance(part, Mapping):
+        raise Unusable(name, f"is {kind(part)}, not a part of a message with its type and text")
+    what = part.get("type", "text")
+    if what != "text" or not isinstance(part.get("text"), str):
+        other = next((str(key) for key in part if key != "type"), "nothing")
+        raise Unusable(name, f"is a part of type '{what}' ({other}), and text is all that is read")
+    for key, value in part.items():
+        if key in ("type", "text") or marks.says_nothing(value):
+            continue
+        if marks.MEDIA.fullmatch(marks.snake(str(key))):
+            raise Unusable(f"{name}.{key}", "is no text, and text is all that is read")
+        odd.keys.add(f"content[].{key}")
+    return str(part["text"])
 
 
 def is_transcript(value: Any) -> bool:
@@ -116,7 +119,7 @@ def prompt(value: Any, name: str, odd: Oddities) -> Messages:
         open_turn = turns[-1].role == "assistant" and not turns[-1].content
         return checked_prompt(turns[:-1] if open_turn else turns, name, odd)
     if isinstance(value, list | tuple):
-        return checked_prompt(messages(value, name), name, odd)
+        return checked_prompt(messages(value, name, odd), name, odd)
     return (Message("user", text(value, name)),)
 
 
@@ -124,7 +127,7 @@ def checked_prompt(found: Messages, name: str, odd: Oddities) -> Messages:
     """A prompt whose roles stand in order and which ends where the assistant is to speak."""
     if not found:
         raise Unusable(name, "is empty: there is no message before the response")
-    found = joined(found, name, odd)
+    found = joined(unmarked(found), name, odd)
     check_order(found, name, odd)
     if found[-1].role == "assistant":
         raise Unusable(name, "ends with an assistant message, but the response follows")
@@ -133,11 +136,19 @@ def checked_prompt(found: Messages, name: str, odd: Oddities) -> Messages:
     return found
 
 
+def unmarked(found: Messages) -> Messages:
+    """Messages of a prompt: no mark on them says anything, for none of them is learned."""
+    for message in found:
+        if not message.learned:
+            return tuple(Message(m.role, m.content) for m in found)
+    return found
+
+
 def response(value: Any, name: str, odd: Oddities) -> Messages:
     """A response from text or messages: the assistant speaks first and last, and says something."""
     if not isinstance(value, list | tuple):
         return (Message("assistant", text(value, name)),)
-    return checked_response(messages(value, name), name, odd)
+    return checked_response(messages(value, name, odd), name, odd)
 
 
 def checked_response(found: Messages, name: str, odd: Oddities) -> Messages:
@@ -151,10 +162,14 @@ def checked_response(found: Messages, name: str, odd: Oddities) -> Messages:
         raise Unusable(name, "has a system message inside the response")
     if found[-1].role != "assistant":
         raise Unusable(name, f"ends with a message of role '{found[-1].role}', not 'assistant'")
+    taught = False
     for message in found:
+        taught = taught or (message.learned and message.role == "assistant")
         if not message.content.strip() and message.role != "tool":
             what = "the response" if message.role == "assistant" else f"a {message.role} message of the response"
             raise Unusable(name, f"is empty: {what} says nothing")
+    if not taught:
+        raise Unusable(name, NONE_LEARNED)
     return found
 
 
@@ -174,7 +189,9 @@ def joined(found: Messages, name: str, odd: Oddities, *, reply: bool = False) ->
             problem = "reply is not one message" if own else f"role '{run[0].role}' twice in a row"
             part_empty = 0 < len(said) < len(run)
             odd.add(name, problem + (", and part of it is empty" if part_empty else ""), "joined")
-        result.append(run[0] if len(run) == 1 else Message(run[0].role, "\n\n".join(said)))
+            if len({m.learned for m in run}) > 1:
+                raise Unusable(name, "has a reply of several messages, of which one is learned and one not")
+        result.append(run[0] if len(run) == 1 else Message(run[0].role, "\n\n".join(said), run[0].learned))
     return tuple(result)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from truing.data import file_nature
 from truing.errors import DataError, UserError, nearest
 
 Row = dict[str, Any]
@@ -80,6 +81,7 @@ def _is_hub_name(source: str, path: Path) -> bool:
 
 def _check_exists(source: str, path: Path) -> None:
     if path.is_dir():
+        file_nature.check_saved(source, path)
         inside = sorted(p.name for p in path.iterdir() if p.name.endswith(SUFFIXES))
         raise DataError(source, "is a folder, not a file", f"Data files in it: {', '.join(inside[:10]) or 'none'}")
     if path.is_file():
@@ -93,12 +95,13 @@ def _check_exists(source: str, path: Path) -> None:
 def _from_file(source: str, path: Path) -> _Found:
     name = path.name.lower()
     if not name.endswith(SUFFIXES):
-        raise DataError(source, f"unknown kind of file '{path.suffix}'", f"Known: {', '.join(SUFFIXES)}")
-    if name.endswith(".parquet"):
-        yield from _parquet(source, path)
-        return
-    suffix = name.removesuffix(".gz").rsplit(".", 1)[-1]
+        raise DataError(source, f"unknown kind of file '{path.suffix}'", file_nature.other_kind(path.suffix, SUFFIXES))
     try:
+        file_nature.check(source, path)
+        if name.endswith(".parquet"):
+            yield from _parquet(source, path)
+            return
+        suffix = name.removesuffix(".gz").rsplit(".", 1)[-1]
         with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as file:
             if suffix == "jsonl":
                 yield from _json_lines(source, file)
@@ -145,8 +148,12 @@ def _json_lines(source: str, lines: Iterable[bytes]) -> _Found:
         try:
             value = _parse(text)
         except (ValueError, RecursionError) as error:
+            if number == 1 and isinstance(error, ValueError):
+                file_nature.check_spread(source, text)
             yield number, {}, f"(line {line}) malformed JSON: {_why(error, text)}"
             continue
+        if number == 1:
+            file_nature.check_whole(source, value)
         yield number, value if isinstance(value, dict) else {}, _not_object(value)
 
 
@@ -162,6 +169,7 @@ def _json(source: str, raw: bytes) -> _Found:
             return
         raise DataError(source, f"malformed JSON: {_why(error, text)}") from error
     if not isinstance(value, list):
+        file_nature.check_whole(source, value)
         if isinstance(value, dict) and text.strip().count("\n") == 0:
             yield 1, value, ""
             return

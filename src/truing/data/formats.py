@@ -7,10 +7,23 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from truing.data import files
-from truing.data.conventions import META, ROLES, SAFE, Convention, Record, Turns, Want, as_demonstration, find
-from truing.data.conversation import Oddities, Unusable
+from truing.data.beside import Beside
+from truing.data.conventions import META, ROLES, SAFE, Record, Turns, Want, as_demonstration
+from truing.data.marks import says_nothing
+from truing.data.oddities import Oddities, Unusable
+from truing.data.recognise import find
 from truing.errors import DataError, UserError, nearest, unknown
-from truing.types import Demonstration, Messages, Records, RowNote, digest, messages_json, prompt_id
+from truing.types import (
+    ColumnNote,
+    Demonstration,
+    Messages,
+    Records,
+    RowNote,
+    digest,
+    marked_json,
+    messages_json,
+    prompt_id,
+)
 
 SHOWN = 20
 
@@ -20,16 +33,16 @@ def load(
     *,
     want: Want = "any",
     on_bad_row: Literal["error", "drop"] = "error",
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     turns: Turns = "all",
 ) -> Records:
     """Read a file or Hub data set into records.
 
     `want` says which kind is asked for: `pairs` (judgements of any kind), `demonstrations`, or `prompts` (rows of any
     kind, with a response or without). `columns` says which column of the file plays which role (`{"prompt":
-    "question", "response": "answer"}`). `turns` says whether a conversation teaches every assistant turn or its last
-    one only. A row that cannot be used is an error that names row and field, all of them at once; with
-    `on_bad_row="drop"` it is left out and noted.
+    "question", "response": "answer"}`), and by None which one is not to be read (`{"winner": None}`). `turns` says
+    whether a conversation teaches every assistant turn or its last one only. A row that cannot be used is an error that
+    names row and field, all of them at once; with `on_bad_row="drop"` it is left out and noted.
     """
     for name, value, known in (
         ("want", want, get_args(Want)),
@@ -41,13 +54,17 @@ def load(
     bad: list[tuple[int, str, str]] = []
     read = list(files.rows(source, lambda row, field, problem: bad.append((row, field, problem))))
     found_columns = list(dict.fromkeys(str(name) for _, row in read for name in row))
+    hidden: tuple[ColumnNote, ...] = ()
     if columns:
-        read, found_columns = _renamed(source, read, found_columns, columns)
+        read, found_columns, hidden = _renamed(source, read, found_columns, columns)
+    beside: Beside | None = None
+    records: list[Record] = []
+    rows: list[int] = []
+    notes: list[RowNote] = []
     if read:
-        chosen = find(source, found_columns, want)
-        records, rows, notes = _records(chosen, read, bad, turns)
-    else:
-        records, rows, notes = [], [], []
+        mapped = {role: name for role, name in (columns or {}).items() if name is not None}
+        beside = Beside(source, find(source, found_columns, want), want, mapped)
+        records, rows, notes = _records(beside, read, bad, turns)
     bad.sort()
     if bad and on_bad_row == "error":
         raise _bad_rows(source, bad)
@@ -55,7 +72,20 @@ def load(
         raise DataError(source, f"no usable row is left: all {len(bad)} were dropped", _list(source, bad))
     notes += [RowNote(row, field, problem, "dropped") for row, field, problem in bad]
     notes.sort(key=lambda note: note.row)
-    return Records(Path(source).name, tuple(records), tuple(rows), tuple(notes), content_digest(records))
+    fates = (*(beside.notes() if beside else ()), *hidden)
+    return Records(Path(source).name, tuple(records), tuple(rows), tuple(notes), content_digest(records), fates)
+
+
+def without_tools(records: Records) -> Records:
+    """The same records; DataError for a row that names tools, where prompts are answered: none is asked with tools."""
+    for row, record in zip(records.rows, records.records, strict=True):
+        if "tools" in record.meta:
+            raise DataError(
+                files.place(records.name, row, "tools"),
+                "names tools, and a prompt is answered without any",
+                "Leave the row out, or the column: columns: {tools: null}",
+            )
+    return records
 
 
 def content_digest(records: Iterable[Record]) -> str:
@@ -68,13 +98,13 @@ def record_json(record: Record) -> dict[str, Any]:
     if isinstance(record, Demonstration):
         return {
             "prompt": messages_json(record.prompt),
-            "response": messages_json(record.response),
+            "response": marked_json(record.response),
             "meta": dict(record.meta),
         }
     verdict = record.verdict
     return {
         "prompt": messages_json(record.prompt),
-        "responses": [messages_json(response) for response in record.responses],
+        "responses": [marked_json(response) for response in record.responses],
         "verdict": [verdict.kind, verdict.value, verdict.probability],
         "strength": record.strength,
         "rater": record.rater,
@@ -92,8 +122,8 @@ def as_row(record: Record) -> dict[str, Any]:
     if isinstance(record, Demonstration):
         if record.meta.get("plain"):
             return {"text": record.response[0].content} | meta
-        return _said(record.prompt, {"response": messages_json(record.response)} if record.response else {}) | meta
-    responses, verdict = [messages_json(response) for response in record.responses], record.verdict
+        return _said(record.prompt, {"response": marked_json(record.response)} if record.response else {}) | meta
+    responses, verdict = [marked_json(response) for response in record.responses], record.verdict
     kind, value, alone = verdict.kind, verdict.value, len(responses) == 1
     if kind in ("choice", "tie") and len(responses) == 2:
         first = value if kind == "choice" else 0
@@ -119,7 +149,8 @@ def summary(records: Records) -> dict[str, Any]:
     """How many rows were read and are usable, and what was odd: the form that a stage's summary.json keeps."""
     dropped = {note.row for note in records.notes if note.action == "dropped"}
     notes = sorted(grouped(records.notes), key=lambda note: (-note["count"], note["field"], note["problem"]))
-    return {"file": records.name, "read": len(records) + len(dropped), "usable": len(records), "notes": notes}
+    counts = {"file": records.name, "read": len(records) + len(dropped), "usable": len(records)}
+    return counts | {"notes": notes, "columns": [note.text for note in records.columns]}
 
 
 def grouped(notes: Iterable[RowNote]) -> list[dict[str, Any]]:
@@ -134,14 +165,14 @@ def grouped(notes: Iterable[RowNote]) -> list[dict[str, Any]]:
     ]
 
 
-def describe(records: Records) -> str:
-    """The summary as lines to print."""
+def describe(records: Records, *, columns: bool = True) -> str:
+    """The summary as lines to print, with what became of other `columns` unless that has been said already."""
     facts = summary(records)
     lines = [f"{facts['file']}: {facts['read']} rows read, {facts['usable']} usable"]
     for note in facts["notes"]:
         rows, field = note["rows"], f"{note['field']} " if note["field"] else ""
         lines.append(f"  {note['action']} {len(rows)}: {field}{note['problem']} ({_row_list(rows)})")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {note.text}" for note in records.columns if columns)])
 
 
 def _row_list(rows: list[int]) -> str:
@@ -150,7 +181,7 @@ def _row_list(rows: list[int]) -> str:
 
 
 def _records(
-    chosen: Convention, read: list[tuple[int, files.Row]], bad: list[tuple[int, str, str]], turns: Turns
+    beside: Beside, read: list[tuple[int, files.Row]], bad: list[tuple[int, str, str]], turns: Turns
 ) -> tuple[list[Record], list[int], list[RowNote]]:
     records: list[Record] = []
     rows: list[int] = []
@@ -160,7 +191,7 @@ def _records(
     for number, row in read:
         odd = Oddities()
         try:
-            record = _record(chosen, row, odd)
+            record = _record(beside, row, odd)
         except Unusable as why:
             bad.append((number, why.field, why.problem))
             continue
@@ -168,7 +199,9 @@ def _records(
             record = as_demonstration(record.prompt + record.response, "last", record.meta)
         if (first := seen.setdefault(digest(record_json(record)), number)) != number:
             odd.add("", f"duplicate of row {first}", "kept")
-        said, given = prompt_id(record.prompt), str(record.meta.get("prompt_id", ""))
+        given, said = str(record.meta.get("prompt_id", "")), ""
+        if given:  # a judgement has its own hash of the prompt already
+            said = prompt_id(record.prompt) if isinstance(record, Demonstration) else record.prompt_id
         if given and named.setdefault(given, said) != said:
             odd.add("prompt_id", "is that of an earlier row with another prompt", "kept")
         notes += [RowNote(number, field, problem, action) for field, problem, action in odd.found]
@@ -177,31 +210,39 @@ def _records(
     return records, rows, notes
 
 
-def _record(chosen: Convention, row: files.Row, odd: Oddities) -> Record:
+def _record(beside: Beside, row: files.Row, odd: Oddities) -> Record:
+    chosen = beside.chosen
     missing = [name for name in chosen.columns if name not in row]
     if missing:
         guess = nearest(missing[0], row)
         found = f"found columns: {', '.join(row) or 'none'}"
         hint = f"; did you mean '{guess}'" if guess and guess not in chosen.columns else ""
         raise Unusable(missing[0], f"missing column '{missing[0]}' ({found}{hint})")
-    return chosen.read(row, odd)
+    return beside.record(row, odd)
 
 
 def _renamed(
-    source: str, read: list[tuple[int, files.Row]], found: list[str], columns: Mapping[str, str]
-) -> tuple[list[tuple[int, files.Row]], list[str]]:
+    source: str, read: list[tuple[int, files.Row]], found: list[str], columns: Mapping[str, str | None]
+) -> tuple[list[tuple[int, files.Row]], list[str], tuple[ColumnNote, ...]]:
+    """Rows and columns by their roles, without the columns that are not to be read; and what became of these."""
     for name, actual in columns.items():
-        if name not in ROLES:
+        if actual is not None and name not in ROLES:
             raise UserError(f"columns: {unknown('column role', name, ROLES)}")
-        if actual not in found:
-            raise DataError(source, f"columns: {unknown('column', str(actual), found)}")
-    names = {actual: name for name, actual in columns.items()}
-    hidden = set(columns) - set(columns.values())
+        if (actual or name) not in found:
+            raise DataError(source, f"columns: {unknown('column', actual or name, found)}")
+    names = {actual: name for name, actual in columns.items() if actual is not None}
+    hidden = set(columns) - set(names)
 
     def rename(row: files.Row) -> files.Row:
         return {names.get(name, name): value for name, value in row.items() if name not in hidden}
 
-    return [(number, rename(row)) for number, row in read], [names.get(n, n) for n in found if n not in hidden]
+    fates = []
+    for name in sorted(hidden & set(found)):
+        rows = sum(not says_nothing(row.get(name)) for _, row in read)
+        asked = columns[name] is None
+        fates.append(ColumnNote((name,), "not read, as asked" if asked else f"not read: '{columns[name]}' is", rows))
+    renamed = [(number, rename(row)) for number, row in read]
+    return renamed, [names.get(n, n) for n in found if n not in hidden], tuple(fates)
 
 
 def _bad_rows(source: str, bad: list[tuple[int, str, str]]) -> DataError:
@@ -223,4 +264,14 @@ def _list(source: str, bad: list[tuple[int, str, str]]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["as_demonstration", "as_row", "content_digest", "describe", "grouped", "load", "record_json", "summary"]
+__all__ = [
+    "as_demonstration",
+    "as_row",
+    "content_digest",
+    "describe",
+    "grouped",
+    "load",
+    "record_json",
+    "summary",
+    "without_tools",
+]

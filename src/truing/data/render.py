@@ -178,7 +178,7 @@ class Renderer:
             at = len(full) if last else self._end(before, message, full, start, tools)
             if message.content.strip() not in full[start:at]:
                 raise _left_out(len(prompt) + i, message, full)
-            pieces.append((self._closed(full[start:], message) if last else full[start:at], True))
+            pieces.append((self._closed(full[start:], message) if last else full[start:at], message.learned))
         return pieces
 
     def _start(self, before: Messages, full: str, tools: Tools) -> int:

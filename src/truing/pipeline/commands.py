@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from truing import world
-from truing.data import formats
+from truing.data import file_nature, formats
 from truing.data.batch import Tree
 from truing.data.conventions import Want
+from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import plant
 from truing.disk import write_text
-from truing.errors import DataError, UserError
+from truing.errors import DataError, UserError, visible
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
 from truing.pipeline.show import Show
@@ -85,12 +86,13 @@ def read_prompts(name: str) -> list[Messages]:
     """Prompts from a text file with one a line, from a data set, or from the world; each different prompt once."""
     if name.endswith(".txt"):
         return list(dict.fromkeys((Message("user", line),) for line in read_lines(name)))
-    return list(dict.fromkeys(record.prompt for record in read_records(name, "prompts").records))
+    return list(dict.fromkeys(record.prompt for record in without_tools(read_records(name, "prompts")).records))
 
 
 def read_lines(name: str) -> list[str]:
     """The lines of a text file that say something."""
     try:
+        file_nature.check(name, Path(name))
         text = Path(name).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(name, f"cannot be read ({error.strerror})") from error
@@ -103,8 +105,12 @@ def read_lines(name: str) -> list[str]:
 
 
 def read_records(name: str, want: Want = "any") -> Records:
-    """A data set by file, Hub name or world name; a row that cannot be used is an error."""
-    return world.records(name) if name.startswith("world:") else formats.load(name, want=want)
+    """A data set by file, Hub name or world name; a row that cannot be used is an error. What became of columns that no
+    convention names is said."""
+    records = world.records(name) if name.startswith("world:") else formats.load(name, want=want)
+    for note in records.columns:
+        print(visible(f"{records.name}: {note.text}"), file=sys.stderr)
+    return records
 
 
 def score(model: str, data: str, out: Path) -> int:

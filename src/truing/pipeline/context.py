@@ -68,9 +68,18 @@ class StageRun:
         asked = repr((value, on_bad_row, want, columns))  # an exam asks for what several models learned from
         if asked not in self._found:
             self._found[asked] = self._records(value, on_bad_row, want, columns)
+            self._account_for_columns(self._found[asked])
         found = self._found[asked]
         self.read[found.name] = found.digest
         return found
+
+    def _account_for_columns(self, records: Records) -> None:
+        """Say once what became of the columns of a file that no convention names."""
+        for note in records.columns:
+            line = f"{records.name}: {note.text}"
+            if line not in self.accounts:
+                self.accounts.append(line)
+                self.show.say(f"  {line}")
 
     def _records(
         self, value: Any, on_bad_row: str, want: Want = "any", columns: Mapping[str, str] | None = None
@@ -100,7 +109,7 @@ class StageRun:
         if not file.is_file():
             return self._part(ref)
         found = formats.load(str(file), on_bad_row=on_bad_row, want=want)  # type: ignore[arg-type]
-        return replace(found, name=f"{ref.stage}/{file.name}")
+        return replace(found, name=f"{ref.stage}/{file.name}", columns=())  # what a stage wrote beside is for people
 
     def _part(self, ref: Ref) -> Records:
         stored = json.loads((self.root / ref.stage / "split.json").read_text(encoding="utf-8"))
@@ -109,6 +118,7 @@ class StageRun:
         whole = self._records(named, stored["on_bad_row"], stored.get("read", "any"), stored["columns"])
         if whole.digest != stored["digest"]:
             raise DataError(whole.name, "has changed since it was split", "Run the recipe again without --resume.")
+        self._account_for_columns(whole)
         place = {row: i for i, row in enumerate(whole.rows)}
         return whole.subset([place[row] for row in stored[ref.part]], f"{whole.name} ({ref.part})")
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from truing import world
+from truing.data.formats import without_tools
 from truing.data.render import Renderer
 from truing.data.split import unseen
 from truing.data.trees import plant
@@ -127,7 +128,9 @@ class Exam:
             raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.names[-1]} itself")
         judged_by, other = judge.judged_by, self.names[-1]
         taught = [r for name in {**speakers, **choosing} for r in self.trained_on.get(name, ())]
-        fresh = unseen(records, [*taught, *learned(self.run, self.choice.named if self.choice is not None else [])])
+        fresh = unseen(
+            without_tools(records), [*taught, *learned(self.run, self.choice.named if self.choice is not None else [])]
+        )
         if len(fresh) < len(records):
             self.note(
                 f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"

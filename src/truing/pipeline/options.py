@@ -180,12 +180,15 @@ def check_lora(name: str, found: dict[str, Any], given: dict[str, Node], mistake
 
 
 def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
-    """`columns` says how a file's columns are called: of roles that exist, and where a file (or Hub name) is read."""
+    """`columns` says how a file's columns are called: of roles that exist, and where a file (or Hub name) is read. A
+    column that is null is not read, whatever it is called."""
     read = "data" if "data" in given else "prompts"
     columns, data = found.get("columns"), found.get(read)
     if columns is None:
         return
     for role, name in columns.items():
+        if name is None:
+            continue
         if role not in ROLES:
             scope.mistakes.add(given["columns"].line, f"{scope.place}columns: {unknown('column role', role, ROLES)}")
         elif not isinstance(name, str):

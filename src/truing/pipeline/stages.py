@@ -50,7 +50,7 @@ def split(
     `read: prompts` rows are prompts to answer, and a file's other columns are kept for the rewards that read them.
     """
     records = run.records(data, on_bad_row, want=read, columns=columns)
-    run.show.say(formats.describe(records))
+    run.show.say(formats.describe(records, columns=False))
     parts = splitting.split(records, eval=eval, seed=run.seed + seed, by=by)
     source = asdict(data) if isinstance(data, Ref) else data
     stored: dict[str, Any] = {"data": source, "digest": records.digest, "on_bad_row": on_bad_row}
@@ -220,7 +220,7 @@ def evaluate(
         raise UserError(f"stage {run.name} has nothing to measure: give prompts (to answer) or data (pairs to order)")
     work.found(run, exam.findings, exam.examples)
     run.show.say(exam.table())
-    run.write("summary.json", {"do": "evaluate", "headline": exam.headline(), "notes": exam.notes})
+    run.write("summary.json", {"do": "evaluate", "headline": exam.headline(), "notes": [*run.accounts, *exam.notes]})
 
 
 @stage(gives="decision")

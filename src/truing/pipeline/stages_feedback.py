@@ -141,7 +141,9 @@ def judge(
     run.show.say(f"  {told(count)}")
     figures = [{"name": name, "value": value, "unit": WORDS[name]} for name, value in count.items()]
     failed = [one.why for one in given if one.why]
-    notes = late + ([f"{len(failed)} answers could not be scored; the first: {failed[0]}"] if failed else [])
+    notes = [*run.accounts, *late] + (
+        [f"{len(failed)} answers could not be scored; the first: {failed[0]}"] if failed else []
+    )
     run.write("summary.json", {"do": "judge", "headline": told(count), "figures": figures, "notes": notes})
 
 

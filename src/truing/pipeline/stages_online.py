@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from truing.data.batch import Batch, Branch, Tree
+from truing.data.formats import without_tools
 from truing.data.render import Renderer
 from truing.data.split import unseen
 from truing.data.trees import Planted
@@ -192,7 +193,7 @@ def askable(
 ) -> tuple[list[Prompt], Planted]:
     """The prompts as tokens, and an account of those that leave no room for an answer."""
     renderer, most = Renderer(policy.tokenizer), min(training.max_length, context_length(policy))
-    asked, notes = [], list(records.notes)
+    asked, notes = [], list(without_tools(records).notes)
     for row, record in zip(records.rows, records.records, strict=True):
         try:
             ids = tuple(renderer.prompt_ids(record.prompt))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from truing.errors import UserError
+from truing.policy import model_files
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 MEND = f"  Say in its {CONFIG}, under base_model_name_or_path, where the base is: a Hub name, or a folder."
@@ -51,6 +52,7 @@ def is_adapter(folder: Path) -> bool:
 def read_config(folder: Path) -> dict[str, Any]:
     """An adapter's own description; UserError where it cannot be read, asks for something that truing does not read, or
     has no safetensors weights."""
+    model_files.check_adapter(folder, CONFIG)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind, base = config["peft_type"], config["base_model_name_or_path"]

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from truing.errors import UserError
-from truing.policy import adapter_files, adapters, trees
+from truing.policy import adapter_files, adapters, model_files, trees
 from truing.policy.policy import Layout, Policy
 from truing.policy.scalars import Heads
 from truing.policy.spare import spare_last_layer
@@ -181,6 +181,8 @@ def context_length(policy: Policy) -> int:
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a model, which must bring a chat template."""
+    if Path(name).is_dir():
+        model_files.check_tokenizer(Path(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -195,11 +197,13 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that is no model, or whose weights are pickled (a pickle can run code when it is read)."""
+    """Refuse a folder that is no model, whose files are not what they are called or not whole, or whose weights are
+    pickled (a pickle can run code when it is read)."""
     if not (folder / "config.json").exists():
         named = adapter_files.inside(folder)
         hint = f"; it holds adapters, of which one is to be named: {', '.join(named[:5])}" if named else ""
         raise UserError(f"model '{folder}': there is no config.json in it{hint}")
+    model_files.check_model(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

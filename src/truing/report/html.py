@@ -163,7 +163,9 @@ def _data(raw: Mapping[str, Any]) -> dict[str, Any]:
         text = ", ".join(str(x) for x in rows[:_ROWS]) + more
         told = {**dict.fromkeys(("problem", "action", "count"), ""), **note, "rows": text}
         notes.append(told | {"problem": f"{note.get('field', '')} {told['problem']}".strip()})
-    return {**dict.fromkeys(("file", "read", "usable")), **raw, "notes": notes}
+    columns = raw.get("columns")
+    beside = [str(line) for line in columns] if isinstance(columns, list) else []
+    return {**dict.fromkeys(("file", "read", "usable")), **raw, "notes": notes, "columns": beside}
 
 
 def _has_more(stage: StagePieces) -> bool:

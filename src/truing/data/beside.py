@@ -1,0 +1,313 @@
+"""Rows with what stands beside their convention's columns: read into the record, refused, or counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from truing.data import cells, columns, marks
+from truing.data import conversation as talk
+from truing.data.conventions import VERDICTS, Convention, Record, Want
+from truing.data.files import Row, kind
+from truing.data.oddities import Oddities, Unusable
+from truing.errors import DataError
+from truing.types import ColumnNote, Demonstration, Message, Messages, prompt_id
+
+UNREAD, KEPT = "not read", "kept for rewards that read them"
+JOINED = "\n"
+"""Between an instruction and its input, as LLaMA-Factory and Axolotl put them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of rows with the same columns: those that may be an unread verdict, those whose value decides something else, and
+    those that are only counted."""
+
+    verdicts: tuple[str, ...]
+    decides: tuple[tuple[str, str], ...]
+    counted: tuple[str, ...]
+
+
+class Beside:
+    """What stands beside the columns of the `chosen` convention in the rows of one file.
+
+    `mapped` says which column of the file plays which role, where the user has said so.
+    """
+
+    def __init__(self, source: str, chosen: Convention, want: Want, mapped: Mapping[str, str]) -> None:
+        self.source, self.chosen, self.want, self.mapped = source, chosen, want, mapped
+        self.asks = "instruction" if "instruction" in chosen.columns else "prompt"
+        self.plain = chosen.columns == ("text",)
+        self.judged = want != "prompts" and chosen.gives != "prompts"
+        self.read: Counter[tuple[str, str]] = Counter()
+        self.unread: Counter[str] = Counter()
+        self.keys: Counter[str] = Counter()
+        self._plans: dict[tuple[str, ...], Plan] = {}
+        self._by_meaning: Mapping[str, Callable[[Record, str, Any, Oddities], Record]] = {
+            "system": self._system,
+            "history": self._history,
+            "addition": self._addition,
+            "label": self._label,
+            "mark": self._mark,
+            "flag": self._mark,
+        }
+
+    def record(self, row: Row, odd: Oddities) -> Record:
+        """The record of a row, with what stands beside the convention's columns.
+
+        Raises Unusable for a column that changes the row and is not read, and DataError for one that no row of this
+        file can be understood without.
+        """
+        keys = tuple(row)
+        plan = self._plans.get(keys)
+        if plan is None:
+            plan = self._plans[keys] = self._plan(keys)
+        for name in plan.verdicts:
+            if not nothing(row[name]):
+                raise self._unread_verdict(name)
+        record = self.chosen.read(self._with_turn_marks(row, plan) if plan.decides else row, odd)
+        for name, what in plan.decides:
+            if not nothing(row[name]):
+                record = self._beside(record, name, what, row[name], odd)
+        for name in plan.counted:
+            if not marks.says_nothing(row[name]):
+                self.unread[name] += 1
+        if odd.keys:
+            self.keys.update(odd.keys)
+        return record
+
+    def notes(self) -> tuple[ColumnNote, ...]:
+        """What became of the columns, those with the same fate in one line."""
+        rest = KEPT if self.chosen.gives == "prompts" else UNREAD
+        fates = [("column", name, what, n) for (name, what), n in self.read.items()]
+        fates += [("column", name, rest, n) for name, n in self.unread.items()]
+        fates += [("message key", name, UNREAD, n) for name, n in sorted(self.keys.items())]
+        groups: dict[tuple[str, str, int], list[str]] = {}
+        for sort, name, what, n in fates:
+            groups.setdefault((sort, what, n), []).append(name)
+        return tuple(ColumnNote(tuple(names), what, n, sort) for (sort, what, n), names in groups.items())
+
+    def _plan(self, keys: tuple[str, ...]) -> Plan:
+        undecided = self._undecided(keys)
+        decides: list[tuple[str, str]] = []
+        verdicts: list[str] = []
+        for name in keys:
+            own_verdict = undecided and name in ("label", "score", "scores") and name not in self.mapped
+            if name in self.chosen.reads and not own_verdict:
+                if self.plain and name in ("tools", "functions"):
+                    decides.append((name, "tools beside text"))
+                continue
+            what: str = columns.meaning(name)
+            if what in ("label", "mark", "flag") and not self.judged:
+                what = ""
+            if what == "label" and (self.chosen.gives != "demonstrations" or self.plain):
+                what = ""
+            if undecided and columns.is_verdict(name):
+                verdicts.append(name)
+            elif what:
+                decides.append((name, what))
+        # Earlier turns stand behind the system message, so it is put there last.
+        decides.sort(key=lambda entry: entry[1] == "system")
+        other = {*verdicts, *(name for name, _ in decides), *self.chosen.reads}
+        return Plan(tuple(verdicts), tuple(decides), tuple(name for name in keys if name not in other))
+
+    def _undecided(self, keys: tuple[str, ...]) -> bool:
+        """Whether the user has mapped responses of equal standing, and no column is read that says which is better."""
+        if not self.judged:
+            return False
+        if "chosen" in self.chosen.columns:
+            sides = [self.mapped.get(role, role) for role in ("chosen", "rejected")]
+            return not any(map(columns.says_side, sides)) and not set(VERDICTS) & set(keys)
+        answers = [self.mapped[role] for role in ("response", "completion", "output") if role in self.mapped]
+        own = [answer for answer in answers if not columns.says_side(answer)]
+        return any(columns.siblings(answer, keys) for answer in own)
+
+    def _beside(self, record: Record, name: str, what: str, value: Any, odd: Oddities) -> Record:
+        read = self._by_meaning.get(what)
+        if read is not None:
+            return read(record, name, value, odd)
+        if what == "media":
+            raise Unusable(name, "is no text, and text is all that is read" + _way_out(name))
+        if what == "tools beside text":
+            if cells.tools(value, name):
+                raise Unusable(name, "stands beside plain text, which takes no tools" + _way_out(name))
+            return record
+        raise Unusable(name, f"names tools under another name; say columns: {{tools: {name}}}" + _way_out(name))
+
+    def _unread_verdict(self, name: str) -> DataError:
+        return DataError(
+            self.source,
+            f"column '{name}' may say which response is better, and nobody reads it: "
+            f"{_mapping(self.mapped)} would be taken for true in every row",
+            "Map a column with the probability that chosen is the better one (1, 0, or 0.5 for a tie) as "
+            "preference, or write the better response of every row as chosen" + _way_out(name, ". "),
+        )
+
+    def _system(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
+        text = talk.words(value, name, odd) if isinstance(value, list | tuple) else talk.text(value, name)
+        if self._stands(record, text, name):
+            return record
+        first = record.prompt[0]
+        if first.role == "system":
+            if first.content.strip() != text.strip():
+                raise Unusable(name, "is another system message than the one that the conversation begins with")
+            return record
+        self.read[name, "read as the system message"] += 1
+        return _asking(record, (Message("system", text), *record.prompt))
+
+    def _history(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
+        turns = earlier(value, name, odd)
+        if self._stands(record, " ".join(m.content for m in turns), name):
+            return record
+        lead = 1 if record.prompt[0].role == "system" else 0
+        if record.prompt[lead : lead + len(turns)] == turns or record.prompt[: len(turns)] == turns:
+            return record
+        self.read[name, "read as earlier turns, which are not learned"] += 1
+        whole = (*record.prompt[:lead], *turns, *record.prompt[lead:])
+        return _asking(record, talk.checked_prompt(whole, name, odd))
+
+    def _addition(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
+        word, asked = marks.snake(name), marks.snake(self.mapped.get(self.asks, self.asks))
+        behind, before = word in columns.INPUTS, word in columns.INSTRUCTIONS
+        alpaca = (behind and asked in columns.INSTRUCTIONS) or (before and asked in columns.INPUTS)
+        if isinstance(value, str) and alpaca and record.prompt:
+            self.read[name, "joined to the prompt"] += 1
+            *rest, last = record.prompt
+            parts = (last.content, value) if behind else (value, last.content)
+            return _asking(record, (*rest, Message(last.role, JOINED.join(parts))))
+        if self._stands(record, " ".join(texts(value)), name):
+            return record
+        said = [m.content for m in conversation(record)]
+        if all(_within(text, said) for text in texts(value)):
+            return record
+        raise Unusable(
+            name,
+            "is not a part of the prompt, and how it belongs to it is not known; join the two in the file, "
+            f"or map the instruction as prompt: columns: {{prompt: instruction}}{_way_out(name)}",
+        )
+
+    def _stands(self, record: Record, text: str, name: str) -> bool:
+        """Whether plain text, which has no prompt to put anything into, holds these words. Unusable if it does not."""
+        if not self.plain:
+            return False
+        if not _within(text, [m.content for m in conversation(record)]):
+            raise Unusable(name, "stands beside plain text, which has no prompt to hold it" + _way_out(name))
+        return True
+
+    def _label(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
+        try:
+            desirable = cells.boolean(value, name)
+        except Unusable as why:
+            if name == "label":
+                raise Unusable(name, why.problem + _way_out(name)) from None
+            self.unread[name] += 1
+            return record
+        if not desirable:
+            raise Unusable(name, "the response is labelled undesirable, so it is no demonstration")
+        self.read[name, "read as the verdict on the response"] += 1
+        return record
+
+    def _mark(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
+        word = marks.snake(name)
+        if columns.meaning(name) == "flag" and not (isinstance(value, bool) or value in (0, 1)):
+            self.unread[name] += 1
+            return record
+        if isinstance(value, list | tuple):
+            self.read[name, "read as marks of the turns"] += 1
+            return record
+        if marks.yes(value, name) == (word in marks.HIDDEN):
+            raise Unusable(name, "says that the row is not to be learned from; leave it out" + _way_out(name))
+        return record
+
+    def _with_turn_marks(self, row: Row, plan: Plan) -> Row:
+        """The row with marks that stand in a list, one for each message, on the messages themselves."""
+        for name, what in plan.decides:
+            value = row[name]
+            if what not in ("mark", "flag") or not isinstance(value, list | tuple) or not value:
+                continue
+            spoken = next((c for c in ("messages", "conversations") if isinstance(row.get(c), list | tuple)), "")
+            if not spoken or spoken not in self.chosen.columns:
+                raise Unusable(name, "is a list, and marks of turns stand beside messages" + _way_out(name))
+            turns = row[spoken]
+            if len(value) != len(turns):
+                raise Unusable(name, f"has {len(value)} entries for {len(turns)} messages" + _way_out(name))
+            marked = [
+                {**turn, name: mark} if isinstance(turn, Mapping) and _is_assistant(turn) else turn
+                for turn, mark in zip(turns, value, strict=True)
+            ]
+            row = {**row, spoken: marked}
+        return row
+
+
+def _is_assistant(turn: Mapping[str, Any]) -> bool:
+    return talk.SHAREGPT.get(str(turn.get("role", turn.get("from")))) == "assistant"
+
+
+def earlier(value: Any, name: str, odd: Oddities) -> Messages:
+    """Turns before the prompt: [user, assistant] pairs, or messages; also as the JSON text of a list."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise Unusable(name, "is text, not a list of earlier turns" + _way_out(name)) from None
+    if not isinstance(value, list | tuple):
+        raise Unusable(name, f"is {kind(value)}, not a list of earlier turns" + _way_out(name))
+    if all(isinstance(turn, Mapping) for turn in value):
+        return talk.unmarked(talk.messages(value, name, odd))
+    if not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in value):
+        raise Unusable(name, "is neither a list of [user, assistant] pairs nor one of messages" + _way_out(name))
+    roles = ("user", "assistant")
+    return tuple(
+        Message(role, talk.text(said, f"{name}[{i}][{side}]"))
+        for i, turn in enumerate(value)
+        for side, (role, said) in enumerate(zip(roles, turn, strict=True))
+    )
+
+
+def _asking(record: Record, prompt: Messages) -> Record:
+    """The record with another prompt."""
+    if isinstance(record, Demonstration):
+        return replace(record, prompt=prompt)
+    return replace(record, prompt=prompt, prompt_id=prompt_id(prompt))
+
+
+def conversation(record: Record) -> Iterator[Message]:
+    """What is asked in a record, the turns of its response between included; of plain text the text."""
+    yield from record.prompt
+    if isinstance(record, Demonstration) and (len(record.response) > 1 or not record.prompt):
+        yield from record.response
+
+
+def nothing(value: Any) -> bool:
+    """Whether a value, however nested, says nothing."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, Mapping):
+        return all(map(nothing, value.values()))
+    return value is None or (isinstance(value, list | tuple) and all(map(nothing, value)))
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from texts(inner)
+
+
+def _within(text: str, said: list[str]) -> bool:
+    """Whether words stand somewhere, blanks aside."""
+    return f" {' '.join(text.split())} " in f" {' '.join(' '.join(said).split())} "
+
+
+def _mapping(mapped: Mapping[str, str]) -> str:
+    roles = ", ".join(f"{role}: {name}" for role, name in mapped.items() if role != "prompt")
+    return f"columns: {{{roles}}}"
+
+
+def _way_out(name: str, before: str = "; ") -> str:
+    return f"{before}columns: {{{name}: null}} leaves the column out"

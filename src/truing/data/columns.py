@@ -1,0 +1,128 @@
+"""What the columns beside a convention's own mean: one table of names, and what is done with each.
+
+What changes a row (a system message, earlier turns, an input, a verdict, a weight) is read where the ecosystem has one
+meaning for it, and refused by name where it has none. What changes nothing is counted and named once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Literal, TypeAlias
+
+from truing.data import marks
+from truing.data.marks import snake
+
+Meaning: TypeAlias = Literal["system", "history", "addition", "media", "tools", "label", "mark", "flag", ""]
+
+INSTRUCTIONS = frozenset({"instruction", "instructions"})
+INPUTS = frozenset({"input", "inputs", "context"})
+"""What Alpaca (`input`) and Dolly (`context`) put behind an instruction."""
+
+NAMES: dict[Meaning, frozenset[str]] = {
+    "system": frozenset(
+        {"system", "system_prompt", "system_message", "system_msg", "sys_prompt", "system_instruction"}
+        | {"system_instructions", "sys"}
+    ),
+    "history": frozenset(
+        {"history", "chat_history", "conversation_history", "dialogue_history", "dialog_history", "message_history"}
+        | {"previous_turns", "prior_turns", "previous_messages", "past_messages", "context_messages"}
+    ),
+    "addition": INSTRUCTIONS
+    | INPUTS
+    | {"contexts", "passage", "passages", "paragraph", "paragraphs", "document", "documents", "background", "knowledge"}
+    | {"retrieved_context", "retrieved_contexts", "retrieved_documents", "reference_text", "source_text"},
+    "tools": frozenset(
+        {"available_tools", "available_functions", "tool_definitions", "function_definitions", "tool_schemas"}
+        | {"tools_json", "functions_json", "tool_list"}
+    ),
+    "label": frozenset(
+        {"label", "kto_tag", "is_safe", "is_response_safe", "is_correct", "is_good", "is_chosen", "is_preferred"}
+        | {"is_accepted", "is_approved", "is_desirable", "desirable", "accepted", "approved", "thumbs_up", "upvoted"}
+    ),
+    "mark": frozenset(
+        {"weight", "sample_weight", "example_weight", "instance_weight", "row_weight", "loss_weight", "loss_scale"}
+        | {"loss_mask", "train_mask", "training_mask", "trainable", "is_trainable", "train_on"}
+    )
+    | marks.HIDDEN,
+    "flag": frozenset({"train", "training", "loss"}),
+}
+"""Names of columns by what they mean. A `label` is said of one response; a `mark` of whether, or how much, the row is
+learned; a `flag` is such a mark only where it is true or false, for it may well be something else."""
+
+VERDICTS = frozenset(
+    {
+        "winner", "winners", "winning", "better", "best", "safer", "prefer", "preferred", "preference", "preferences",
+        "verdict", "verdicts", "vote", "votes", "judgement", "judgements", "judgment", "judgments", "annotator",
+        "annotators", "annotation", "annotations", "label", "labels", "choice", "ranking", "rankings", "rank", "ranks",
+        "comparison", "comparisons", "score", "scores", "rating", "ratings", "reward", "rewards", "grade", "grades",
+        "upvotes", "pw", "decision", "favored", "favoured",
+    }
+)  # fmt: skip
+"""Words of a column's name that say which of several responses is better."""
+ABOUT = frozenset({"confidence", "id", "ids", "time", "date", "count", "reason", "explanation", "category", "type"})
+"""Words at the end of a name that make it something about a verdict, unless the name says `better`: `vote_count`."""
+SIDES = frozenset(
+    {
+        "chosen", "rejected", "better", "worse", "best", "worst", "preferred", "dispreferred", "nonpreferred", "good",
+        "bad", "winner", "loser", "winning", "losing", "win", "lose", "positive", "negative", "pos", "neg", "accepted",
+        "refused", "correct", "incorrect", "right", "wrong", "w", "l", "yw", "yl", "safe", "unsafe", "matching",
+    }
+)  # fmt: skip
+"""Words of a column's name that say whether its response is the better or the worse one."""
+ORDER = frozenset({"a", "b", "c", "d", "left", "right", "first", "second", "third", "one", "two", "three", "i", "ii"})
+"""Words that tell columns of equal standing apart."""
+
+
+@cache
+def meaning(name: str) -> Meaning:
+    """What a column of this name means beside a convention's own; an empty text for one that is only named.
+
+    >>> meaning("systemPrompt"), meaning("image_urls"), meaning("image_id"), meaning("source")
+    ('system', 'media', '', '')
+    """
+    word = snake(name)
+    if marks.MEDIA.fullmatch(word):
+        return "media"
+    return next((kind for kind, names in NAMES.items() if word in names), "")
+
+
+@cache
+def is_verdict(name: str) -> bool:
+    """Whether a column's name says that it holds which of several responses is better.
+
+    >>> is_verdict("better_response_id"), is_verdict("winner_model_a"), is_verdict("vote_count"), is_verdict("source")
+    (True, True, False, False)
+    """
+    words = _words(name)
+    about = words[-1:] and words[-1] in ABOUT and not {"better", "safer", "winner", "preferred"} & set(words)
+    return bool(VERDICTS & set(words)) and not about
+
+
+@cache
+def says_side(name: str) -> bool:
+    """Whether a column's name says of its responses that they are the better or the worse ones.
+
+    >>> says_side("better_answer"), says_side("response_0"), says_side("not_preferred")
+    (True, False, True)
+    """
+    words = _words(name)
+    return bool(SIDES & set(words)) and words[-1:] != ["right"]
+
+
+def siblings(name: str, others: Iterable[str]) -> list[str]:
+    """The columns of equal standing: of `response_a` the column `response_b`, of `answer1` the column `answer2`."""
+    own = _words(name)
+    return [other for other in others if _differ_by_order(own, _words(other))]
+
+
+def _differ_by_order(one: list[str], two: list[str]) -> bool:
+    if len(one) != len(two):
+        return False
+    apart = [(a, b) for a, b in zip(one, two, strict=True) if a != b]
+    return len(apart) == 1 and all(word in ORDER or word.isdigit() for word in apart[0])
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+|\d+", snake(name))

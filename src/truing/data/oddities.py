@@ -1,0 +1,28 @@
+"""What reading a row leaves beside its record: why it cannot be one, what was odd in it, which keys nobody reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Action = Literal["dropped", "joined", "kept", "truncated"]
+
+
+class Unusable(Exception):
+    """A row that cannot become a record: in which field, and why."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field, self.problem = field, problem
+
+
+@dataclass
+class Oddities:
+    """What was odd in a usable row, as (field, problem, action), and the keys of its messages that nobody reads."""
+
+    found: list[tuple[str, str, Action]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+
+    def add(self, name: str, problem: str, action: Action) -> None:
+        """Note one oddity."""
+        self.found.append((name, problem, action))
