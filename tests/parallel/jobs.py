@@ -19,12 +19,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+import bounds
 from small_models import build
+from threads import THREADS
 
 DRIVER = Path(__file__).with_name("driver.py")
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 PLAIN = dict(
-    os.environ, PYTHONPATH=str(Path(__file__).parents[1]), OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"
+    os.environ,
+    PYTHONPATH=str(Path(__file__).parents[1]),
+    OMP_NUM_THREADS=str(THREADS),
+    HF_HUB_OFFLINE="1",
+    PYTHONUNBUFFERED="1",
 )
 RECIPE = """\
 title: small
@@ -86,6 +92,10 @@ class Ended:
 
     def weights(self) -> dict[str, torch.Tensor]:
         return load_file(self.out / "weights.safetensors")
+
+    def off(self) -> dict[str, torch.Tensor]:
+        """How far rounding may move each weight; of a run by one process."""
+        return load_file(self.out / "off.safetensors")
 
     def facts(self) -> dict[str, Any]:
         return json.loads((self.out / "facts.json").read_text())
@@ -156,6 +166,12 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
     """The largest difference between two sets of weights."""
     assert one.keys() == other.keys() and all(w.dtype == torch.float64 for w in one.values())
     return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def off(measure: Ended, other: Ended) -> float:
+    """The largest difference of a run's weights from those of a run by one process, in units of what rounding may do to
+    each: equal weights are at most 1."""
+    return bounds.worst(measure.weights(), other.weights(), measure.off())
 
 
 @functools.cache
