@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint bench cost generate online differential soak docs study clean
+.PHONY: install demo test numeric lint bench cost generate online differential soak docs study clean
 
 install: $(STAMP)
 
@@ -24,6 +24,12 @@ demo: $(STAMP)
 WORKERS ?= 2
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --doctest-modules src tests
+	$(BIN)/python tests/numeric.py --workers $(WORKERS) $(SETTINGS)
+
+# What is compared tightly, once more: under the instruction set below the processor's own, and with another number of threads.
+SETTINGS ?= lower:1 own:2
+numeric: $(STAMP)
+	$(BIN)/python tests/numeric.py --workers $(WORKERS) $(SETTINGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs studies

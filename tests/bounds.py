@@ -24,6 +24,12 @@ def unit(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps / 2
 
 
+LOGP = SAFETY * math.sqrt(40) * unit(torch.float32) * 8
+"""How far apart log-probabilities and scores of the tests' models may be in fp32, 2.4e-5: three layers of about twelve results
+each that are rounded, a head and a softmax, and logits of a size of up to 8. What is left out of a mask, or read at another
+place, changes them by more than 1e-3."""
+
+
 def summed(dtype: torch.dtype, n: int, size: float) -> float:
     """How far apart two orders of a sum of `n` terms may be, whose sizes add up to `size`."""
     return SAFETY * math.sqrt(n) * unit(dtype) * size

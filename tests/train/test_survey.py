@@ -110,7 +110,7 @@ def read(policy, step, signals, reference=None):
 
 def test_the_statistics_are_those_of_all_rows_and_follow_the_row(folder) -> None:
     """kldo and bco by hand: the step's own means, whatever the parts; a row's own weight stays with it."""
-    policy = load(folder)
+    policy = model_for(kldo, folder)
     trees = ragged("labelled", 7)
     step, parts = Batch(trees), [(part, 1.0) for part in Batch(trees).split(25)]
     assert len(parts) > 3 and sum(part.rows for part, _ in parts) == step.rows > len(trees)
@@ -146,7 +146,7 @@ def test_the_statistics_are_those_of_all_rows_and_follow_the_row(folder) -> None
 
 def test_means_within_a_prompt_follow_the_prompt(folder) -> None:
     """per_prompt: a tree with both kinds has means of its own; one with a single kind weighs nothing."""
-    policy, trees = load(folder), ragged("labelled", 6)
+    policy, trees = model_for(kldo, folder), ragged("labelled", 6)
     step = Batch(trees)
     reference = compute(policy, everything(trees), 4096)
     reference.logp = reference.logp + torch.linspace(-1, 1, len(reference.logp))
