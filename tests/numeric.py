@@ -72,6 +72,7 @@ def run(setting: str, workers: int, own: str, more: Iterable[str]) -> int:
         print(f"numeric: {setting} is skipped: {found}", flush=True)
         return 0
     environment = os.environ | found | {"TRUING_TEST_THREADS": threads, "OMP_NUM_THREADS": threads}
+    environment["OMP_WAIT_POLICY"] = "passive"  # ranks of several threads each are more than the cores, and would spin
     print(f"numeric: {reported(environment)} instructions, threads: {threads}", flush=True)
     each = ["-n", str(max(1, workers // int(threads))), "--dist", "loadfile"] if workers > 1 else []
     command = [sys.executable, "-m", "pytest", *each, *more, *(str(TESTS / part) for part in PARTS)]
@@ -86,12 +87,12 @@ def setting(text: str) -> str:
     return text
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Every setting in turn; the first exit code that is not 0."""
     typed = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     typed.add_argument("--workers", type=int, default=1)
     typed.add_argument("settings", nargs="+", type=setting, metavar="SETTING")
-    options, more = typed.parse_known_args()
+    options, more = typed.parse_known_args(arguments)
     own = reported(dict(os.environ))
     codes = [run(each, options.workers, own, more) for each in options.settings]
     return next((code for code in codes if code), 0)
