@@ -72,7 +72,7 @@ def run(setting: str, workers: int, own: str, more: Iterable[str]) -> int:
         print(f"numeric: {setting} is skipped: {found}", flush=True)
         return 0
     environment = os.environ | found | {"TRUING_TEST_THREADS": threads, "OMP_NUM_THREADS": threads}
-    environment["OMP_WAIT_POLICY"] = "passive"  # workers and ranks of several threads are more than the cores, and would spin
+    environment["OMP_WAIT_POLICY"] = "passive"  # workers of several threads are more than the cores, and would spin
     print(f"numeric: {reported(environment)} instructions, threads: {threads}", flush=True)
     each = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
     command = [sys.executable, "-m", "pytest", *each, *more, *(str(TESTS / part) for part in PARTS)]
