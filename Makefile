@@ -20,10 +20,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/truing run recipes/quickstart.yaml
 
-# One process a core; a file's tests stay together.
+# One process a core, of one thread (TRUING_TEST_THREADS); a file's tests stay together.
 WORKERS ?= 2
 test: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --doctest-modules src tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --doctest-modules src tests
 	$(BIN)/python tests/numeric.py --workers $(WORKERS) $(SETTINGS)
 
 # What is compared tightly, once more: under the instruction set below the processor's own, and with another number of threads.
