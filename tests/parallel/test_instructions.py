@@ -28,4 +28,4 @@ def test_resumed_under_another_instruction_set(tmp_path) -> None:
     again = jobs.read_case(path, 0)
     assert [row["step"] for row in again.metrics()] == [1, 2, 3, 4, 5]
     assert again.facts()["messages"] == [f"resumed with DEFAULT instructions, begun with {own}: equal, but not bitwise"]
-    assert jobs.off(jobs.single()["dpo"], again) <= 1
+    assert jobs.off(jobs.alone("own-whole", **CASE), again) <= 1
