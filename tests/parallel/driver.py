@@ -106,7 +106,7 @@ def kill(*_) -> None:
 
 
 def hang() -> None:
-    time.sleep(8)
+    time.sleep(16)
     os._exit(9)
 
 
