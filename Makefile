@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lint bench cost generate online differential bf16 clients soak docs study clean
+.PHONY: install demo test numeric lint bench cost generate online differential bf16 clients soak docs study clean
 
 install: $(STAMP)
 
@@ -23,10 +23,16 @@ $(STAMP): pyproject.toml constraints.txt $(REAL)
 demo: $(STAMP)
 	$(BIN)/truing run recipes/quickstart.yaml
 
-# One process a core; a file's tests stay together.
+# One process a core, of one thread (TRUING_TEST_THREADS); a file's tests stay together.
 WORKERS ?= 2
 test: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --doctest-modules src tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --doctest-modules src tests
+	$(BIN)/python tests/numeric.py --workers $(WORKERS) $(SETTINGS)
+
+# What is compared tightly, once more: under the instruction set below the processor's own, and with another number of threads.
+SETTINGS ?= lower:1 own:2
+numeric: $(STAMP)
+	$(BIN)/python tests/numeric.py --workers $(WORKERS) $(SETTINGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs studies

@@ -1,11 +1,12 @@
-"""Fixtures for all tests: one thread, no network, the real data, small models of several architectures."""
+"""Fixtures for all tests: a fixed number of threads, no network, the real data."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small models gain nothing from a second thread
+import threads  # noqa: F401  before torch
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 ROOT = Path(__file__).parent.parent

@@ -9,9 +9,9 @@ from truing.train.optim import Optim
 from truing.train.record import Record
 
 
-def fitted(policy, source, terms, out, stop_after=None, reference=None):
+def fitted(policy, source, terms, out, stop_after=None, reference=None, optim=None):
     """The metrics of a run; after `stop_after` updates the process dies."""
-    optim = Optim(policy.model, source.training, source.steps)
+    optim = optim or Optim(policy.model, source.training, source.steps)
     if stop_after is not None:
         step = optim.step
         optim.step = lambda number: step(number) if number <= stop_after else exit(9)

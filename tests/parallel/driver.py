@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+import bounds
+from small_models import exact
 from small_trees import fitting as trees_of
 from truing import objectives, registry
 from truing.data.batch import Batch, Branch, Tree
@@ -49,8 +51,6 @@ from truing.train.source import DataSource
 from truing.train.terms import Sum, Term
 from truing.train.watch import Watch
 from truing.types import Message
-
-torch.set_num_threads(1)
 
 
 def ragged(count: int, seed: int = 5) -> tuple[Tree, ...]:
@@ -106,7 +106,7 @@ def kill(*_) -> None:
 
 
 def hang() -> None:
-    time.sleep(8)
+    time.sleep(16)
     os._exit(9)
 
 
@@ -120,8 +120,9 @@ def fill() -> None:
             pass
 
 
-def ill(signals):
-    return {name: value * float("nan") for name, value in signals.items()}
+def scaled(by: float):
+    """Every signal times this: not a number, or off by a chosen part."""
+    return lambda signals: {name: value * by for name, value in signals.items()}
 
 
 def arrange() -> None:
@@ -133,7 +134,9 @@ def arrange() -> None:
     strike(Path, "rename", "after-rename", kill, after=True)
     strike(DataSource, "epoch", "epoch", kill)
     strike(fitting, "observe", "hang", hang)
-    strike(fitting, "observe", "nan", ill, after=True)
+    strike(fitting, "observe", "nan", scaled(float("nan")), after=True)
+    strike(fitting, "observe", "bent", scaled(1 + 2**-33), after=True)  # a 500th of what fp32 would round
+    strike(fitting, "observe", "bent more", scaled(1 + 2**-8), after=True)
     strike(checkpoint, "_write", "full", fill)
     strike(Record, "_append", "full-metrics", fill)
     for name, number in (("sigterm", signal.SIGTERM), ("sigint", signal.SIGINT)):
@@ -176,7 +179,7 @@ def case(folder: str, spec: dict) -> None:
         adapters.put_on(policy, Lora(lora_rank=lora), seed=1)
     if "tie_logit_B" in objective.needs:
         policy.model.register_parameter("tie_logit", torch.nn.Parameter(torch.zeros(1)))
-    policy.model.double()
+    exact(policy.model)
     if training.gradient_checkpointing:
         recompute_layers(policy.model)
     terms = Sum([Term(objective, {})])
@@ -186,17 +189,36 @@ def case(folder: str, spec: dict) -> None:
     record = Record(out, key=key, every=training.checkpoint_every)
     with sharded(policy, Batch(source.epoch(0)[0])) as learner:
         held = sum(getattr(p, "_local_tensor", p).numel() for p in learner.model.parameters())
-        fitting.fit(learner, source, terms, Optim(learner.model, training, source.steps), record, reference)
+        optim = Optim(learner.model, training, source.steps)
+        drift = watched(learner, optim, exactly(learner, trees, layout))
+        fitting.fit(learner, source, terms, optim, record, reference)
     assert parallel.rank() == 0 or not any(p.numel() for p in policy.model.parameters()), "whole on the first rank only"
-    leave(policy, out, reference, record, held)
+    leave(policy, out, drift, reference, record, held)
 
 
-def leave(policy, out: Path, reference=None, record=None, held: int = 0) -> None:
-    """Write a run's weights and facts, where this is the first rank."""
+def exactly(learner, trees, layout: str) -> float:
+    """How far apart gradients in fp64 may be. Padded rows are read with transformers' own attention, whose softmax, over a
+    row in each layer, is fp32's."""
+    off = bounds.relative(learner.model, sum(tree.tokens for tree in trees), torch.float64)
+    longest = max(len(tree.prompt) + len(branch.ids) for tree in trees for branch in tree.branches)
+    layers = learner.model.config.num_hidden_layers
+    return max(off, bounds.summed(torch.float32, layers * longest, 1.0)) if layout == "padded" else off
+
+
+def watched(learner, optim: Optim, off: float) -> bounds.Drift | None:
+    """How far rounding may move each weight of a run by one process, the measure of others."""
+    return bounds.Drift(learner.model, optim.adamw, off) if parallel.world() == 1 else None
+
+
+def leave(policy, out: Path, drift=None, reference=None, record=None, held: int = 0) -> None:
+    """Write a run's weights and facts, where this is the first rank, and how far rounding may move the weights."""
     if parallel.rank() == 0:
         weights = {n: p.detach().contiguous() for n, p in policy.model.named_parameters()}
         weights |= {"reference": reference.logp} if reference is not None else {}
         save_file(weights, out / "weights.safetensors")
+        if drift is not None:
+            logp = {} if reference is None else {"reference": drift.relative * reference.logp.abs().clamp(min=1)}
+            save_file(drift.off | logp, out / "off.safetensors")
         facts = {
             "messages": record.messages if record else [],
             "held": held,
@@ -242,10 +264,12 @@ def online(folder: str, spec: dict) -> None:
     with sharded(policy, Batch((first,))) as learner:
         where = out / "rollouts"
         source = RolloutSource(learner, asked, judged, terms, options, training, where, 0, reference, **more)
-        fitting.fit(learner, source, terms, Optim(learner.model, training, source.steps), Record(out, key="k"))
+        optim = Optim(learner.model, training, source.steps)
+        drift = watched(learner, optim, bounds.relative(learner.model, 60 * 9, torch.float32))
+        fitting.fit(learner, source, terms, optim, Record(out, key="k"))
     if parallel.rank() == 0:
         policy.model.double()
-    leave(policy, out)
+    leave(policy, out, drift)
 
 
 def ended(folder: str, spec: dict, report: Path) -> int:

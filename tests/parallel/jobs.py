@@ -21,12 +21,18 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import bounds
 from small_models import build
+from threads import THREADS
 
 DRIVER = Path(__file__).with_name("driver.py")
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 PLAIN = dict(
-    os.environ, PYTHONPATH=str(Path(__file__).parents[1]), OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"
+    os.environ,
+    PYTHONPATH=str(Path(__file__).parents[1]),
+    OMP_NUM_THREADS=str(THREADS),
+    HF_HUB_OFFLINE="1",
+    PYTHONUNBUFFERED="1",
 )
 RECIPE = """\
 title: small
@@ -88,6 +94,10 @@ class Ended:
 
     def weights(self) -> dict[str, torch.Tensor]:
         return load_file(self.out / "weights.safetensors")
+
+    def off(self) -> dict[str, torch.Tensor]:
+        """How far rounding may move each weight; of a run by one process."""
+        return load_file(self.out / "off.safetensors")
 
     def facts(self) -> dict[str, Any]:
         return json.loads((self.out / "facts.json").read_text())
@@ -173,6 +183,12 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
+def off(measure: Ended, other: Ended) -> float:
+    """The largest difference of a run's weights from those of a run by one process, in units of what rounding may do to
+    each: equal weights are at most 1."""
+    return bounds.worst(measure.weights(), other.weights(), measure.off())
+
+
 @functools.cache
 def single() -> dict[str, Ended]:
     """The measure: five steps of every kind in one process."""
@@ -201,6 +217,7 @@ def double() -> dict[str, Ended]:
     cases["nan"] = {"objective": "nll", "steps": 5, "kill": "nan:7:1"}
     cases["sigterm"] = {"objective": "dpo", "steps": 5, "kill": "sigterm:5:1"}
     cases["hang"] = {"objective": "nll", "steps": 5, "kill": "hang:3:1"}
-    path, said, _ = two("double", list(cases.values()), TRUING_TIMEOUT="4")
+    limit = "12"  # seconds; the ranks of a busy machine need some to meet
+    path, said, _ = two("double", list(cases.values()), TRUING_TIMEOUT=limit)
     assert path.with_name(f"{path.stem}-{len(cases) - 1}-0.json").exists(), said
     return {name: read_case(path, number) for number, name in enumerate(cases)}

@@ -33,7 +33,7 @@ def test_two_ranks_learn_from_the_answers_of_one(name) -> None:
     one, two = (found[name] for found in both())
     assert (one.code, two.code) == (0, 0), two.error
     assert answers(one) == answers(two) and len(answers(one)) == 9
-    assert jobs.apart(one.weights(), two.weights()) <= 1e-5
+    assert jobs.off(one, two) <= 1
     for key in ("loss", "score", "kl"):
         assert [r[key] for r in one.metrics()] == pytest.approx([r[key] for r in two.metrics()], rel=1e-4, abs=1e-5)
     if name != "watched":

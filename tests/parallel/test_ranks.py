@@ -1,19 +1,16 @@
-"""Two processes give what one gives: weights, metrics, references and checkpoints, in fp64 within 1e-12."""
+"""Two processes give what one gives: weights, metrics, references and checkpoints, in fp64 within its rounding."""
 
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from parallel import jobs
 from parallel.driver import ragged
 from truing.data.batch import Batch
 from truing.policy.load import load
 from truing.train.source import balanced, share
-
-EXACT = 1e-12
 
 
 @pytest.mark.parametrize("name", [*jobs.OBJECTIVES, "lora", "brought"])
@@ -23,16 +20,16 @@ def test_two_ranks_give_the_weights_of_one(name) -> None:
     parameters."""
     one, two = jobs.single()[name], jobs.double()[name]
     assert (one.code, two.code) == (0, 0)
-    assert jobs.apart(one.weights(), two.weights()) <= EXACT
+    assert jobs.off(one, two) <= 1
     assert one.facts()["held"] > 1.9 * two.facts()["held"]
 
 
-@pytest.mark.parametrize(("layout", "most"), [("rows", EXACT), ("padded", 1e-7)])
-def test_models_read_in_rows_are_divided_as_one_piece(layout, most) -> None:
+@pytest.mark.parametrize("layout", jobs.LAYOUTS)
+def test_models_read_in_rows_are_divided_as_one_piece(layout) -> None:
     """Their layers are called another number of times on each rank. transformers' own attention takes its softmax in
-    fp32, so rows padded to another length differ by that."""
+    fp32, so rows padded to another length differ by that: its rounding, over AdamW's epsilon where a gradient is small."""
     one, two = jobs.single()[layout], jobs.double()[layout]
-    assert jobs.apart(one.weights(), two.weights()) <= most
+    assert jobs.off(one, two) <= 1
     assert one.facts()["held"] > 1.9 * two.facts()["held"]
 
 
@@ -47,7 +44,7 @@ def test_the_measure_is_trained() -> None:
 def test_a_rank_that_gets_only_neutral_rows() -> None:
     """One pair a step: the second rank reads it again at weight 0, and nothing hangs or counts twice."""
     one, two = jobs.single()["lonely"], jobs.double()["lonely"]
-    assert jobs.apart(one.weights(), two.weights()) <= EXACT
+    assert jobs.off(one, two) <= 1
     assert [row["rows"] for row in two.metrics()] == [1] * 5
 
 
@@ -61,13 +58,14 @@ def test_the_record_is_that_of_the_whole_step(name) -> None:
 
 
 def test_the_reference_is_read_by_shares_and_the_same() -> None:
+    """Within rounding: a product of another number of rows may be summed in other blocks."""
     one, two = (found["dpo"].weights()["reference"] for found in (jobs.single(), jobs.double()))
-    assert len(one) > 200 and torch.equal(one, two)
+    assert len(one) > 200 and ((one - two).abs() <= jobs.single()["dpo"].off()["reference"]).all()
 
 
 def test_a_checkpoint_of_one_process_is_resumed_by_two() -> None:
     two = jobs.double()["resumed"]
-    assert jobs.apart(jobs.single()["dpo"].weights(), two.weights()) <= EXACT
+    assert jobs.off(jobs.single()["dpo"], two) <= 1
     assert [row["step"] for row in two.metrics()] == [4, 5], "it went on from step 3"
     assert two.facts()["messages"] == ["resumed with 2 processes, begun with 1: equal, but not bitwise"]
 
@@ -75,7 +73,7 @@ def test_a_checkpoint_of_one_process_is_resumed_by_two() -> None:
 def test_a_checkpoint_of_two_is_resumed_by_one(tmp_path) -> None:
     shutil.copytree(jobs.double()["dpo"].out / "checkpoints", tmp_path / "checkpoints")
     one = jobs.alone("two-to-one", objective="dpo", steps=5, out=str(tmp_path))
-    assert jobs.apart(jobs.double()["dpo"].weights(), one.weights()) <= EXACT
+    assert jobs.off(jobs.single()["dpo"], one) <= 1
     assert [row["step"] for row in one.metrics()] == [4, 5]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+import bounds
 from truing.data import formats
 from truing.data.batch import Batch, Branch, Tree
 from truing.policy.load import load
@@ -81,7 +82,7 @@ def reloaded(desk: Any) -> tuple[Any, torch.Tensor]:
     with torch.no_grad():
         scores = policy.head_rewards(Batch(TREES))
         wanted = torch.cat([plain(input_ids=torch.tensor([ids])).logits for ids in plain_rows(Batch(TREES))])
-    assert torch.allclose(scores, wanted, atol=2e-5) and scores.std() > 1e-3
+    assert torch.allclose(scores, wanted, atol=bounds.LOGP) and scores.std() > 1e-3
     return policy, scores
 
 

@@ -63,6 +63,7 @@ def test_a_run_leaves_what_it_promises(done) -> None:
     manifest = read(done / "manifest.json")
     assert [s["state"] for s in manifest["stages"]] == ["done"] * 6
     assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["instructions"] == torch.backends.cpu.get_cpu_capability() and manifest["threads"] >= 1
     assert manifest["state"] == "done" and manifest["overrides"] == SMALL
     assert manifest["data"]["world:comparisons?n=240&seed=0&split=train&rater=careful"]
 

@@ -98,6 +98,7 @@ def whole(run: Path, word: str = "") -> Path:
         "seconds": 412.4,
         "versions": {"python": "3.11.7", "truing": "0.1.0", "torch": "2.11.0"},
         "threads": 2,
+        "instructions": "AVX2",
         "machine": f"2 cores, Linux{word}",
         "hashes": {"data": "9f2b7c11a0d4e853", "base": "51be0c37d2aa9034"},
         "stages": [

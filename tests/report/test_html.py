@@ -60,6 +60,7 @@ def test_it_says_what_a_reader_needs(page: str) -> None:
         "On red-team",
         "objective: {dpo: {beta: 0.1}}",
         "torch 2.11.0",
+        "AVX2",
         "a41be0c37d2aa903",
         "6 min 52 s",
         "tokens/s",

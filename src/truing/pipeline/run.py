@@ -190,6 +190,7 @@ def manifest(recipe: Recipe, steps: list[Step]) -> dict[str, Any]:
         "code": source_digest(),
         "data": {},
         "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "stages": rows,
     }

@@ -229,11 +229,12 @@ def _provenance(run: RunPieces) -> list[tuple[str, str]]:
     """What is needed to make the run again: seed, machine, versions, hashes."""
     manifest = run.manifest
     rows: list[tuple[str, str]] = []
-    for name in ("recipe_path", "seed", "started", "seconds", "threads", "machine"):
+    first = ("recipe_path", "seed", "started", "seconds", "threads", "instructions", "machine")
+    for name in first:
         if manifest.get(name) is not None:
             seconds = as_number(manifest[name]) if name == "seconds" else None
             rows.append((words.label(name), words.seconds(seconds) if seconds is not None else _flat(manifest[name])))
-    told = {"title", "recipe", "stages", "recipe_path", "seed", "started", "seconds", "threads", "machine"}
+    told = {"title", "recipe", "stages", *first}
     for name, value in manifest.items():
         if name not in told and value not in (None, "", [], {}):
             rows.append((words.label(name), _flat(value)))

@@ -82,10 +82,8 @@ class Record:
                 f"now ({found.facts['frozen']} then, {self.frozen} now); put that model back, or begin with --restart"
             )
         for name, now in layout().items():
-            if found.facts[name] != now:
-                self.messages.append(
-                    f"resumed with {now} {name}, begun with {found.facts[name]}: equal, but not bitwise"
-                )
+            if (then := found.facts.get(name, "unknown")) != now:
+                self.messages.append(f"resumed with {now} {name}, begun with {then}: equal, but not bitwise")
         stored = found.read("model", optim.named)
         with torch.no_grad():
             for name, parameter in optim.named.items():
@@ -147,9 +145,14 @@ class Record:
         checkpoint.save(self.folder / "checkpoints", self.step, tensors, facts | layout())
 
 
-def layout() -> dict[str, int]:
-    """What a result depends on in its last bits: the threads of each process, and the processes."""
-    return {"threads": torch.get_num_threads(), "processes": parallel.world()}
+def layout() -> dict[str, int | str]:
+    """What a result depends on in its last bits: the threads of each process, the processes, and the instruction set
+    that torch computes with on this processor."""
+    return {
+        "threads": torch.get_num_threads(),
+        "processes": parallel.world(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def size(parameters: Iterable[Tensor]) -> int:
