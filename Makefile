@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test numeric lint bench cost generate online differential bf16 clients soak docs study clean
+.PHONY: install demo test numeric older lint bench cost generate online differential bf16 clients soak docs study clean
 
 install: $(STAMP)
 
@@ -23,9 +23,18 @@ $(STAMP): pyproject.toml constraints.txt $(REAL)
 demo: $(STAMP)
 	$(BIN)/truing run recipes/quickstart.yaml
 
+# Version 4 of transformers, by which the tests read what is exported; it uses the environment's own torch.
+OLDER := .clients/transformers4/.installed
+older: $(OLDER)
+
+$(OLDER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .clients/transformers4 \
+		transformers==4.57.6 tokenizers==0.22.2 huggingface-hub==0.36.2
+	touch $(OLDER)
+
 # One process a core, of one thread (TRUING_TEST_THREADS); a file's tests stay together.
 WORKERS ?= 2
-test: $(STAMP) lint
+test: $(STAMP) $(OLDER) lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --doctest-modules src tests
 	$(BIN)/python tests/numeric.py --workers $(WORKERS) $(SETTINGS)
 
@@ -101,4 +110,4 @@ study: $(STAMP)
 	$(BIN)/python studies/run.py $(NAME) $(STUDY)
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) .clients runs .mypy_cache .ruff_cache .coverage

@@ -305,6 +305,25 @@ def score(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model or an adapter.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="For transformers and vLLM.", show_default=False)
+    ] = None,
+    gguf: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For llama.cpp and Ollama.", show_default=False)
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Weights of the GGUF: f32, f16, bf16 or q8_0.")] = "f16",
+) -> None:
+    """Write a model for other programs. A whole one: an adapter is merged into its base."""
+    from truing.pipeline import commands
+
+    with users_files():
+        for path in commands.export(model, out, gguf, dtype):
+            typer.echo(path)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)],
 ) -> None:

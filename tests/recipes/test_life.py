@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from truing.disk import made_beside
 from truing.errors import RunFailed
 from truing.pipeline import examine
 from truing.pipeline import plan as planning
-from truing.pipeline.base import made_beside
 
 EVERY_STEP = "warm.checkpoint_every=1"
 

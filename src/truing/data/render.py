@@ -23,6 +23,8 @@ from truing.types import Demonstration, Message, Messages, messages_json
 __all__ = ["Rendered", "Renderer", "Turns", "as_demonstration"]
 
 Tools = list[dict[str, Any]] | None
+TEXT_END = "text_end"
+"""What a tokenizer's config calls the token that ends plain texts, where its EOS ends a turn of a conversation."""
 TEMPLATE_SECONDS = 10.0  # a template is a program, and may have been written never to end
 
 
@@ -59,9 +61,7 @@ class Renderer:
     def encode(self, prompt: Messages, response: Messages, *, tools: Tools = None) -> Rendered:
         """A prompt and the response behind it. The response may go on for several turns (assistant, user, ...): then
         all of it is in `response_ids`, and `loss_mask` picks the assistant's turns. An empty prompt is plain text."""
-        self._refuse_control_tokens((*prompt, *response), tools)
-        if not response or response[0].role != "assistant" or response[-1].role != "assistant":
-            raise DataError("response", "must begin and end with an assistant message")
+        self._check_form(prompt, response, tools)
         if not prompt:
             return self._encode_plain(response)
         text = self._prompt_text(prompt, tools)
@@ -95,9 +95,13 @@ class Renderer:
         """The ids that end a response: EOS, and the end token the template writes behind the assistant."""
         ids = {self.tokenizer.eos_token_id} - {None}
         if getattr(self.tokenizer, "chat_template", None):
-            end = self.encode((Message("user", "A"),), (Message("assistant", "B"),))
-            ids.add(end.response_ids[-1])
+            ids.add(self.end_id)
         return frozenset(ids)
+
+    @property
+    def end_id(self) -> int:
+        """The id of the token that a response is taught to end with: the template's, or EOS where it writes none."""
+        return self.encode((Message("user", "A"),), (Message("assistant", "B"),)).response_ids[-1]
 
     # What the template writes.
 
@@ -177,7 +181,7 @@ class Renderer:
             last = i == len(response) - 1
             at = len(full) if last else self._end(before, message, full, start, tools)
             if message.content.strip() not in full[start:at]:
-                raise _left_out(len(prompt) + i, message, full)
+                raise left_out(len(prompt) + i, message, full)
             pieces.append((self._closed(full[start:], message) if last else full[start:at], message.learned))
         return pieces
 
@@ -235,6 +239,11 @@ class Renderer:
 
     # What must not be in a message, and what must be in the text.
 
+    def _check_form(self, prompt: Messages, response: Messages, tools: Tools) -> None:
+        self._refuse_control_tokens((*prompt, *response), tools)
+        if not response or response[0].role != "assistant" or response[-1].role != "assistant":
+            raise DataError("response", "must begin and end with an assistant message")
+
     def _refuse_control_tokens(self, messages: Messages, tools: Tools) -> None:
         texts = [(f"message {i + 1} ({message.role})", message.content) for i, message in enumerate(messages)]
         if tools:
@@ -255,7 +264,7 @@ class Renderer:
             if message.role == "assistant" or words in text:
                 continue
             if not any(json.dumps(words, ensure_ascii=ascii)[1:-1] in text for ascii in (True, False)):
-                raise _left_out(i, message, text)
+                raise left_out(i, message, text)
 
     # Text to ids.
 
@@ -309,10 +318,15 @@ class Renderer:
 
     @property
     def _text_start(self) -> int:
-        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
-                return int(token)
-        raise UserError("the tokenizer has neither a BOS nor an EOS token, so plain text has nothing to start from")
+        if self.tokenizer.bos_token_id is not None:
+            return int(self.tokenizer.bos_token_id)
+        if self.tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has neither a BOS nor an EOS token, so plain text has nothing to start from")
+        return self._ids(self._text_end)[-1]
+
+    @property
+    def _text_end(self) -> str:
+        return str(getattr(self.tokenizer, "init_kwargs", {}).get(TEXT_END) or self._eos)
 
     def _encode_plain(self, response: Messages) -> Rendered:
         if len(response) != 1:
@@ -321,7 +335,7 @@ class Renderer:
         decoded = self._decode(ids)
         if decoded != response[0].content:
             self._check_known(ids, response[0].content)
-        ids += self._ids(self._eos)
+        ids += self._ids(self._text_end)
         return Rendered([self._text_start], ids, [True] * len(ids))
 
 
@@ -342,7 +356,8 @@ def _words_end(text: str, start: int, content: str) -> int | None:
     return None
 
 
-def _left_out(i: int, message: Message, text: str) -> DataError:
+def left_out(i: int, message: Message, text: str) -> DataError:
+    """The error of a template that does not write a message as it is."""
     return DataError(
         f"message {i + 1} ({message.role})",
         f"is left out or changed by the chat template, which wrote {_shown(text, 0)}",

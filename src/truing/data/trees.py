@@ -14,6 +14,7 @@ from truing.data.formats import grouped
 from truing.data.kinds import Shape, Ties
 from truing.data.render import Rendered, Renderer, Turns
 from truing.data.shapes import Shaped, shaped
+from truing.data.whole_conversation import common
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Records, RowNote
 
@@ -109,19 +110,36 @@ def plant(
 def _cut_point(
     rendered: list[Rendered], form: Shaped, renderer: Renderer, shape: Shape
 ) -> tuple[tuple[int, ...], list[Branch]]:
-    prompt = tuple(rendered[0].prompt_ids)
     if shape == "text":
-        ids = (*prompt, *rendered[0].response_ids)
-        return ids[:1], [Branch("response", ids[1:], (True,) * (len(ids) - 1))]
+        ids = (*rendered[0].prompt_ids, *rendered[0].response_ids)
+        return tuple(ids[:1]), [Branch("response", ids[1:], (True,) * (len(ids) - 1))]
+    prompt, rendered = shared_prompt(rendered)
     branches = []
     for r, side in zip(rendered, form.sides, strict=True):
-        if shape == "outcomes":
-            steps = [(token, side.targets[""]) for token, learned in enumerate(r.loss_mask) if learned]
+        if shape == "outcomes":  # the last token too, learned or not: a reward is read there
+            last = len(r.response_ids) - 1
+            taught = [token for token, learned in enumerate(r.loss_mask) if learned or token == last]
+            steps = [(token, side.targets[""]) for token in taught]
         else:
             ends = renderer.ends(r, [text for text, _ in side.steps])
             steps = [(end, label) for end, (_, label) in zip(ends, side.steps, strict=True)]
         branches.append(Branch(side.role, tuple(r.response_ids), tuple(r.loss_mask), side.targets, tuple(steps)))
     return prompt, branches
+
+
+def shared_prompt(rendered: Sequence[Rendered]) -> tuple[tuple[int, ...], list[Rendered]]:
+    """The ids that the prompts of these begin with together, and each with what follows them as its response.
+
+    >>> prompt, two = shared_prompt([Rendered([1, 2], [3], [True]), Rendered([1, 4], [5], [True])])
+    >>> prompt, two[1].response_ids, two[1].loss_mask
+    ((1,), [4, 5], [False, True])
+    """
+    same = common([r.prompt_ids for r in rendered])
+    out = []
+    for r in rendered:
+        moved = r.prompt_ids[same:]
+        out.append(Rendered(r.prompt_ids[:same], [*moved, *r.response_ids], [False] * len(moved) + r.loss_mask))
+    return tuple(rendered[0].prompt_ids[:same]), out
 
 
 def _cut(branch: Branch, room: int) -> Branch:

@@ -14,6 +14,7 @@ from truing.errors import UserError
 from truing.evaluate import behaviour, reward_model, winrate
 from truing.evaluate.held_out import is_tie
 from truing.policy.policy import Policy
+from truing.policy.portable import settled
 from truing.rollout.engine import Sampling, generate
 from truing.rollout.rewards import TOKENS, judged
 from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
@@ -63,7 +64,7 @@ def response_text(policy: Policy, rollout: Rollout) -> str:
 
 def same_tokens(one: Policy, other: Policy) -> bool:
     """Whether two policies mean the same by every token id, and write a conversation in the same way."""
-    said = [digest([p.tokenizer.get_vocab(), p.tokenizer.chat_template]) for p in (one, other)]
+    said = [digest([p.tokenizer.get_vocab(), settled(p.tokenizer).chat_template]) for p in (one, other)]
     return said[0] == said[1]
 
 

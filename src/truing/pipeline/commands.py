@@ -17,11 +17,12 @@ from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import plant
-from truing.disk import write_text
-from truing.errors import DataError, UserError, visible
+from truing.disk import made_beside, write_text
+from truing.errors import DataError, UserError, unknown, visible
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
 from truing.pipeline.show import Show
+from truing.policy import heads, llama_cpp
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
@@ -124,7 +125,7 @@ def score(model: str, data: str, out: Path) -> int:
     """
     policy = opened(load_any(base.named(model, Show(quiet=True))))
     records, shape = scorable(read_records(data))
-    planted = plant(records, Renderer(policy.tokenizer), max_length=context_length(policy), shape=shape)
+    planted = plant(records, heads.renderer(policy), max_length=context_length(policy), shape=shape)
     if planted.notes:
         most = context_length(policy)
         raise UserError(f"{data}: {model} reads {most} tokens, so not every row can be scored whole: {planted.text()}")
@@ -140,6 +141,29 @@ def score(model: str, data: str, out: Path) -> int:
             rows.append({name if name == "heads" else f"{name}s": [f[name] for f in found] for name in found[0]})
     write_lines(out, rows)
     return len(rows)
+
+
+def export(model: str, out: Path | None, gguf: Path | None, dtype: str = "f16") -> list[Path]:
+    """Write a whole model, an adapter merged into its base, as a folder in Hugging Face layout (`out`), as one GGUF
+    file with weights of `dtype`, or both; returns what was written.
+
+    UserError where neither is named, for a folder that holds something, and where the model has no GGUF.
+    """
+    if out is None and gguf is None:
+        raise UserError("say what to write: --out FOLDER for transformers and vLLM, --gguf FILE for llama.cpp, Ollama")
+    stored = next((known for known in llama_cpp.FILE_TYPES if known == dtype), None)
+    if stored is None:
+        raise UserError(unknown("dtype", dtype, llama_cpp.FILE_TYPES))
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: there is something already; name a new folder")
+    policy = load_any(base.named(model, Show(quiet=True)))
+    if gguf is not None:
+        llama_cpp.write(policy, gguf, stored)
+    if out is not None:
+        policy.merge = policy.adapter is not None
+        with made_beside(out) as part:
+            heads.save(policy, part)
+    return [path for path in (gguf, out) if path is not None]
 
 
 def scorable(records: Records) -> tuple[Records, Shape]:

@@ -34,6 +34,7 @@ from truing.pipeline.lineage import learned, verdicts
 from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Ref
 from truing.pipeline.table import table, trained
+from truing.policy import heads
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
@@ -113,7 +114,7 @@ class Exam:
                 continue
             limit = min(context_length(p) for p in (policy, reference) if p is not None)
             held_out = unseen(records, verdicts(self.run, named[name]))
-            planted = plant(held_out, Renderer(policy.tokenizer), max_length=limit, shape="pairs", ties="half")
+            planted = plant(held_out, heads.renderer(policy), max_length=limit, shape="pairs", ties="half")
             planted = replace(planted, notes=(*held_out.notes, *planted.notes))
             if planted.notes:
                 self.note(f"held-out pairs that {name} ordered: {planted.text()}")

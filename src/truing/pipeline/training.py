@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -13,8 +16,9 @@ import pyarrow.parquet as parquet
 
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree, trees_digest
+from truing.data.files import SUFFIXES
 from truing.data.kinds import Shape, common_shape, shape_of, ties_of
-from truing.data.render import Renderer, Turns
+from truing.data.render import Turns
 from truing.data.trees import Planted, plant, with_shadows
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, same_tokens
@@ -55,7 +59,7 @@ def plant_for(
     terms: Sum | None = None,
 ) -> Planted:
     """Render a stage's data for this policy, as its objective needs it, and say what was kept, cut and dropped."""
-    renderer, limit = Renderer(policy.tokenizer), training.max_length
+    renderer, limit = heads.renderer(policy), training.max_length
     if limit > context_length(policy):
         raise UserError(
             f"stage {run.name}: max_length {limit} is beyond the {context_length(policy)} tokens that {policy.name} "
@@ -282,18 +286,42 @@ def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
 
 
 def write_card(run: StageRun, policy: Policy, planted: Planted, terms: Sum) -> None:
-    """The model's README.md: base, method, the hash of what it was trained on, and the figures of the training."""
+    """The model's README.md: base, method, how to load it, what it was trained on, and the figures of the training."""
     last = json.loads((run.folder / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")[-1])
     figures = {name: last[name] for name in ("step", "loss", "accuracy", "margin", "margin_nats") if name in last}
+    base_model, before = card.named_on_card(Path(policy.name))
     text = card.model_card(
         title=f"{run.recipe.title}: {run.name}",
-        base=policy.name,
+        base=where_from(run, policy.name),
         method=f"{run.do}: {described(terms)}",
-        data={"token ids": trees_digest(planted.trees)},
+        data={os.path.basename(name): content for name, content in run.read.items()}
+        | {"token ids": trees_digest(planted.trees)},
         figures=figures,
         notes=[planted.text()],
+        kind="reward" if policy.is_reward else "language",
+        adapter=policy.adapter is not None,
+        base_model=base_model,
+        datasets=[*before, *hub_names(run.read)],
     )
     (run.folder / "model" / "README.md").write_text(text, encoding="utf-8")
+
+
+def where_from(run: StageRun, name: str) -> str:
+    """What a model began with, for people elsewhere: a stage of the run, a folder's own name, or a Hub name."""
+    path = Path(name)
+    if path.is_relative_to(run.root):
+        return f"stage {path.parent.name}"
+    return path.name if path.is_absolute() else name
+
+
+def hub_names(read: Iterable[str]) -> list[str]:
+    """Those of the names of data sets that are the Hub's, without their split.
+
+    >>> hub_names(["org/pairs:test", "org/pairs (train)", "data/rows.jsonl", "world:desk/pairs", "rate/data.jsonl"])
+    ['org/pairs', 'org/pairs']
+    """
+    found = (re.fullmatch(r"([\w.-]+/[\w.-]+)(:[^ ]+)?( \(.*\))?", name) for name in read)
+    return [m[1] for m in found if m and not m[1].endswith(SUFFIXES) and not Path(m[1]).exists()]
 
 
 def described(terms: Sum) -> str:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from truing.errors import UserError, unknown
+from truing.policy import portable
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TEMPLATE = (
@@ -80,5 +81,5 @@ def make(spec: Mapping[str, Any], texts: Iterable[str], folder: Path, *, seed: i
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    portable.write_beside(model, tokenizer, folder)
     return folder

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from truing.errors import UserError
-from truing.policy import adapters, value
+from truing.data.render import Renderer
+from truing.data.whole_conversation import WholeConversation
+from truing.errors import DataError, UserError
+from truing.policy import adapters, portable, value
 from truing.policy.load import load
 from truing.policy.policy import TIES, Policy
 from truing.policy.scalars import Heads
@@ -17,12 +20,13 @@ def fresh_reward(name: str, *, seed: int, whole: bool = True, heads: Heads = Hea
     """The causal model `name` with its language head replaced by scalar heads drawn from `seed`: one, unless told.
 
     Plain transformers finds the token to read the score from as the last one that is not padding. Where a tokenizer
-    pads with its end token that would be one token too early, so such a model gets a padding token of its own. An
+    pads with an end token that would be one token too early, so such a model gets a padding token of its own. An
     adapter (`whole` false) cannot bring an embedding for one: UserError where the model has no row left.
     """
     policy = load(name, "reward", seed=seed, fresh=heads)
+    policy.tokenizer = portable.settled(policy.tokenizer)
     tokenizer, model = policy.tokenizer, policy.model
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, last_id(tokenizer)):
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
             if policy.adapter is not None or not whole:
@@ -43,8 +47,23 @@ def fresh_reward(name: str, *, seed: int, whole: bool = True, heads: Heads = Hea
     return policy
 
 
+def last_id(tokenizer: Any) -> int | None:
+    """The last token of a short conversation as the template writes it; None for a template that refuses one."""
+    try:
+        return WholeConversation(tokenizer).end_id
+    except (DataError, UserError):
+        return None
+
+
+def renderer(policy: Policy) -> Renderer:
+    """What makes tokens of records for a policy: a reward model reads whole conversations as its template ends them, a
+    language model what it would have answered."""
+    return WholeConversation(policy.tokenizer) if policy.is_reward else Renderer(policy.tokenizer)
+
+
 def save(policy: Policy, folder: Path) -> None:
-    """Write a policy in Hugging Face layout (safetensors, tokenizer with its template): plain transformers loads it.
+    """Write a policy in Hugging Face layout (safetensors, tokenizer with its template): plain transformers loads it,
+    stops where it was taught to stop, and gives the same scores (`policy/portable.py`).
 
     An adapter is written alone, as peft writes it, or if the policy is to be merged, merged first. What no
     transformers model has, the tie parameter and the heads' weights, stands in the config, or beside an adapter. A
@@ -62,4 +81,4 @@ def save(policy: Policy, folder: Path) -> None:
         adapters.save(policy, folder)
         if policy.is_reward and policy.scalars != Heads():
             policy.scalars.keep(folder)
-    policy.tokenizer.save_pretrained(folder)
+    portable.write_beside(policy.model, policy.tokenizer, folder, speaks=not policy.is_reward)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import yaml
 
 from truing.errors import visible
+from truing.report.usage import PIPELINE, Kind, usage
 from truing.report.words import figure, interval, label, unit
 from truing.types import Finding
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def model_card(
@@ -22,17 +26,23 @@ def model_card(
     findings: Sequence[Finding] = (),
     licence: str = "",
     notes: Sequence[str] = (),
+    kind: Kind = "language",
+    adapter: bool = False,
+    base_model: str = "",
+    datasets: Sequence[str] = (),
 ) -> str:
     """The card of a trained model as Markdown, with the front matter that the Hugging Face Hub reads.
 
-    `data` maps the name of each data set to the hash of its content, `figures` names training figures. No text given
-    here can add a key to the front matter, a tag or a table column.
+    `data` maps the name of each data set to the hash of its content, `figures` names training figures. `base_model`
+    is the model of the Hub that it all began with, or `base` if that is one; of `datasets` those of the Hub are named.
+    No text given here can add a key to the front matter, a tag or a table column.
 
     >>> print(model_card(title="direct", base="world:desk/small", method="dpo").splitlines()[-1])
     Licence: unknown. The licence of the base model and of the data may bind this model; check them before sharing it.
     """
     lines = [f"# {_plain(title)}", ""]
     lines.append(f"Trained with truing: {_plain(method)}, starting from {_plain(base)}.")
+    lines += ["", "## Use", "", *usage(kind, adapter)]
     if findings:
         lines += ["", "## Measured", "", "| check | model | against | slice | value | 95 % interval | n |"]
         lines += ["|---|---|---|---|---:|---:|---:|", *map(_row, findings)]
@@ -50,18 +60,38 @@ def model_card(
     if notes:
         lines += ["", "## Notes", "", *(f"- {_plain(note)}" for note in notes)]
     lines += ["", "## Licence", "", _licence(licence)]
-    return _front(base, method, licence) + "\n".join(lines) + "\n"
-
-
-def _front(base: str, method: str, licence: str) -> str:
     facts: dict[str, object] = {
-        "library_name": "transformers",
+        "library_name": "peft" if adapter else "transformers",
         "license": licence or "unknown",
+        "pipeline_tag": PIPELINE[kind],
         "tags": ["truing", method],
     }
-    # The Hub follows `base_model` as a link, so only a name of its own form may stand there.
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", base):
-        facts["base_model"] = base
+    # The Hub follows these as links, so only names of its own form may stand there.
+    named = next((name for name in (base_model, base) if HUB_NAME.fullmatch(name)), "")
+    facts |= {"base_model": named} if named else {}
+    known = sorted({name for name in datasets if HUB_NAME.fullmatch(name)})
+    facts |= {"datasets": known} if known else {}
+    return _front(facts) + "\n".join(lines) + "\n"
+
+
+def named_on_card(folder: Path) -> tuple[str, list[str]]:
+    """The base model and the data sets of the Hub that the card in a model's folder names, where truing wrote it.
+
+    Nothing for any other card: what such a folder was made from is not what it is itself.
+    Text of a card is somebody's: what is not of the form of a name of the Hub is not passed on.
+    """
+    try:
+        front = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+        if not isinstance(front, dict) or "truing" not in front.get("tags", []):
+            return "", []
+        base, data = front.get("base_model", ""), front.get("datasets", [])
+    except (OSError, ValueError, IndexError, TypeError, yaml.YAMLError):
+        return "", []
+    names = [name for name in data if isinstance(name, str)] if isinstance(data, list) else []
+    return base if isinstance(base, str) else "", names
+
+
+def _front(facts: Mapping[str, object]) -> str:
     clean = yaml.safe_dump({k: _visible(v) for k, v in facts.items()}, sort_keys=False, allow_unicode=False, width=1000)
     return f"---\n{clean}---\n\n"
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from truing.data.batch import Batch, pack
-from truing.data.render import Renderer
+from truing.data.whole_conversation import WholeConversation
 from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
 from truing.rollout.text import readable
@@ -33,12 +33,13 @@ def gold(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
 
 
 class RewardModel:
-    """A trained reward model as a reward. It reads text through its own tokenizer and template. UserError for a model
-    of single steps."""
+    """A trained reward model as a reward. It reads a conversation as its own template writes it.
+
+    UserError for a model of single steps."""
 
     def __init__(self, policy: Policy) -> None:
         policy.scalars.check_whole(policy.name)
-        self.policy, self.renderer = policy, Renderer(policy.tokenizer)
+        self.policy, self.renderer = policy, WholeConversation(policy.tokenizer)
 
     @property
     def tie_tolerance(self) -> float:
