@@ -135,13 +135,15 @@ class Rollout:
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of one response. A reward that failed has `failed=True` and says why; it is never 0.0. `late`:
-    the response is worth so little because it hung what was to judge it."""
+    the response is worth so little because it hung what was to judge it. `blame`: whether it failed by the response's
+    own doing (it is longer than can be read), which ends no run, or by the reward's or the data's."""
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
     failed: bool = False
     why: str = ""
     late: bool = False
+    blame: Literal["reward", "response"] = "reward"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.data.render import Renderer
+from truing.data.render import Renderer, renderer_of
 from truing.errors import UserError
 from truing.evaluate import behaviour, reward_model, winrate
 from truing.evaluate.held_out import is_tie
@@ -29,6 +30,17 @@ class Answers:
     rollouts: tuple[Rollout, ...] = ()
     policy: Policy | None = None
     parts: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def unscored(self) -> frozenset[int]:
+        """The places of answers that could not be scored, by their own doing: they are longer than the judge reads."""
+        return frozenset(i for i, value in enumerate(self.values) if math.isnan(value))
+
+    def at(self, places: Sequence[int]) -> Answers:
+        """The answers at these places."""
+        texts, values = (tuple(row[i] for i in places) for row in (self.texts, self.values))
+        rollouts, parts = (tuple(row[i] for i in places) if row else () for row in (self.rollouts, self.parts))
+        return replace(self, texts=texts, values=values, rollouts=rollouts, parts=parts)
 
 
 def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Answers:
@@ -52,10 +64,9 @@ def scored(
 
 
 def response_text(policy: Policy, rollout: Rollout) -> str:
-    """The words of a rollout, without its end token."""
+    """The words of a rollout, without its end token: its thought too, and whole where the prompt had opened it."""
     ids = rollout.response_ids[:-1] if rollout.stop == "eos" else rollout.response_ids
-    text: str = policy.tokenizer.decode(ids, skip_special_tokens=True)
-    return text
+    return renderer_of(policy.tokenizer).text(rollout.prompt_ids, ids)
 
 
 def same_tokens(one: Policy, other: Policy) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from truing.diagnose.best_of import best_of_curve
 from truing.diagnose.curve import Curve, read_watch
 from truing.diagnose.overoptimisation import Diagnosis
 from truing.diagnose.overoptimisation import diagnose as diagnosed
+from truing.errors import UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
@@ -80,7 +82,13 @@ def diagnose_best_of(
     messages, texts = [asked[r.group].messages for r in said], [response_text(policy, r) for r in said]
     judges = appoint(run, reward, aggregate, None, once), appoint(run, judge, None, None, once)
     proxy, gold = (scores(who.settled(messages, texts), messages, texts) for who in judges)
-    rows = ([given[i : i + n] for i in range(0, len(given), n)] for given in (proxy, gold))
+    both = [[given[i : i + n] for i in range(0, len(given), n)] for given in (proxy, gold)]
+    kept = [i for i in range(len(asked)) if not any(math.isnan(value) for given in both for value in given[i])]
+    if len(kept) < len(asked):
+        run.note(f"{len(asked) - len(kept)} of {len(asked)} prompts left out: an answer is longer than a judge reads")
+    if not kept:
+        raise UserError(f"stage {run.name}: no prompt is left whose answers can all be scored; lower max_new_tokens")
+    rows = ([given[i] for i in kept] for given in both)
     tell(run, [best_of_curve(name, *rows)], judges[1].name, [*run.accounts, f"proxy: {judges[0].judged_by}"])
 
 

@@ -141,7 +141,9 @@ def judge(
     run.show.say(f"  {told(count)}")
     figures = [{"name": name, "value": value, "unit": WORDS[name]} for name, value in count.items()]
     failed = [one.why for one in given if one.why]
-    notes = late + ([f"{len(failed)} answers could not be scored; the first: {failed[0]}"] if failed else [])
+    notes = (
+        run.accounts + late + ([f"{len(failed)} answers could not be scored; the first: {failed[0]}"] if failed else [])
+    )
     run.write("summary.json", {"do": "judge", "headline": told(count), "figures": figures, "notes": notes})
 
 
@@ -202,7 +204,7 @@ def scored(
     )
     if not all(one.ids for one in given):
         check_tokens(run, rewards)
-    asked = [Answer(one.prompt, one.response, one.ids, one.group, one.columns) for one in given]
+    asked = [Answer(one.prompt, one.response, one.ids, one.group, one.columns, bool(one.ids)) for one in given]
     said = " + ".join(
         f"reward model {t.name}" if t.call.function.name == "reward_model" else t.name for t in rewards.terms
     )

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from truing.data import clock
 from truing.errors import UserError
 from truing.policy import adapters, trees
 from truing.policy.policy import Layout, Policy
@@ -158,7 +159,7 @@ def context_length(policy: Policy) -> int:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a model, which must bring a chat template."""
+    """The tokenizer of a model, which must bring a chat template; one that writes the date gets its moment."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -169,6 +170,7 @@ def load_tokenizer(name: str) -> Any:
             "written for it.\n"
             "  Put a chat_template.jinja beside its tokenizer files, or use the chat version of the model."
         )
+    clock.stamp(tokenizer, name)
     return tokenizer
 
 

@@ -18,14 +18,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from truing.errors import TruingError, UserError
 from truing.registry import RewardFunction
 from truing.signature import TRL, TRL_TAKES
 from truing.types import Messages, Score, is_number, messages_json
 
-KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first"})
+KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first", "whole"})
 """What a reward reads by these names is ours to give; any other name is a column's."""
 TRL_KNOWN = frozenset({"prompts", TRL_TAKES, "completion_ids"})
 AT_ONCE = 32
@@ -36,13 +36,15 @@ SILENT = "says nothing of it"
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to be scored: its text and token ids, its prompt, and the other columns of the prompt's row."""
+    """One answer to be scored: its text and token ids, its prompt, and the other columns of the prompt's row. A policy's
+    own is `whole`: its text begins where the policy's turn does, with what the generation prompt has opened."""
 
     prompt: Messages
     response: str
     ids: tuple[int, ...] = ()
     group: int = 0
     row: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class Call:
 def single(answer: Answer) -> dict[str, Any]:
     """What a reward may read of one answer, by name."""
     own = {"prompt": answer.prompt, "response": answer.response, "tokens": len(answer.ids), "row": answer.row}
+    own["whole"] = answer.whole
     return {**answer.row, **own}
 
 
@@ -221,6 +224,6 @@ def scored(value: Any) -> Score:
     return Score(float(value)) if is_number(value) else failed(f"gave {value!r}, which is no finite number")
 
 
-def failed(why: str) -> Score:
+def failed(why: str, blame: Literal["reward", "response"] = "reward") -> Score:
     """A score that is missing."""
-    return Score(math.nan, failed=True, why=why)
+    return Score(math.nan, failed=True, why=why, blame=blame)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
+from truing.data.thoughts import answer_of
 from truing.errors import UserError
 from truing.registry import reward
 
@@ -28,9 +29,9 @@ def verifier(
 ) -> float:
     """`right` where the answer is that of the prompt's row, else `wrong`: numbers as numbers, words without case.
 
-    What the answer says is what stands last in \\\\boxed{...} or behind ####; without either its last number, or all of
-    its text. The row's own answer is read in the same way. An answer that says no number is wrong: `wrong` is the
-    lowest value. A row without an answer is an error of the data.
+    What comes after a thought (`<think>...</think>`) is read. What it says is what stands last in \\\\boxed{...} or behind
+    ####; without either its last number, or all of its text. The row's own answer is read in the same way. An answer
+    that says no number is wrong: `wrong` is the lowest value. A row without an answer is an error of the data.
 
     >>> verifier("7 * 6 is #### 42.0", {"answer": 42}), verifier("I do not know", {"answer": "42"})
     (1.0, 0.0)
@@ -38,7 +39,7 @@ def verifier(
     if row.get(column) in (None, ""):
         there = ", ".join(map(str, row)) or "none"
         raise UserError(f"reward 'verifier': a prompt's row has no '{column}' to hold answers to; its columns: {there}")
-    truth = str(row[column])
+    truth, response = str(row[column]), answer_of(response)
     if answer == "text":
         return right if words(response) == words(truth) else wrong
     wanted = number(truth)

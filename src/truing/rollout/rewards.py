@@ -15,6 +15,7 @@ from truing.data.batch import Batch, pack
 from truing.data.render import Renderer
 from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
+from truing.rollout.call import failed
 from truing.rollout.text import readable
 from truing.types import Messages, Reward, Score, is_number
 from truing.world.reading import gold as world_gold
@@ -38,13 +39,13 @@ class RewardModel:
 
     def __init__(self, policy: Policy) -> None:
         policy.scalars.check_whole(policy.name)
-        self.policy, self.renderer = policy, Renderer(policy.tokenizer)
+        self.policy, self.renderer = policy, Renderer(policy.tokenizer, generates=False)
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
-        """The reward of each response, with what each named head says of it among its `parts`; one that its template
-        cannot write, or that it cannot read whole, has failed."""
+        """The reward of each response, with what each named head says of it among its `parts`; one whose prompt its
+        template cannot write, or that it cannot read whole, has failed."""
         read, problems = readable(self.policy, self.renderer, prompts, responses, "the reward model")
-        found = {i: _failed(why) for i, why in problems.items()}
+        found = dict(problems)
         with torch.inference_mode():
             rows = [row for group in pack(read, TOKENS) for row in self.policy.head_rewards(Batch(group)).tolist()]
         found |= {tree.index: self._score(row) for tree, row in zip(read, rows, strict=True)}
@@ -96,7 +97,7 @@ class Ensemble:
     def _score(self, row: Mapping[str, Score]) -> Score:
         for name, score in row.items():
             if score.failed or not is_number(score.value):
-                return _failed(f"{name}: {score.why or f'its value is {score.value!r}'}")
+                return failed(f"{name}: {score.why or f'its value is {score.value!r}'}", score.blame)
         parts = {n: (s.value - self.scales[n][0]) / self.scales[n][1] for n, s in row.items()}
         values = np.array(list(parts.values()))[:, None]
         return Score(aggregated(values, self.how, self.coefficient).item(), parts | {DISAGREEMENT: float(values.std())})
@@ -116,8 +117,8 @@ def ensemble(
     """
     scales = {}
     for name, given in panel(prompts, responses).items():
-        values = np.array(_values(given, responses))
-        scales[name] = (float(values.mean()), float(values.std()))
+        values = np.array([value for value in _values(given, responses) if not math.isnan(value)])
+        scales[name] = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
         if not scales[name][1] > 1e-9 * abs(scales[name][0]):
             raise UserError(
                 f"ensemble: {name} scores all {len(values)} responses alike, so it has no scale like the others"
@@ -143,12 +144,9 @@ def aggregated(values_KB: NDArray[np.float64], how: How, coefficient: float = 0.
     return found
 
 
-def _failed(why: str) -> Score:
-    return Score(math.nan, failed=True, why=why)
-
-
 def scores(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
-    """The values of a reward, checked: as many as responses, finite, none failed."""
+    """The values of a reward, checked: as many as responses, finite, none failed; no number (NaN) for a response that
+    cannot be scored by its own doing, which is to be left out and counted."""
     return [score.value for score in judged(reward, prompts, responses)]
 
 
@@ -164,7 +162,7 @@ def _values(given: Sequence[Score], responses: Sequence[str]) -> list[float]:
     for i, score in enumerate(given):
         if not isinstance(score, Score):
             raise RunFailed(f"the reward failed on response {i + 1}: it gave {score!r}, which is no Score")
-        if score.failed or not is_number(score.value):
+        if (score.failed or not is_number(score.value)) and score.blame == "reward":
             raise RunFailed(f"the reward failed on response {i + 1}: {score.why or f'its value is {score.value!r}'}")
     return [score.value for score in given]
 
