@@ -84,6 +84,6 @@ def note(tokenizer: Any) -> str:
     if not reads_clock(tokenizer):
         return ""
     return (
-        f"the chat template writes the date ({MARK}): it stays {moment_of(tokenizer):%Y-%m-%d %H:%M}, "
-        "whatever the clock says later"
+        f"the chat template writes the date ({MARK}), here {moment_of(tokenizer):%Y-%m-%d %H:%M}; a run and the models "
+        "that it leaves keep theirs"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from truing.data.files import kind
+from truing.data.thoughts import KEYS, parted
+from truing.data.thoughts import joined as joined_thought
 from truing.errors import nearest
 from truing.types import Message, Messages
 
@@ -78,10 +80,13 @@ def _message(item: Any, name: str, roles: Mapping[str, str]) -> Message:
         guess = nearest(role, roles)
         hint = f" Did you mean '{guess}'?" if guess else ""
         raise Unusable(f"{name}.{role_key}", f"unknown role '{role}'.{hint} Known: {', '.join(roles)}")
-    if isinstance(content, list | tuple) and content and all(_is_text_part(part) for part in content):
-        content = "".join(part["text"] for part in content)
+    own = roles[role] == "assistant"
+    if isinstance(content, list | tuple) and content and all(_is_part(part, own) for part in content):
+        content = _joined_parts(content)
     if item.get("tool_calls"):
         raise Unusable(f"{name}.tool_calls", "calls of tools are not read; write the call into the content")
+    if own and isinstance(content, str):
+        content = _with_thought(item, content, name)
     if content is None:
         raise Unusable(f"{name}.{content_key}", "is null")
     if not isinstance(content, str):
@@ -89,8 +94,45 @@ def _message(item: Any, name: str, roles: Mapping[str, str]) -> Message:
     return Message(roles[role], content)
 
 
-def _is_text_part(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+def _is_part(part: Any, own: bool) -> bool:
+    """Whether a part of a message is text, or, of the assistant's `own`, a thought."""
+    if not isinstance(part, Mapping):
+        return False
+    if part.get("type") == "text":
+        return isinstance(part.get("text"), str)
+    return own and _thought_of(part) is not None
+
+
+def _thought_of(part: Mapping[str, Any]) -> str | None:
+    """The thought that a part of a message is ({type: thinking, thinking: ...}), or None."""
+    if part.get("type") not in ("thinking", "reasoning"):
+        return None
+    for value in (part.get("thinking"), part.get("reasoning"), part.get("text")):
+        if isinstance(value, list) and value and all(_is_part(piece, False) for piece in value):
+            value = "".join(piece["text"] for piece in value)
+        if isinstance(value, str):
+            return value
+    return None
+
+
+def _joined_parts(parts: Sequence[Mapping[str, Any]]) -> str:
+    """The parts of a message as one text: thoughts in their marks, before what is said."""
+    thoughts = [thought for part in parts if (thought := _thought_of(part)) is not None]
+    said = "".join(part["text"] for part in parts if part.get("type") == "text")
+    return joined_thought("\n".join(thoughts), said) if thoughts else said
+
+
+def _with_thought(item: Mapping[str, Any], content: str, name: str) -> str:
+    """A message's content with the thought that stands in a key of its own (`reasoning_content`) before it."""
+    keys = [key for key in KEYS if isinstance(item.get(key), str) and item[key].strip()]
+    if not keys:
+        return content
+    thought, there = item[keys[0]], parted(content)
+    other = next((key for key in keys if item[key].strip() != thought.strip()), None)
+    if other or (there.thought is not None and there.thought.strip() != thought.strip()):
+        where = f"what {other} says" if other else "the thought in the content"
+        raise Unusable(f"{name}.{keys[0]}", f"is another thought than {where}; leave one of them out")
+    return content if there.thought is not None else joined_thought(thought, content)
 
 
 def is_transcript(value: Any) -> bool:

@@ -26,8 +26,8 @@ __all__ = ["Rendered", "Renderer", "Turns", "as_demonstration", "renderer_of"]
 
 TAIL = 32
 """Tokens at the end of a prompt among which a thought is looked for that it opens."""
-WORD = "Zk"
-"""Stands for a response while its template writes what is around it."""
+WORD = "7417"
+"""Stands for a response while its template writes what is around it: digits, which no template changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,8 @@ class Renderer:
         """The last turn with exactly one end token: the template's, or EOS where the template writes none."""
         closed = text.rstrip()
         if self._ending(closed):
-            while self._ending(before := closed[: -len(self._ending(closed))].rstrip()):
+            says = self.template.form.parted(message.content).answer.strip()  # else what precedes it may be a header's
+            while says and self._ending(before := closed[: -len(self._ending(closed))].rstrip()):
                 closed = before
             return closed
         end = _words_end(text, 0, message.content)

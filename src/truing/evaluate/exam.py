@@ -38,9 +38,13 @@ class Answers:
 
     def at(self, places: Sequence[int]) -> Answers:
         """The answers at these places."""
-        texts, values = (tuple(row[i] for i in places) for row in (self.texts, self.values))
-        rollouts, parts = (tuple(row[i] for i in places) if row else () for row in (self.rollouts, self.parts))
-        return replace(self, texts=texts, values=values, rollouts=rollouts, parts=parts)
+        return replace(
+            self,
+            texts=tuple(self.texts[i] for i in places),
+            values=tuple(self.values[i] for i in places),
+            rollouts=tuple(self.rollouts[i] for i in places) if self.rollouts else (),
+            parts=tuple(self.parts[i] for i in places) if self.parts else (),
+        )
 
 
 def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Answers:

@@ -46,7 +46,8 @@ def sample(
     `prompts` is a text file (one prompt a line, .txt), a data set of any accepted form, or one of the world's.
     `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from. With `best_of` each is
     the one of so many that the reward model `reward` likes best, and says by how much (`reward`); its `logp` is still
-    that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one of the two without the other.
+    that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one
+    of the two without the other. `say` is told what there is to be known of the chat template, or an empty text.
     """
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")

@@ -190,7 +190,8 @@ def clear(folder: Path) -> None:
 
 
 def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, Any]:
-    """What a run is: recipe, versions, machine, and the `moment` that chat templates write. The environment is not written, so no secret can be."""
+    """What a run is: recipe, versions, machine, and the `moment` that chat templates write. The environment is not
+    written, so no secret can be."""
     names = ("truing", "torch", "transformers", "numpy")
     import torch
 

@@ -100,8 +100,8 @@ def sft(
 ) -> None:
     """Supervised fine-tuning: teach a model to give the responses of demonstrations, or the chosen ones of pairs.
 
-    Of a conversation every assistant turn is learned, or with `turns: last` only the last; a thought before an answer is
-    learned with it, or with `thoughts: mask` read only. Rows that ask what one of `without` (data held out) asks are
+    Of a conversation every assistant turn is learned, or with `turns: last` only the last; a thought before an answer
+    is learned with it, or with `thoughts: mask` read only. Rows that ask what one of `without` (data held out) asks are
     left out.
     """
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
@@ -164,7 +164,7 @@ def prefer(
 ) -> None:
     """Train a policy on preferences: pairs, rankings, or responses called desirable or undesirable, as its objective
     reads them. The reference is the policy as this stage received it, or `reference`, a model that the policy may have
-    left behind already; the two share a tokenizer. With `thoughts: mask` the thoughts of responses count for nothing."""
+    left behind already; the two share a tokenizer. With `thoughts: mask` a response's thought counts for nothing."""
     terms = work.compile_objective(objective)
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
     records = run.records(data, on_bad_row, columns=columns)

@@ -36,8 +36,8 @@ SILENT = "says nothing of it"
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to be scored: its text and token ids, its prompt, and the other columns of the prompt's row. A policy's
-    own is `whole`: its text begins where the policy's turn does, with what the generation prompt has opened."""
+    """One answer to be scored: its text and token ids, its prompt, and the other columns of the prompt's row. A
+    policy's own is `whole`: its text begins where the policy's turn does, with what the generation prompt opened."""
 
     prompt: Messages
     response: str

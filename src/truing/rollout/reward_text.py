@@ -38,7 +38,7 @@ def regex(response: str, *, pattern: str, whole: bool = False, found: float = 1.
 @reward(scope="response", deterministic=True)
 def format(
     response: str,
-    whole: bool = False,
+    whole: bool | None = None,
     *,
     tags: list[str],
     alone: bool = True,

@@ -29,9 +29,9 @@ def verifier(
 ) -> float:
     """`right` where the answer is that of the prompt's row, else `wrong`: numbers as numbers, words without case.
 
-    What comes after a thought (`<think>...</think>`) is read. What it says is what stands last in \\\\boxed{...} or behind
-    ####; without either its last number, or all of its text. The row's own answer is read in the same way. An answer
-    that says no number is wrong: `wrong` is the lowest value. A row without an answer is an error of the data.
+    What comes after a thought (`<think>...</think>`) is read. What it says is what stands last in \\\\boxed{...} or
+    behind ####; without either its last number, or all of its text. The row's own answer is read in the same way. An
+    answer that says no number is wrong: `wrong` is the lowest value. A row without an answer is an error of the data.
 
     >>> verifier("7 * 6 is #### 42.0", {"answer": 42}), verifier("I do not know", {"answer": "42"})
     (1.0, 0.0)
