@@ -80,12 +80,12 @@ def _message(item: Any, name: str, roles: Mapping[str, str]) -> Message:
         guess = nearest(role, roles)
         hint = f" Did you mean '{guess}'?" if guess else ""
         raise Unusable(f"{name}.{role_key}", f"unknown role '{role}'.{hint} Known: {', '.join(roles)}")
-    own = roles[role] == "assistant"
-    if isinstance(content, list | tuple) and content and all(_is_part(part, own) for part in content):
+    speaks = roles[role] == "assistant"
+    if isinstance(content, list | tuple) and content and all(_is_part(part, speaks) for part in content):
         content = _joined_parts(content)
     if item.get("tool_calls"):
         raise Unusable(f"{name}.tool_calls", "calls of tools are not read; write the call into the content")
-    if own and isinstance(content, str):
+    if speaks and isinstance(content, str):
         content = _with_thought(item, content, name)
     if content is None:
         raise Unusable(f"{name}.{content_key}", "is null")
@@ -94,13 +94,13 @@ def _message(item: Any, name: str, roles: Mapping[str, str]) -> Message:
     return Message(roles[role], content)
 
 
-def _is_part(part: Any, own: bool) -> bool:
-    """Whether a part of a message is text, or, of the assistant's `own`, a thought."""
+def _is_part(part: Any, thinks: bool) -> bool:
+    """Whether a part of a message is text, or, where its writer `thinks`, a thought."""
     if not isinstance(part, Mapping):
         return False
     if part.get("type") == "text":
         return isinstance(part.get("text"), str)
-    return own and _thought_of(part) is not None
+    return thinks and _thought_of(part) is not None
 
 
 def _thought_of(part: Mapping[str, Any]) -> str | None:
@@ -118,8 +118,8 @@ def _thought_of(part: Mapping[str, Any]) -> str | None:
 def _joined_parts(parts: Sequence[Mapping[str, Any]]) -> str:
     """The parts of a message as one text: thoughts in their marks, before what is said."""
     thoughts = [thought for part in parts if (thought := _thought_of(part)) is not None]
-    said = "".join(part["text"] for part in parts if part.get("type") == "text")
-    return joined_thought("\n".join(thoughts), said) if thoughts else said
+    words = "".join(part["text"] for part in parts if part.get("type") == "text")
+    return joined_thought("\n".join(thoughts), words) if thoughts else words
 
 
 def _with_thought(item: Mapping[str, Any], content: str, name: str) -> str:

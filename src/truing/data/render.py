@@ -226,8 +226,8 @@ class Renderer:
         lead = full[len(before) : at] if full.startswith(before) else ""
         opening = self.template.form.opening
         if self.template.opens(extra):
-            lead, own = "", text.lstrip()
-            text = own.removeprefix(opening).removeprefix(self._room(extra)) if own.startswith(opening) else text
+            lead, words = "", text.lstrip()
+            text = words.removeprefix(opening).removeprefix(self._room(extra)) if words.startswith(opening) else text
         ids = [*prompt_ids, *self.ids.of(lead)]
         ids += self.ids.spelt(ids, text)
         ids += self.ids.of(self._closed(full[at:], stand_in)[len(WORD) :])
@@ -254,8 +254,8 @@ class Renderer:
             return False
         thought, answer = parts.thought.strip(), parts.answer.strip()
         at = text.find(thought)
-        kept = at >= 0 and answer in text[at + len(thought) :]
-        return kept or (not self.generates and answer in text)
+        both = at >= 0 and answer in text[at + len(thought) :]
+        return both or (not self.generates and answer in text)
 
     def _end(self, before: Messages, message: Message, full: str, start: int, tools: Tools) -> int:
         """Where an assistant turn ends that others follow: with its end token, without the blanks behind it."""

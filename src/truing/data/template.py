@@ -87,8 +87,8 @@ class ChatTemplate:
         try:
             with at_most(TEMPLATE_SECONDS):
                 if self.moment is not None:
-                    own = self.tokenizer.get_chat_template(None, tools or None)
-                    more = {"chat_template": clock.FIXED + own, clock.NAME: clock.written(self.moment)}
+                    source = self.tokenizer.get_chat_template(None, tools or None)
+                    more = {"chat_template": clock.FIXED + source, clock.NAME: clock.written(self.moment)}
                 return str(
                     self.tokenizer.apply_chat_template(
                         plain, tools=tools or None, add_generation_prompt=generation, tokenize=False, **more

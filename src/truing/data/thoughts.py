@@ -81,9 +81,9 @@ class Form:
     def parted(self, text: str) -> Parted:
         """A text as thought and answer, by this template's own marks or else by truing's."""
         for marks in (self.marks, (OPEN, CLOSE)):
-            own = parted(text, marks)
-            if own.thought is not None and (text.lstrip().startswith(marks[0]) or marks[0] not in own.thought):
-                return own
+            parts = parted(text, marks)
+            if parts.thought is not None and (text.lstrip().startswith(marks[0]) or marks[0] not in parts.thought):
+                return parts
         return Parted(None, text)  # a mark amid the words is one of the words
 
     @property
@@ -97,8 +97,8 @@ class Form:
         if parts.thought is None or not parts.closed:
             return {"role": "assistant", "content": content}
         if self.way == "inline":
-            own = parted(content, self.marks).thought is not None
-            content = content if own else joined(parts.thought, parts.answer, self.marks)
+            marked = parted(content, self.marks).thought is not None
+            content = content if marked else joined(parts.thought, parts.answer, self.marks)
             return {"role": "assistant", "content": content}
         return message_of(self.way, parts.thought.strip("\n"), parts.answer.lstrip("\n"))
 

@@ -55,8 +55,8 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
     with only_writer(out):
         steps = plan(recipe, out, resume=resume, restart=restart)
         moment = moment_of(out)
-        known = [[s.gives, s.parts, s.key, s.action] for s in steps]
-        parallel.lead(lambda: json.dumps([moment.isoformat(), known]))
+        planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
+        parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
         forget(out)
         record = manifest(recipe, steps, moment)
         with recorded(record, out), clock.fixed(moment):

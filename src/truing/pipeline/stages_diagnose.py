@@ -83,12 +83,12 @@ def diagnose_best_of(
     judges = appoint(run, reward, aggregate, None, once), appoint(run, judge, None, None, once)
     proxy, gold = (scores(who.settled(messages, texts), messages, texts) for who in judges)
     both = [[given[i : i + n] for i in range(0, len(given), n)] for given in (proxy, gold)]
-    kept = [i for i in range(len(asked)) if not any(math.isnan(value) for given in both for value in given[i])]
-    if len(kept) < len(asked):
-        run.note(f"{len(asked) - len(kept)} of {len(asked)} prompts left out: an answer is longer than a judge reads")
-    if not kept:
+    places = [i for i in range(len(asked)) if not any(math.isnan(value) for given in both for value in given[i])]
+    if len(places) < len(asked):
+        run.note(f"{len(asked) - len(places)} of {len(asked)} prompts left out: an answer is longer than a judge reads")
+    if not places:
         raise UserError(f"stage {run.name}: no prompt is left whose answers can all be scored; lower max_new_tokens")
-    rows = ([given[i] for i in kept] for given in both)
+    rows = ([given[i] for i in places] for given in both)
     tell(run, [best_of_curve(name, *rows)], judges[1].name, [*run.accounts, f"proxy: {judges[0].judged_by}"])
 
 

@@ -5,6 +5,7 @@
     responses, scope="group"                all answers to one prompt: prompt, responses, tokens, row
     none of them                            it is called once, before anything is scored, and gives a `Reward`
 
+What reads one answer may also ask for `whole_turn`: whether its text is known to begin where the policy's turn does.
 Any other positional name is a column of the prompt's row. TRL's signature (prompts, completions, columns) is taken as
 it is. A function may be async: what it is asked one at a time it is then asked at once.
 """
@@ -25,7 +26,7 @@ from truing.registry import RewardFunction
 from truing.signature import TRL, TRL_TAKES
 from truing.types import Messages, Score, is_number, messages_json
 
-KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first", "whole"})
+KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first", "whole_turn"})
 """What a reward reads by these names is ours to give; any other name is a column's."""
 TRL_KNOWN = frozenset({"prompts", TRL_TAKES, "completion_ids"})
 AT_ONCE = 32
@@ -164,7 +165,7 @@ class Call:
 def single(answer: Answer) -> dict[str, Any]:
     """What a reward may read of one answer, by name."""
     own = {"prompt": answer.prompt, "response": answer.response, "tokens": len(answer.ids), "row": answer.row}
-    own["whole"] = answer.whole
+    own["whole_turn"] = answer.whole
     return {**answer.row, **own}
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from truing.data.batch import Batch, pack
 from truing.data.render import Renderer
+from truing.data.thoughts import answer_of
 from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
 from truing.rollout.call import failed
@@ -30,7 +31,7 @@ DISAGREEMENT = "disagreement"
 
 def gold(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
     """The embedded world's true reward of each response."""
-    return [world_gold(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+    return [world_gold(prompt, answer_of(response)) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 class RewardModel:
