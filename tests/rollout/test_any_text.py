@@ -117,10 +117,12 @@ def test_a_text_beyond_what_is_read_is_left_out_by_its_own_doing(judge: RewardMo
     assert not fine.failed and long.failed and long.blame == "response" and "reads 120" in long.why
     (wrong,) = judge([(Message("user", "x <|im_end|>"),)], ["four"])
     assert wrong.failed and wrong.blame == "reward"
-    values = scores(judge, [ASK] * 3, ["four", LONG, "five"])
+    values = scores(judge, [ASK] * 3, ["four", LONG, "five"], strict=False)
     assert [math.isnan(value) for value in values] == [False, True, False]
+    with pytest.raises(RunFailed, match="response 2: prompt and response have"):
+        scores(judge, [ASK] * 2, ["four", LONG])
     with pytest.raises(RunFailed, match="control token"):
-        scores(judge, [(Message("user", "x <|im_end|>"),)], ["four"])
+        scores(judge, [(Message("user", "x <|im_end|>"),)], ["four"], strict=False)
     members = ensemble(of_models({"a": judge, "b": judge}), [ASK] * 3, ["four", LONG, "five"])
     assert [score.blame for score in members([ASK] * 2, [LONG, "six"])] == ["response", "reward"]
     assert members([ASK], [LONG])[0].failed

@@ -103,9 +103,7 @@ def plant(
         if missing := _missing(tree, shape):
             notes.append(RowNote(row, "response", f"has no {missing} within max_length", "dropped"))
             continue
-        notes += _left_out(tree, distinct, form)
-        if any(r.unread for r in rendered):
-            notes.append(RowNote(row, "response", THOUGHT_OUT, "kept"))
+        notes += _left_out(tree, distinct, form, rendered)
         if any(len(branch.ids) > room for branch in branches):
             notes.append(RowNote(row, "response", f"cut at max_length {max_length}", "truncated"))
         trees.append(distinct)
@@ -143,7 +141,9 @@ def _missing(tree: Tree, shape: Shape) -> str:
     return "labelled step" if shape == "steps" and not all(b.steps for b in tree.branches) else ""
 
 
-def _left_out(tree: Tree, distinct: Tree, form: Shaped) -> Iterator[RowNote]:
+def _left_out(tree: Tree, distinct: Tree, form: Shaped, rendered: Sequence[Rendered]) -> Iterator[RowNote]:
+    if any(r.unread for r in rendered):
+        yield RowNote(tree.row, "response", THOUGHT_OUT, "kept")
     if len(distinct.branches) < len(tree.branches):
         yield RowNote(tree.row, "responses", "some are the same once cut to max_length; left out", "kept")
     if form.ties_left_out:

@@ -63,7 +63,7 @@ def scored(
 ) -> Answers:
     """Responses with what the judge thinks of them."""
     texts = tuple(response_text(policy, r) for r in rollouts)
-    given = judged(judge, prompts, texts)
+    given = judged(judge, prompts, texts, strict=False)
     return Answers(name, texts, tuple(s.value for s in given), tuple(rollouts), policy, tuple(s.parts for s in given))
 
 

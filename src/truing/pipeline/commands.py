@@ -63,7 +63,9 @@ def sample(
         rows.append(row | {"logp": sum(r.logp_T), "length": len(r.response_ids), "stop": r.stop})
     if best_of is not None and reward is not None:
         liked = rewards.RewardModel(load(base.named(reward, Show(quiet=True)), "reward"))
-        found = rewards.scores(liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows])
+        found = rewards.scores(
+            liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows], strict=False
+        )
         places = best_places([-math.inf if math.isnan(value) else value for value in found], best_of)
         rows = [rows[i] | {"reward": None if math.isnan(found[i]) else found[i]} for i in places]
     write_lines(out, rows)

@@ -199,7 +199,7 @@ class Exam:
         self.run.show.say(f"  {called} answers {len(readable)} prompts")
         said = respond(policy, readable, self.sampling, n * self.answers)
         asked, texts = [p for p in prompts for _ in range(n)], [response_text(policy, r) for r in said]
-        liked = rewards.scores(self.choice.judge.settled(asked, texts), asked, texts)
+        liked = rewards.scores(self.choice.judge.settled(asked, texts), asked, texts, strict=False)
         chosen_by, limit = self.choice.judge.judged_by, closed_form.best_of_bound(n)
         self.note(f"{called}, by {chosen_by}: at most {limit:.2f} nats of KL from {name} as it samples")
         places = best_places([-math.inf if math.isnan(value) else value for value in liked], n)

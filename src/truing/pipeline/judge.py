@@ -75,7 +75,11 @@ class Judge:
         if not said:
             return []
         prompts, texts = zip(*said, strict=True)
-        read = [(p, s) for p, s in zip(prompts, rewards.judged(reward, prompts, texts), strict=True) if not s.failed]
+        read = [
+            (p, s)
+            for p, s in zip(prompts, rewards.judged(reward, prompts, texts, strict=False), strict=True)
+            if not s.failed
+        ]
         apart = [score.parts[DISAGREEMENT] for _, score in read]
         return [behaviour.disagreement(self.name, apart, [prompt_id(p) for p, _ in read], slice="held-out data")]
 

@@ -81,7 +81,7 @@ def diagnose_best_of(
     said = InProcess(policy).generate([p.ids for p in asked], n, Sampling(max_new_tokens, seed=drawn))
     messages, texts = [asked[r.group].messages for r in said], [response_text(policy, r) for r in said]
     judges = appoint(run, reward, aggregate, None, once), appoint(run, judge, None, None, once)
-    proxy, gold = (scores(who.settled(messages, texts), messages, texts) for who in judges)
+    proxy, gold = (scores(who.settled(messages, texts), messages, texts, strict=False) for who in judges)
     both = [[given[i : i + n] for i in range(0, len(given), n)] for given in (proxy, gold)]
     places = [i for i in range(len(asked)) if not any(math.isnan(value) for given in both for value in given[i])]
     if len(places) < len(asked):

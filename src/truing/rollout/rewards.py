@@ -118,7 +118,7 @@ def ensemble(
     """
     scales = {}
     for name, given in panel(prompts, responses).items():
-        values = np.array([value for value in _values(given, responses) if not math.isnan(value)])
+        values = np.array([value for value in _values(given, responses, strict=False) if not math.isnan(value)])
         scales[name] = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
         if not scales[name][1] > 1e-9 * abs(scales[name][0]):
             raise UserError(
@@ -145,25 +145,25 @@ def aggregated(values_KB: NDArray[np.float64], how: How, coefficient: float = 0.
     return found
 
 
-def scores(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
-    """The values of a reward, checked: as many as responses, finite, none failed; no number (NaN) for a response that
-    cannot be scored by its own doing, which is to be left out and counted."""
-    return [score.value for score in judged(reward, prompts, responses)]
+def scores(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str], strict: bool = True) -> list[float]:
+    """The values of a reward, checked: as many as responses, finite, none failed. Unless `strict`, a response that
+    cannot be scored by its own doing has no number (NaN), and is to be left out and counted."""
+    return [score.value for score in judged(reward, prompts, responses, strict)]
 
 
-def judged(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
+def judged(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str], strict: bool = True) -> list[Score]:
     """The scores of a reward, checked in the same way."""
     given = reward(prompts, responses)
-    _values(given, responses)
+    _values(given, responses, strict)
     return given
 
 
-def _values(given: Sequence[Score], responses: Sequence[str]) -> list[float]:
+def _values(given: Sequence[Score], responses: Sequence[str], strict: bool) -> list[float]:
     _as_many("the reward", given, responses)
     for i, score in enumerate(given):
         if not isinstance(score, Score):
             raise RunFailed(f"the reward failed on response {i + 1}: it gave {score!r}, which is no Score")
-        if (score.failed or not is_number(score.value)) and score.blame == "reward":
+        if (score.failed or not is_number(score.value)) and (strict or score.blame == "reward"):
             raise RunFailed(f"the reward failed on response {i + 1}: {score.why or f'its value is {score.value!r}'}")
     return [score.value for score in given]
 
