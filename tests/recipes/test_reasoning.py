@@ -118,3 +118,8 @@ def test_answers_longer_than_a_reward_model_reads_are_left_out_and_counted(desk)
     assert {f["n"] for f in exam if f["check"] == "win_rate"} == {3}
     assert "1 of 4 prompts left out: an answer to them is longer than the judge reads" in desk.said
     assert "1 of 4 prompts left out: an answer is longer than a judge reads" in desk.said
+    best = ("--best-of", "2", "--reward", str(desk.out / "rm" / "model"), "--max-new-tokens", "30")
+    held, drawn = str(desk.folder / "held.jsonl"), desk.folder / "best.jsonl"
+    assert desk("sample", str(desk.folder / "base"), held, *best, "--out", str(drawn)) == 0, desk.said
+    values = [json.loads(line)["reward"] for line in drawn.read_text().splitlines()]
+    assert [value is None for value in values] == [False, False, False, True]

@@ -158,7 +158,7 @@ def never_closed(extra: str) -> DataError:
         f"opens a thought in its generation prompt ({extra!r}) that the response never closes",
         f"Give the response its thought ({OPEN}...{CLOSE} before the answer, or reasoning_content in its message), an "
         f"empty one ({OPEN}{CLOSE}) if it is to be learned that there is none, or use a template that does not force "
-        "thinking.",
+        "thinking. Of a conversation, turns: last learns the last turn alone.",
     )
 
 
