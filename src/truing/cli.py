@@ -260,6 +260,12 @@ def write_rows(records: Records, path: Path) -> Path:
     return write_text(path, "".join(rows))
 
 
+def remark(text: str) -> None:
+    """Say something beside the result of a command, where there is something to say."""
+    if text:
+        typer.echo(visible(text), err=True)
+
+
 @app.command()
 def sample(
     model: Annotated[
@@ -286,7 +292,7 @@ def sample(
     from truing.pipeline import commands
 
     with users_files():
-        count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed, best_of, reward)
+        count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed, best_of, reward, remark)
     typer.echo(f"{out}: {count} responses")
 
 
@@ -300,7 +306,7 @@ def score(
     from truing.pipeline import commands
 
     with users_files():
-        count = commands.score(model, data, out)
+        count = commands.score(model, data, out, remark)
     typer.echo(f"{out}: {count} rows")
 
 

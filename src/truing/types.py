@@ -138,7 +138,8 @@ class Rollout:
 class Score:
     """What a reward says of one response. A reward that failed has `failed=True` and says why; it is never 0.0. `late`:
     the response is worth so little because it hung what was to judge it; `unread`: because it has no answer that the
-    reward can read."""
+    reward can read. `blame`: whether it failed by the response's own doing (it is longer than can be read), which ends
+    no run, or by the reward's or the data's."""
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -146,6 +147,7 @@ class Score:
     why: str = ""
     late: bool = False
     unread: bool = False
+    blame: Literal["reward", "response"] = "reward"
 
 
 class NotRead(float):

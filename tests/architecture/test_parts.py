@@ -57,4 +57,4 @@ def test_stages_agree_too(part):
 @pytest.mark.parametrize("part", REWARDS.values(), ids=lambda part: part.name)
 def test_rewards_agree_too(part):
     loaded = registry.load(part.name, "reward")
-    assert (loaded.options, loaded.scope, loaded.reads) == (part.options, part.scope, part.needs)
+    assert (loaded.options, loaded.scope, loaded.reads) == (part.options, part.scope, part.needs + part.optional)

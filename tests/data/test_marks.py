@@ -131,7 +131,8 @@ def test_marks_of_pairs_mask_their_responses_and_never_divide_their_prompt(write
         ({"mask": 1}, r"field messages\[1\].mask: is written both ways round"),
         ({"train_detail": [{"begin_offset": 0}]}, "marks a part of a turn"),
         ({"function_call": {"name": "f"}}, r"function_call: calls of tools are not read"),
-        ({"thinking": "hm"}, "a thought beside the content is not read"),
+        ({"thoughts": "hm"}, "a thought is read from reasoning_content, thinking or reasoning"),
+        ({"thinking": ["hm"]}, r"messages\[1\].thinking: is no text, and a thought is text"),
         ({"images": ["cat.png"]}, r"field messages\[1\].images: is no text"),
     ],
 )

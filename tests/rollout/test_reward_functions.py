@@ -263,8 +263,38 @@ def test_the_verifier_is_exact_and_never_guesses() -> None:
         Call(verifier)(answers(answer="blue"))
 
 
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("<think>\n6 * 7 is 41? \\boxed{41}\n</think>\n\n42", 1.0),
+        ("6 * 7 is 41?</think> 42", 1.0),  # opened in the prompt
+        ("<think>42</think> 41", 0.0),
+        ("<think>it is 42", 0.0),  # an answer that is never given is wrong, and no failure
+        ("42</think>", 0.0),
+        ("<think>42</think>41</think>42", 1.0),
+    ],
+)
+def test_what_comes_after_the_thought_is_verified(text: str, value: float) -> None:
+    """A number of the thought is no answer."""
+    assert verifier(text, {"answer": 42}) == value
+    assert verifier(text.replace("42", "yes").replace("41", "no"), {"answer": "yes"}, answer="text") == value
+
+
+def test_a_program_is_taken_from_behind_the_thought() -> None:
+    code = "```python\nprint({})\n```"
+    row = {"tests": [["", "42"]]}
+    run = registry.load("program", "reward").fn
+    assert run(f"<think>{code.format(41)}</think>{code.format(42)}", row) == 1.0
+    found = run(f"<think>{code.format(42)}</think>no program", row)
+    assert (found.value if isinstance(found, Score) else found) == 0.0
+
+
 def test_form_and_length() -> None:
     form = Call(registry.load("format", "reward"), {"tags": ["think", "answer"], "partial": 0.1})
+    opened = "2 + 2</think> <answer>4</answer>"  # a policy's turn is whole; of a text alone nobody knows
+    headless = [Answer(ASKED, opened, whole=whole) for whole in (True, False)]
+    assert [score.value for score in form(headless)] == [pytest.approx(0.1), 1.0]
+    assert form([Answer(ASKED, "<answer>4</answer>")])[0].value == pytest.approx(0.1)
     texts = {
         "<think>a</think><answer>b</answer>": 1.0,
         " <think>a\nb</think>\n<answer></answer> ": 1.0,

@@ -10,6 +10,8 @@ from truing.data import marks
 from truing.data.files import kind
 from truing.data.oddities import Oddities as Oddities
 from truing.data.oddities import Unusable as Unusable
+from truing.data.thoughts import KEYS, parted
+from truing.data.thoughts import joined as joined_thought
 from truing.errors import nearest
 from truing.types import Message, Messages
 
@@ -65,14 +67,22 @@ def _message(item: Any, column: str, place: int, roles: Mapping[str, str], odd: 
         raise Unusable(f"{name}.{role_key}", f"unknown role '{role}'.{hint} Known: {', '.join(roles)}")
     if learned and roles[role] != "assistant":
         odd.add(column, f"asks for a message of role '{role}' to be learned, and only the assistant's are", "kept")
-    text = content if isinstance(content, str) else words(content, f"{name}.{content_key}", odd)
+    speaks = roles[role] == "assistant"
+    text = content if isinstance(content, str) else words(content, f"{name}.{content_key}", odd, thinks=speaks)
+    if not plain:
+        text = _with_thought(item, text, name, speaks)
     return Message(roles[role], text, learned is not False)
 
 
-def words(content: Any, name: str, odd: Oddities) -> str:
-    """The text of a message: a text, or a list of text parts."""
+def words(content: Any, name: str, odd: Oddities, *, thinks: bool = False) -> str:
+    """The text of a message: a text, or a list of text parts, and of one whose writer `thinks` of thoughts too, which
+    stand in their marks before what is said."""
     if isinstance(content, list | tuple) and content:
-        return "".join(_part(part, f"{name}[{i}]", odd) for i, part in enumerate(content))
+        thoughts = [_thought_of(part) if thinks else None for part in content]
+        parts = zip(content, thoughts, strict=True)
+        text = "".join(_part(p, f"{name}[{i}]", odd) for i, (p, thought) in enumerate(parts) if thought is None)
+        kept = [thought for thought in thoughts if thought is not None]
+        return joined_thought("\n".join(kept), text) if kept else text
     if content is None:
         raise Unusable(name, "is null")
     if not isinstance(content, str):
@@ -94,6 +104,38 @@ def _part(part: Any, name: str, odd: Oddities) -> str:
             raise Unusable(f"{name}.{key}", "is no text, and text is all that is read")
         odd.keys.add(f"content[].{key}")
     return str(part["text"])
+
+
+def _thought_of(part: Any) -> str | None:
+    """The thought that a part of a message is ({type: thinking, thinking: ...}), or None."""
+    if not isinstance(part, Mapping) or part.get("type") not in ("thinking", "reasoning"):
+        return None
+    for value in (part.get("thinking"), part.get("reasoning"), part.get("text")):
+        if isinstance(value, list) and value and all(_is_text(piece) for piece in value):
+            value = "".join(piece["text"] for piece in value)
+        if isinstance(value, str):
+            return value
+    return None
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _with_thought(item: Mapping[str, Any], content: str, name: str, speaks: bool) -> str:
+    """A message's content with the thought that stands in a key of its own (`reasoning_content`) before it; only the
+    assistant thinks."""
+    keys = [key for key in KEYS if isinstance(item.get(key), str) and item[key].strip()]
+    if not keys:
+        return content
+    if not speaks:
+        raise Unusable(f"{name}.{keys[0]}", "is a thought, and only the assistant's are read")
+    thought, there = item[keys[0]], parted(content)
+    other = next((key for key in keys if item[key].strip() != thought.strip()), None)
+    if other or (there.thought is not None and there.thought.strip() != thought.strip()):
+        where = f"what {other} says" if other else "the thought in the content"
+        raise Unusable(f"{name}.{keys[0]}", f"is another thought than {where}; leave one of them out")
+    return content if there.thought is not None else joined_thought(thought, content)
 
 
 def is_transcript(value: Any) -> bool:

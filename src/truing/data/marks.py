@@ -10,6 +10,7 @@ from typing import Any
 
 from truing.data import cells
 from truing.data.oddities import Oddities, Unusable
+from truing.data.thoughts import KEYS
 
 LEARNED = frozenset(
     {
@@ -41,8 +42,8 @@ MEDIA = re.compile(
 UNREAD: Mapping[str, str] = {
     **dict.fromkeys(("tool_calls", "function_call"), "calls of tools are not read; write the call into the content"),
     **dict.fromkeys(
-        ("reasoning_content", "reasoning", "thinking", "thought", "thoughts"),
-        "a thought beside the content is not read; write it into the content, as the model's template does",
+        ("thought", "thoughts"),
+        "a thought is read from reasoning_content, thinking or reasoning, or in the content, as <think>...</think>",
     ),
 }
 """Keys that change what a message says, and why they are refused."""
@@ -72,6 +73,10 @@ def learned(item: Mapping[str, Any], own: tuple[str, str], name: str, odd: Oddit
     said: dict[bool, str] = {}
     for key, value in item.items():
         if key in own or says_nothing(value):
+            continue
+        if key in KEYS:  # a thought: read with the content
+            if not isinstance(value, str):
+                raise Unusable(f"{name}.{key}", "is no text, and a thought is text")
             continue
         word = snake(str(key))
         if word in LEARNED or word in HIDDEN:

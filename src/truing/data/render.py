@@ -9,43 +9,55 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 from truing.data.conventions import Turns, as_demonstration
-from truing.data.limits import at_most
+from truing.data.ids import Ids
+from truing.data.template import ChatTemplate, Tools, left_out, never_closed, not_a_prefix
+from truing.data.thoughts import CLOSE, OPEN, Parted, Thoughts, parted
 from truing.errors import DataError, UserError
-from truing.types import Demonstration, Message, Messages, messages_json
+from truing.types import Demonstration, Message, Messages
 
-__all__ = ["Rendered", "Renderer", "Turns", "as_demonstration"]
+__all__ = ["Rendered", "Renderer", "Turns", "as_demonstration", "renderer_of"]
 
-Tools = list[dict[str, Any]] | None
 TEXT_END = "text_end"
 """What a tokenizer's config calls the token that ends plain texts, where its EOS ends a turn of a conversation."""
-TEMPLATE_SECONDS = 10.0  # a template is a program, and may have been written never to end
+TAIL = 32
+"""Tokens at the end of a prompt among which a thought is looked for that it opens."""
+WORD = "7417"
+"""Stands for a response while its template writes what is around it: digits, which no template changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt and a response as token ids. `loss_mask` is True on what the assistant says and its end token."""
+    """A prompt and a response as token ids. `loss_mask` is True on what the assistant says and its end token, where it
+    is to be learned. `unread` says that the template took the response's thought out: only its answer is here."""
 
     prompt_ids: list[int]
     response_ids: list[int]
     loss_mask: list[bool]
+    unread: bool = False
 
 
 class Renderer:
-    """Renders prompts and responses for one tokenizer. Padding tokens play no part in it."""
+    """Renders prompts and responses for one tokenizer. Padding tokens play no part in it.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    A model that `generates` reads a response behind the generation prompt, as it would write it: with its thought,
+    which the prompt may have opened. One that does not (a reward model) reads a conversation as its template writes it,
+    with the thoughts that this keeps.
+    """
+
+    def __init__(self, tokenizer: Any, *, generates: bool = True) -> None:
+        self.tokenizer, self.generates, self.template = tokenizer, generates, ChatTemplate(tokenizer)
         special = {str(token) for token in tokenizer.all_special_tokens}
         special |= {str(t) for t in getattr(tokenizer, "added_tokens_decoder", {}).values() if t.special}
         self.special = tuple(sorted(filter(None, special), key=len, reverse=True))
         self._control = re.compile("|".join(map(re.escape, self.special))) if self.special else None
+        self.ids = Ids(tokenizer, self.special)
 
     def prompt_ids(self, prompt: Messages, *, tools: Tools = None) -> list[int]:
         """The ids a response is generated behind: the template's text with its generation prompt, BOS at most once.
@@ -58,36 +70,66 @@ class Renderer:
         text = self._prompt_text(prompt, tools)
         return self._prompt(prompt, text)
 
-    def encode(self, prompt: Messages, response: Messages, *, tools: Tools = None) -> Rendered:
+    def encode(
+        self, prompt: Messages, response: Messages, *, tools: Tools = None, thoughts: Thoughts = "learn"
+    ) -> Rendered:
         """A prompt and the response behind it. The response may go on for several turns (assistant, user, ...): then
-        all of it is in `response_ids`, and `loss_mask` picks the assistant's turns. An empty prompt is plain text."""
+        all of it is in `response_ids`, and `loss_mask` picks the assistant's turns, with `thoughts: mask` without
+        their thoughts. An empty prompt is plain text."""
         self._check_form(prompt, response, tools)
         if not prompt:
             return self._encode_plain(response)
         text = self._prompt_text(prompt, tools)
         prompt_ids = self._prompt(prompt, text)
         ids, mask = list(prompt_ids), [False] * len(prompt_ids)
-        for piece, learned in self._pieces(prompt, response, text, tools):
-            more = self._continue(text, ids, piece)
-            text += piece
-            ids += more
-            mask += [learned] * len(more)
-        return Rendered(prompt_ids, ids[len(prompt_ids) :], mask[len(prompt_ids) :])
+        pieces = self._pieces(prompt, response, text, tools)
+        for piece, learned in pieces:
+            more = self.ids.behind(text, ids, piece)
+            thought = self._thought_tokens(text, piece, more) if learned and thoughts == "mask" else 0
+            text, ids = text + piece, ids + more
+            mask += [False] * thought + [learned] * (len(more) - thought)
+        last = self.template.form.parted(response[-1].content)
+        unread = bool(last.thought and last.closed and last.thought.strip() not in pieces[-1][0])
+        return Rendered(prompt_ids, ids[len(prompt_ids) :], mask[len(prompt_ids) :], unread)
 
     def demonstration(self, record: Demonstration) -> Rendered:
         """A demonstration, with the tools its row names."""
         return self.encode(record.prompt, record.response, tools=record.meta.get("tools"))
 
+    def read(self, prompt: Messages, text: str) -> Rendered:
+        """What a policy wrote behind a prompt. Any text can be read: as the template writes it, or, where it would
+        leave out or change some of it, word for word in the place where it writes responses. There a control token
+        that the text spells is text. DataError for a prompt that cannot be written."""
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        try:
+            return self.encode(prompt, (Message("assistant", text),))
+        except DataError:
+            return self._literal(prompt, text)
+
+    def text(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
+        """What a policy wrote, as text: without control tokens, its thought in <think> ... </think> whatever tokens it
+        is written with, and whole, where the prompt had opened it."""
+        form, tail = self.template.form, self.ids.decode(list(prompt_ids[-TAIL:]))
+        opened = tail[len(tail.rstrip()) - len(form.opening) :] if tail.rstrip().endswith(form.opening) else ""
+        if not (self._control and any(self._control.search(mark) for mark in form.marks)):
+            return opened + str(self.tokenizer.decode(response_ids, skip_special_tokens=True))
+        raw = opened + self.ids.decode(list(response_ids))
+        if not raw.lstrip().startswith(form.opening) and form.closing not in raw:
+            return self._control.sub("", raw.removeprefix(form.lead))
+        parts = parted(raw, form.marks)
+        words = OPEN + str(parts.thought) + (CLOSE + parts.answer if parts.closed else "")
+        return self._control.sub("", words)
+
     def ends(self, rendered: Rendered, parts: Sequence[str]) -> list[int]:
         """The place in the response's ids of the token that ends each of these parts, which follow one another."""
         ids = rendered.response_ids
-        text, at, found = self._decode(ids), 0, []
+        text, at, found = self.ids.decode(ids), 0, []
         for number, part in enumerate(parts):
             start = text.find(part.strip(), at)
             if start < 0:
                 raise DataError(f"step {number + 1}", f"does not stand in the response as it is written: {part!r}")
             at = start + len(part.strip())
-            found.append(bisect_left(range(1, len(ids)), at, key=lambda n: len(self._decode(ids[:n]))))
+            found.append(bisect_left(range(1, len(ids)), at, key=lambda n: len(self.ids.decode(ids[:n]))))
         return found
 
     @property
@@ -101,73 +143,19 @@ class Renderer:
     @property
     def end_id(self) -> int:
         """The id of the token that a response is taught to end with: the template's, or EOS where it writes none."""
-        return self.encode((Message("user", "A"),), (Message("assistant", "B"),)).response_ids[-1]
+        reader = Renderer(self.tokenizer, generates=False)  # the thought that a prompt opens plays no part
+        return reader.encode((Message("user", "A"),), (Message("assistant", "B"),)).response_ids[-1]
 
-    # What the template writes.
-
-    def _template(self, messages: Messages, tools: Tools, generation: bool = False) -> str:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise UserError(
-                "the tokenizer has no chat template, so it is not known how a conversation is written for it.\n"
-                "  Put a chat_template.jinja beside the tokenizer's files, or use the chat version of the model."
-            )
-        plain = messages_json(messages)
-        try:
-            with at_most(TEMPLATE_SECONDS):
-                text = self.tokenizer.apply_chat_template(
-                    plain, tools=tools or None, add_generation_prompt=generation, tokenize=False
-                )
-        except TimeoutError:
-            raise UserError(
-                f"the chat template took more than {TEMPLATE_SECONDS:g} s to write one conversation; use another"
-            ) from None
-        except Exception as error:  # the template is a program of its own and may raise anything
-            raise DataError("chat template", f"refuses the conversation: {error}") from error
-        if tools and text == self.tokenizer.apply_chat_template(
-            plain, add_generation_prompt=generation, tokenize=False
-        ):
-            raise DataError("tools", "the chat template takes no tools", "Use another template, or leave tools out.")
-        return self._with_bos(str(text))
-
-    def _with_bos(self, text: str) -> str:
-        """BOS once: the template's own, or the one the tokenizer would add, never both."""
-        bos = self.tokenizer.bos_token
-        if not bos:
-            return text
-        while text.startswith(bos + bos):
-            text = text[len(bos) :]
-        return bos + text if self._adds_bos and not text.startswith(bos) else text
-
-    @cached_property
-    def _adds_bos(self) -> bool:
-        ids = self.tokenizer("A").input_ids
-        return bool(ids) and ids[0] == self.tokenizer.bos_token_id
-
-    @cached_property
-    def _header(self) -> str:
-        """What the template writes between a prompt and the assistant's words."""
-        ask = (Message("user", "A"),)
-        base = self._template(ask, None)
-        said = [self._template((*ask, Message("assistant", word)), None) for word in ("Bq", "Zk")]
-        if not all(text.startswith(base) for text in said):
-            return ""
-        return _common(*(text[len(base) :] for text in said))
-
-    @cached_property
-    def _own_header(self) -> str:
-        """The header that prompts need added, where the template knows no generation prompt."""
-        ask = (Message("user", "A"),)
-        if self._template(ask, None, True) != self._template(ask, None):
-            return ""
-        return self._header.rstrip(" ") if self._header.strip() else ""
+    # Where the response begins and ends in what the template writes.
 
     def _prompt_text(self, messages: Messages, tools: Tools) -> str:
-        return self._template(messages, tools, True) + self._own_header
+        text = self.template.prompt(messages, tools)
+        return text if self.generates else self.template.stem(text)
 
     def _pieces(self, prompt: Messages, response: Messages, text: str, tools: Tools) -> list[tuple[str, bool]]:
         """The text behind the prompt in pieces, each with whether it is learned: words, other turns, words, ..."""
         whole = (*prompt, *response)
-        full = self._template(whole, tools)
+        full = self.template.text(whole, tools)
         self._check_said(whole, full)
         pieces: list[tuple[str, bool]] = []
         at = 0
@@ -175,42 +163,113 @@ class Renderer:
             if message.role != "assistant":
                 continue
             before = whole[: len(prompt) + i]
-            start = self._start(before, full, tools)
+            last = i == len(response) - 1
+            start, unwritten = self._start(before, full, tools, message)
             if i:
                 pieces.append((full[at:start], False))
-            last = i == len(response) - 1
+            if unwritten is not None:
+                if not last or i:
+                    raise not_a_prefix("an assistant turn's thought", self._prompt_text(before, tools), full)
+                pieces.append((unwritten, message.learned))
+                break
             at = len(full) if last else self._end(before, message, full, start, tools)
-            if message.content.strip() not in full[start:at]:
+            if not self._written(message, full[start:at]):
                 raise left_out(len(prompt) + i, message, full)
             pieces.append((self._closed(full[start:], message) if last else full[start:at], message.learned))
         return pieces
 
-    def _start(self, before: Messages, full: str, tools: Tools) -> int:
+    def _start(self, before: Messages, full: str, tools: Tools, message: Message) -> tuple[int, str | None]:
         """Where the assistant's words begin in the full text: behind the generation prompt, or, where that adds
-        something the full text leaves out (an empty thinking block), behind the header they share."""
+        something the full text leaves out (an empty thought), behind what they share. Where the full text leaves out
+        the thought that the generation prompt opens, also the words themselves, as they are generated."""
         text = self._prompt_text(before, tools)
         if full.startswith(text):
-            return len(text)
-        base = self._template(before, tools)
-        if self._header.strip() and text.startswith(base + self._header) and full.startswith(base + self._header):
-            extra = text[len(base + self._header) :]
-            if extra.count("<think>") > extra.count("</think>"):
-                raise DataError(
-                    "chat template",
-                    f"opens a thought in its generation prompt ({extra!r}) that the response never closes",
-                    "Use another chat template, one that does not force thinking.",
-                )
-            return len(base + self._header)
-        raise _not_a_prefix("the prompt", text, full)
+            return len(text), None
+        stem = self.template.stem(text)
+        base = self.template.text(before, tools) + self.template.header
+        if stem == text and self.template.header.strip() and text.startswith(base):
+            stem = base
+        if stem == text or not full.startswith(stem):
+            raise not_a_prefix("the prompt", text, full)
+        extra, parts = text[len(stem) :], self.template.form.parted(message.content)
+        if self.template.opens(extra):
+            if parts.thought is None:
+                raise never_closed(extra)
+            return len(stem), self._unwritten(extra, parts, full[len(stem) :], len(before))
+        if parts.thought and parts.thought.strip() and parts.thought.strip() in full[len(stem) :]:
+            raise DataError(
+                "chat template",
+                f"closes the thought in its generation prompt ({extra!r}), and the response has one",
+                "Take the thought out of the response, or use a template that lets the model think.",
+            )
+        return len(stem), None
+
+    def _unwritten(self, extra: str, parts: Parted, text: str, i: int) -> str:
+        """Message `i` as it is generated behind a thought that the prompt opens (`extra`), where the template takes it
+        out of what it writes (`text`): the thought, the answer, and the template's own end."""
+        answer = parts.answer.strip()
+        at = text.rfind(answer) if answer else -1
+        if at < 0:
+            raise left_out(i, Message("assistant", str(parts.thought)), text)
+        thought = str(parts.thought).removeprefix(self._room(extra))
+        end = self._closed(text[at:], Message("assistant", answer))[len(answer) :]
+        return thought + self.template.form.closing + parts.answer.rstrip() + end
+
+    def _room(self, extra: str) -> str:
+        """The blanks that a generation prompt writes behind the mark with which it opens a thought."""
+        opening = self.template.form.opening
+        return extra[extra.rfind(opening) + len(opening) :]
+
+    def _literal(self, prompt: Messages, text: str) -> Rendered:
+        """A policy's text word for word where the template writes responses, with the template's own end."""
+        before, prompt_ids = self._prompt_text(prompt, None), self.prompt_ids(prompt)
+        stand_in = Message("assistant", WORD)
+        full = self.template.text((*prompt, stand_in))
+        at, extra = full.rfind(WORD), before[len(self.template.stem(before)) :]
+        if at < 0:
+            raise left_out(len(prompt), stand_in, full)
+        lead = full[len(before) : at] if full.startswith(before) else ""
+        opening = self.template.form.opening
+        if self.template.opens(extra):
+            lead, words = "", text.lstrip()
+            text = words.removeprefix(opening).removeprefix(self._room(extra)) if words.startswith(opening) else text
+        ids = [*prompt_ids, *self.ids.of(lead)]
+        ids += self.ids.spelt(ids, text)
+        ids += self.ids.of(self._closed(full[at:], stand_in)[len(WORD) :])
+        response_ids = ids[len(prompt_ids) :]
+        return Rendered(prompt_ids, response_ids, [True] * len(response_ids))
+
+    def _thought_tokens(self, before: str, piece: str, ids: list[int]) -> int:
+        """How many of the ids of a response behind this text are its thought, its marks and the blanks behind them."""
+        opening, closing = self.template.form.marks
+        at = piece.rfind(closing)
+        if at < 0:
+            opened = self.template.opens(before[len(self.template.stem(before)) :])
+            return len(ids) if opened or piece.lstrip().startswith(opening) else 0
+        end = len(piece) - len(piece[at + len(closing) :].lstrip())
+        return bisect_right(range(1, len(ids) + 1), end, key=lambda n: len(self.ids.decode(ids[:n])))
+
+    def _written(self, message: Message, text: str) -> bool:
+        """Whether a text has what a message says: as it is, or its thought and its answer, spaced otherwise; to a model
+        that generates nothing, the answer alone."""
+        if message.content.strip() in text:
+            return True
+        parts = self.template.form.parted(message.content)
+        if parts.thought is None or not parts.closed:
+            return False
+        thought, answer = parts.thought.strip(), parts.answer.strip()
+        at = text.find(thought)
+        both = at >= 0 and answer in text[at + len(thought) :]
+        return both or (not self.generates and answer in text)
 
     def _end(self, before: Messages, message: Message, full: str, start: int, tools: Tools) -> int:
         """Where an assistant turn ends that others follow: with its end token, without the blanks behind it."""
-        closed = self._template((*before, message), tools).rstrip()
+        closed = self.template.text((*before, message), tools).rstrip()
         if full.startswith(closed) and len(closed) > start and self._ending(closed):
             return len(closed)
         end = _words_end(full, start, message.content)
         if end is None:
-            raise _not_a_prefix("the conversation up to an earlier assistant turn", closed, full)
+            raise not_a_prefix("the conversation up to an earlier assistant turn", closed, full)
         rest = full[end:].lstrip()
         token = next((t for t in self.special if rest.startswith(t)), "")
         return len(full) - len(rest) + len(token) if token else end
@@ -219,7 +278,8 @@ class Renderer:
         """The last turn with exactly one end token: the template's, or EOS where the template writes none."""
         closed = text.rstrip()
         if self._ending(closed):
-            while self._ending(before := closed[: -len(self._ending(closed))].rstrip()):
+            says = self.template.form.parted(message.content).answer.strip()  # else what precedes it may be a header's
+            while says and self._ending(before := closed[: -len(self._ending(closed))].rstrip()):
                 closed = before
             return closed
         end = _words_end(text, 0, message.content)
@@ -245,7 +305,7 @@ class Renderer:
             raise DataError("response", "must begin and end with an assistant message")
 
     def _refuse_control_tokens(self, messages: Messages, tools: Tools) -> None:
-        texts = [(f"message {i + 1} ({message.role})", message.content) for i, message in enumerate(messages)]
+        texts = [(f"message {i + 1} ({m.role})", text) for i, m in enumerate(messages) for text in self._words(m)]
         if tools:
             texts.append(("tools", json.dumps(tools, ensure_ascii=False)))
         for place, text in texts:
@@ -256,6 +316,14 @@ class Renderer:
                     f"holds the control token '{found[0]}' of the tokenizer, at place {found.start() + 1}",
                     "Take it out of the text, or set on_bad_row: drop",
                 )
+
+    def _words(self, message: Message) -> Iterator[str]:
+        """What a message says, without the marks of its thought, which the template writes."""
+        parts = self.template.form.parted(message.content) if message.role == "assistant" else Parted(None, "")
+        if parts.thought is None:
+            yield message.content
+        else:
+            yield from (parts.thought, parts.answer)
 
     def _check_said(self, messages: Messages, text: str) -> None:
         """A template may leave out a role it does not know; then the row would teach something else than it says."""
@@ -268,53 +336,11 @@ class Renderer:
 
     # Text to ids.
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
-
     def _prompt(self, prompt: Messages, text: str) -> list[int]:
         self._check_said(prompt, text)
-        ids = self._ids(text)
-        self._check_known(ids, text)
+        ids = self.ids.of(text)
+        self.ids.check_known(ids, text)
         return ids
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-    def _continue(self, text: str, ids: list[int], piece: str) -> list[int]:
-        """The ids of `piece` behind `text`, whose ids stay as they are; text and piece decode back to themselves."""
-        full = text + piece
-        whole = self._ids(full)
-        candidates = [whole[len(ids) :]]
-        if whole[: len(ids)] != ids or len(whole) == len(ids):
-            candidates = [self._ids(piece), *self._anchored(piece)]
-        for more in candidates:
-            decoded = self._decode([*ids, *more])
-            # A tokenizer that normalises (NFC, a blank before words) gives back what it makes of the whole text.
-            if decoded == full or decoded == self._decode(whole):
-                self._check_known(more, piece)
-                return more
-        self._check_known(candidates[0], piece)
-        raise DataError(
-            "tokenizer",
-            "the ids of prompt and response do not decode back to the text",
-            f"text:    {_shown(full, len(text))}\n  decoded: {_shown(self._decode([*ids, *candidates[0]]), len(text))}",
-        )
-
-    def _anchored(self, piece: str) -> list[list[int]]:
-        """Ids of a piece as they are in the middle of a text, for tokenizers that put a blank before the first word."""
-        out = []
-        for anchor in (*self.special[:1], "\n", ":", "a"):
-            before, both = self._ids(anchor), self._ids(anchor + piece)
-            if both[: len(before)] == before:
-                out.append(both[len(before) :])
-        return out
-
-    def _check_known(self, ids: list[int], piece: str) -> None:
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and unknown in ids and unknown != self.tokenizer.eos_token_id:
-            raise DataError(
-                "tokenizer", f"has no token for a part of this text ('{self.tokenizer.unk_token}'): {_shown(piece, 0)}"
-            )
 
     @property
     def _text_start(self) -> int:
@@ -322,7 +348,7 @@ class Renderer:
             return int(self.tokenizer.bos_token_id)
         if self.tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has neither a BOS nor an EOS token, so plain text has nothing to start from")
-        return self._ids(self._text_end)[-1]
+        return self.ids.of(self._text_end)[-1]
 
     @property
     def _text_end(self) -> str:
@@ -331,20 +357,12 @@ class Renderer:
     def _encode_plain(self, response: Messages) -> Rendered:
         if len(response) != 1:
             raise DataError("prompt", "is empty, but the response is a conversation")
-        ids = self._ids(response[0].content)
-        decoded = self._decode(ids)
+        ids = self.ids.of(response[0].content)
+        decoded = self.ids.decode(ids)
         if decoded != response[0].content:
-            self._check_known(ids, response[0].content)
-        ids += self._ids(self._text_end)
+            self.ids.check_known(ids, response[0].content)
+        ids += self.ids.of(self._text_end)
         return Rendered([self._text_start], ids, [True] * len(ids))
-
-
-def _common(one: str, two: str) -> str:
-    """The longest common beginning of two texts."""
-    same = 0
-    while same < min(len(one), len(two)) and one[same] == two[same]:
-        same += 1
-    return one[:same]
 
 
 def _words_end(text: str, start: int, content: str) -> int | None:
@@ -356,28 +374,11 @@ def _words_end(text: str, start: int, content: str) -> int | None:
     return None
 
 
-def left_out(i: int, message: Message, text: str) -> DataError:
-    """The error of a template that does not write a message as it is."""
-    return DataError(
-        f"message {i + 1} ({message.role})",
-        f"is left out or changed by the chat template, which wrote {_shown(text, 0)}",
-        "Use a chat template that writes every message as it is, or take out what it does not write.",
-    )
+def renderer_of(tokenizer: Any) -> Renderer:
+    """The renderer of a tokenizer as it is now; one is kept, for it is asked for once an answer."""
+    return _renderer_of(tokenizer, str(getattr(tokenizer, "chat_template", None)))
 
 
-def _not_a_prefix(what: str, short: str, full: str) -> DataError:
-    at = len(_common(short, full))
-    return DataError(
-        "chat template",
-        f"writes {what} differently once more follows it, so the line between prompt and response is not exact",
-        f"alone:     {_shown(short, at)}\n  continued: {_shown(full, at)}\n"
-        "  If earlier turns are rewritten (thinking taken out), set turns: last. Otherwise use another chat template.",
-    )
-
-
-def _shown(text: str, at: int, width: int = 300) -> str:
-    """A text as people can read it in an error: whole, or the part around `at`."""
-    if len(text) <= 2 * width:
-        return repr(text)
-    low = max(0, at - width)
-    return ("..." if low else "") + repr(text[low : at + width]) + ("..." if at + width < len(text) else "")
+@lru_cache(maxsize=8)
+def _renderer_of(tokenizer: Any, template: str) -> Renderer:
+    return Renderer(tokenizer)

@@ -14,9 +14,13 @@ from truing.data.formats import grouped
 from truing.data.kinds import Shape, Ties
 from truing.data.render import Rendered, Renderer, Turns
 from truing.data.shapes import Shaped, shaped
+from truing.data.thoughts import Thoughts
 from truing.data.whole_conversation import common
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Records, RowNote
+
+THOUGHT_OUT = "its thought is taken out by the chat template"
+"""What is noted of a response that is read without its thought."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def plant(
     on_bad_row: Literal["error", "drop"] = "error",
     turns: Turns = "all",
     ties: Ties = "refused",
+    thoughts: Thoughts = "learn",
 ) -> Planted:
     """Render every record into a tree of a `shape` (see `data.shapes`): `single` (one response a record), `pairs`, ...,
     or `text` (one response, and the prompt's tokens are learned too: pretraining).
@@ -64,8 +69,9 @@ def plant(
     the limit is cut and loses its end token. Both are noted. Comparisons of responses that are the same once cut are
     left out; of equal answers of a ranking the best place counts, and a response called both desirable and undesirable
     is left out. Where labels are wanted, a score other than 0 and 1 is an error of the whole data. Of a conversation
-    every assistant turn is learned, or with `turns: last` only the last one. A row that the template cannot write (a
-    control token in its text), or that does not hold what the shape needs, is an error, or dropped with
+    every assistant turn is learned, or with `turns: last` only the last one; with `thoughts: mask` without its thought.
+    A response whose thought the template takes out is read without it, and noted. A row that the template cannot write
+    (a control token in its text), or that does not hold what the shape needs, is an error, or dropped with
     `on_bad_row: drop`.
     """
     trees: list[Tree] = []
@@ -78,7 +84,7 @@ def plant(
                 prompt, said = (*record.prompt, *record.response[:-1]), record.response[-1:]
                 form = replace(form, sides=(replace(form.sides[0], response=said),))
             tools = record.meta.get("tools")
-            rendered = [renderer.encode(prompt, side.response, tools=tools) for side in form.sides]
+            rendered = [renderer.encode(prompt, side.response, tools=tools, thoughts=thoughts) for side in form.sides]
         except DataError as error:
             if on_bad_row == "drop":
                 notes.append(RowNote(row, error.place, error.problem, "dropped"))
@@ -98,7 +104,7 @@ def plant(
         if missing := _missing(tree, shape):
             notes.append(RowNote(row, "response", f"has no {missing} within max_length", "dropped"))
             continue
-        notes += _left_out(tree, distinct, form)
+        notes += _left_out(tree, distinct, form, rendered)
         if any(len(branch.ids) > room for branch in branches):
             notes.append(RowNote(row, "response", f"cut at max_length {max_length}", "truncated"))
         trees.append(distinct)
@@ -153,7 +159,9 @@ def _missing(tree: Tree, shape: Shape) -> str:
     return "labelled step" if shape == "steps" and not all(b.steps for b in tree.branches) else ""
 
 
-def _left_out(tree: Tree, distinct: Tree, form: Shaped) -> Iterator[RowNote]:
+def _left_out(tree: Tree, distinct: Tree, form: Shaped, rendered: Sequence[Rendered]) -> Iterator[RowNote]:
+    if any(r.unread for r in rendered):
+        yield RowNote(tree.row, "response", THOUGHT_OUT, "kept")
     if len(distinct.branches) < len(tree.branches):
         yield RowNote(tree.row, "responses", "some are the same once cut to max_length; left out", "kept")
     if form.ties_left_out:

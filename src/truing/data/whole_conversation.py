@@ -8,48 +8,93 @@ token at all; a model from elsewhere was fitted there, and one that is fitted he
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from truing.data.render import Rendered, Renderer, Tools, left_out
+from truing.data.render import WORD, Rendered, Renderer
+from truing.data.template import ChatTemplate, Tools, left_out
+from truing.data.thoughts import Thoughts
 from truing.types import Message, Messages
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where an assistant's words stand in a conversation's text: from `start` to behind its end token. `unread` says
+    that the template has taken its thought out."""
+
+    start: int
+    end: int
+    unread: bool = False
 
 
 class WholeConversation(Renderer):
     """Renders for a reward model: prompt and response together are `apply_chat_template` of the conversation, with no
     token added or taken away. `loss_mask` is True on what the assistant says in the response and its end token."""
 
-    def encode(self, prompt: Messages, response: Messages, *, tools: Tools = None) -> Rendered:
-        """The conversation's ids, parted where the response's words begin. An empty prompt is plain text."""
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer, generates=False)
+        self.template = ChatTemplate(tokenizer, verbatim=True)
+
+    def encode(
+        self, prompt: Messages, response: Messages, *, tools: Tools = None, thoughts: Thoughts = "learn"
+    ) -> Rendered:
+        """The conversation's ids, parted where the response's words begin. An empty prompt is plain text. A thought
+        that the template keeps is read, whatever `thoughts` says of learning it."""
         self._check_form(prompt, response, tools)
         if not prompt:
             return self._encode_plain(response)
         whole = (*prompt, *response)
-        full = self._template(whole, tools)
+        full = self.template.text(whole, tools)
         self._check_said(whole, full)
-        ids = self._ids(full)
-        self._check_known(ids, full)
+        ids = self.ids.of(full)
+        self.ids.check_known(ids, full)
         turns = [
-            self._turn(whole[:i], message, full, ids, tools)
+            self._turn(whole[:i], message, full, tools)
             for i, message in enumerate(whole)
             if message.role == "assistant" and i >= len(prompt)
         ]
-        first = max(turns[0][0], 1)
-        mask = [any(start <= at < end for start, end in turns) for at in range(first, len(ids))]
-        return Rendered(ids[:first], ids[first:], mask)
+        places = [tuple(common([self.ids.of(full[:at]), ids]) for at in (turn.start, turn.end)) for turn in turns]
+        first = max(places[0][0], 1)
+        mask = [any(start <= at < end for start, end in places) for at in range(first, len(ids))]
+        return Rendered(ids[:first], ids[first:], mask, turns[-1].unread)
 
-    def _with_bos(self, text: str) -> str:
-        return text
-
-    def _turn(self, before: Messages, message: Message, full: str, ids: list[int], tools: Tools) -> tuple[int, int]:
-        """The places in the ids from where an assistant's words begin to behind its end token."""
-        base, words = self._template(before, tools), message.content.strip()
-        opening = base + self._header
-        start = full.find(words, len(opening) if full.startswith(opening) else common([base, full]))
-        if start < 0:
+    def _turn(self, before: Messages, message: Message, full: str, tools: Tools) -> Turn:
+        base, words = self.template.text(before, tools), message.content.strip()
+        opening = base + self.template.header
+        at = len(opening) if full.startswith(opening) else common([base, full])
+        start = full.find(words, at)
+        if start >= 0:
+            return Turn(start, self._behind(full, start + len(words)))
+        parts = self.template.form.parted(message.content)
+        if parts.thought is None or not parts.closed:
             raise left_out(len(before), message, full)
-        rest = full[start + len(words) :].lstrip()
+        thought, answer = parts.thought.strip(), parts.answer.strip()
+        start = full.find(thought, at) if thought else -1
+        said = full.find(answer, start + len(thought) if start >= 0 else at)
+        if said < 0:
+            raise left_out(len(before), message, full)
+        return Turn(start if start >= 0 else said, self._behind(full, said + len(answer)), bool(thought) and start < 0)
+
+    def _behind(self, full: str, end: int) -> int:
+        """The place behind the end token that follows an assistant's words, or where they end if there is none."""
+        rest = full[end:].lstrip()
         token = next((token for token in self.special if rest.startswith(token)), "")
-        end = len(full) - len(rest) + len(token) if token else start + len(words)
-        return common([self._ids(full[:start]), ids]), common([self._ids(full[:end]), ids])
+        return len(full) - len(rest) + len(token) if token else end
+
+    def _literal(self, prompt: Messages, text: str) -> Rendered:
+        """A policy's text word for word where the template writes responses, and the rest of its rendering as it is."""
+        self._refuse_control_tokens(prompt, None)
+        stand_in = Message("assistant", WORD)
+        full = self.template.text((*prompt, stand_in))
+        at = full.rfind(WORD)
+        self._check_said(prompt, full)
+        if at < 0:
+            raise left_out(len(prompt), stand_in, full)
+        prompt_ids = self.ids.of(full[:at])
+        ids = prompt_ids + self.ids.spelt(prompt_ids, text)
+        ids += self.ids.of(full[at + len(WORD) :])
+        response_ids = ids[len(prompt_ids) :]
+        return Rendered(prompt_ids, response_ids, [True] * len(response_ids))
 
 
 def common(sequences: Sequence[Sequence[object]]) -> int:

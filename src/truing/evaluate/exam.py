@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.data.render import Renderer
+from truing.data.render import Renderer, renderer_of
 from truing.errors import UserError
 from truing.evaluate import behaviour, reward_model, winrate
 from truing.evaluate.held_out import is_tie
@@ -33,6 +33,21 @@ class Answers:
     parts: tuple[Mapping[str, float], ...] = ()
     within: float = 0.0
 
+    @property
+    def unscored(self) -> frozenset[int]:
+        """The places of answers that could not be scored, by their own doing: they are longer than the judge reads."""
+        return frozenset(i for i, value in enumerate(self.values) if math.isnan(value))
+
+    def at(self, places: Sequence[int]) -> Answers:
+        """The answers at these places."""
+        return replace(
+            self,
+            texts=tuple(self.texts[i] for i in places),
+            values=tuple(self.values[i] for i in places),
+            rollouts=tuple(self.rollouts[i] for i in places) if self.rollouts else (),
+            parts=tuple(self.parts[i] for i in places) if self.parts else (),
+        )
+
 
 def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Answers:
     """One fresh response of `policy` to every prompt, scored."""
@@ -50,16 +65,15 @@ def scored(
 ) -> Answers:
     """Responses with what the judge thinks of them."""
     texts = tuple(response_text(policy, r) for r in rollouts)
-    given = judged(judge, prompts, texts)
+    given = judged(judge, prompts, texts, strict=False)
     values, parts = tuple(s.value for s in given), tuple(s.parts for s in given)
     return Answers(name, texts, values, tuple(rollouts), policy, parts, getattr(judge, "tie_tolerance", 0.0))
 
 
 def response_text(policy: Policy, rollout: Rollout) -> str:
-    """The words of a rollout, without its end token."""
+    """The words of a rollout, without its end token: its thought too, and whole where the prompt had opened it."""
     ids = rollout.response_ids[:-1] if rollout.stop == "eos" else rollout.response_ids
-    text: str = policy.tokenizer.decode(ids, skip_special_tokens=True)
-    return text
+    return renderer_of(policy.tokenizer).text(rollout.prompt_ids, ids)
 
 
 def same_tokens(one: Policy, other: Policy) -> bool:

@@ -26,9 +26,9 @@ def win_rate(
     """Compare two models on the same prompts: `win_rate`, `win_delta`, both mean scores and their difference.
 
     Row i of both score lists answers prompt `prompt_ids[i]`. A tie counts as half a win, and scores `within` so much of
-    each other (the judge's rounding) are one; `win_delta` is `win_rate - 0.5`, so 0 is level. The
-    interval is Wilson's where every prompt occurs once, else one over whole
-    prompts. `prefix` goes before every check's name (`held_out_` gives `held_out_win_delta`).
+    each other (the judge's rounding) are one; `win_delta` is `win_rate - 0.5`, so 0 is level. The interval is Wilson's
+    where every prompt occurs once, else one over whole prompts. `prefix` goes before every check's name (`held_out_`
+    gives `held_out_win_delta`).
 
     >>> found = win_rate("direct", [3, 1, 2, 2], "warm", [1, 2, 2, 1], ["a", "b", "c", "d"])
     >>> found[0].value, found[0].verdict, found[0].evidence
@@ -36,9 +36,10 @@ def win_rate(
     """
     same_length(scores=scores, scores_against=scores_against, prompt_ids=prompt_ids)
     ours, theirs = finite(scores, f"score of {model}"), finite(scores_against, f"score of {against}")
-    sign = np.where(np.abs(ours - theirs) <= within, 0.0, np.sign(ours - theirs))
+    delta = ours - theirs
+    sign = np.where(np.abs(delta) <= within, 0.0, np.sign(delta))
     points = 0.5 + 0.5 * sign
-    won, tied, lost = int((sign > 0).sum()), int((sign == 0).sum()), int((sign < 0).sum())
+    won, tied, lost = (int((sign == side).sum()) for side in (1, 0, -1))
     prompts = independent(ours.tolist(), prompt_ids)
     evidence = f"{_counted(prompts, len(ours))}: {won} won, {tied} tied, {lost} lost; judged by {judged_by}"
     rate = float(points.mean())
@@ -50,15 +51,14 @@ def win_rate(
             prefix + check, model, value, against, slice, interval, prompts, bound, verdict, evidence=evidence
         )
 
-    clusters = list(prompt_ids)
-    delta, spread = ours - theirs, mean_interval((ours - theirs).tolist(), clusters, seed)
+    spread = mean_interval(delta.tolist(), prompt_ids, seed)
     means = [
         Finding(
             prefix + "mean_score",
             name,
             float(x.mean()),
             slice=slice,
-            interval=mean_interval(x.tolist(), clusters, seed),
+            interval=mean_interval(x.tolist(), prompt_ids, seed),
             n=prompts,
             verdict="measured",
             evidence=f"{_counted(prompts, len(ours))}; judged by {judged_by}",

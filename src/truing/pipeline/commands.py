@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from truing import world
-from truing.data import file_nature, formats
+from truing.data import clock, file_nature, formats
 from truing.data.batch import Tree
 from truing.data.conventions import Want
 from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
-from truing.data.trees import plant
+from truing.data.trees import THOUGHT_OUT, Planted, plant
 from truing.disk import made_beside, write_text
 from truing.errors import DataError, UserError, unknown, visible
 from truing.evaluate.exam import head_rewards, response_text, sums
@@ -41,19 +42,22 @@ def sample(
     seed: int = 0,
     best_of: int | None = None,
     reward: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Write `n` answers to every prompt: `prompt, response, logp, length, stop`. Returns how many.
 
     `prompts` is a text file (one prompt a line, .txt), a data set of any accepted form, or one of the world's.
     `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from. With `best_of` each is
     the one of so many that the reward model `reward` likes best, and says by how much (`reward`); its `logp` is still
-    that of one draw. UserError for one of the two without the other.
+    that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one
+    of the two without the other. `say` is told what there is to be known of the chat template, or an empty text.
     """
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
     asked = read_prompts(prompts)
     policy = opened(load(base.named(model, Show(quiet=True))))
     renderer = Renderer(policy.tokenizer)
+    say(clock.note(policy.tokenizer))
     sampling = Sampling(max_new_tokens, temperature, seed)
     ids = [prompt_ids(renderer, p, f"{prompts}, prompt {i + 1}") for i, p in enumerate(asked)]
     rows = []
@@ -62,8 +66,11 @@ def sample(
         rows.append(row | {"logp": sum(r.logp_T), "length": len(r.response_ids), "stop": r.stop})
     if best_of is not None and reward is not None:
         liked = rewards.RewardModel(load(base.named(reward, Show(quiet=True)), "reward"))
-        found = rewards.scores(liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows])
-        rows = [rows[i] | {"reward": found[i]} for i in best_places(found, best_of)]
+        found = rewards.scores(
+            liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows], strict=False
+        )
+        places = best_places([-math.inf if math.isnan(value) else value for value in found], best_of)
+        rows = [rows[i] | {"reward": None if math.isnan(found[i]) else found[i]} for i in places]
     write_lines(out, rows)
     return len(rows)
 
@@ -114,19 +121,22 @@ def read_records(name: str, want: Want = "any") -> Records:
     return records
 
 
-def score(model: str, data: str, out: Path) -> int:
+def score(model: str, data: str, out: Path, say: Callable[[str], None] = lambda _: None) -> int:
     """Write what a model makes of every row, in order; returns how many rows.
 
     A language model: `chosen_logp, rejected_logp, chosen_length, rejected_length` for pairs (sums in nats and tokens
     over the response), `logp, length` for single responses, lists `logps, lengths` for several. A reward model:
     `chosen_reward, rejected_reward`, `reward`, or `rewards`, and of several heads what each says beside it, by name:
     `chosen_heads, rejected_heads`, `heads`. What raters said of several responses plays no part. Nothing is cut: a row
-    longer than the model's context is an error.
+    longer than the model's context is an error. `say` is told what there is to be known of the chat template, or an
+    empty text.
     """
     policy = opened(load_any(base.named(model, Show(quiet=True))))
     records, shape = scorable(read_records(data))
     planted = plant(records, heads.renderer(policy), max_length=context_length(policy), shape=shape)
-    if planted.notes:
+    for note in (clock.note(policy.tokenizer), unread(planted)):
+        say(note)
+    if any(note.problem != THOUGHT_OUT for note in planted.notes):
         most = context_length(policy)
         raise UserError(f"{data}: {model} reads {most} tokens, so not every row can be scored whole: {planted.text()}")
     at, rows = iter(read_branches(policy, planted.trees)), []
@@ -164,6 +174,12 @@ def export(model: str, out: Path | None, gguf: Path | None, dtype: str = "f16") 
         with made_beside(out) as part:
             heads.save(policy, part)
     return [path for path in (gguf, out) if path is not None]
+
+
+def unread(planted: Planted) -> str:
+    """How many rows lost a thought to the chat template; empty where none did."""
+    count = sum(note.problem == THOUGHT_OUT for note in planted.notes)
+    return f"{count} of {len(planted.trees)} rows: {THOUGHT_OUT}" if count else ""
 
 
 def scorable(records: Records) -> tuple[Records, Shape]:

@@ -129,6 +129,12 @@ class StageRun:
         named = self.root / value.stage / "findings.json" if isinstance(value, Ref) else Path(value)
         return decide.read_findings(named)
 
+    def note(self, text: str) -> None:
+        """Say something, and keep it for the stage's summary; once, and nothing where there is nothing to say."""
+        if text and text not in self.accounts:
+            self.accounts.append(text)
+            self.show.say(f"  {text}")
+
     def write(self, name: str, value: Any) -> None:
         """Write JSON into the stage's folder, whole or not at all."""
         if self.leads:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from truing import world
+from truing.data import clock
 from truing.data.formats import without_tools
 from truing.data.render import Renderer
 from truing.data.split import unseen
@@ -136,26 +138,25 @@ class Exam:
             self.note(
                 f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
             )
+        for policy in (self.rival, *speakers.values()):
+            self.run.note(clock.note(policy.tokenizer))
         readable = self._readable(distinct_prompts(fresh, samples), {other: self.rival} | speakers)
         prompts = [prompt for prompt in readable for _ in range(self.answers)]
         said = respond(self.rival, readable, self.sampling, self.answers)
         reward = judge.settled(prompts, [response_text(self.rival, r) for r in said])
-        rival = scored(other, self.rival, prompts, reward, said)
-        given = {other: rival}
+        given = {other: scored(other, self.rival, prompts, reward, said)}
         for name, policy in speakers.items():
             times = f", {self.answers} times each" if self.answers > 1 else ""
             self.run.show.say(f"  {name} answers {len(readable)} prompts{times}")
             given[name] = scored(name, policy, prompts, reward, respond(policy, readable, self.sampling, self.answers))
-            self.findings += self._beside(given[name], rival, prompts, judge)
-            why = no_kl(policy, self.rival, self.sampling)
-            if why:
-                self.note(f"no KL of {name} to {other}: {why}")
-            else:
-                self.findings.append(drift(given[name], policy, self.rival, other, prompts))
-        for name, policy in choosing.items():
-            best = self._best(name, policy, readable, prompts, reward)
-            given[best.name] = best
-            self.findings += self._beside(best, rival, prompts, judge)
+        chosen = [self._best(name, policy, readable, prompts, reward) for name, policy in choosing.items()]
+        given |= {best.name: best for best in chosen}
+        prompts, given = self._scored_by_all(prompts, given)
+        rival = given[other]
+        for name, answers in list(given.items())[1:]:
+            self.findings += self._beside(answers, rival, prompts, judge)
+            if name in speakers:
+                self._drift(answers, speakers[name], other, prompts)
         if lookup:
             table = look_up(prompts, reward)
             for answers in given.values():
@@ -163,6 +164,28 @@ class Exam:
         self.findings = list({(f.check, f.model, f.against, f.slice): f for f in self.findings}.values())
         self.examples = side_by_side(prompts, list(given.values()), self.answers)
         return reward
+
+    def _drift(self, one: Answers, policy: Policy, other: str, prompts: Sequence[Messages]) -> None:
+        """The KL of a contestant to the rival, or why there is none."""
+        why = no_kl(policy, self.rival, self.sampling)
+        if why:
+            self.note(f"no KL of {one.name} to {other}: {why}")
+        else:
+            self.findings.append(drift(one, policy, self.rival, other, prompts))
+
+    def _scored_by_all(
+        self, prompts: Sequence[Messages], given: dict[str, Answers]
+    ) -> tuple[list[Messages], dict[str, Answers]]:
+        """The prompts of which every answer could be scored; the others are left out and counted. (An answer that is
+        longer than the judge reads has no score.)"""
+        gone = {place // self.answers for answers in given.values() for place in answers.unscored}
+        places = [i for i in range(len(prompts)) if i // self.answers not in gone]
+        if gone:
+            why = "an answer to them is longer than the judge reads"
+            if not places:
+                raise UserError(f"stage {self.run.name}: no prompt is left: {why}; lower max_new_tokens")
+            self.note(f"{len(gone)} of {len(prompts) // self.answers} prompts left out: {why}")
+        return [prompts[i] for i in places], {name: answers.at(places) for name, answers in given.items()}
 
     def _beside(self, one: Answers, rival: Answers, prompts: Sequence[Messages], judge: Judge) -> list[Finding]:
         """What is found of a contestant beside the rival from their answers alone."""
@@ -185,10 +208,13 @@ class Exam:
         self.run.show.say(f"  {called} answers {len(readable)} prompts")
         said = respond(policy, readable, self.sampling, n * self.answers)
         asked, texts = [p for p in prompts for _ in range(n)], [response_text(policy, r) for r in said]
-        liked = rewards.scores(self.choice.judge.settled(asked, texts), asked, texts)
+        liked = rewards.scores(self.choice.judge.settled(asked, texts), asked, texts, strict=False)
         chosen_by, limit = self.choice.judge.judged_by, closed_form.best_of_bound(n)
         self.note(f"{called}, by {chosen_by}: at most {limit:.2f} nats of KL from {name} as it samples")
-        return scored(called, policy, prompts, reward, [said[i] for i in best_places(liked, n)])
+        places = best_places([-math.inf if math.isnan(value) else value for value in liked], n)
+        best = scored(called, policy, prompts, reward, [said[i] for i in places])
+        unread = [math.nan if math.isnan(liked[i]) else value for i, value in zip(places, best.values, strict=True)]
+        return replace(best, values=tuple(unread))
 
     def _passed(self, one: Answers, other: Answers, judged_by: str) -> list[Finding]:
         """pass@k of both, where it is said which answers are right."""

@@ -11,13 +11,12 @@ from truing.errors import UserError
 from truing.evaluate import behaviour
 from truing.evaluate.exam import Answers, by_head, by_part
 from truing.pipeline.context import StageRun
-from truing.pipeline.rewards import check_columns, check_rows, columns_of, term_of
+from truing.pipeline.rewards import check_columns, check_rows, columns_of, reward_model, term_of
 from truing.pipeline.table import PARTS
-from truing.policy.load import load
 from truing.rollout import rewards
 from truing.rollout.call import Answer
 from truing.rollout.combine import Parts, counted
-from truing.rollout.rewards import DISAGREEMENT, How, Panel, RewardModel
+from truing.rollout.rewards import DISAGREEMENT, How, Panel
 from truing.types import Finding, Judgement, Messages, Records, Reward, Score, prompt_id
 
 COEFFICIENT = 0.5
@@ -76,8 +75,13 @@ class Judge:
         if not said:
             return []
         prompts, texts = zip(*said, strict=True)
-        apart = [score.parts[DISAGREEMENT] for score in rewards.judged(reward, prompts, texts)]
-        return [behaviour.disagreement(self.name, apart, [prompt_id(p) for p in prompts], slice="held-out data")]
+        read = [
+            (p, s)
+            for p, s in zip(prompts, rewards.judged(reward, prompts, texts, strict=False), strict=True)
+            if not s.failed
+        ]
+        apart = [score.parts[DISAGREEMENT] for _, score in read]
+        return [behaviour.disagreement(self.name, apart, [prompt_id(p) for p, _ in read], slice="held-out data")]
 
 
 def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float | None, asked: Records) -> Judge:
@@ -89,7 +93,7 @@ def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float
         return by_reward(run, judge, asked)
     named = judge if isinstance(judge, list) else [judge]
     names = run.labels(named)
-    models = {name: RewardModel(load(run.model(model), "reward")) for name, model in zip(names, named, strict=True)}
+    models = {name: reward_model(run, model) for name, model in zip(names, named, strict=True)}
     one, name = models[names[0]], "+".join(names)
     if len(models) == 1 and aggregate is None:
         heads = one.policy.heads if len(one.policy.heads) > 1 else ()
@@ -128,7 +132,9 @@ def by_reward(run: StageRun, judge: Mapping[str, Any], asked: Records) -> Judge:
     def read(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
         said = zip(prompts, responses, strict=True)
-        found = term.scores([Answer(prompt, text, group=places[prompt], row=rows[prompt]) for prompt, text in said])
+        found = term.scores(
+            [Answer(prompt, text, group=places[prompt], row=rows[prompt], whole=True) for prompt, text in said]
+        )
         hung.extend(filter(None, (counted({term.name: score}) for score in found)))
         return found
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from truing import registry
+from truing.data import clock
 from truing.errors import UserError
 from truing.pipeline.context import StageRun
 from truing.pipeline.reward_spec import COST, LATE, WEIGHT, WITHIN, options_of
@@ -92,7 +93,9 @@ def with_models(run: StageRun, function: RewardFunction, key: str, value: Any) -
 
 def reward_model(run: StageRun, value: Any) -> RewardModel:
     """A reward model, loaded."""
-    return RewardModel(load(run.model(value), "reward"))
+    policy = load(run.model(value), "reward")
+    run.note(clock.note(policy.tokenizer))
+    return RewardModel(policy)
 
 
 def made(call: Call, first: First) -> Call:

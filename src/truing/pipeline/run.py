@@ -9,13 +9,15 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from truing import registry
+from truing.data import clock
 from truing.errors import UserError, redacted
 from truing.pipeline import outcome
 from truing.pipeline.context import StageRun, write_json
@@ -52,10 +54,12 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
 
     with only_writer(out):
         steps = plan(recipe, out, resume=resume, restart=restart)
-        parallel.lead(lambda: json.dumps([[s.gives, s.parts, s.key, s.action] for s in steps]))
+        moment = moment_of(out)
+        planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
+        parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
         forget(out)
-        record = manifest(recipe, steps)
-        with recorded(record, out):
+        record = manifest(recipe, steps, moment)
+        with recorded(record, out), clock.fixed(moment):
             for step, row in zip(steps, record["stages"], strict=True):
                 carry_out(recipe, step, row, record, out, show)
             gates = [step.spec.name for step in steps if step.gives == "decision"]
@@ -78,8 +82,16 @@ def follow(recipe: Recipe, out: Path) -> None:
     """The run as the other processes see it: they train with the first one, and wait while it does the rest."""
     from truing.train import parallel
 
-    planned = json.loads(parallel.lead(str))
-    for step in (Step(spec, *rest) for spec, rest in zip(recipe.stages, planned, strict=True)):
+    moment, planned = json.loads(parallel.lead(str))
+    with clock.fixed(clock.read(moment, "the first process")):
+        train_along(recipe, out, [Step(spec, *rest) for spec, rest in zip(recipe.stages, planned, strict=True)])
+
+
+def train_along(recipe: Recipe, out: Path, steps: Sequence[Step]) -> None:
+    """Train with the first process in every stage that is carried out."""
+    from truing.train import parallel
+
+    for step in steps:
         if step.action == "reuse":
             continue
         parallel.meet()  # its folder is ready
@@ -93,6 +105,12 @@ def follow(recipe: Recipe, out: Path) -> None:
 def trains(stage: registry.Stage) -> bool:
     """Whether a stage runs the loop, and so on every process: it takes the options of `Training`."""
     return any(isinstance(group, Training) for group in stage.groups.values())
+
+
+def moment_of(root: Path) -> datetime:
+    """The moment that chat templates write in this run's folder: that of its first run, whenever it goes on."""
+    there = read_json(root / "manifest.json").get("moment")
+    return clock.now() if there is None else clock.read(there, str(root / "manifest.json"))
 
 
 def forget(root: Path) -> None:
@@ -171,8 +189,9 @@ def clear(folder: Path) -> None:
         shutil.rmtree(away)
 
 
-def manifest(recipe: Recipe, steps: list[Step]) -> dict[str, Any]:
-    """What a run is: recipe, versions, machine. The environment is not written, so no secret can be."""
+def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, Any]:
+    """What a run is: recipe, versions, machine, and the `moment` that chat templates write. The environment is not
+    written, so no secret can be."""
     names = ("truing", "torch", "transformers", "numpy")
     import torch
 
@@ -185,6 +204,7 @@ def manifest(recipe: Recipe, steps: list[Step]) -> dict[str, Any]:
         "seed": recipe.seed,
         "state": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "moment": moment.isoformat(),
         "seconds": 0.0,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
         "code": source_digest(),

@@ -92,6 +92,7 @@ def sft(
     without: Data | None = None,
     objective: ObjectiveSpec = "nll",
     turns: Literal["last", "all"] = "all",
+    thoughts: Literal["learn", "mask"] = "learn",
     on_bad_row: Literal["error", "drop"] = "error",
     columns: Columns | None = None,
     training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
@@ -99,12 +100,13 @@ def sft(
 ) -> None:
     """Supervised fine-tuning: teach a model to give the responses of demonstrations, or the chosen ones of pairs.
 
-    Of a conversation every assistant turn is learned, or with `turns: last` only the last. Rows that ask what
-    one of `without` (data held out) asks are left out.
+    Of a conversation every assistant turn is learned, or with `turns: last` only the last; a thought before an answer
+    is learned with it, or with `thoughts: mask` read only. Rows that ask what one of `without` (data held out) asks are
+    left out.
     """
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
     records = taught_from(run, data, without, on_bad_row, columns)
-    planted = work.plant_for(run, policy, records, training, "single", on_bad_row, turns)
+    planted = work.plant_for(run, policy, records, training, "single", on_bad_row, turns, thoughts=thoughts)
     work.train(run, policy, planted, work.compile_objective(objective), training)
 
 
@@ -154,6 +156,7 @@ def prefer(
     data: Data,
     reference: Model | None = None,
     objective: ObjectiveSpec = "dpo",
+    thoughts: Literal["learn", "mask"] = "learn",
     on_bad_row: Literal["error", "drop"] = "error",
     columns: Columns | None = None,
     training: Training = Training(learning_rate=1e-4, rows_per_step=32),
@@ -161,11 +164,12 @@ def prefer(
 ) -> None:
     """Train a policy on preferences: pairs, rankings, or responses called desirable or undesirable, as its objective
     reads them. The reference is the policy as this stage received it, or `reference`, a model that the policy may have
-    left behind already; the two share a tokenizer."""
+    left behind already; the two share a tokenizer. With `thoughts: mask` a response's thought counts for nothing."""
     terms = work.compile_objective(objective)
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
     records = run.records(data, on_bad_row, columns=columns)
-    planted = work.plant_for(run, policy, records, training, work.shape_for(terms), on_bad_row, terms=terms)
+    shape = work.shape_for(terms)
+    planted = work.plant_for(run, policy, records, training, shape, on_bad_row, terms=terms, thoughts=thoughts)
     before = work.reference_of(run, policy, planted, training, reference) if terms.needs_reference else None
     work.train(run, policy, planted, terms, training, before)
 
@@ -218,6 +222,7 @@ def evaluate(
             exam.disagree(run.records(data, columns=columns), who, reward, judge, samples)
     if not exam.findings:
         raise UserError(f"stage {run.name} has nothing to measure: give prompts (to answer) or data (pairs to order)")
+    exam.notes += run.accounts
     work.found(run, exam.findings, exam.examples)
     run.show.say(exam.table())
     run.write("summary.json", {"do": "evaluate", "headline": exam.headline(), "notes": [*run.accounts, *exam.notes]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from truing.diagnose.best_of import best_of_curve
 from truing.diagnose.curve import Curve, read_watch
 from truing.diagnose.overoptimisation import Diagnosis
 from truing.diagnose.overoptimisation import diagnose as diagnosed
+from truing.errors import UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
@@ -79,8 +81,14 @@ def diagnose_best_of(
     said = InProcess(policy).generate([p.ids for p in asked], n, Sampling(max_new_tokens, seed=drawn))
     messages, texts = [asked[r.group].messages for r in said], [response_text(policy, r) for r in said]
     judges = appoint(run, reward, aggregate, None, once), appoint(run, judge, None, None, once)
-    proxy, gold = (scores(who.settled(messages, texts), messages, texts) for who in judges)
-    rows = ([given[i : i + n] for i in range(0, len(given), n)] for given in (proxy, gold))
+    proxy, gold = (scores(who.settled(messages, texts), messages, texts, strict=False) for who in judges)
+    both = [[given[i : i + n] for i in range(0, len(given), n)] for given in (proxy, gold)]
+    places = [i for i in range(len(asked)) if not any(math.isnan(value) for given in both for value in given[i])]
+    if len(places) < len(asked):
+        run.note(f"{len(asked) - len(places)} of {len(asked)} prompts left out: an answer is longer than a judge reads")
+    if not places:
+        raise UserError(f"stage {run.name}: no prompt is left whose answers can all be scored; lower max_new_tokens")
+    rows = ([given[i] for i in places] for given in both)
     tell(run, [best_of_curve(name, *rows)], judges[1].name, [*run.accounts, f"proxy: {judges[0].judged_by}"])
 
 

@@ -204,7 +204,7 @@ def scored(
     )
     if not all(one.ids for one in given):
         check_tokens(run, rewards)
-    asked = [Answer(one.prompt, one.response, one.ids, one.group, one.columns) for one in given]
+    asked = [Answer(one.prompt, one.response, one.ids, one.group, one.columns, bool(one.ids)) for one in given]
     said = " + ".join(
         f"reward model {t.name}" if t.call.function.name == "reward_model" else t.name for t in rewards.terms
     )

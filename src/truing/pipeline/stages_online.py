@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from truing.data import clock
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.formats import without_tools
 from truing.data.render import Renderer
@@ -206,8 +207,8 @@ def askable(
     if not asked:
         raise UserError(f"stage {run.name}: no prompt of {records.name} leaves room for an answer in {most} tokens")
     planted = Planted(tuple(Tree(p.ids, (), i, p.row) for i, p in enumerate(asked)), tuple(notes))
-    run.accounts.append(f"{records.name}: {planted.text()}")
-    run.show.say(f"  {run.accounts[-1]}")
+    run.note(f"{records.name}: {planted.text()}")
+    run.note(clock.note(policy.tokenizer))
     return asked, planted
 
 

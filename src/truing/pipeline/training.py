@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from truing import registry
+from truing.data import clock
 from truing.data.batch import Batch, Branch, Tree, trees_digest
 from truing.data.files import SUFFIXES
 from truing.data.kinds import Shape, common_shape, shape_of, ties_of
 from truing.data.render import Turns
+from truing.data.thoughts import Thoughts
 from truing.data.trees import Planted, plant, with_shadows
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, same_tokens
@@ -57,6 +59,7 @@ def plant_for(
     on_bad_row: Literal["error", "drop"] = "error",
     turns: Turns = "all",
     terms: Sum | None = None,
+    thoughts: Thoughts = "learn",
 ) -> Planted:
     """Render a stage's data for this policy, as its objective needs it, and say what was kept, cut and dropped."""
     renderer, limit = heads.renderer(policy), training.max_length
@@ -73,6 +76,7 @@ def plant_for(
         shape=shape,
         on_bad_row=on_bad_row,
         turns=turns,
+        thoughts=thoughts,
         ties=ties_of(signals),
     )
     planted = complete(records.name, to_first_bad(planted, terms), terms, on_bad_row)
@@ -81,8 +85,8 @@ def plant_for(
     if "mismatched_logp_B" in signals:
         planted = replace(planted, trees=with_shadows(planted.trees, run.seed, limit))
     planted = replace(planted, notes=(*records.notes, *planted.notes))
-    run.accounts.append(f"{records.name}: {planted.text()}")
-    run.show.say(f"  {run.accounts[-1]}")
+    run.note(f"{records.name}: {planted.text()}")
+    run.note(clock.note(policy.tokenizer))
     return planted
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from truing.data import clock
 from truing.errors import UserError
 from truing.policy import adapter_files, adapters, model_files, trees
 from truing.policy.policy import Layout, Policy
@@ -180,7 +181,7 @@ def context_length(policy: Policy) -> int:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """The tokenizer of a model, which must bring a chat template."""
+    """The tokenizer of a model, which must bring a chat template; one that writes the date gets its moment."""
     if Path(name).is_dir():
         model_files.check_tokenizer(Path(name))
     try:
@@ -193,6 +194,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
             "written for it.\n"
             "  Put a chat_template.jinja beside its tokenizer files, or use the chat version of the model."
         )
+    clock.stamp(tokenizer, name)
     return tokenizer
 
 

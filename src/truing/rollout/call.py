@@ -5,6 +5,7 @@
     responses, scope="group"                all answers to one prompt: prompt, responses, tokens, row
     none of them                            it is called once, before anything is scored, and gives a `Reward`
 
+What reads one answer may also ask for `whole_turn`: whether its text is known to begin where the policy's turn does.
 Any other positional name is a column of the prompt's row. TRL's signature (prompts, completions, columns) is taken as
 it is. A function may be async: what it is asked one at a time it is then asked at once.
 """
@@ -18,14 +19,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from truing.errors import TruingError, UserError
 from truing.registry import RewardFunction
 from truing.signature import TRL, TRL_TAKES
 from truing.types import Messages, NotRead, Score, is_number, messages_json
 
-KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first"})
+KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first", "whole_turn"})
 """What a reward reads by these names is ours to give; any other name is a column's."""
 TRL_KNOWN = frozenset({"prompts", TRL_TAKES, "completion_ids"})
 AT_ONCE = 32
@@ -36,13 +37,15 @@ SILENT = "says nothing of it"
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to be scored: its text and token ids, its prompt, and the other columns of the prompt's row."""
+    """One answer to be scored: its text and token ids, its prompt, and the other columns of the prompt's row. A
+    policy's own is `whole`: its text begins where the policy's turn does, with what the generation prompt opened."""
 
     prompt: Messages
     response: str
     ids: tuple[int, ...] = ()
     group: int = 0
     row: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ class Call:
 def single(answer: Answer) -> dict[str, Any]:
     """What a reward may read of one answer, by name."""
     own = {"prompt": answer.prompt, "response": answer.response, "tokens": len(answer.ids), "row": answer.row}
+    own["whole_turn"] = answer.whole
     return {**answer.row, **own}
 
 
@@ -223,6 +227,6 @@ def scored(value: Any) -> Score:
     return Score(float(value)) if is_number(value) else failed(f"gave {value!r}, which is no finite number")
 
 
-def failed(why: str) -> Score:
+def failed(why: str, blame: Literal["reward", "response"] = "reward") -> Score:
     """A score that is missing."""
-    return Score(math.nan, failed=True, why=why)
+    return Score(math.nan, failed=True, why=why, blame=blame)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -72,7 +72,7 @@ class Term:
         """What it says of the answers; of one that a deterministic reward has seen before, what it said then."""
         if not self.call.function.deterministic:
             return self.call(answers)
-        keys = [digest([messages_json(a.prompt), a.response, len(a.ids), dict(a.row)]) for a in answers]
+        keys = [digest([messages_json(a.prompt), a.response, len(a.ids), dict(a.row), a.whole]) for a in answers]
         new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.known}
         found = dict(zip(new, self.call(list(new.values())), strict=True))
         self.known.update((key, score) for key, score in found.items() if not score.failed and not score.late)
@@ -81,7 +81,8 @@ class Term:
 
 @dataclass(frozen=True)
 class Rewards:
-    """All rewards of a run as one. `on_error` says whether an answer that one of them failed on ends the run."""
+    """All rewards of a run as one. `on_error` says whether an answer that one of them failed on ends the run; one that
+    cannot be scored by its own doing never does: it is left out and counted."""
 
     terms: tuple[Term, ...]
     combine: Combine = "sum"
@@ -98,7 +99,7 @@ class Rewards:
         said = {term.name: term.scores(answers) for term in self.terms}
         rows = [self._joined(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)]
         for answer, row in zip(answers, rows, strict=True):
-            if row.failed and self.on_error == "stop":
+            if row.failed and self.on_error == "stop" and row.blame == "reward":
                 raise RunFailed(
                     f"{row.why}. The answer was: {shown(answer.response)}\n  Mend the reward, or leave such answers "
                     "out, counted, by on_error: drop."
@@ -109,9 +110,9 @@ class Rewards:
 
     def _joined(self, row: Mapping[str, Score]) -> Score:
         """What the rewards said of one answer, as parts, with the sum of all but the costs as value."""
-        for name, score in row.items():
+        for name, score in sorted(row.items(), key=lambda each: each[1].blame == "response"):
             if score.failed and (score.why != SILENT or self.combine != "sum" or self._of(name).cost):
-                return failed(f"reward '{name}': {score.why}")
+                return failed(f"reward '{name}': {score.why}", score.blame)
         parts = {name: score.value for name, score in row.items() if not score.failed}
         if not parts:
             return failed(f"reward '{next(iter(row))}' {SILENT}, and no other does")
@@ -131,7 +132,7 @@ class Rewards:
             cost = 0.0 if row.failed else math.fsum(m * row.parts[name] for name, m in multipliers.items()) / whole
             value, paid = torch.tensor([row.value, cost], dtype=torch.float64)
             score = lagrangian(value, paid, multiplier=whole).item()
-            out.append(Score(score, {**row.parts, **told}, row.failed, row.why))
+            out.append(replace(row, value=score, parts={**row.parts, **told}))
         return out
 
     def _ordered(self, answers: Sequence[Answer], rows: list[Score]) -> list[Score]:

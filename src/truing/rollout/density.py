@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from truing.data.render import Renderer
 from truing.errors import UserError
 from truing.objectives.closed_form import floored_log_ratio
 from truing.policy.policy import Policy
+from truing.rollout.call import failed
 from truing.rollout.text import readable
 from truing.types import Messages, Score
 
@@ -60,21 +60,22 @@ class DensityRatio:
         said = {name: log_probabilities(policy, prompts, responses) for name, policy in named.items()}
         return [self._score(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)]
 
-    def _score(self, row: dict[str, float | str]) -> Score:
-        for name, found in row.items():
-            if isinstance(found, str):
-                return Score(math.nan, failed=True, why=f"{name}: {found}")
-        logp = {name: float(found) for name, found in row.items()}
+    def _score(self, row: dict[str, float | Score]) -> Score:
+        for name, read in row.items():
+            if isinstance(read, Score):
+                return failed(f"{name}: {read.why}", read.blame)
+        logp = {name: read for name, read in row.items() if not isinstance(read, Score)}
         safe, unsafe = (torch.tensor(logp[name], dtype=torch.float64) for name in ("safe", "unsafe"))
         ratio = floored_log_ratio(safe, unsafe, self.floor) if self.floor else safe - unsafe
         away = self.weight * (logp["reference"] - logp["safe"]) if self.reference is not None else 0.0
         return Score(self.alpha * ratio.item() + away, logp)
 
 
-def log_probabilities(policy: Policy, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | str]:
-    """Each response's log-probability with its end token, nats; or, as text, why the policy cannot read it."""
+def log_probabilities(policy: Policy, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | Score]:
+    """Each response's log-probability with its end token, nats; or a failed score that says why the policy cannot read
+    it."""
     trees, problems = readable(policy, Renderer(policy.tokenizer), prompts, responses, "it")
-    found: dict[int, float | str] = dict(problems)
+    found: dict[int, float | Score] = dict(problems)
     with torch.inference_mode():
         for group in pack(trees, TOKENS):
             batch = Batch(group)

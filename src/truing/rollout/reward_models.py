@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from truing.data.thoughts import answer_of
 from truing.registry import Model, RewardModel, reward
 from truing.types import Fraction, Messages, NonNegative, Positive, Reward, Score
 
@@ -17,7 +18,7 @@ def gold(prompt: Messages, response: str) -> Score:
     """The embedded world's true reward of an answer to one of its prompts."""
     from truing.world.reading import gold
 
-    return gold(prompt, response)
+    return gold(prompt, answer_of(response))
 
 
 @reward(scope="response")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from truing.data.thoughts import answer_of
 from truing.errors import UserError
 from truing.registry import reward
 from truing.types import Count, Positive, Score
@@ -27,13 +28,15 @@ def program(
 ) -> float | Score:
     """`right` where the answer's Python program turns every input of the prompt's row into its output, else `wrong`.
 
-    The row's column holds a list of [input, output]; the program is the last ``` block of the answer, or all of it. It
-    runs apart, once a test, with limits of time and memory, and never sees the tests: what it prints is compared here,
-    white space at the ends of lines aside. A program that hangs, crashes or writes without end is wrong; those that had
-    to be ended are counted (`late_program`). A machine that cannot run it is a failure of the reward.
+    What comes after a thought (`<think>...</think>`) is the answer. The row's column holds a list of [input, output];
+    the program is the last ``` block of the answer, or all of it. It runs apart, once a test, with limits of time and
+    memory, and never sees the tests: what it prints is compared here, white space at the ends of lines aside. A program
+    that hangs, crashes or writes without end is wrong; those that had to be ended are counted (`late_program`). A
+    machine that cannot run it is a failure of the reward.
     """
     from truing.rollout.child import run
 
+    response = answer_of(response)
     blocks = FENCED.findall(response)
     code = blocks[-1] if blocks else response
     for given, wanted in tests(row.get(column), column):

@@ -38,6 +38,7 @@ def regex(response: str, *, pattern: str, whole: bool = False, found: float = 1.
 @reward(scope="response", deterministic=True)
 def format(
     response: str,
+    whole_turn: bool | None = None,
     *,
     tags: list[str],
     alone: bool = True,
@@ -48,11 +49,14 @@ def format(
     """`found` where the answer is made of these tags in order, `<think>...</think><answer>...</answer>`, each once.
 
     With `alone` nothing but white space may stand outside them. Otherwise `missing`, and `partial` for every tag that
-    is there once, opened before it is closed.
+    is there once, opened before it is closed. Of an answer that is not known to be a `whole_turn`, the prompt may
+    have opened the first tag; a policy's is, for what its generation prompt has opened is given back to it.
 
     >>> format("<think>2 + 2</think> <answer>4</answer>", tags=["think", "answer"])
     1.0
     """
+    if not whole_turn and f"<{tags[0]}>" not in response and f"</{tags[0]}>" in response:
+        response = f"<{tags[0]}>{response}"
     gap = r"\s*" if alone else ".*?"
     bodies = [rf"<{re.escape(t)}>(?:(?!</?{re.escape(t)}>).)*</{re.escape(t)}>" for t in tags]
     once = [response.count(f"<{t}>") == response.count(f"</{t}>") == 1 for t in tags]

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from truing.data.batch import Batch, pack
+from truing.data.thoughts import answer_of
 from truing.data.whole_conversation import WholeConversation
 from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
+from truing.rollout.call import failed
 from truing.rollout.text import readable
 from truing.types import Messages, Reward, Score, is_number
 from truing.world.reading import gold as world_gold
@@ -29,7 +31,7 @@ DISAGREEMENT = "disagreement"
 
 def gold(prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
     """The embedded world's true reward of each response."""
-    return [world_gold(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+    return [world_gold(prompt, answer_of(response)) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 class RewardModel:
@@ -48,10 +50,10 @@ class RewardModel:
         return 0.0 if rounding is None else 2**0.5 * rounding.allowed(self.policy.dtype) / 2
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
-        """The reward of each response, with what each named head says of it among its `parts`; one that its template
-        cannot write, or that it cannot read whole, has failed."""
+        """The reward of each response, with what each named head says of it among its `parts`; one whose prompt its
+        template cannot write, or that it cannot read whole, has failed."""
         read, problems = readable(self.policy, self.renderer, prompts, responses, "the reward model")
-        found = {i: _failed(why) for i, why in problems.items()}
+        found = dict(problems)
         with torch.inference_mode():
             rows = [row for group in pack(read, TOKENS) for row in self.policy.head_rewards(Batch(group)).tolist()]
         found |= {tree.index: self._score(row) for tree, row in zip(read, rows, strict=True)}
@@ -103,7 +105,7 @@ class Ensemble:
     def _score(self, row: Mapping[str, Score]) -> Score:
         for name, score in row.items():
             if score.failed or not is_number(score.value):
-                return _failed(f"{name}: {score.why or f'its value is {score.value!r}'}")
+                return failed(f"{name}: {score.why or f'its value is {score.value!r}'}", score.blame)
         parts = {n: (s.value - self.scales[n][0]) / self.scales[n][1] for n, s in row.items()}
         values = np.array(list(parts.values()))[:, None]
         return Score(aggregated(values, self.how, self.coefficient).item(), parts | {DISAGREEMENT: float(values.std())})
@@ -123,8 +125,8 @@ def ensemble(
     """
     scales = {}
     for name, given in panel(prompts, responses).items():
-        values = np.array(_values(given, responses))
-        scales[name] = (float(values.mean()), float(values.std()))
+        values = np.array([value for value in _values(given, responses, strict=False) if not math.isnan(value)])
+        scales[name] = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
         if not scales[name][1] > 1e-9 * abs(scales[name][0]):
             raise UserError(
                 f"ensemble: {name} scores all {len(values)} responses alike, so it has no scale like the others"
@@ -150,28 +152,25 @@ def aggregated(values_KB: NDArray[np.float64], how: How, coefficient: float = 0.
     return found
 
 
-def _failed(why: str) -> Score:
-    return Score(math.nan, failed=True, why=why)
+def scores(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str], strict: bool = True) -> list[float]:
+    """The values of a reward, checked: as many as responses, finite, none failed. Unless `strict`, a response that
+    cannot be scored by its own doing has no number (NaN), and is to be left out and counted."""
+    return [score.value for score in judged(reward, prompts, responses, strict)]
 
 
-def scores(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
-    """The values of a reward, checked: as many as responses, finite, none failed."""
-    return [score.value for score in judged(reward, prompts, responses)]
-
-
-def judged(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
+def judged(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str], strict: bool = True) -> list[Score]:
     """The scores of a reward, checked in the same way."""
     given = reward(prompts, responses)
-    _values(given, responses)
+    _values(given, responses, strict)
     return given
 
 
-def _values(given: Sequence[Score], responses: Sequence[str]) -> list[float]:
+def _values(given: Sequence[Score], responses: Sequence[str], strict: bool) -> list[float]:
     _as_many("the reward", given, responses)
     for i, score in enumerate(given):
         if not isinstance(score, Score):
             raise RunFailed(f"the reward failed on response {i + 1}: it gave {score!r}, which is no Score")
-        if score.failed or not is_number(score.value):
+        if (score.failed or not is_number(score.value)) and (strict or score.blame == "reward"):
             raise RunFailed(f"the reward failed on response {i + 1}: {score.why or f'its value is {score.value!r}'}")
     return [score.value for score in given]
 

@@ -92,4 +92,4 @@ class Looking:
 def answers_of(asked: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
     """Answers as rewards read them."""
     said = zip(asked, texts, rollouts, strict=True)
-    return [Answer(p.messages, text, r.response_ids, r.group, p.columns) for p, text, r in said]
+    return [Answer(p.messages, text, r.response_ids, r.group, p.columns, whole=True) for p, text, r in said]

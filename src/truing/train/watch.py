@@ -99,14 +99,15 @@ class Watch:
         self.say(told(self.rows[-1], self.names))
 
     def scored(self, proxy: Rewards, answers: Sequence[Answer], before: Sequence[Parts]) -> dict[str, Any]:
-        """The means of the training reward and of the watched ones. What failed is left out and counted, or ends the
-        run, as in training. Where rewards go one before the other there is no sum: the first one's mean is given."""
+        """The means of the training reward and of the watched ones. What failed is left out and counted, or, where it
+        was not the answer's own doing, ends the run, as in training. Where rewards go one before the other there is no
+        sum: the first one's mean is given."""
         alone = proxy.combine == "lexicographic"
         given = {"proxy": proxy.terms[0].scores(answers) if alone else proxy(answers, before)}
         given |= {name: term.scores(answers) for name, term in zip(self.names, self.rewards.terms, strict=True)}
         row: dict[str, Any] = {}
         for name, scores in given.items():
-            failed = next((i for i, score in enumerate(scores) if failure(score)), None)
+            failed = next((i for i, s in enumerate(scores) if failure(s) and s.blame == "reward"), None)
             if failed is not None and proxy.on_error == "stop":
                 raise RunFailed(
                     f"watched reward '{name}': {scores[failed].why}. The answer was: "

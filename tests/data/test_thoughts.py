@@ -1,0 +1,204 @@
+"""Reasoning models: a thought is part of the response, for templates that open it, strip it, or write it otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from small_templates import CLOSED, HYBRID, R1, TEMPLATES, THINKING, tokenizer
+from truing.data.formats import load
+from truing.data.render import Renderer
+from truing.data.thoughts import answer_of, parted
+from truing.data.trees import THOUGHT_OUT, plant
+from truing.errors import DataError
+from truing.types import Demonstration, Message, Messages, Records
+
+ASK = (Message("user", "two and two?"),)
+ROW = "<think>\nwe add them\n</think>\n\nfour"
+CHANNELS = "<|channel|>analysis<|message|>we add them<|end|><|start|>assistant<|channel|>final<|message|>four<|return|>"
+WRITTEN = {  # the end of the prompt, and the response behind it
+    "r1": ("<|bot|><think>\n", "we add them\n</think>\n\nfour</s>"),
+    "qwq": ("<|im_start|>assistant\n<think>\n", "we add them\n</think>\n\nfour<|im_end|>"),
+    "hybrid": ("<|im_start|>assistant\n", "<think>\nwe add them\n</think>\n\nfour<|im_end|>"),
+    "thinking": ("<|im_start|>assistant\n<think>\n", "we add them\n</think>\n\nfour<|im_end|>"),
+    "channels": ("<|start|>assistant", CHANNELS),
+    "magistral": ("[/INST]", "[THINK]we add them[/THINK]four</s>"),
+    "deepseek": ("<|bot|><think>", "\nwe add them\n</think>\n\nfour</s>"),
+    "reasoning": ("<|bot|><reasoning>\n", "we add them\n</reasoning>\n\nfour</s>"),
+}
+READ = {  # what a reward model of the template reads of the same response
+    "r1": "<|bot|>\n\nfour</s>",
+    "qwq": "<|im_start|>assistant\nfour<|im_end|>",
+    "hybrid": "<|im_start|>assistant\n<think>\nwe add them\n</think>\n\nfour<|im_end|>",
+    "thinking": "<|im_start|>assistant\n<think>\nwe add them\n</think>\n\nfour<|im_end|>",
+    "channels": "<|start|>assistant" + CHANNELS,
+    "magistral": "[/INST][THINK]we add them[/THINK]four</s>",
+    "deepseek": "<|bot|></think>\n\nfour</s>",
+    "reasoning": "<|bot|>\n\nfour</s>",
+}
+
+
+def said(text: str) -> Messages:
+    return (Message("assistant", text),)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_thought_is_learned_as_it_is_generated(name: str) -> None:
+    """Behind the very prompt that generation sees, whether the template keeps the thought, strips it, or takes it apart;
+    and what a policy writes comes back as a row that gives the same tokens."""
+    renderer = Renderer(tokenizer(TEMPLATES[name]))
+    row, decode = renderer.encode(ASK, said(ROW)), renderer.tokenizer.decode
+    prompt, response = WRITTEN[name]
+    assert row.prompt_ids == renderer.prompt_ids(ASK) and decode(row.prompt_ids).endswith(prompt)
+    assert decode(row.response_ids) == response and all(row.loss_mask) and not row.unread
+    assert row.response_ids[-1] in renderer.stop_ids
+    text = renderer.text(row.prompt_ids, row.response_ids[:-1])
+    again = renderer.encode(ASK, said(text))
+    assert (again.prompt_ids, again.response_ids) == (row.prompt_ids, row.response_ids)
+    if name != "reasoning":  # marks that are words stay the template's own
+        assert parted(text).thought.strip() == "we add them" and answer_of(text).strip() == "four"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_masked_thoughts_are_read_and_not_learned(name: str) -> None:
+    renderer = Renderer(tokenizer(TEMPLATES[name]))
+    learned, masked = renderer.encode(ASK, said(ROW)), renderer.encode(ASK, said(ROW), thoughts="mask")
+    assert masked.response_ids == learned.response_ids
+    kept = [i for i, m in zip(masked.response_ids, masked.loss_mask, strict=True) if m]
+    assert renderer.tokenizer.decode(kept) == "four" + renderer.tokenizer.decode(learned.response_ids[-1:])
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_reward_model_reads_what_its_template_writes(name: str) -> None:
+    """Token for token what plain transformers gives it, without the thought where the template takes it out."""
+    renderer = Renderer(tokenizer(TEMPLATES[name]), generates=False)
+    row = renderer.encode(ASK, said(ROW))
+    ids = [*row.prompt_ids, *row.response_ids]
+    assert renderer.tokenizer.decode(ids).endswith(READ[name])
+    assert row.unread == (name in ("r1", "qwq", "deepseek", "reasoning"))
+    if name not in ("channels", "magistral", "reasoning"):  # these take a thought from elsewhere than the text
+        messages = [{"role": "user", "content": ASK[0].content}, {"role": "assistant", "content": ROW}]
+        plain = renderer.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+        assert plain[: len(ids)] == ids
+    no_thought = renderer.encode(ASK, said("four"))
+    assert no_thought.prompt_ids == row.prompt_ids and not no_thought.unread
+
+
+@pytest.mark.parametrize("name", ["r1", "qwq", "deepseek", "reasoning"])
+def test_a_response_without_a_thought_is_not_learned_inside_one(name: str) -> None:
+    renderer = Renderer(tokenizer(TEMPLATES[name]))
+    with pytest.raises(
+        DataError, match=r"opens a thought in its generation prompt .* never closes[\s\S]*<think></think>"
+    ):
+        renderer.encode(ASK, said("four"))
+    none = renderer.encode(ASK, said("<think></think>\n\nfour"))
+    closing = renderer.template.form.closing
+    assert renderer.tokenizer.decode(none.response_ids) == f"{closing}\n\nfour</s>".replace(
+        "</s>", renderer.tokenizer.decode(none.response_ids[-1:])
+    )
+
+
+def test_a_template_may_write_an_empty_thought_itself() -> None:
+    renderer = Renderer(tokenizer(THINKING))
+    assert renderer.tokenizer.decode(renderer.encode(ASK, said("four")).response_ids) == "\n</think>\n\nfour<|im_end|>"
+    masked = renderer.encode(ASK, said("four"), thoughts="mask")
+    assert sum(masked.loss_mask) == len(renderer.ids.of("four<|im_end|>"))
+
+
+def test_a_thought_spaced_otherwise_is_spaced_as_the_template_does() -> None:
+    """White space around the marks is the template's; a thought that it would lose part of is refused with both."""
+    renderer = Renderer(tokenizer(HYBRID))
+    row = renderer.encode(ASK, said("<think>one and one</think>two"))
+    assert renderer.tokenizer.decode(row.response_ids) == "<think>\none and one\n</think>\n\ntwo<|im_end|>"
+    with pytest.raises(DataError, match="is left out or changed by the chat template, which wrote"):
+        renderer.encode(ASK, said("so: <think>one</think> two"))
+
+
+def test_a_thought_behind_a_prompt_that_closes_it_is_refused() -> None:
+    renderer = Renderer(tokenizer(CLOSED))
+    assert renderer.tokenizer.decode(renderer.encode(ASK, said("four")).response_ids) == "four<|im_end|>"
+    with pytest.raises(DataError, match="closes the thought in its generation prompt"):
+        renderer.encode(ASK, said(ROW))
+
+
+@pytest.mark.parametrize("template", [R1, HYBRID, THINKING])
+def test_thoughts_of_earlier_turns_go_by_the_template(template: str) -> None:
+    """In a prompt they are left out as at generation; where every turn is to be learned, the way out is named."""
+    renderer = Renderer(tokenizer(template))
+    talk = (*ASK, *said(ROW), Message("user", "and two?"))
+    last = renderer.encode(talk, said("<think>\nmore\n</think>\n\nsix"))
+    assert "we add them" not in renderer.tokenizer.decode(last.prompt_ids)
+    assert "more" in renderer.tokenizer.decode(last.response_ids)
+    with pytest.raises(DataError, match="set turns: last"):
+        renderer.encode(ASK, (*said(ROW), talk[-1], *said(ROW)))
+
+
+def test_marks_that_are_control_tokens_stand_where_the_template_writes_them() -> None:
+    renderer = Renderer(tokenizer(TEMPLATES["magistral"]))
+    own = renderer.encode(ASK, said("[THINK]we add them[/THINK]four"))
+    assert own.response_ids == renderer.encode(ASK, said(ROW)).response_ids
+    with pytest.raises(DataError, match=r"holds the control token '\[THINK\]'"):
+        renderer.encode(ASK, said("four[THINK]x"))
+
+
+def test_a_template_that_refuses_system_messages_says_so() -> None:
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + R1
+    renderer = Renderer(tokenizer(refuses))
+    assert renderer.encode(ASK, said(ROW)).response_ids == Renderer(tokenizer(R1)).encode(ASK, said(ROW)).response_ids
+    with pytest.raises(DataError, match="refuses the conversation: no system role"):
+        renderer.prompt_ids((Message("system", "be kind"), *ASK))
+
+
+KEYS = [
+    {"content": "four", "reasoning_content": "we add them"},
+    {"content": "four", "thinking": "we add them"},
+    {"content": "four", "reasoning": "\nwe add them\n"},
+    {"content": "four", "reasoning_content": "we add them", "thinking": "we add them"},
+    {"content": ROW, "reasoning_content": "we add them"},
+    {"content": [{"type": "thinking", "thinking": "we add them"}, {"type": "text", "text": "four"}]},
+    {
+        "content": [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "we add them"}]},
+            {"type": "text", "text": "four"},
+        ]
+    },
+    {"content": [{"type": "reasoning", "text": "we add them"}, {"type": "text", "text": "four"}]},
+    {"content": ROW, "reasoning_content": None},
+]
+
+
+@pytest.mark.parametrize("message", KEYS)
+def test_a_files_thought_is_read_from_wherever_it_stands(message: dict, tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "two and two?"}, {"role": "assistant"} | message]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    record = load(str(tmp_path / "rows.jsonl")).records[0]
+    assert isinstance(record, Demonstration) and record.response[0].content == ROW
+
+
+def test_two_thoughts_that_differ_are_refused(tmp_path: Path) -> None:
+    for i, message in enumerate(
+        [
+            {"content": "four", "reasoning_content": "we add", "thinking": "we guess"},
+            {"content": ROW, "reasoning_content": "we guess"},
+        ]
+    ):
+        row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant"} | message]}
+        (tmp_path / f"{i}.jsonl").write_text(json.dumps(row))
+        with pytest.raises(DataError, match=r"reasoning_content: is another thought than"):
+            load(str(tmp_path / f"{i}.jsonl"))
+
+
+def test_a_row_read_without_its_thought_is_noted_with_a_count() -> None:
+    rows = Records("rows", tuple(Demonstration(ASK, said(text)) for text in (ROW, "four", ROW)), (1, 2, 3))
+    planted = plant(rows, Renderer(tokenizer(R1), generates=False), max_length=200, shape="single")
+    assert [(n.row, n.problem, n.action) for n in planted.notes] == [(1, THOUGHT_OUT, "kept"), (3, THOUGHT_OUT, "kept")]
+    assert "rows 1, 3" in planted.text()
+    assert not plant(rows, Renderer(tokenizer(HYBRID), generates=False), max_length=200, shape="single").notes
+
+
+def test_a_text_that_is_all_thought_has_no_answer() -> None:
+    assert answer_of("<think>2 + 2 is 4") == "" and answer_of("4</think>") == ""
+    assert answer_of("no </think> marks </think> left") == " left"
+    assert answer_of("5 < 6 and <think is no mark") == "5 < 6 and <think is no mark"
