@@ -38,12 +38,11 @@ def win_rate(
     ours, theirs = finite(scores, f"score of {model}"), finite(scores_against, f"score of {against}")
     delta = ours - theirs
     sign = np.where(np.abs(delta) <= within, 0.0, np.sign(delta))
-    points = 0.5 + 0.5 * sign
+    points = (0.5 + 0.5 * sign).tolist()
     won, tied, lost = (int((sign == side).sum()) for side in (1, 0, -1))
     prompts = independent(ours.tolist(), prompt_ids)
     evidence = f"{_counted(prompts, len(ours))}: {won} won, {tied} tied, {lost} lost; judged by {judged_by}"
-    rate = float(points.mean())
-    low, high = share_interval(points.tolist(), prompt_ids, seed)
+    rate, (low, high) = 0.5 + 0.5 * float(sign.mean()), share_interval(points, prompt_ids, seed)
     word = held_against(0.5, (low, high))
 
     def finding(check: str, value: float, interval: Interval | None, bound: float | None, verdict: str) -> Finding:
