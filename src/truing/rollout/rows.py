@@ -12,6 +12,7 @@ from torch import Tensor
 
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.policy.decoding import Answers, Block, Prompts, filled
+from truing.policy.divided import forward
 from truing.policy.plain import own_logits
 from truing.policy.policy import Policy
 from truing.policy.trees import attending
@@ -34,7 +35,7 @@ class Shared:
     """Rows whose prompts are read once for all of their answers, `most` tokens each."""
 
     def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], most: int) -> None:
-        self.policy = policy
+        self.policy, self._read = policy, forward(policy.model, self._read_rows)
         answers: dict[tuple[int, ...], list[int]] = {}
         for row, prompt in enumerate(prompts):
             answers.setdefault(tuple(prompt), []).append(row)
@@ -69,7 +70,9 @@ class Shared:
         self.ids, self.begin = token.cpu()[index], self.begin[index]
         return order
 
-    def _read(self, reading: Prompts | Answers, ids: Tensor, positions: Tensor, at: Tensor | None = None) -> Tensor:
+    def _read_rows(
+        self, reading: Prompts | Answers, ids: Tensor, positions: Tensor, at: Tensor | None = None
+    ) -> Tensor:
         device = self.policy.device
         with attending(reading), self.policy.computing():
             out = self.policy.body(

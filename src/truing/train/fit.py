@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from truing.data.batch import Batch
+from truing.policy.divided import forward
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference
 from truing.train import parallel
@@ -17,7 +18,6 @@ from truing.train.checks import at_sampling, compared, trouble, with_own
 from truing.train.observe import observe
 from truing.train.optim import Optim
 from truing.train.record import Record
-from truing.train.shard import forward
 from truing.train.source import Source, share
 from truing.train.stopping import Stopping
 from truing.train.survey import Look, Parts, Survey

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from truing.data.batch import Batch
 from truing.policy.policy import Policy
 from truing.train import parallel
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -60,17 +58,6 @@ def divide(model: Any, whole: bool) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-
-
-def forward(model: nn.Module, function: Function) -> Function:
-    """`function` as a forward pass of `model`: its parameters are whole while it runs. The same function where the
-    model is not sharded."""
-    if not isinstance(model, FSDPModule):
-        return function
-    setattr(model, "observed", function)  # noqa: B010  a module takes functions as attributes, its type does not
-    register_fsdp_forward_method(model, "observed")
-    found: Function = model.observed  # type: ignore[assignment]
-    return found
 
 
 def full(tensor: Tensor) -> Tensor:
