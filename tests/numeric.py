@@ -30,6 +30,9 @@ PARTS = [
     "policy/test_load.py",
     "policy/test_rows.py",
     "policy/test_value.py",
+    "policy/test_precision.py",
+    "evaluate/test_ties_of_rounding.py",
+    "train/test_sampler.py",
     "train/test_fit.py",
     "train/test_survey.py",
 ]

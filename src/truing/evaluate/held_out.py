@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,7 @@ Found = list[Finding | str]
 def measure(name: str, policy: Policy, trees: Sequence[Tree], terms: Sum) -> tuple[list[Finding], list[str]]:
     """Findings of a reward model that was fitted by these terms, and in words what could not be measured."""
     seen = look(policy, trees, frozenset(key for term in terms.terms for key in needed(term)))
+    policy.measure(Batch(tuple(trees)))  # its weights have moved since training began
     noise = policy.noise(Batch(tuple(trees)))
     found: Found = []
     first = {(term.head, shape_of(term.objective.needs)): term for term in reversed(terms.terms)}
@@ -74,7 +76,8 @@ def measure(name: str, policy: Policy, trees: Sequence[Tree], terms: Sum) -> tup
             found += outcomes_with_ties(Held(name, trees, seen, term.head, term, noise))
     if len(policy.heads) > 1 and "chosen_reward_B" in terms.terms[0].objective.needs:
         shares = dict(zip(policy.heads, policy.scalars.shares, strict=True))
-        found = [together(Held(name, trees, seen, "", terms.terms[0], noise), shares), *found]
+        sum_noise = noise * math.hypot(*shares.values())
+        found = [together(Held(name, trees, seen, "", terms.terms[0], sum_noise), shares), *found]
     return [f for f in found if isinstance(f, Finding)], [f for f in found if isinstance(f, str)]
 
 
@@ -196,7 +199,7 @@ def steps(held: Held) -> Found:
     found = reward_model.label_accuracy("held_out_step_accuracy", *given)
     common = max(map(true.count, true)) / len(true)
     evidence = (
-        f"{len(first)} solutions: of {int(sum(first))} the first bad step was found, or that there is none; "
+        f"{len(first)} solutions: of {sum(first):g} the first bad step was found, or that there is none; "
         f"always the commonest answer is right for {100 * common:.1f} %"
     )
     check = "held_out_first_error_accuracy"

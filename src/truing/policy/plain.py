@@ -114,8 +114,8 @@ def own_response_logits(policy: Reader, batch: Batch, tokens: int) -> Iterator[t
         for m, z in zip(group, logits, strict=True):
             end = len(rows[m])
             z = z[end - len(batch.branches[m].ids) - 1 : end - 1]
-            z = z if policy.temperature == 1 else z / policy.temperature
-            yield m, z.to(torch.promote_types(z.dtype, torch.float32))
+            z = z.to(torch.promote_types(z.dtype, torch.float32))
+            yield m, z if policy.temperature == 1 else z / policy.temperature
 
 
 def measured(policy: Reader, probed: Batch) -> Rounding:

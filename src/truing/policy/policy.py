@@ -18,7 +18,7 @@ from truing.policy import ends
 from truing.policy.digest import tensors_digest
 from truing.policy.logp import Logits, token_logp, token_logp_and_entropy
 from truing.policy.plain import measured, own_logp, own_look, own_rewards, plain_logp, plain_rewards
-from truing.policy.precision import Gap, Rounding, unit
+from truing.policy.precision import Gap, Rounding
 from truing.policy.probes import probe, uneven_probe
 from truing.policy.scalars import Heads
 from truing.policy.trees import Plan, attending
@@ -68,7 +68,7 @@ class Policy:
         if precision == "bf16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise UserError(f"{torch.cuda.get_device_name()} does not compute in bf16; set precision: fp32")
         if precision != self.precision:
-            self.rounding, self.verified = None, False
+            self.rounding, self.verified, self.shares_prompts = None, False, None
         self.precision = precision
 
     @contextmanager
@@ -230,13 +230,18 @@ class Policy:
         is not read in trees is no more exact than that.
         """
         if self.rounding is None:
-            self.rounding = measured(self, probe(batch, None))
+            self.measure(batch)
+        assert self.rounding is not None
         dtype = dtype or self.dtype
         return self.rounding.allowed(torch.float32 if dtype == torch.float64 and self.layout != "trees" else dtype)
 
+    def measure(self, batch: Batch) -> None:
+        """Measure the rounding of this policy's readings on two trees of this batch, as its weights are now."""
+        self.rounding = measured(self, probe(batch, None))
+
     def noise(self, batch: Batch) -> float:
-        """What rounding alone gives a token's log-probability (of a reward model: a score) in 19 cases of 20: half of
-        what is allowed. A margin that is no larger has no sign."""
+        """What rounding alone gives a token's log-probability (of a reward model: a score), as if every reading rounded
+        by itself: half of what is allowed. A margin that is no larger has no sign."""
         return self.allowed(batch) / 2
 
     def verify(self, batch: Batch) -> None:
@@ -283,16 +288,19 @@ class Policy:
             )
 
     def _agrees(self, probed: Batch) -> bool:
-        """Whether trees are read as rows are. A GPU's kernel for trees is tried in the precision it will be used in."""
+        """Whether trees are read as rows are: judged in fp32, in which a fault stands out, and then in bf16."""
         own = own_rewards if self.is_reward else own_logp
         self.allowed(probed)  # measured in the policy's own precision
         with self.computing_in("fp32"):
             wanted = own(self, probed)
-        judged: Precision = "fp32" if self.device.type == "cpu" else self.precision
-        with self.computing_in(judged):
+            if not wanted.isfinite().all():
+                raise RunFailed(
+                    f"{self.name}: the model's own forward gives numbers that are not finite on this data, in fp32; "
+                    "its weights are damaged, or overflow. Nothing was trained"
+                )
             if not self._honours_trees(probed, wanted):
                 return False
-        if judged != self.precision:
+        if self.precision == "bf16":
             gap = Gap.between(self._by_trees(probed), wanted)
             if not gap.within(self.allowed(probed)):
                 raise RunFailed(
@@ -306,7 +314,7 @@ class Policy:
         return self.head_rewards(probed) if self.is_reward else self.logp(probed)
 
     def _honours_trees(self, probed: Batch, wanted: Tensor) -> bool:
-        kind, most = self.model.config.model_type, self.allowed(probed, max(self.dtype, torch.float32, key=unit))
+        kind, most = self.model.config.model_type, self.allowed(probed, torch.float32)
         gap = Gap.between(self._by_trees(probed), wanted)
         if gap.within(most):
             return True

@@ -22,7 +22,7 @@ from truing.data.batch import Batch, Tree, pack, trees_digest
 from truing.errors import UserError
 from truing.policy.policy import Policy
 
-READING = 1
+READING = 2
 """Counted up whenever a change of truing's own reading may change a log-probability; stored references then go."""
 
 

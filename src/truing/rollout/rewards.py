@@ -47,7 +47,9 @@ class RewardModel:
     def tie_tolerance(self) -> float:
         """How far two scores may differ by rounding alone; 0 until some have been read."""
         rounding = self.policy.rounding
-        return 0.0 if rounding is None else 2**0.5 * rounding.allowed(self.policy.dtype) / 2
+        if rounding is None:
+            return 0.0
+        return 2**0.5 * math.hypot(*self.policy.scalars.shares) * rounding.allowed(self.policy.dtype) / 2
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
         """The reward of each response, with what each named head says of it among its `parts`; one whose prompt its

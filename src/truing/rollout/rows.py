@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Shared:
     """Rows whose prompts are read once for all of their answers, `most` tokens each."""
 
     def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], most: int) -> None:
-        self.policy, self._read = policy, forward(policy.model, self._read_rows)
+        self.policy = policy
         answers: dict[tuple[int, ...], list[int]] = {}
         for row, prompt in enumerate(prompts):
             answers.setdefault(tuple(prompt), []).append(row)
@@ -70,6 +70,9 @@ class Shared:
         self.ids, self.begin = token.cpu()[index], self.begin[index]
         return order
 
+    def _read(self, *reading: Any) -> Tensor:
+        return forward(self.policy.model, self._read_rows)(*reading)
+
     def _read_rows(
         self, reading: Prompts | Answers, ids: Tensor, positions: Tensor, at: Tensor | None = None
     ) -> Tensor:
@@ -95,18 +98,19 @@ class Cached:
 
     def logits(self) -> Tensor:
         """The logits of every row's next token, [rows, vocabulary]."""
-        places = {"position_ids": self.position} if self.told else {}
+        known: dict[str, Any] = {"input_ids": self.ids, "attention_mask": self.mask, "past_key_values": self.cache}
+        known |= {"position_ids": self.position} if self.told else {}
+        return forward(self.policy.model, self._read)(known)
+
+    def _read(self, known: dict[str, Any]) -> Tensor:
+        ours = self.policy.layout == "trees" and self.policy.precision == "bf16"  # the model's own logits are in bf16
         with self.policy.computing():
-            out = self.policy.model(
-                input_ids=self.ids,
-                attention_mask=self.mask,
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **places,
-            )
+            if ours:
+                out = self.policy.body(use_cache=True, **known)
+            else:
+                out = self.policy.model(use_cache=True, logits_to_keep=1, **known)
         self.cache = out.past_key_values
-        return out.logits[:, -1]  # type: ignore[no-any-return]
+        return self.policy.head_logits(out.last_hidden_state[:, -1]) if ours else out.logits[:, -1]
 
     def go_on(self, token: Tensor, keep: list[int]) -> list[int]:
         """Write a token to each row, and keep only these rows; returns the order in which they now stand."""

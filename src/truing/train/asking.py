@@ -11,6 +11,7 @@ import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.errors import RunFailed
+from truing.policy.divided import forward
 from truing.policy.policy import Beside, Policy
 from truing.policy.precision import unit
 from truing.rollout.combine import Rewards
@@ -104,17 +105,26 @@ def read_over(
     if reference is None and not valued and not own:
         return rows
     beside: tuple[Beside, ...] = ("value",) if valued else ()
+    read = forward(policy.model, policy.read)
     with torch.no_grad():  # a divided model's weights must not become inference tensors
         for batch in map(Batch, pack(grouped(rows, lambda _: {}), held)):
             if reference is not None:
                 refs += apart(batch, reference.logp(batch))
             if valued or own:
-                figures = policy.read(batch, *beside)
+                figures = read(batch, *beside)
                 values += apart(batch, figures["value"]) if valued else ()
                 olds += apart(batch, figures["logp"]) if own else ()
     rows = [replace(row, ref_logp_T=ref) for row, ref in zip(rows, refs, strict=True)] if refs else rows
     rows = [replace(row, old_logp_T=old) for row, old in zip(rows, olds, strict=True)] if olds else rows
     return [replace(row, value_T=v) for row, v in zip(rows, values, strict=True)] if values else rows
+
+
+def measure_anew(rows: Sequence[Experience], policy: Policy) -> None:
+    """Measure the rounding of a policy that has been trained since, on its newest answers, where it is measured: in low
+    precision, in which it grows with the logits."""
+    if rows and unit(policy.dtype) > unit(torch.float32):
+        first = [row for row in rows if row.group in {rows[0].group, rows[-1].group}]
+        forward(policy.model, policy.measure)(Batch(tuple(grouped(first, lambda _: {}))))
 
 
 def apart(batch: Batch, figure_R: torch.Tensor) -> Iterator[tuple[float, ...]]:

@@ -20,8 +20,11 @@ from truing.train.terms import Sum
 RATIO = "old_"
 """What the name of a signal begins with that a ratio to the sampling policy is formed with."""
 
-SIGNED = frozenset({"rejected_reward_B", "ref_rejected_logp_B", "rank_mask_BK"})
-"""Signals of whose differences metrics count the signs."""
+SIGNED = {
+    "tie_tolerance_B": frozenset({"rejected_reward_B", "ref_rejected_logp_B"}),
+    "lead_tolerance_B": frozenset({"rank_mask_BK"}),
+}
+"""What metrics tell ties by, and the signals of whose differences they count the signs."""
 
 
 def compared(objective: Sum, step: int, fresh: bool, alike: bool) -> frozenset[str]:
@@ -33,10 +36,10 @@ def compared(objective: Sum, step: int, fresh: bool, alike: bool) -> frozenset[s
     readings: set[str] = set()
     if step == 1 and alike and objective.needs_reference:
         readings |= {"own_R", "reference_R"}
-    if fresh and any(name.startswith(RATIO) for name in objective.all_signals):
+    if fresh and any(term.objective.advantage is not None for term in objective.terms):
         readings |= {"own_R", "sampler_R", "sampler_gap_B"}
-    if any(name.partition(":")[0] in SIGNED for name in objective.all_signals):
-        readings.add("tie_tolerance_B")
+    names = {name.partition(":")[0] for name in objective.all_signals}
+    readings |= {tolerance for tolerance, signed in SIGNED.items() if names & signed}
     return frozenset(readings)
 
 

@@ -161,15 +161,36 @@ class View:
         return off / self.padded(torch.ones_like(self.logp_R())).sum(1)
 
     def tie_tolerance(self) -> Tensor:
-        """How far the margin of every pair, or the lead of every ranking's best, may be from 0 by rounding alone: two
-        scores of a reward model, or the tokens of both responses under policy and reference."""
-        noise = self.policy.noise(self.batch)
-        if self.policy.is_reward:
-            return self.tensor([2**0.5 * noise] * self.batch.rows)
+        """How far the margin of every pair may be from 0 by rounding alone: two scores of a reward model, or the tokens
+        of both responses under policy and reference."""
+        return self.noise_M(self.better) if self.policy.is_reward else self.noise_of(self.better, self.worse)
+
+    def lead_tolerance(self) -> Tensor:
+        """The same for the lead of every ranking's best over its longest rival."""
+
+        def best(value_M: Tensor) -> Tensor:
+            return self.ranked(value_M)[:, 0]
+
+        def rival(value_M: Tensor) -> Tensor:
+            return self.ranked(value_M)[:, 1:].amax(1)
+
+        return self.noise_M(best) if self.policy.is_reward else self.noise_of(best, rival)
+
+    def noise_M(self, side: Callable[[Tensor], Tensor]) -> Tensor:
+        """The rounding of a difference of two scores, for every row; it grows with the scores since it was measured."""
+        noise, scores = (
+            self.policy.noise(self.batch),
+            self.once("rewards", lambda: self.policy.head_rewards(self.batch)),
+        )
+        then = self.policy.rounding.size if self.policy.rounding is not None else 0.0
+        now = scores.detach().square().mean().sqrt().item()
+        grown = max(1.0, now / then) if then > 0 else 1.0
+        return torch.full_like(side(self.lengths_M()), 2**0.5 * noise * grown)
+
+    def noise_of(self, one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]) -> Tensor:
+        """The rounding of a difference of two log-ratios, for every row."""
         tokens = self.lengths_M()
-        if self.batch.pairs:
-            return noise * (2 * (self.better(tokens) + self.worse(tokens))).sqrt()
-        return noise * (2 * self.ranked(tokens).topk(2, dim=1).values.sum(1)).sqrt()
+        return self.policy.noise(self.batch) * (2 * (one(tokens) + other(tokens))).sqrt()
 
     def lengths_M(self) -> Tensor:
         """Learned tokens of every branch."""
@@ -279,6 +300,7 @@ BESIDE: dict[str, Callable[[View], Tensor]] = {
     "sampler_R": lambda v: v.facts_R("sampler_logp_BT"),
     "sampler_gap_B": lambda v: v.sampler_gap(),
     "tie_tolerance_B": lambda v: v.tie_tolerance(),
+    "lead_tolerance_B": lambda v: v.lead_tolerance(),
 }
 """What checks and metrics read and no objective does; R counts every response token of a part."""
 

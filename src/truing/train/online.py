@@ -30,7 +30,7 @@ from truing.rollout.sample import check_ratio
 from truing.settings import Leash, Online, Shaping, Training
 from truing.train import parallel
 from truing.train.aside import Aside
-from truing.train.asking import Desk, Judged, Prompt, grouped, read_over
+from truing.train.asking import Desk, Judged, Prompt, grouped, measure_anew, read_over
 from truing.train.checkpoint import room
 from truing.train.earned import (
     ADVANTAGES,
@@ -259,9 +259,10 @@ class RolloutSource:
         """Answers to this round's prompts, scored, and read by the reference and the value head where one asks."""
         rows = self.sampled(number, dict(enumerate(self.choose(number))))
         rows = self.resampled(number, rows)
+        measure_anew(rows, self.policy)
         reads = self.leashed or self.leash.stop_at_kl is not None
         asked = self.updates > 1 or reads or self.corrected  # at a round's first update ratios are 1 without
-        held, own = self.training.tokens_per_device, asked and not self.online.mixture and not self.desk.exact
+        held, own = self.training.tokens_per_device, asked and (self.online.mixture > 0 or not self.desk.exact)
         return read_over(rows, self.policy, self.reference if reads else None, self.valued, held, own)
 
     def resampled(self, number: int, rows: list[Experience]) -> list[Experience]:

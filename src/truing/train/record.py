@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from truing.data.batch import Batch
 from truing.disk import write_text
 from truing.errors import UserError
 from truing.policy.policy import Policy
+from truing.policy.precision import Rounding
 from truing.train import checkpoint, parallel
 from truing.train.optim import Optim
 from truing.train.shard import full, piece
@@ -38,6 +40,7 @@ class Record:
         self.step, self.steps, self.frozen = 0, 0, ""
         self.state: Statistics = {}
         self.messages: list[str] = []
+        self._policy: Policy | None = None
         self._terms: dict[str, float] = {}
         self._figures: dict[str, float] = {}
         self._started = time.monotonic()
@@ -57,7 +60,7 @@ class Record:
         Raises UserError where the checkpoint is another recipe's or was trained over other frozen weights, or the disk
         has no room for what will be written.
         """
-        self.steps, self.state = steps, {} if state is None else state
+        self.steps, self.state, self._policy = steps, {} if state is None else state, policy
         self.frozen = frozen_digest(policy)
         found, damaged = checkpoint.latest(self.folder / "checkpoints")
         self.messages += damaged
@@ -91,6 +94,8 @@ class Record:
         optim.restore(found.read("optim", optim.named))
         self.state.update(found.facts.get("statistics", {}))
         self.step = found.step
+        if "rounding" in found.facts:
+            policy.rounding = Rounding(**found.facts["rounding"])
 
     def _cut_metrics(self) -> None:
         lines = []
@@ -142,6 +147,8 @@ class Record:
         weights = {name: tensor.detach() for name, tensor in optim.named.items()}
         tensors = {"model": weights, "optim": optim.state()}
         facts = {"key": self.key, "frozen": self.frozen, "statistics": self.state}
+        if self._policy is not None and self._policy.rounding is not None:
+            facts["rounding"] = asdict(self._policy.rounding)  # what later steps tell ties by
         checkpoint.save(self.folder / "checkpoints", self.step, tensors, facts | layout())
 
 
@@ -202,7 +209,7 @@ def describe(signals: Mapping[str, Tensor]) -> dict[str, float]:
     if "rank_mask_BK" in s:
         score = s["reward_BK"] if "reward_BK" in s else s["logp_BK"] - s.get("ref_logp_BK", torch.zeros(()))
         others = score.masked_fill(s["rank_mask_BK"] == 0, -math.inf)[:, 1:].amax(1)
-        out["best_first"] = _points(score[:, 0] - others, within)
+        out["best_first"] = _points(score[:, 0] - others, s.get("lead_tolerance_B", torch.zeros_like(others)))
     if "entropy_BT" in s:  # of each response its own tokens' mean, as all of these are means over rows
         out["entropy_nats"] = (s["entropy_BT"] * s["mask_BT"]).sum(1) / s["mask_BT"].sum(1).clamp(min=1)
     if "sampler_gap_B" in s:

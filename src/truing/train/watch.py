@@ -15,6 +15,7 @@ import torch
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.disk import write_text
 from truing.errors import RunFailed
+from truing.policy.divided import forward
 from truing.policy.policy import Policy
 from truing.rollout.call import SILENT, Answer
 from truing.rollout.combine import UNREAD, Parts, Rewards, shown
@@ -179,7 +180,7 @@ def ratios(rollouts: Sequence[Rollout], reference: Policy, held: int, policy: Po
             batch = Batch(group)
             sums += map(math.fsum, apart(batch, reference.logp(batch)))
             if policy is not None:
-                own += map(math.fsum, apart(batch, policy.logp(batch)))
+                own += map(math.fsum, apart(batch, forward(policy.model, policy.logp)(batch)))
     own = own if policy is not None else [math.fsum(r.logp_T) for r in rollouts]
     return [mine - ref for mine, ref in zip(own, sums, strict=True)]
 
