@@ -7,17 +7,21 @@ import torch
 
 from small_models import build
 from small_pairs import TEXT, ragged
-from truing.data.batch import Batch
-from truing.evaluate import reward_model, winrate
-from truing.evaluate.exam import pair_accuracy
+from truing.data.batch import Batch, Branch, Tree
+from truing.evaluate import held_out, reward_model, winrate
+from truing.evaluate.exam import Answers, compare, pair_accuracy
 from truing.objectives import bradley_terry, dpo, dpo_ranked
 from truing.policy import heads
 from truing.policy.load import load
+from truing.policy.precision import Rounding
 from truing.policy.reference import compute
+from truing.policy.scalars import Heads
+from truing.rollout.rewards import RewardModel
 from truing.train.checks import compared
 from truing.train.observe import observe
 from truing.train.record import describe
 from truing.train.terms import Sum, Term
+from truing.types import Message
 
 OFF = 1e-7
 
@@ -87,10 +91,10 @@ def test_equal_responses_are_tied_for_a_reward_model_in_training(folder) -> None
 def test_a_ranking_whose_best_two_are_tied_counts_half() -> None:
     scores = torch.tensor([[1.0, 1.0 + OFF, 0.0], [1.0, 0.0, 2.0], [2.0, 1.0, 0.0], [1.0, 1.0 + OFF, 9.0]])
     signals = {"logp_BK": scores, "rank_mask_BK": torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0]])}
-    signals["tie_tolerance_B"] = torch.full((4,), 1e-6)
+    signals["lead_tolerance_B"] = torch.full((4,), 1e-6)
     assert describe(signals)["best_first"] == 0.5 + 0 + 1 + 0.5
     names = compared(Sum([Term(dpo_ranked, {})]), 2, False, True)
-    assert names == {"tie_tolerance_B"}
+    assert names == {"lead_tolerance_B"}
 
 
 def test_findings_count_what_is_within_rounding_as_ties() -> None:
@@ -110,3 +114,52 @@ def test_scores_of_a_judge_within_its_rounding_are_no_win() -> None:
     rounded = winrate.win_rate("a", ours, "b", theirs, list("abc"), within=1e-6)[0]
     assert exact.value == pytest.approx(2 / 3) and "0 tied" in exact.evidence
     assert rounded.value == pytest.approx(2 / 3) and "1 won, 2 tied, 0 lost" in rounded.evidence
+
+
+def test_a_rankings_tolerance_is_that_of_its_best_and_its_longest_rival(folder) -> None:
+    policy = load(folder)
+
+    def branch(role: str, n: int) -> Branch:
+        return Branch(role, tuple(range(20, 20 + n)), (True,) * n)
+
+    tree = Tree((5, 6, 7), (branch("chosen", 1), branch("rejected", 1), branch("rejected", 100)), 0, 1)
+    with torch.no_grad():
+        found = observe(policy, Batch((tree,)), frozenset({"lead_tolerance_B"}))["lead_tolerance_B"]
+    assert found.item() == pytest.approx(policy.noise(Batch((tree,))) * math.sqrt(2 * 101))
+
+
+def test_the_tolerance_of_scores_grows_with_them(folder, trees) -> None:
+    """A head that has been trained to a thousand times the scores rounds as much more."""
+    policy = heads.fresh_reward(folder, seed=0)
+    with torch.no_grad():
+        before = observe(policy, Batch(trees), frozenset({"tie_tolerance_B"}))["tie_tolerance_B"].mean()
+        policy.model.score.weight.mul_(1000)
+        after = observe(policy, Batch(trees), frozenset({"tie_tolerance_B"}))["tie_tolerance_B"].mean()
+    assert 300 < after / before < 3000
+
+
+def test_findings_are_told_the_rounding_of_the_model_they_measure(folder, trees, monkeypatch) -> None:
+    """Held-out accuracy, a judge's win rate: where nothing can be told apart, all is tied."""
+    policy, terms = heads.fresh_reward(folder, seed=0), Sum([Term(bradley_terry, {})])
+    assert "0 tied" in held_out.measure("rm", policy, trees, terms)[0][0].evidence
+    judge = RewardModel(policy)
+    prompts = [(Message("user", "a refund"),), (Message("user", "the rule"),)]
+    texts = (["no", "the desk"], ["thirty days", "no refund"])
+    values = [tuple(score.value for score in judge(prompts, some)) for some in texts]
+    assert 0 < judge.tie_tolerance < 1e-4
+    monkeypatch.setattr(Rounding, "allowed", lambda *_: 1e6)
+    told = held_out.measure("rm", policy, trees, terms)[0][0]
+    assert told.value == 0.5 and f"{len(trees)} tied" in told.evidence
+    assert pair_accuracy("rm", policy, trees).value == 0.5
+    sides = [Answers(name, ("", ""), v, within=judge.tie_tolerance) for name, v in zip("ab", values, strict=True)]
+    assert compare(*sides, prompts, "rm")[0].value == 0.5
+
+
+def test_weighed_heads_round_by_their_weights(folder) -> None:
+    tolerances = []
+    for weights in ((1.0, 1.0), (100.0, -100.0)):
+        policy = heads.fresh_reward(folder, seed=0, heads=Heads(("a", "b"), weights))
+        judge = RewardModel(policy)
+        judge([(Message("user", "a refund"),)], ["no"])
+        tolerances.append(judge.tie_tolerance)
+    assert tolerances[1] / tolerances[0] == pytest.approx(100, rel=1e-6)

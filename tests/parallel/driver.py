@@ -38,6 +38,7 @@ from truing.policy.value import put_on
 from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
+from truing.rollout.engine import InProcess
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
 from truing.train import checkpoint, parallel
 from truing.train import fit as fitting
@@ -233,13 +234,32 @@ def below(responses):
     return [sum(i < 150 for i in row) / len(row) for row in rows]
 
 
+class Elsewhere:
+    """An engine with weights of its own, which stay what they were: what it answers has to be weighed."""
+
+    def __init__(self, folder: str) -> None:
+        self.inner = InProcess(load(folder, seed=3))
+        self.inner.policy.verified = True
+
+    def generate(self, prompts, n, sampling):
+        return self.inner.generate(prompts, n, sampling)
+
+    def sync(self, policy, version):
+        self.inner.version = version
+
+
 def online(folder: str, spec: dict) -> None:
     """One run of learning from own answers, with a leash; of `ppo` with a value head, of `ppo_model` with a value model
-    of its own; `watched` with looks, a leash that adapts and a reference that is refreshed; `ptx` with texts beside,
+    of its own; `elsewhere` with an engine of its own; `watched` with looks, a leash that adapts and a reference that is refreshed; `ptx` with texts beside,
     a leash in the loss and entropy. In fp32, as answers are
     sampled; its weights are left in fp64."""
     method, out = spec.pop("online"), Path(spec.pop("out"))
-    names = {"ppo": ["ppo", "value_clipped"], "ppo_model": ["ppo", "value_clipped"], "watched": ["rloo"]}
+    names = {
+        "ppo": ["ppo", "value_clipped"],
+        "ppo_model": ["ppo", "value_clipped"],
+        "watched": ["rloo"],
+        "elsewhere": ["grpo"],
+    }
     names = (names | {"ptx": ["dapo", "kl_k2", "entropy", "ptx"]}).get(method, [method])
     terms = Sum([Term(registry.load(name, "objective"), {}, longest=8) for name in names])
     training = Training(rows_per_step=3, learning_rate=1e-3, tokens_per_device=60, **spec)
@@ -257,6 +277,8 @@ def online(folder: str, spec: dict) -> None:
     if method == "watched":
         more = {"shaping": Shaping("running"), "leash": Leash(kl_target=0.1, kl_horizon=10, refresh_reference=1)}
         more["watch"] = Watch(out / "watch.jsonl", asked[:3], rewards, Watching(2, 9))
+    if method == "elsewhere":
+        more, options = {"engine": Elsewhere(folder)}, options.changed(sampler_cap=2.0)
     if method == "ptx":
         more = {"given": Given(trees_of("nll", 4), seed=3)}
     if method == "ppo_model":

@@ -10,7 +10,7 @@ import pytest
 
 from parallel import jobs
 
-METHODS = ("grpo", "ppo", "ppo_model", "watched", "ptx")
+METHODS = ("grpo", "ppo", "ppo_model", "watched", "ptx", "elsewhere")
 STEPS = {"steps": 4}
 
 

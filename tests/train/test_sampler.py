@@ -14,7 +14,6 @@ from truing.policy.load import load
 from truing.rollout import experience
 from truing.rollout.engine import InProcess
 from truing.settings import Online
-from truing.train.checks import at_sampling, with_own
 from truing.train.earned import sampler_weights
 from truing.train.observe import observe
 
@@ -52,16 +51,45 @@ def elsewhere(folder, out, name, off=OFF, **options):
 
 @pytest.mark.parametrize("name", ["grpo", "gspo", "cispo", "dapo", "ppo", "rloo"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_ratios_are_exactly_1_at_a_rounds_first_update(folder, tmp_path, name, precision) -> None:
-    """Whatever sampled: one rounding of the sampler's put rows beyond gspo's clip of 3e-4 before anything was learned."""
-    policy, source = elsewhere(folder, tmp_path, name)
-    policy.compute_in(precision)
-    _, batch = next(source.since(0))
+def test_ratios_are_exactly_1_at_a_rounds_first_update(folder, tmp_path, name, precision, monkeypatch) -> None:
+    """What the objective is given by the loop, in rounds of two updates: whatever sampled, one rounding of the sampler's
+    put rows beyond gspo's clip of 3e-4 before anything was learned."""
+    given = {}
+
+    def seen(step, part, policy, signals, *more):
+        forms = [form for form in ("logp_BT", "logp_B") if f"old_{form}" in signals]
+        given[step] = [(signals[form].detach().double(), signals[f"old_{form}"]) for form in forms]
+        return ""
+
+    monkeypatch.setattr("truing.train.fit.trouble", seen)
+    policy, source = elsewhere(folder, tmp_path, name, passes=2, steps=4)
+    for each in (policy, source.reference):
+        each.compute_in(precision)
+    fitted(policy, source, source.terms, tmp_path)
+    assert sorted(given) == [1, 2, 3, 4] and all(pairs for pairs in given.values())
+    for step, pairs in given.items():
+        assert all(torch.equal(own, old) == (step in (1, 3)) for own, old in pairs), step
+
+
+@pytest.mark.parametrize("name", ["reinforce", "rwr"])
+def test_a_method_without_a_ratio_is_held_to_its_sampler_too(folder, tmp_path, name) -> None:
+    """Its gradient is right for the policy's own answers alone."""
+    policy, source = elsewhere(folder, tmp_path, name, off=5.0)
+    with pytest.raises(RunFailed, match="the sampler's log-probabilities differ from the trainer's"):
+        fitted(policy, source, source.terms, tmp_path)
+
+
+def test_rounding_is_measured_as_the_policy_grows(folder, tmp_path) -> None:
+    """A policy whose logits grow rounds more: by what was measured at its beginning it would be refused."""
+    policy, source = made(folder, tmp_path, "grpo", steps=2)
+    for each in (policy, source.reference):
+        each.compute_in("bf16")
+    source.live(0)
+    before = policy.rounding.measured
     with torch.no_grad():
-        signals = at_sampling(observe(policy, batch, with_own(source.terms.all_signals)))
-    for form in ("logp_BT", "logp_B"):
-        if f"old_{form}" in signals:
-            assert torch.equal(signals[form].double(), signals[f"old_{form}"])
+        policy.model.get_output_embeddings().weight.mul_(30)
+    source.live(1)
+    assert policy.rounding.measured > 10 * before
 
 
 def test_later_updates_of_a_round_are_held_to_the_policy_that_began_it(folder, tmp_path) -> None:

@@ -177,11 +177,10 @@ class View:
         return self.noise_M(best) if self.policy.is_reward else self.noise_of(best, rival)
 
     def noise_M(self, side: Callable[[Tensor], Tensor]) -> Tensor:
-        """The rounding of a difference of two scores, for every row; it grows with the scores since it was measured."""
-        noise, scores = (
-            self.policy.noise(self.batch),
-            self.once("rewards", lambda: self.policy.head_rewards(self.batch)),
-        )
+        """The rounding of a difference of two scores, for every row; it has grown with the scores since it was
+        measured."""
+        noise = self.policy.noise(self.batch)
+        scores = self.once("rewards", lambda: self.policy.head_rewards(self.batch))
         then = self.policy.rounding.size if self.policy.rounding is not None else 0.0
         now = scores.detach().square().mean().sqrt().item()
         grown = max(1.0, now / then) if then > 0 else 1.0
