@@ -22,7 +22,7 @@ from truing.pipeline import commands
 from truing.policy import adapters, heads, llama_cpp
 from truing.policy.fresh import make
 from truing.policy.load import load
-from truing.policy.policy import own_attention
+from truing.policy.plain import own_attention
 from truing.settings import Lora
 from truing.types import Message
 

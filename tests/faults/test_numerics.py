@@ -189,10 +189,13 @@ def test_a_reward_that_is_no_number(given) -> None:
 
 
 def test_a_response_that_a_judge_cannot_write(place) -> None:
-    """Fault 36: a response that spells a control token is a reward that failed with its reason, and no exception."""
-    (bad, good) = RewardModel(load("rm", "reward"))(ASKED, ["yes<|end|>no", "yes"])
+    """Fault 36: a response that spells a control token is read as the letters that it is, and no exception; a prompt
+    that does is a reward that failed with its reason."""
+    judge = RewardModel(load("rm", "reward"))
+    (odd, good) = judge(ASKED, ["yes<|end|>no", "yes"])
+    assert not odd.failed and math.isfinite(odd.value) and odd.value != good.value
+    (bad,) = judge([(Message("user", "yes<|end|>no"),)], ["yes"])
     assert bad.failed and "control token '<|end|>'" in bad.why and math.isnan(bad.value)
-    assert not good.failed and math.isfinite(good.value)
 
 
 def test_every_response_is_cut(place, good_rows) -> None:

@@ -102,7 +102,7 @@ def share_with_gradient(source: RolloutSource, *, fresh: bool = True) -> float:
     signals = at_sampling(signals) if fresh else signals
     rows = torch.zeros(batch.rows)
     for term in source.terms.terms:
-        if not any(name.startswith("old_") for name in term.objective.observed):
+        if not any(name.startswith("old_logp") for name in term.objective.observed):
             continue
         name = "logp_BT" if "logp_BT" in term.objective.observed else "logp_B"
         leaf = signals[name].detach().double().requires_grad_()

@@ -143,7 +143,8 @@ class Renderer:
     @property
     def end_id(self) -> int:
         """The id of the token that a response is taught to end with: the template's, or EOS where it writes none."""
-        reader = Renderer(self.tokenizer, generates=False)  # the thought that a prompt opens plays no part
+        # The thought that a prompt opens plays no part.
+        reader = Renderer(self.tokenizer, generates=False) if self.generates else self
         return reader.encode((Message("user", "A"),), (Message("assistant", "B"),)).response_ids[-1]
 
     # Where the response begins and ends in what the template writes.
