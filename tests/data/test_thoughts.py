@@ -13,6 +13,7 @@ from truing.data.render import Renderer
 from truing.data.thoughts import answer_of, parted
 from truing.data.trees import THOUGHT_OUT, plant
 from truing.errors import DataError
+from truing.rollout.reward_verifier import verifier
 from truing.types import Demonstration, Message, Messages, Records
 
 ASK = (Message("user", "two and two?"),)
@@ -57,8 +58,7 @@ def test_a_thought_is_learned_as_it_is_generated(name: str) -> None:
     text = renderer.text(row.prompt_ids, row.response_ids[:-1])
     again = renderer.encode(ASK, said(text))
     assert (again.prompt_ids, again.response_ids) == (row.prompt_ids, row.response_ids)
-    if name != "reasoning":  # marks that are words stay the template's own
-        assert parted(text).thought.strip() == "we add them" and answer_of(text).strip() == "four"
+    assert parted(text).thought.strip() == "we add them" and answer_of(text).strip() == "four"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -202,3 +202,40 @@ def test_a_text_that_is_all_thought_has_no_answer() -> None:
     assert answer_of("<think>2 + 2 is 4") == "" and answer_of("4</think>") == ""
     assert answer_of("no </think> marks </think> left") == " left"
     assert answer_of("5 < 6 and <think is no mark") == "5 < 6 and <think is no mark"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("control", [False, True])
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_thought_is_no_answer_whatever_tokens_mark_it(name: str, control: bool, closed: bool) -> None:
+    """A verifier would otherwise read the number that the model only thinks of. The marks are control tokens or words,
+    the template's own or truing's, written by the model or by the prompt; and the thought may be cut."""
+    renderer = Renderer(tokenizer(TEMPLATES[name], marks_are_control=control))
+    form, prompt = renderer.template.form, renderer.prompt_ids(ASK)
+    opened = renderer.tokenizer.decode(prompt).rstrip().endswith(form.opening)
+    written = ("" if opened else form.opening) + "is it 7? no" + (form.closing + "so: none</s>" if closed else "")
+    text = renderer.text(prompt, renderer.ids.of(written))
+    assert parted(text).thought.strip() == "is it 7? no" and text.startswith("<think>")
+    assert answer_of(text) == ("so: none" if closed else "")
+    assert verifier(text, {"answer": "7"}) == 0
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_marks_that_are_words_become_truings(control: bool) -> None:
+    """As control tokens of a template that writes them as a part, and as words."""
+    own = tokenizer(TEMPLATES["magistral"].replace("THINK]", "MUSE]") if not control else TEMPLATES["magistral"])
+    renderer = Renderer(own)
+    opening, closing = renderer.template.form.marks
+    prompt = renderer.prompt_ids(ASK)
+    text = renderer.text(prompt, renderer.ids.of(f"{opening}is it 7? no{closing}none</s>"))
+    assert text == "<think>is it 7? no</think>none"
+    assert renderer.text(prompt, renderer.ids.of("none, said [/the muse]</s>")) == "none, said [/the muse]"
+
+
+@pytest.mark.parametrize("text", ["[MUSE]is it 7", "[MUSE] is it 7? [/MUSE] no"])
+def test_own_marks_are_written_again_where_a_policys_text_is_read(text: str) -> None:
+    renderer = Renderer(tokenizer(TEMPLATES["magistral"].replace("THINK]", "MUSE]")))
+    prompt = renderer.prompt_ids(ASK)
+    ids = renderer.ids.of(text)
+    read = renderer.read(ASK, renderer.text(prompt, ids))
+    assert renderer.tokenizer.decode(read.response_ids) == text + "</s>"

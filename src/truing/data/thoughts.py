@@ -91,6 +91,23 @@ class Form:
         """What opens a thought, and what closes it."""
         return self.opening, self.closing
 
+    def told(self, text: str, clean: Callable[[str], str]) -> str:
+        """What a model wrote, in truing's marks whatever marks it is written with. `clean` takes out of its thought and
+        of its answer what is no text of theirs, such as the tokens that mark them."""
+        bare = text.removeprefix(self.lead)
+        for words, marks in ((text, self.marks), (bare, (OPEN, CLOSE))):
+            parts = parted(words, marks)
+            if parts.thought is not None:
+                return OPEN + clean(parts.thought) + (CLOSE + clean(parts.answer) if parts.closed else "")
+        return clean(bare)
+
+    def own(self, text: str) -> str:
+        """A text in truing's marks with this template's own in their place, and nothing else changed."""
+        parts = parted(text)
+        if parts.thought is None or not text.lstrip().startswith(OPEN):
+            return text
+        return self.opening + parts.thought + (self.closing + parts.answer if parts.closed else "")
+
     def message(self, content: str) -> dict[str, Any]:
         """An assistant's message as this template takes it."""
         parts = self.parted(content)
