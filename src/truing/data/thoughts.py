@@ -16,6 +16,8 @@ KEYS = ("reasoning_content", "thinking", "reasoning")
 """The keys of a message that hold a thought, as templates and files call them."""
 MARK = re.compile(r"([<\[])([\w:]+[>\]])")
 """A mark that may open a thought at the end of a generation prompt."""
+EMPTY = re.compile(r"([<\[])([\w:]+[>\]])\s*\1/\2\s*\Z")
+"""An empty thought at the end of what stands before an answer."""
 Thoughts: TypeAlias = Literal["learn", "mask"]
 """Whether the thoughts of responses are learned like the rest, or read and not learned."""
 
@@ -142,7 +144,7 @@ def form_of(write: Callable[[dict[str, Any]], str], prompt: str) -> Form:
         if 0 <= thought < answer and closing and "'type'" not in text:
             opening = behind(prompt, text[:thought]).strip() or closing.replace("/", "", 1)
             return Form(way, opening, closing, lead)
-    mark = MARK.fullmatch(behind(plain, prompt).strip()) if plain else None
+    mark = MARK.fullmatch(behind(plain, prompt).strip()) or EMPTY.search(plain[: max(0, plain.rfind("Zk"))])
     marks = (mark[0], f"{mark[1]}/{mark[2]}") if mark else (OPEN, CLOSE)
     keeps = "Qx" in write({"role": "assistant", "content": joined("Qx", "Zk", marks)})
     return Form("inline", *marks, lead, keeps)

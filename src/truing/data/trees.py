@@ -61,6 +61,7 @@ def plant(
     turns: Turns = "all",
     ties: Ties = "refused",
     thoughts: Thoughts = "learn",
+    alike: Literal["left out", "kept"] = "left out",
 ) -> Planted:
     """Render every record into a tree of a `shape` (see `data.shapes`): `single` (one response a record), `pairs`, ...,
     or `text` (one response, and the prompt's tokens are learned too: pretraining).
@@ -70,7 +71,8 @@ def plant(
     left out; of equal answers of a ranking the best place counts, and a response called both desirable and undesirable
     is left out. Where labels are wanted, a score other than 0 and 1 is an error of the whole data. Of a conversation
     every assistant turn is learned, or with `turns: last` only the last one; with `thoughts: mask` without its thought.
-    A response whose thought the template takes out is read without it, and noted. A row that the template cannot write
+    A response whose thought the template takes out is read without it, and noted; where nothing is learned, responses
+    that are then the same may be `kept`. A row that the template cannot write
     (a control token in its text), or that does not hold what the shape needs, is an error, or dropped with
     `on_bad_row: drop`.
     """
@@ -97,14 +99,14 @@ def plant(
             notes.append(RowNote(row, "prompt", f"longer than max_length {max_length}", "dropped"))
             continue
         tree = Tree(prompt_ids, tuple(_cut(b, room) for b in branches), len(trees), row, form.values, form.comparisons)
-        distinct = _distinct(tree, shape)
+        distinct = tree if alike == "kept" else _distinct(tree, shape)
         if distinct is None:
-            notes.append(RowNote(row, "responses", "are the same once cut to max_length", "dropped"))
+            notes.append(RowNote(row, "responses", f"are the same {_since(tree, branches, rendered)}", "dropped"))
             continue
         if missing := _missing(tree, shape):
             notes.append(RowNote(row, "response", f"has no {missing} within max_length", "dropped"))
             continue
-        notes += _left_out(tree, distinct, form, rendered)
+        notes += _left_out(tree, distinct, form, rendered, _since(tree, branches, rendered))
         if any(len(branch.ids) > room for branch in branches):
             notes.append(RowNote(row, "response", f"cut at max_length {max_length}", "truncated"))
         trees.append(distinct)
@@ -159,11 +161,20 @@ def _missing(tree: Tree, shape: Shape) -> str:
     return "labelled step" if shape == "steps" and not all(b.steps for b in tree.branches) else ""
 
 
-def _left_out(tree: Tree, distinct: Tree, form: Shaped, rendered: Sequence[Rendered]) -> Iterator[RowNote]:
+def _since(tree: Tree, branches: Sequence[Branch], rendered: Sequence[Rendered]) -> str:
+    """Why responses that differ in the data are the same in a tree, if some are; its `branches` are those uncut."""
+    if any(len(short.ids) < len(whole.ids) for short, whole in zip(tree.branches, branches, strict=True)):
+        return "once cut to max_length"
+    if any(r.unread for r in rendered):
+        return "once the chat template has taken their thoughts out"
+    return "as the chat template writes them"
+
+
+def _left_out(tree: Tree, distinct: Tree, form: Shaped, rendered: Sequence[Rendered], since: str) -> Iterator[RowNote]:
     if any(r.unread for r in rendered):
         yield RowNote(tree.row, "response", THOUGHT_OUT, "kept")
     if len(distinct.branches) < len(tree.branches):
-        yield RowNote(tree.row, "responses", "some are the same once cut to max_length; left out", "kept")
+        yield RowNote(tree.row, "responses", f"some are the same {since}; left out", "kept")
     if form.ties_left_out:
         yield RowNote(tree.row, "comparisons", "some are ties, from which the objective does not learn", "kept")
 
