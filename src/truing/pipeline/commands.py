@@ -50,7 +50,7 @@ def sample(
     `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from. With `best_of` each is
     the one of so many that the reward model `reward` likes best, and says by how much (`reward`); its `logp` is still
     that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one
-    of the two without the other. `say` is told what there is to be known of the chat template, or an empty text.
+    of the two without the other. `say` is told what there is to be known of the chat templates, or an empty text.
     """
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
@@ -65,7 +65,10 @@ def sample(
         row: dict[str, Any] = {"prompt": messages_json(asked[r.group]), "response": response_text(policy, r)}
         rows.append(row | {"logp": sum(r.logp_T), "length": len(r.response_ids), "stop": r.stop})
     if best_of is not None and reward is not None:
-        liked = rewards.RewardModel(load(base.named(reward, Show(quiet=True)), "reward"))
+        judge = opened(load(base.named(reward, Show(quiet=True)), "reward"))
+        if dated := clock.note(judge.tokenizer):
+            say(f"{reward}: {dated}")
+        liked = rewards.RewardModel(judge)
         found = rewards.scores(
             liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows], strict=False
         )
