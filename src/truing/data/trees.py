@@ -17,7 +17,7 @@ from truing.data.shapes import Shaped, shaped
 from truing.data.thoughts import Thoughts
 from truing.data.whole_conversation import common
 from truing.errors import DataError, UserError
-from truing.types import Demonstration, Records, RowNote
+from truing.types import Demonstration, Judgement, Messages, Records, RowNote
 
 THOUGHT_OUT = "its thought is taken out by the chat template"
 """What is noted of a response that is read without its thought."""
@@ -81,10 +81,7 @@ def plant(
     _check_labels(records, shape)
     for row, record in zip(records.rows, records.records, strict=True):
         try:
-            prompt, form = record.prompt, shaped(record, shape, ties)
-            if turns == "last" and isinstance(record, Demonstration) and shape == "single":
-                prompt, said = (*record.prompt, *record.response[:-1]), record.response[-1:]
-                form = replace(form, sides=(replace(form.sides[0], response=said),))
+            prompt, form = _asked(record, shaped(record, shape, ties), turns if shape == "single" else "all")
             tools = record.meta.get("tools")
             rendered = [renderer.encode(prompt, side.response, tools=tools, thoughts=thoughts) for side in form.sides]
         except DataError as error:
@@ -94,25 +91,32 @@ def plant(
             place = f"{records.name}, row {row}" + (f", {error.place}" if error.place else "")
             raise DataError(place, error.problem, error.way_out) from error
         prompt_ids, branches = _cut_point(rendered, form, renderer, shape)
-        room = max_length - len(prompt_ids)
-        if room < 1:
+        if (room := max_length - len(prompt_ids)) < 1:
             notes.append(RowNote(row, "prompt", f"longer than max_length {max_length}", "dropped"))
             continue
         tree = Tree(prompt_ids, tuple(_cut(b, room) for b in branches), len(trees), row, form.values, form.comparisons)
-        distinct = tree if alike == "kept" else _distinct(tree, shape)
+        distinct, since = tree if alike == "kept" else _distinct(tree, shape), _since(tree, branches, rendered)
         if distinct is None:
-            notes.append(RowNote(row, "responses", f"are the same {_since(tree, branches, rendered)}", "dropped"))
+            notes.append(RowNote(row, "responses", f"are the same {since}", "dropped"))
             continue
         if missing := _missing(tree, shape):
             notes.append(RowNote(row, "response", f"has no {missing} within max_length", "dropped"))
             continue
-        notes += _left_out(tree, distinct, form, rendered, _since(tree, branches, rendered))
+        notes += _left_out(tree, distinct, form, rendered, since)
         if any(len(branch.ids) > room for branch in branches):
             notes.append(RowNote(row, "response", f"cut at max_length {max_length}", "truncated"))
         trees.append(distinct)
     if not trees:
         raise UserError(f"{records.name}: no row is left to train on. " + Planted((), tuple(notes)).text())
     return Planted(tuple(trees), tuple(notes))
+
+
+def _asked(record: Demonstration | Judgement, form: Shaped, turns: Turns) -> tuple[Messages, Shaped]:
+    """What stands before the responses; of a demonstration, where `turns` is `last`, all but its last answer."""
+    if turns == "all" or not isinstance(record, Demonstration):
+        return record.prompt, form
+    said = replace(form.sides[0], response=record.response[-1:])
+    return (*record.prompt, *record.response[:-1]), replace(form, sides=(said,))
 
 
 def _cut_point(
