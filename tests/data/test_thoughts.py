@@ -277,7 +277,8 @@ def test_a_reward_model_reads_a_files_message_as_plain_transformers_gives_it(
 
 def test_an_empty_block_tells_a_templates_own_marks() -> None:
     """A template that writes an empty thought before an answer without one, between marks of its own."""
-    for template in (THINKING, HYBRID):
+    text_alone = [template.replace("m.reasoning_content is string", "false") for template in (THINKING, HYBRID)]
+    for template in (THINKING, HYBRID, *text_alone):
         renderer = Renderer(tokenizer(template.replace("think>", "seed:think>")))
         assert renderer.template.form.marks == ("<seed:think>", "</seed:think>")
         row, plain = renderer.encode(ASK, said(ROW)), Renderer(tokenizer(template)).encode(ASK, said(ROW))

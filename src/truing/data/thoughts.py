@@ -145,7 +145,7 @@ def form_of(write: Callable[[dict[str, Any]], str], prompt: str) -> Form:
             opening = behind(prompt, text[:thought]).strip() or closing.replace("/", "", 1)
             return Form(way, opening, closing, lead)
     mark = MARK.fullmatch(behind(plain, prompt).strip()) or EMPTY.search(plain[: max(0, plain.rfind("Zk"))])
-    marks = (mark[0], f"{mark[1]}/{mark[2]}") if mark else (OPEN, CLOSE)
+    marks = (f"{mark[1]}{mark[2]}", f"{mark[1]}/{mark[2]}") if mark else (OPEN, CLOSE)
     keeps = "Qx" in write({"role": "assistant", "content": joined("Qx", "Zk", marks)})
     return Form("inline", *marks, lead, keeps)
 
