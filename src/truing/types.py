@@ -34,11 +34,13 @@ or none are read, beside an objective that reads any (a penalty)."""
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation. Roles: system, user, assistant, tool. `learned` is false for an assistant's turn of a
-    response that its data marks as not to be learned from; it says nothing of who said what."""
+    response that its data marks as not to be learned from; `apart` is true where the thought that begins the content
+    stands in a key or a part of its own in the data. Neither says anything of who said what."""
 
     role: str
     content: str
     learned: bool = field(default=True, compare=False)
+    apart: bool = field(default=False, compare=False)
 
 
 Messages: TypeAlias = tuple[Message, ...]

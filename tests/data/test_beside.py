@@ -204,3 +204,28 @@ def test_a_column_behind_a_mapping_is_named(write: Any) -> None:
     assert "column 'system' not read, as asked (1 row)" in describe(records)
     with pytest.raises(DataError, match=r"columns: unknown column 'sytem'. Did you mean 'system'"):
         load(source, columns={"sytem": None})
+
+
+@pytest.mark.parametrize("value", [5, 0, -12])
+def test_a_whole_number_as_input_is_read_as_text(write: Any, value: int) -> None:
+    [record] = load(write([{"instruction": "do", "input": value, "output": "ok"}])).records
+    assert prompt(record) == [("user", f"do\n{value}")]
+
+
+@pytest.mark.parametrize("value", [True, False, 2.5, [1, 2], {"a": 1}, [{"id": 1}, {"id": None}]], ids=str)
+@pytest.mark.parametrize("row", [{"instruction": "do", "output": "ok"}, ASK, PAIR, {"text": "no"}], ids="/".join)
+@pytest.mark.parametrize("name", ["input", "documents", "context"])
+def test_what_is_given_with_a_prompt_and_is_no_text_is_refused(
+    write: Any, value: Any, row: dict[str, Any], name: str
+) -> None:
+    """An instance of: a value that holds no text, and vanishes without a word."""
+    with pytest.raises(DataError, match=rf"field {name}: (is not a part of the prompt|stands beside plain text)"):
+        load(write([row | {name: value}]))
+
+
+def test_numbers_that_stand_in_the_prompt_or_beside_its_text_are_no_obstacle(write: Any) -> None:
+    rows = [{"prompt": "what is 7 and 8", "response": "15"} | {"documents": value} for value in (7, [7, 8])]
+    rows += [{"prompt": "the cat sat", "response": "no", "documents": [{"id": 3, "text": "the cat"}]}]
+    assert [len(record.prompt) for record in load(write(rows)).records] == [1, 1, 1]
+    with pytest.raises(DataError, match="field documents"):
+        load(write([rows[0] | {"documents": 9}]))

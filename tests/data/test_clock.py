@@ -13,6 +13,7 @@ from small_templates import DATED, R1, tokenizer
 from truing.data import clock
 from truing.data.render import Renderer
 from truing.errors import UserError
+from truing.policy import portable
 from truing.policy.load import load_tokenizer
 from truing.types import Message
 
@@ -92,3 +93,19 @@ def test_what_is_no_moment_is_refused_with_its_place(tmp_path: Path) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"template_moment": wrong}))
         with pytest.raises(UserError, match=r"base: template_moment is .*2026-11-29T12:00:00"):
             load_tokenizer(folder)
+
+
+def test_a_template_without_a_generation_prompt_is_settled_on_any_day() -> None:
+    """Its header and its BOS are compared at the tokenizer's own moment, and not against today's text."""
+    bare = DATED.split("{% if add_generation_prompt %}")[0]
+    made = tokenizer(bare)
+    made.init_kwargs[clock.NAME] = THEN.isoformat()
+    ours = Renderer(made).prompt_ids(ASK)
+    settled = portable.settled(made)
+    assert settled.chat_template != bare and portable.plain(settled, ASK) == ours
+    assert settled.decode(ours).endswith("assistant\n") and "29 Feb 2024" in settled.decode(ours)
+
+
+def test_the_moment_is_written_out_once() -> None:
+    assert clock.written(THEN) is clock.written(datetime(2024, 2, 29, 7, 8, 9))
+    assert clock.written(THEN)["Y"] == "2024" and clock.written(THEN + timedelta(days=366))["Y"] == "2025"

@@ -127,3 +127,11 @@ def test_a_text_file_of_prompts_is_looked_at_too(write: Any, content: bytes) -> 
     with pytest.raises(UserError, match=r"p.txt: is "):
         read_lines(write(content, "p.txt"))
     assert read_lines(write(b"one\n\ntwo\n", "p.txt")) == ["one", "two"]
+
+
+@pytest.mark.parametrize("first", ["<html> what is this tag?", "<head> of state?", "<body>", "<error> 404, why?"])
+def test_prompts_may_ask_about_a_tag(write: Any, first: str) -> None:
+    """Only a document as a whole is refused; a line of prompts that begins with a tag is a prompt."""
+    assert read_lines(write(first.encode() + b"\nother\n", "p.txt")) == [first, "other"]
+    with pytest.raises(UserError, match=r"p.txt: is (a web page|an XML document)"):
+        read_lines(write(f"{first}\nother\n</{'error' if 'error' in first else 'html'}>\n".encode(), "p.txt"))

@@ -170,3 +170,18 @@ def test_parts_of_a_message_are_text_or_refused_by_their_type(write: Any) -> Non
     for part in ({"type": "image_url", "image_url": {"url": "x"}}, {"type": "image"}, {"type": "thinking"}):
         with pytest.raises(DataError, match=rf"content\[1\]: is a part of type '{part['type']}'"):
             load(write([dialogue({"content": [parts[0], part]})]))
+
+
+@pytest.mark.parametrize("verdict", [{"label": False}, {"label": True}, {"kto_tag": True}])
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"masked": True}])
+def test_a_verdict_does_not_move_to_another_answer(write: Any, verdict: dict[str, Any], mark: dict[str, Any]) -> None:
+    """An instance of: what is said of a row's last answer, read of the one that the marks of learning leave."""
+    with pytest.raises(DataError, match="is a verdict on the last answer of the conversation, which is marked as not"):
+        load(write([dialogue({}, mark) | verdict]))
+    assert len(load(write([dialogue(mark, {}) | {"label": True}])).records) == 1
+
+
+def test_marks_of_learning_play_no_part_where_nothing_is_learned(write: Any) -> None:
+    rows = [dialogue({}, {"weight": 0}), dialogue({"train": False}, {"train": False}), dialogue({"weight": 0}, {})]
+    assert load(write(rows), unmarked=True).records == load(write([dialogue({}, {})] * 3)).records
+    assert all(m.learned for r in load(write(rows), unmarked=True).records for m in r.response)  # type: ignore[union-attr]

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+import template_forms
 from small_templates import CLOSED, HYBRID, R1, TEMPLATES, THINKING, tokenizer
-from truing.data.formats import load
+from truing.data.formats import as_row, load
 from truing.data.render import Renderer
 from truing.data.thoughts import answer_of, parted
 from truing.data.trees import THOUGHT_OUT, plant
+from truing.data.whole_conversation import WholeConversation
 from truing.errors import DataError
-from truing.types import Demonstration, Message, Messages, Records
+from truing.rollout.reward_verifier import verifier
+from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict
 
 ASK = (Message("user", "two and two?"),)
 ROW = "<think>\nwe add them\n</think>\n\nfour"
@@ -57,8 +60,7 @@ def test_a_thought_is_learned_as_it_is_generated(name: str) -> None:
     text = renderer.text(row.prompt_ids, row.response_ids[:-1])
     again = renderer.encode(ASK, said(text))
     assert (again.prompt_ids, again.response_ids) == (row.prompt_ids, row.response_ids)
-    if name != "reasoning":  # marks that are words stay the template's own
-        assert parted(text).thought.strip() == "we add them" and answer_of(text).strip() == "four"
+    assert parted(text).thought.strip() == "we add them" and answer_of(text).strip() == "four"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -202,3 +204,111 @@ def test_a_text_that_is_all_thought_has_no_answer() -> None:
     assert answer_of("<think>2 + 2 is 4") == "" and answer_of("4</think>") == ""
     assert answer_of("no </think> marks </think> left") == " left"
     assert answer_of("5 < 6 and <think is no mark") == "5 < 6 and <think is no mark"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("control", [False, True])
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_thought_is_no_answer_whatever_tokens_mark_it(name: str, control: bool, closed: bool) -> None:
+    """A verifier would otherwise read the number that the model only thinks of. The marks are control tokens or words,
+    the template's own or truing's, written by the model or by the prompt; and the thought may be cut."""
+    renderer = Renderer(tokenizer(TEMPLATES[name], marks_are_control=control))
+    form, prompt = renderer.template.form, renderer.prompt_ids(ASK)
+    opened = renderer.tokenizer.decode(prompt).rstrip().endswith(form.opening)
+    written = ("" if opened else form.opening) + "is it 7? no" + (form.closing + "so: none</s>" if closed else "")
+    text = renderer.text(prompt, renderer.ids.of(written))
+    assert parted(text).thought.strip() == "is it 7? no" and text.startswith("<think>")
+    assert answer_of(text) == ("so: none" if closed else "")
+    assert verifier(text, {"answer": "7"}) == 0
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_marks_that_are_words_become_truings(control: bool) -> None:
+    """As control tokens of a template that writes them as a part, and as words."""
+    own = tokenizer(TEMPLATES["magistral"].replace("THINK]", "MUSE]") if not control else TEMPLATES["magistral"])
+    renderer = Renderer(own)
+    opening, closing = renderer.template.form.marks
+    prompt = renderer.prompt_ids(ASK)
+    text = renderer.text(prompt, renderer.ids.of(f"{opening}is it 7? no{closing}none</s>"))
+    assert text == "<think>is it 7? no</think>none"
+    assert renderer.text(prompt, renderer.ids.of("none, said [/the muse]</s>")) == "none, said [/the muse]"
+
+
+@pytest.mark.parametrize("text", ["[MUSE]is it 7", "[MUSE] is it 7? [/MUSE] no"])
+def test_own_marks_are_written_again_where_a_policys_text_is_read(text: str) -> None:
+    renderer = Renderer(tokenizer(TEMPLATES["magistral"].replace("THINK]", "MUSE]")))
+    prompt = renderer.prompt_ids(ASK)
+    ids = renderer.ids.of(text)
+    read = renderer.read(ASK, renderer.text(prompt, ids))
+    assert renderer.tokenizer.decode(read.response_ids) == text + "</s>"
+
+
+FORMS = {name: template_forms.TEMPLATES[name] for name in ("chatml", "gemma", "zephyr", "llama3", "mistral")} | {
+    "r1": R1,
+    "qwq": TEMPLATES["qwq"],
+    "hybrid": HYBRID,
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("message", [KEYS[0], {"content": "a", "reasoning_content": "a"}, {"content": ROW}], ids=str)
+def test_a_reward_model_reads_a_files_message_as_plain_transformers_gives_it(
+    name: str, message: dict, tmp_path: Path
+) -> None:
+    """An instance of: a thought in a key that the template does not read. It is not read here either, and that is
+    said; nor does it matter that an earlier turn has one, or that the row is written to a file and read again."""
+    earlier = [{"role": "user", "content": "a?"}, {"role": "assistant"} | message]
+    talk = [*earlier, {"role": "user", "content": "so?"}, {"role": "assistant"} | message]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"messages": t}) + "\n" for t in (earlier, talk)))
+    renderer = WholeConversation(tokenizer(FORMS[name]))
+    records = load(str(tmp_path / "rows.jsonl"))
+    (tmp_path / "again.jsonl").write_text("".join(json.dumps(as_row(r)) + "\n" for r in records.records))
+    again = load(str(tmp_path / "again.jsonl"))
+    assert again.records == records.records
+    for each in (records, again):
+        planted = plant(each, renderer, max_length=500, shape="single")
+        for tree, messages in zip(planted.trees, (earlier, talk), strict=True):
+            plain = renderer.tokenizer.apply_chat_template(messages, return_dict=False)
+            assert [*tree.prompt, *tree.branches[0].ids] == list(plain)
+        apart = "reasoning_content" in message
+        lost = 2 if name in ("r1", "qwq") or (apart and name != "hybrid") else 0
+        assert sum(note.problem == THOUGHT_OUT for note in planted.notes) == lost
+
+
+def test_an_empty_block_tells_a_templates_own_marks() -> None:
+    """A template that writes an empty thought before an answer without one, between marks of its own."""
+    text_alone = [template.replace("m.reasoning_content is string", "false") for template in (THINKING, HYBRID)]
+    for template in (THINKING, HYBRID, *text_alone):
+        renderer = Renderer(tokenizer(template.replace("think>", "seed:think>")))
+        assert renderer.template.form.marks == ("<seed:think>", "</seed:think>")
+        row, plain = renderer.encode(ASK, said(ROW)), Renderer(tokenizer(template)).encode(ASK, said(ROW))
+        write = renderer.tokenizer.decode
+        assert write(row.response_ids) == write(plain.response_ids).replace("think>", "seed:think>")
+        assert answer_of(renderer.text(row.prompt_ids, row.response_ids)).strip() == "four"
+        reward = WholeConversation(renderer.tokenizer).encode(ASK, said(ROW))
+        assert write(reward.response_ids).count("we add them") == 1 and not reward.unread
+
+
+def test_marks_of_learning_hold_where_whole_conversations_are_read() -> None:
+    """Outcome labels fall on what is learned, and on the last token, where the reward is read."""
+    answer = (Message("assistant", "four", learned=False), Message("user", "sure?"), Message("assistant", "five"))
+    renderer = WholeConversation(tokenizer(template_forms.TEMPLATES["chatml"]))
+    row = renderer.encode(ASK, answer)
+    learned = [i for i, m in zip(row.response_ids, row.loss_mask, strict=True) if m]
+    assert renderer.tokenizer.decode(learned) == "five<|im_end|>"
+    records = Records("rows", (Judgement("p", ASK, (answer,), Verdict("score", [1.0])),), (1,))
+    [branch] = plant(records, renderer, max_length=200, shape="outcomes").trees[0].branches
+    last = len(branch.ids) - 1
+    assert [at for at, _ in branch.steps] == [at for at, m in enumerate(row.loss_mask) if m or at == last]
+
+
+def test_responses_that_differ_in_a_thought_alone_are_named_so_or_read_alike() -> None:
+    two = (said("<think>\na\n</think>\n\nx"), said("<think>\nb\n</think>\n\nx"))
+    other = Judgement("q", ASK, (said("y"), said("x")), Verdict("choice", 0))
+    records = Records("rows", (Judgement("p", ASK, two, Verdict("choice", 0)), other), (1, 2))
+    renderer = WholeConversation(tokenizer(R1))
+    planted = plant(records, renderer, max_length=200, shape="pairs")
+    assert "dropped 1 (responses are the same once the chat template has taken their thoughts out" in planted.text()
+    assert "cut" not in planted.text()
+    kept = plant(records, renderer, max_length=200, shape="pairs", alike="kept")
+    assert len(kept.trees) == 2 and len({branch.ids for branch in kept.trees[0].branches}) == 1

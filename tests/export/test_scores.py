@@ -201,3 +201,42 @@ def test_only_safetensors_and_text_are_written(served) -> None:
     _, folder, *_ = served
     wanted = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     assert folder_of(folder) == wanted
+
+
+def rows_scored(model: Path, rows: list[dict], folder: Path) -> list[dict]:
+    (folder / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    commands.score(str(model), str(folder / "some.jsonl"), folder / "some.out")
+    return [json.loads(line) for line in (folder / "some.out").read_text().splitlines()]
+
+
+def test_marks_of_learning_do_not_change_what_is_scored(tmp_path, capsys) -> None:
+    """A reward model and a language model read the whole conversation, and what is odd in its rows is said."""
+    folder = base("chatml", tmp_path / "base")
+    heads.save(heads.fresh_reward(str(folder), seed=5), tmp_path / "rm")
+    talk = asked(1) + answer("yes") + [{"role": "user", "content": "sure?"}, *answer("no.")]
+    marked = [*talk[:-1], talk[-1] | {"weight": 0}]
+    for model in (tmp_path / "rm", folder):
+        whole, same = rows_scored(model, [{"messages": talk}, {"messages": marked}], tmp_path)
+        assert whole == same
+        first = rows_scored(model, [{"messages": talk[:-2]}], tmp_path)
+        assert first != [whole]
+    assert "kept 1: duplicate of an earlier row (row 2)" in capsys.readouterr().err
+    short = [{"messages": [*talk, {"role": "user", "content": "ok"}]}]
+    assert rows_scored(tmp_path / "rm", short, tmp_path) == rows_scored(tmp_path / "rm", [{"messages": talk}], tmp_path)
+    assert "truncated 1: messages ends with role 'user', which nothing answers" in capsys.readouterr().err
+
+
+def test_responses_that_read_alike_are_scored_alike(tmp_path) -> None:
+    """Two thoughts that the template takes out before one answer, as a pair and among several."""
+    folder = base("chatml", tmp_path / "base")
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+    )
+    heads.save(heads.fresh_reward(str(folder), seed=5), tmp_path / "rm")
+    (tmp_path / "rm" / "chat_template.jinja").write_text(template)
+    one, two = ("<think>a</think>yes", "<think>b</think>yes")
+    [pair] = rows_scored(tmp_path / "rm", [{"prompt": "the desk", "chosen": one, "rejected": two}], tmp_path)
+    assert pair["chosen_reward"] == pair["rejected_reward"]
+    several = {"prompt": "the desk", "responses": [one, "no", two], "scores": [1, 2, 3]}
+    [row] = rows_scored(tmp_path / "rm", [several], tmp_path)
+    assert row["rewards"] == [pytest.approx(pair["chosen_reward"], abs=1e-4), row["rewards"][1], row["rewards"][0]]

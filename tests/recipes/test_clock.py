@@ -9,6 +9,8 @@ import pytest
 
 from small_templates import DATED, model
 from truing.data import clock
+from truing.pipeline import commands
+from truing.policy import heads
 
 RECIPE = """\
 title: dated
@@ -80,3 +82,15 @@ def test_a_moment_of_a_manifest_that_is_none_is_refused(desk, days) -> None:
     desk.out.mkdir()
     (desk.out / "manifest.json").write_text(json.dumps({"stages": [], "moment": "soon"}))
     assert desk.run() == 2 and "manifest.json: template_moment is 'soon'" in desk.said
+
+
+def test_sample_says_the_moment_of_both_models(tmp_path, days) -> None:
+    """The one that answers, and the reward model by which the best is chosen."""
+    with clock.fixed(clock.datetime(2023, 1, 2)):
+        heads.save(heads.fresh_reward(str(model(tmp_path / "base", DATED)), seed=1), tmp_path / "rm")
+    (tmp_path / "p.txt").write_text("two and two?\n")
+    heard: list[str] = []
+    files = (str(tmp_path / "base"), str(tmp_path / "p.txt"), 1, tmp_path / "out.jsonl")
+    commands.sample(*files, max_new_tokens=2, best_of=2, reward=str(tmp_path / "rm"), say=heard.append)
+    assert [("here 2024-02-29" in text, "here 2023-01-02" in text) for text in heard] == [(True, False), (False, True)]
+    assert heard[1].startswith(str(tmp_path / "rm"))

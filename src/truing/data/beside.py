@@ -10,7 +10,7 @@ from typing import Any
 
 from truing.data import cells, columns, marks
 from truing.data import conversation as talk
-from truing.data.conventions import VERDICTS, Convention, Record, Want
+from truing.data.conventions import LAST_UNLEARNED, UNLEARNED_END, VERDICTS, Convention, Record, Want
 from truing.data.files import Row, kind
 from truing.data.oddities import Oddities, Unusable
 from truing.errors import DataError
@@ -173,15 +173,18 @@ class Beside:
         word, asked = marks.snake(name), marks.snake(self.mapped.get(self.asks, self.asks))
         behind, before = word in columns.INPUTS, word in columns.INSTRUCTIONS
         alpaca = (behind and asked in columns.INSTRUCTIONS) or (before and asked in columns.INPUTS)
+        if alpaca and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         if isinstance(value, str) and alpaca and record.prompt:
             self.read[name, "joined to the prompt"] += 1
             *rest, last = record.prompt
             parts = (last.content, value) if behind else (value, last.content)
             return _asking(record, (*rest, Message(last.role, JOINED.join(parts))))
-        if self._stands(record, " ".join(texts(value)), name):
+        words = list(texts(value)) or list(figures(value))
+        if self._stands(record, " ".join(words), name):
             return record
         said = [m.content for m in conversation(record)]
-        if all(_within(text, said) for text in texts(value)):
+        if all(_within(text, said) for text in words):
             return record
         raise Unusable(
             name,
@@ -207,6 +210,8 @@ class Beside:
             return record
         if not desirable:
             raise Unusable(name, "the response is labelled undesirable, so it is no demonstration")
+        if any(problem == UNLEARNED_END for _, problem, _ in odd.found):
+            raise Unusable(name, LAST_UNLEARNED)
         self.read[name, "read as the verdict on the response"] += 1
         return record
 
@@ -297,6 +302,15 @@ def texts(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from texts(inner)
+
+
+def figures(value: Any) -> Iterator[str]:
+    """Every number, true and false in a value, as JSON writes them."""
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from figures(inner)
+    elif value is not None and not isinstance(value, str):
+        yield json.dumps(value, default=str)
 
 
 def _within(text: str, said: list[str]) -> bool:

@@ -8,10 +8,11 @@ model whose template reads the clock carries it (`template_moment` in tokenizer_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from truing.errors import UserError
@@ -74,7 +75,8 @@ def moment_of(tokenizer: Any, name: str = "tokenizer_config.json") -> datetime:
     return now() if carried is None else read(carried, name)
 
 
-def written(moment: datetime) -> dict[str, str]:
+@lru_cache(maxsize=8)
+def written(moment: datetime) -> Mapping[str, str]:
     """What each directive of strftime gives at a moment: `d` the day, `-d` without a zero before it, ..."""
     return {flag + letter: moment.strftime(f"%{flag}{letter}") for flag in ("", *"-_0^#") for letter in LETTERS}
 

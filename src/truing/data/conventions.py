@@ -60,6 +60,11 @@ def convention(gives: Gives, *names: str, also: tuple[str, ...] = ()) -> Callabl
 
 
 VERDICTS = ("preference", "tie")
+UNLEARNED_END = "ends with turns that are marked as not to be learned"
+LAST_UNLEARNED = (
+    "is a verdict on the last answer of the conversation, which is marked as not to be learned (weight, train, ...); "
+    "take the mark away, or the turns behind the answer that is meant"
+)
 
 
 @convention("pairs", "prompt/chosen/rejected", "chosen/rejected", also=(*SAFE, *VERDICTS, "margin"))
@@ -214,6 +219,8 @@ def _rating(value: Any, name: str) -> float:
 def labelled_dialogue(row: Row, odd: Oddities) -> Record:
     """A conversation and whether the answer it ends with is desirable."""
     name, found = _dialogue(row, odd)
+    if any(problem == UNLEARNED_END for _, problem, _ in odd.found):
+        raise Unusable("label", LAST_UNLEARNED)
     last = len(found) - 1
     while last and found[last - 1].role not in ("user", "system"):
         last -= 1
@@ -244,7 +251,7 @@ def _dialogue(row: Row, odd: Oddities) -> tuple[str, Messages]:
     if own[-1] + 1 < len(found):
         odd.add(name, f"ends with role '{found[-1].role}', which nothing answers", "truncated")
     if taught[-1] < own[-1]:
-        odd.add(name, "ends with turns that are marked as not to be learned", "truncated")
+        odd.add(name, UNLEARNED_END, "truncated")
     talk.check_order(found[: taught[-1] + 1], name, Oddities())
     return name, found[: taught[-1] + 1]
 

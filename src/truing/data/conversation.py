@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from truing.data import marks
@@ -68,10 +69,11 @@ def _message(item: Any, column: str, place: int, roles: Mapping[str, str], odd: 
     if learned and roles[role] != "assistant":
         odd.add(column, f"asks for a message of role '{role}' to be learned, and only the assistant's are", "kept")
     speaks = roles[role] == "assistant"
-    text = content if isinstance(content, str) else words(content, f"{name}.{content_key}", odd, thinks=speaks)
-    if not plain:
-        text = _with_thought(item, text, name, speaks)
-    return Message(roles[role], text, learned is not False)
+    said = content if isinstance(content, str) else words(content, f"{name}.{content_key}", odd, thinks=speaks)
+    text = said if plain else _with_thought(item, said, name, speaks)
+    parts = content if speaks and isinstance(content, list | tuple) else ()
+    apart = text != said or any(_thought_of(part) is not None for part in parts)
+    return Message(roles[role], text, learned is not False or odd.unmarked, apart)
 
 
 def words(content: Any, name: str, odd: Oddities, *, thinks: bool = False) -> str:
@@ -182,7 +184,7 @@ def unmarked(found: Messages) -> Messages:
     """Messages of a prompt: no mark on them says anything, for none of them is learned."""
     for message in found:
         if not message.learned:
-            return tuple(Message(m.role, m.content) for m in found)
+            return tuple(replace(m, learned=True) for m in found)
     return found
 
 
@@ -233,7 +235,7 @@ def joined(found: Messages, name: str, odd: Oddities, *, reply: bool = False) ->
             odd.add(name, problem + (", and part of it is empty" if part_empty else ""), "joined")
             if len({m.learned for m in run}) > 1:
                 raise Unusable(name, "has a reply of several messages, of which one is learned and one not")
-        result.append(run[0] if len(run) == 1 else Message(run[0].role, "\n\n".join(said), run[0].learned))
+        result.append(run[0] if len(run) == 1 else replace(run[0], content="\n\n".join(said)))
     return tuple(result)
 
 

@@ -107,11 +107,13 @@ def check(source: str, path: Path) -> None:
     elif name.endswith(".gz") and head and found is None:
         raise DataError(source, "is no gzip file, though its name ends in .gz", "Take .gz off its name.")
     elif parquet and head.startswith(b"PAR1"):
-        if path.stat().st_size < 12 or _last_bytes(path) != b"PAR1":
+        if path.stat().st_size < 12 or _last_bytes(path, 4) != b"PAR1":
             raise DataError(source, "the Parquet file is cut off: its end is missing", "Download or write it again.")
         return
     elif parquet and found is None:
         raise DataError(source, "not a readable Parquet file: it begins with other bytes", "Name it for what it is.")
+    if found in (_PAGE, _XML) and name.endswith(".txt") and not _is_document(head, path):
+        return  # lines of text, of which the first asks about a tag
     if found is not None and (head or parquet):
         raise DataError(source, f"is {found.what}", found.way_out)
 
@@ -122,10 +124,18 @@ def first_bytes(path: Path) -> bytes:
         return file.read(ENOUGH)
 
 
-def _last_bytes(path: Path) -> bytes:
+def _last_bytes(path: Path, count: int) -> bytes:
     with path.open("rb") as file:
-        file.seek(-4, io.SEEK_END)
+        file.seek(-min(count, path.stat().st_size), io.SEEK_END)
         return file.read()
+
+
+def _is_document(head: bytes, path: Path) -> bool:
+    """Whether a file that begins with a tag is a document from its beginning to its end."""
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<?xml")):
+        return True
+    return _last_bytes(path, ENOUGH).rstrip().lower().endswith((b"</html>", b"</body>", b"</error>"))
 
 
 _OTHER = {

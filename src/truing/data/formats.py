@@ -12,6 +12,7 @@ from truing.data.conventions import META, ROLES, SAFE, Record, Turns, Want, as_d
 from truing.data.marks import says_nothing
 from truing.data.oddities import Oddities, Unusable
 from truing.data.recognise import find
+from truing.data.thoughts import joined, parted
 from truing.errors import DataError, UserError, nearest, unknown
 from truing.types import (
     ColumnNote,
@@ -35,14 +36,16 @@ def load(
     on_bad_row: Literal["error", "drop"] = "error",
     columns: Mapping[str, str | None] | None = None,
     turns: Turns = "all",
+    unmarked: bool = False,
 ) -> Records:
     """Read a file or Hub data set into records.
 
     `want` says which kind is asked for: `pairs` (judgements of any kind), `demonstrations`, or `prompts` (rows of any
-    kind, with a response or without). `columns` says which column of the file plays which role (`{"prompt":
-    "question", "response": "answer"}`), and by None which one is not to be read (`{"winner": None}`). `turns` says
-    whether a conversation teaches every assistant turn or its last one only. A row that cannot be used is an error that
-    names row and field, all of them at once; with `on_bad_row="drop"` it is left out and noted.
+    kind, with a response or without). `columns` says which column of the file plays which role (`{"prompt": "question",
+    "response": "answer"}`), and by None which one is not to be read (`{"winner": None}`). `turns` says whether a
+    conversation teaches every assistant turn or its last one only; `unmarked` that nothing is learned, so that marks of
+    what is (`weight: 0`) play no part. A row that cannot be used is an error that names row and field, all of them at
+    once; with `on_bad_row="drop"` it is left out and noted.
     """
     for name, value, known in (
         ("want", want, get_args(Want)),
@@ -64,7 +67,7 @@ def load(
     if read:
         mapped = {role: name for role, name in (columns or {}).items() if name is not None}
         beside = Beside(source, find(source, found_columns, want), want, mapped)
-        records, rows, notes = _records(beside, read, bad, turns)
+        records, rows, notes = _records(beside, read, bad, turns, unmarked)
     bad.sort()
     if bad and on_bad_row == "error":
         raise _bad_rows(source, bad)
@@ -122,8 +125,8 @@ def as_row(record: Record) -> dict[str, Any]:
     if isinstance(record, Demonstration):
         if record.meta.get("plain"):
             return {"text": record.response[0].content} | meta
-        return _said(record.prompt, {"response": marked_json(record.response)} if record.response else {}) | meta
-    responses, verdict = [marked_json(response) for response in record.responses], record.verdict
+        return _said(record.prompt, {"response": _spoken(record.response)} if record.response else {}) | meta
+    responses, verdict = [_spoken(response) for response in record.responses], record.verdict
     kind, value, alone = verdict.kind, verdict.value, len(responses) == 1
     if kind in ("choice", "tie") and len(responses) == 2:
         first = value if kind == "choice" else 0
@@ -142,7 +145,17 @@ def as_row(record: Record) -> dict[str, Any]:
 
 
 def _said(prompt: Messages, more: Mapping[str, Any]) -> dict[str, Any]:
-    return {"prompt": messages_json(prompt), **more}
+    return {"prompt": _spoken(prompt), **more}
+
+
+def _spoken(messages: Messages) -> list[dict[str, Any]]:
+    """Messages as a file holds them, with a thought that stood apart in a key of its own again."""
+    rows = marked_json(messages)
+    for row, message in zip(rows, messages, strict=True):
+        parts = parted(message.content)
+        if message.apart and joined(thought := str(parts.thought), parts.answer) == message.content:
+            row |= {"content": parts.answer.lstrip("\n"), "reasoning_content": thought.strip("\n")}
+    return rows
 
 
 def summary(records: Records) -> dict[str, Any]:
@@ -181,7 +194,7 @@ def _row_list(rows: list[int]) -> str:
 
 
 def _records(
-    beside: Beside, read: list[tuple[int, files.Row]], bad: list[tuple[int, str, str]], turns: Turns
+    beside: Beside, read: list[tuple[int, files.Row]], bad: list[tuple[int, str, str]], turns: Turns, unmarked: bool
 ) -> tuple[list[Record], list[int], list[RowNote]]:
     records: list[Record] = []
     rows: list[int] = []
@@ -189,7 +202,7 @@ def _records(
     seen: dict[str, int] = {}
     named: dict[str, str] = {}
     for number, row in read:
-        odd = Oddities()
+        odd = Oddities(unmarked=unmarked)
         try:
             record = _record(beside, row, odd)
         except Unusable as why:

@@ -18,10 +18,14 @@ class Unusable(Exception):
 
 @dataclass
 class Oddities:
-    """What was odd in a usable row, as (field, problem, action), and the keys of its messages that nobody reads."""
+    """What was odd in a usable row, as (field, problem, action), and the keys of its messages that nobody reads.
+
+    Where nothing is learned (`unmarked`), marks that say what is to be learned play no part.
+    """
 
     found: list[tuple[str, str, Action]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    unmarked: bool = False
 
     def add(self, name: str, problem: str, action: Action) -> None:
         """Note one oddity."""

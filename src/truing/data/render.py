@@ -18,7 +18,7 @@ from typing import Any
 from truing.data.conventions import Turns, as_demonstration
 from truing.data.ids import Ids
 from truing.data.template import ChatTemplate, Tools, left_out, never_closed, not_a_prefix
-from truing.data.thoughts import CLOSE, OPEN, Parted, Thoughts, parted
+from truing.data.thoughts import CLOSE, OPEN, Parted, Thoughts
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Message, Messages
 
@@ -101,6 +101,7 @@ class Renderer:
         leave out or change some of it, word for word in the place where it writes responses. There a control token
         that the text spells is text. DataError for a prompt that cannot be written."""
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = text if self._marked_by_control else self.template.form.own(text)
         try:
             return self.encode(prompt, (Message("assistant", text),))
         except DataError:
@@ -111,14 +112,19 @@ class Renderer:
         is written with, and whole, where the prompt had opened it."""
         form, tail = self.template.form, self.ids.decode(list(prompt_ids[-TAIL:]))
         opened = tail[len(tail.rstrip()) - len(form.opening) :] if tail.rstrip().endswith(form.opening) else ""
-        if not (self._control and any(self._control.search(mark) for mark in form.marks)):
-            return opened + str(self.tokenizer.decode(response_ids, skip_special_tokens=True))
-        raw = opened + self.ids.decode(list(response_ids))
-        if not raw.lstrip().startswith(form.opening) and form.closing not in raw:
-            return self._control.sub("", raw.removeprefix(form.lead))
-        parts = parted(raw, form.marks)
-        words = OPEN + str(parts.thought) + (CLOSE + parts.answer if parts.closed else "")
-        return self._control.sub("", words)
+        if self._marked_by_control:
+            return form.told(opened + self.ids.decode(list(response_ids)), self._without_control)
+        text = opened + str(self.tokenizer.decode(response_ids, skip_special_tokens=True))
+        return text if form.parted(text).thought is None else form.told(text, str)
+
+    @property
+    def _marked_by_control(self) -> bool:
+        """Whether control tokens open or close thoughts."""
+        marks = (*self.template.form.marks, OPEN, CLOSE)
+        return self._control is not None and any(self._control.search(mark) for mark in marks)
+
+    def _without_control(self, text: str) -> str:
+        return self._control.sub("", text) if self._control else text
 
     def ends(self, rendered: Rendered, parts: Sequence[str]) -> list[int]:
         """The place in the response's ids of the token that ends each of these parts, which follow one another."""

@@ -33,14 +33,22 @@ class ChatTemplate:
                 "the tokenizer has no chat template, so it is not known how a conversation is written for it.\n"
                 "  Put a chat_template.jinja beside the tokenizer's files, or use the chat version of the model."
             )
-        plain = [
-            self.form.message(m.content) if m.role == "assistant" else {"role": m.role, "content": m.content}
-            for m in messages
-        ]
+        plain = [self._said(m) if m.role == "assistant" else {"role": m.role, "content": m.content} for m in messages]
         text = self._rendered(plain, tools, generation)
         if tools and text == self._rendered(plain, None, generation):
             raise DataError("tools", "the chat template takes no tools", "Use another template, or leave tools out.")
         return self._with_bos(text)
+
+    def _said(self, message: Message) -> dict[str, Any]:
+        """An assistant's message as it takes it: where it is to be `verbatim` and knows no thought but one in the text,
+        without the thought that the data hold apart from the text."""
+        if self.drops(message):
+            return {"role": "assistant", "content": self.form.parted(message.content).answer.lstrip("\n")}
+        return self.form.message(message.content)
+
+    def drops(self, message: Message) -> bool:
+        """Whether it never sees a message's thought: one that stands apart, in a key or part that it does not read."""
+        return self.verbatim and message.apart and self.form.way == "inline"
 
     def prompt(self, messages: Messages, tools: Tools = None) -> str:
         """The text that a response is generated behind."""

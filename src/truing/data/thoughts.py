@@ -16,6 +16,8 @@ KEYS = ("reasoning_content", "thinking", "reasoning")
 """The keys of a message that hold a thought, as templates and files call them."""
 MARK = re.compile(r"([<\[])([\w:]+[>\]])")
 """A mark that may open a thought at the end of a generation prompt."""
+EMPTY = re.compile(r"([<\[])([\w:]+[>\]])\s*\1/\2\s*\Z")
+"""An empty thought at the end of what stands before an answer."""
 Thoughts: TypeAlias = Literal["learn", "mask"]
 """Whether the thoughts of responses are learned like the rest, or read and not learned."""
 
@@ -91,6 +93,23 @@ class Form:
         """What opens a thought, and what closes it."""
         return self.opening, self.closing
 
+    def told(self, text: str, clean: Callable[[str], str]) -> str:
+        """What a model wrote, in truing's marks whatever marks it is written with. `clean` takes out of its thought and
+        of its answer what is no text of theirs, such as the tokens that mark them."""
+        bare = text.removeprefix(self.lead)
+        for words, marks in ((text, self.marks), (bare, (OPEN, CLOSE))):
+            parts = parted(words, marks)
+            if parts.thought is not None:
+                return OPEN + clean(parts.thought) + (CLOSE + clean(parts.answer) if parts.closed else "")
+        return clean(bare)
+
+    def own(self, text: str) -> str:
+        """A text in truing's marks with this template's own in their place, and nothing else changed."""
+        parts = parted(text)
+        if parts.thought is None or not text.lstrip().startswith(OPEN):
+            return text
+        return self.opening + parts.thought + (self.closing + parts.answer if parts.closed else "")
+
     def message(self, content: str) -> dict[str, Any]:
         """An assistant's message as this template takes it."""
         parts = self.parted(content)
@@ -125,8 +144,8 @@ def form_of(write: Callable[[dict[str, Any]], str], prompt: str) -> Form:
         if 0 <= thought < answer and closing and "'type'" not in text:
             opening = behind(prompt, text[:thought]).strip() or closing.replace("/", "", 1)
             return Form(way, opening, closing, lead)
-    mark = MARK.fullmatch(behind(plain, prompt).strip()) if plain else None
-    marks = (mark[0], f"{mark[1]}/{mark[2]}") if mark else (OPEN, CLOSE)
+    mark = MARK.fullmatch(behind(plain, prompt).strip()) or EMPTY.search(plain[: max(0, plain.rfind("Zk"))])
+    marks = (f"{mark[1]}{mark[2]}", f"{mark[1]}/{mark[2]}") if mark else (OPEN, CLOSE)
     keeps = "Qx" in write({"role": "assistant", "content": joined("Qx", "Zk", marks)})
     return Form("inline", *marks, lead, keeps)
 

@@ -17,7 +17,7 @@ from truing.data.shapes import Shaped, shaped
 from truing.data.thoughts import Thoughts
 from truing.data.whole_conversation import common
 from truing.errors import DataError, UserError
-from truing.types import Demonstration, Records, RowNote
+from truing.types import Demonstration, Judgement, Messages, Records, RowNote
 
 THOUGHT_OUT = "its thought is taken out by the chat template"
 """What is noted of a response that is read without its thought."""
@@ -61,6 +61,7 @@ def plant(
     turns: Turns = "all",
     ties: Ties = "refused",
     thoughts: Thoughts = "learn",
+    alike: Literal["left out", "kept"] = "left out",
 ) -> Planted:
     """Render every record into a tree of a `shape` (see `data.shapes`): `single` (one response a record), `pairs`, ...,
     or `text` (one response, and the prompt's tokens are learned too: pretraining).
@@ -70,7 +71,8 @@ def plant(
     left out; of equal answers of a ranking the best place counts, and a response called both desirable and undesirable
     is left out. Where labels are wanted, a score other than 0 and 1 is an error of the whole data. Of a conversation
     every assistant turn is learned, or with `turns: last` only the last one; with `thoughts: mask` without its thought.
-    A response whose thought the template takes out is read without it, and noted. A row that the template cannot write
+    A response whose thought the template takes out is read without it, and noted; where nothing is learned, responses
+    that are then the same may be `kept`. A row that the template cannot write
     (a control token in its text), or that does not hold what the shape needs, is an error, or dropped with
     `on_bad_row: drop`.
     """
@@ -79,10 +81,7 @@ def plant(
     _check_labels(records, shape)
     for row, record in zip(records.rows, records.records, strict=True):
         try:
-            prompt, form = record.prompt, shaped(record, shape, ties)
-            if turns == "last" and isinstance(record, Demonstration) and shape == "single":
-                prompt, said = (*record.prompt, *record.response[:-1]), record.response[-1:]
-                form = replace(form, sides=(replace(form.sides[0], response=said),))
+            prompt, form = _asked(record, shaped(record, shape, ties), turns if shape == "single" else "all")
             tools = record.meta.get("tools")
             rendered = [renderer.encode(prompt, side.response, tools=tools, thoughts=thoughts) for side in form.sides]
         except DataError as error:
@@ -92,25 +91,32 @@ def plant(
             place = f"{records.name}, row {row}" + (f", {error.place}" if error.place else "")
             raise DataError(place, error.problem, error.way_out) from error
         prompt_ids, branches = _cut_point(rendered, form, renderer, shape)
-        room = max_length - len(prompt_ids)
-        if room < 1:
+        if (room := max_length - len(prompt_ids)) < 1:
             notes.append(RowNote(row, "prompt", f"longer than max_length {max_length}", "dropped"))
             continue
         tree = Tree(prompt_ids, tuple(_cut(b, room) for b in branches), len(trees), row, form.values, form.comparisons)
-        distinct = _distinct(tree, shape)
+        distinct, since = tree if alike == "kept" else _distinct(tree, shape), _since(tree, branches, rendered)
         if distinct is None:
-            notes.append(RowNote(row, "responses", "are the same once cut to max_length", "dropped"))
+            notes.append(RowNote(row, "responses", f"are the same {since}", "dropped"))
             continue
         if missing := _missing(tree, shape):
             notes.append(RowNote(row, "response", f"has no {missing} within max_length", "dropped"))
             continue
-        notes += _left_out(tree, distinct, form, rendered)
+        notes += _left_out(tree, distinct, form, rendered, since)
         if any(len(branch.ids) > room for branch in branches):
             notes.append(RowNote(row, "response", f"cut at max_length {max_length}", "truncated"))
         trees.append(distinct)
     if not trees:
         raise UserError(f"{records.name}: no row is left to train on. " + Planted((), tuple(notes)).text())
     return Planted(tuple(trees), tuple(notes))
+
+
+def _asked(record: Demonstration | Judgement, form: Shaped, turns: Turns) -> tuple[Messages, Shaped]:
+    """What stands before the responses; of a demonstration, where `turns` is `last`, all but its last answer."""
+    if turns == "all" or not isinstance(record, Demonstration):
+        return record.prompt, form
+    said = replace(form.sides[0], response=record.response[-1:])
+    return (*record.prompt, *record.response[:-1]), replace(form, sides=(said,))
 
 
 def _cut_point(
@@ -159,11 +165,20 @@ def _missing(tree: Tree, shape: Shape) -> str:
     return "labelled step" if shape == "steps" and not all(b.steps for b in tree.branches) else ""
 
 
-def _left_out(tree: Tree, distinct: Tree, form: Shaped, rendered: Sequence[Rendered]) -> Iterator[RowNote]:
+def _since(tree: Tree, branches: Sequence[Branch], rendered: Sequence[Rendered]) -> str:
+    """Why responses that differ in the data are the same in a tree, if some are; its `branches` are those uncut."""
+    if any(len(short.ids) < len(whole.ids) for short, whole in zip(tree.branches, branches, strict=True)):
+        return "once cut to max_length"
+    if any(r.unread for r in rendered):
+        return "once the chat template has taken their thoughts out"
+    return "as the chat template writes them"
+
+
+def _left_out(tree: Tree, distinct: Tree, form: Shaped, rendered: Sequence[Rendered], since: str) -> Iterator[RowNote]:
     if any(r.unread for r in rendered):
         yield RowNote(tree.row, "response", THOUGHT_OUT, "kept")
     if len(distinct.branches) < len(tree.branches):
-        yield RowNote(tree.row, "responses", "some are the same once cut to max_length; left out", "kept")
+        yield RowNote(tree.row, "responses", f"some are the same {since}; left out", "kept")
     if form.ties_left_out:
         yield RowNote(tree.row, "comparisons", "some are ties, from which the objective does not learn", "kept")
 

@@ -29,7 +29,8 @@ class Turn:
 
 class WholeConversation(Renderer):
     """Renders for a reward model: prompt and response together are `apply_chat_template` of the conversation, with no
-    token added or taken away. `loss_mask` is True on what the assistant says in the response and its end token."""
+    token added or taken away. `loss_mask` is True on what the assistant says in the response, where that is to be
+    learned, and its end token."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, generates=False)
@@ -48,14 +49,12 @@ class WholeConversation(Renderer):
         self._check_said(whole, full)
         ids = self.ids.of(full)
         self.ids.check_known(ids, full)
-        turns = [
-            self._turn(whole[:i], message, full, tools)
-            for i, message in enumerate(whole)
-            if message.role == "assistant" and i >= len(prompt)
-        ]
+        own = [i for i, message in enumerate(whole) if message.role == "assistant" and i >= len(prompt)]
+        turns = [self._turn(whole[:i], whole[i], full, tools) for i in own]
         places = [tuple(common([self.ids.of(full[:at]), ids]) for at in (turn.start, turn.end)) for turn in turns]
         first = max(places[0][0], 1)
-        mask = [any(start <= at < end for start, end in places) for at in range(first, len(ids))]
+        taught = [place for i, place in zip(own, places, strict=True) if whole[i].learned]
+        mask = [any(start <= at < end for start, end in taught) for at in range(first, len(ids))]
         return Rendered(ids[:first], ids[first:], mask, turns[-1].unread)
 
     def _turn(self, before: Messages, message: Message, full: str, tools: Tools) -> Turn:
@@ -69,8 +68,10 @@ class WholeConversation(Renderer):
         if parts.thought is None or not parts.closed:
             raise left_out(len(before), message, full)
         thought, answer = parts.thought.strip(), parts.answer.strip()
-        start = full.find(thought, at) if thought else -1
-        said = full.find(answer, start + len(thought) if start >= 0 else at)
+        start = full.find(thought, at) if thought and not self.template.drops(message) else -1
+        said = full.find(answer, start + len(thought)) if start >= 0 else -1
+        if said < 0:  # the thought is not there, or what looks like it is a piece of the answer
+            start, said = -1, full.find(answer, at)
         if said < 0:
             raise left_out(len(before), message, full)
         return Turn(start if start >= 0 else said, self._behind(full, said + len(answer)), bool(thought) and start < 0)

@@ -50,7 +50,7 @@ def sample(
     `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from. With `best_of` each is
     the one of so many that the reward model `reward` likes best, and says by how much (`reward`); its `logp` is still
     that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one
-    of the two without the other. `say` is told what there is to be known of the chat template, or an empty text.
+    of the two without the other. `say` is told what there is to be known of the chat templates, or an empty text.
     """
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
@@ -65,7 +65,10 @@ def sample(
         row: dict[str, Any] = {"prompt": messages_json(asked[r.group]), "response": response_text(policy, r)}
         rows.append(row | {"logp": sum(r.logp_T), "length": len(r.response_ids), "stop": r.stop})
     if best_of is not None and reward is not None:
-        liked = rewards.RewardModel(load(base.named(reward, Show(quiet=True)), "reward"))
+        judge = opened(load(base.named(reward, Show(quiet=True)), "reward"))
+        if dated := clock.note(judge.tokenizer):
+            say(f"{reward}: {dated}")
+        liked = rewards.RewardModel(judge)
         found = rewards.scores(
             liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows], strict=False
         )
@@ -112,12 +115,12 @@ def read_lines(name: str) -> list[str]:
     return lines
 
 
-def read_records(name: str, want: Want = "any") -> Records:
-    """A data set by file, Hub name or world name; a row that cannot be used is an error. What became of columns that no
-    convention names is said."""
-    records = world.records(name) if name.startswith("world:") else formats.load(name, want=want)
-    for note in records.columns:
-        print(visible(f"{records.name}: {note.text}"), file=sys.stderr)
+def read_records(name: str, want: Want = "any", unmarked: bool = False) -> Records:
+    """A data set by file, Hub name or world name; a row that cannot be used is an error. What was odd in its rows, and
+    what became of columns that no convention names, is said. With `unmarked` marks of learning play no part."""
+    records = world.records(name) if name.startswith("world:") else formats.load(name, want=want, unmarked=unmarked)
+    if records.notes or records.columns:
+        print(visible(formats.describe(records)), file=sys.stderr)
     return records
 
 
@@ -127,17 +130,18 @@ def score(model: str, data: str, out: Path, say: Callable[[str], None] = lambda 
     A language model: `chosen_logp, rejected_logp, chosen_length, rejected_length` for pairs (sums in nats and tokens
     over the response), `logp, length` for single responses, lists `logps, lengths` for several. A reward model:
     `chosen_reward, rejected_reward`, `reward`, or `rewards`, and of several heads what each says beside it, by name:
-    `chosen_heads, rejected_heads`, `heads`. What raters said of several responses plays no part. Nothing is cut: a row
-    longer than the model's context is an error. `say` is told what there is to be known of the chat template, or an
-    empty text.
+    `chosen_heads, rejected_heads`, `heads`. What raters said of several responses plays no part. Nothing is cut: a
+    row longer than the model's context is an error. Nor is anything left out: responses that read alike are scored
+    alike, and marks of what is to be learned (`weight: 0`) play no part. `say` is told what there is to be known of
+    the chat template, or an empty text.
     """
     policy = opened(load_any(base.named(model, Show(quiet=True))))
-    records, shape = scorable(read_records(data))
-    planted = plant(records, heads.renderer(policy), max_length=context_length(policy), shape=shape)
+    records, shape = scorable(read_records(data, unmarked=True))
+    most = context_length(policy)
+    planted = plant(records, heads.renderer(policy), max_length=most, shape=shape, alike="kept")
     for note in (clock.note(policy.tokenizer), unread(planted)):
         say(note)
     if any(note.problem != THOUGHT_OUT for note in planted.notes):
-        most = context_length(policy)
         raise UserError(f"{data}: {model} reads {most} tokens, so not every row can be scored whole: {planted.text()}")
     at, rows = iter(read_branches(policy, planted.trees)), []
     for tree in planted.trees:

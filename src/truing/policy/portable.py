@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from truing.data import clock
 from truing.data.render import TEXT_END, Renderer
+from truing.data.template import ChatTemplate
 from truing.disk import write_text
 from truing.errors import DataError, UserError
 from truing.types import Message, Messages
@@ -33,13 +35,14 @@ def settled(tokenizer: Any) -> Any:
     A change that would make truing itself write anything else is not made, so with templates that are out of the
     ordinary the tokenizer stays as it is.
     """
-    for settle in (with_bos, with_header, with_end):
-        try:
-            other = settle(tokenizer)
-            if other is not tokenizer and written(other) == written(tokenizer):
-                tokenizer = other
-        except (DataError, UserError):
-            return tokenizer
+    with clock.fixed(clock.moment_of(tokenizer)):  # the two are compared at one moment
+        for settle in (with_bos, with_header, with_end):
+            try:
+                other = settle(tokenizer)
+                if other is not tokenizer and written(other) == written(tokenizer):
+                    tokenizer = other
+            except (DataError, UserError):
+                return tokenizer
     return tokenizer
 
 
@@ -90,9 +93,8 @@ def with_end(tokenizer: Any) -> Any:
 
 
 def plain(tokenizer: Any, prompt: Messages) -> list[int]:
-    """The ids of a prompt as plain transformers writes them."""
-    rows = [{"role": message.role, "content": message.content} for message in prompt]
-    text = tokenizer.apply_chat_template(rows, add_generation_prompt=True, tokenize=False)
+    """The ids of a prompt as plain transformers writes them, at the moment that truing's own are written."""
+    text = ChatTemplate(tokenizer, verbatim=True).text(prompt, generation=True)
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
