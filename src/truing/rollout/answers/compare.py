@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from truing.rollout.answers import Unread
 from truing.rollout.answers.exact import Value, letter
 from truing.rollout.answers.grammar import Quantity
-from truing.rollout.answers.numeric import equal
+from truing.rollout.answers.numeric import equal, evaluated
 from truing.rollout.answers.structure import (
     Answer,
     Based,
@@ -100,6 +100,8 @@ def same(truth: Answer, other: Answer) -> bool:
 def quantities(truth: Quantity, other: Quantity) -> bool:
     """Whether two quantities are the same; where one has a unit and the other none, its number may count as it is."""
     one, two = truth.unit, other.unit
+    if truth.capitals and other.capitals and truth.capitals != other.capitals:
+        return False
     if one is not None and two is not None:
         alike = one.measures == two.measures
         return alike and equal(truth.value * one.factor, other.value * two.factor)
@@ -110,10 +112,13 @@ def quantities(truth: Quantity, other: Quantity) -> bool:
         truth.value * unit.factor if one else truth.value, other.value * unit.factor if two else other.value
     ):
         return True
-    number = truth.value.number
-    if two is not None and two.percent and number is not None and abs(number) <= 1:
+    if unit.percent and _at_most_one(truth.value):
         return False  # 0.5 % is no 0.5
     return equal(truth.value, other.value)
+
+
+def _at_most_one(value: Value) -> bool:
+    return not value.letters and bool(abs(evaluated(value, {})) <= 1)
 
 
 def _in_order(one: Sequence[Answer], other: Sequence[Answer]) -> bool:

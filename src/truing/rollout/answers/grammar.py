@@ -40,6 +40,8 @@ class Quantity:
 
     value: Value
     unit: units.Unit | None = None
+    capitals: str = ""
+    """The capitals side by side that it is, which may be a word or a code: BCD is no BDC."""
 
 
 class Grammar:
@@ -315,6 +317,9 @@ class Grammar:
         """What stands behind \\sqrt, of any degree."""
         degree = self.grouped("[") if self.next.text == "[" else rational(2)
         inner = self.grouped(self.next.text) if self.next.text in ("{", "(") else self.primary()
+        odd = (whole(degree) or 0) % 2 == 1
+        if odd and inner.number is not None and inner.number < 0:
+            return -exact.power(-inner, ONE / degree)
         return exact.power(inner, ONE / degree)
 
     def binomial(self) -> Value:

@@ -268,6 +268,8 @@ def quantities(found: list[Token]) -> list[Answer]:
     """A quantity, or the two of a plus-or-minus."""
     grammar = Grammar(found)
     one = grammar.quantity()
+    if found[1:] and all(t.kind == "letter" and len(t.text) == 1 and t.text.isupper() for t in found):
+        return [Quantity(one.value, one.unit, "".join(t.text for t in found))]
     return [one, Grammar(found, -1).quantity()] if grammar.both else [one]
 
 
