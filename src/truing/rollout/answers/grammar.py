@@ -128,9 +128,9 @@ class Grammar:
         """A product or a quotient."""
         value, divided = self.factor(), False
         while True:
-            if self.take(*TIMES):
+            if self.next.text in TIMES and self._joins() and self.take(*TIMES):
                 value, divided = value * self._signed(), False
-            elif self.next.text in OVER and self._divides():
+            elif self.next.text in OVER and self._joins():
                 if divided:
                     raise Unread("a quotient of a quotient, which has two readings")
                 self.place += 1
@@ -142,8 +142,8 @@ class Grammar:
             else:
                 return value
 
-    def _divides(self) -> bool:
-        """Whether a slash is one between values, not between units."""
+    def _joins(self) -> bool:
+        """Whether a slash or a dot is one between values, not between units."""
         behind = self.tokens[self.place + 1 : self.place + 2]
         return bool(behind) and behind[0].kind not in ("word", "text")
 

@@ -33,6 +33,12 @@ KNOWN = {
     for names, factor in own.items()
     for name in names.split()
 }
+PREFIXES = {"": "1", "kilo": "1000", "mega": "1000000", "giga": "1000000000", "milli": "1/1000", "micro": "1/1000000"}
+KNOWN |= {
+    prefix + name: (Fraction(factor), name)
+    for name in ("volt", "ampere", "watt", "newton", "joule", "hertz", "pascal", "ohm", "kelvin")
+    for prefix, factor in PREFIXES.items()
+}
 WRITTEN_OUT = {
     "mph": "mile / hour",
     "kmh": "km / hour",
@@ -46,8 +52,21 @@ WRITTEN_OUT = {
 SIGNS = {"$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "¢": "cent", "%": "percent", "°": "degree"}
 LARGE = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 """Words that are part of the number."""
-SHORT = frozenset(name for name in KNOWN if len(name) == 1)
-"""Units that may as well be letters."""
+SHORT = {
+    **{name: name for name in KNOWN if len(name) == 1},
+    **{"L": "l", "V": "volt", "A": "ampere", "W": "watt", "N": "newton", "J": "joule", "C": "c", "F": "f", "Ω": "ohm"},
+    **{"Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "Pa": "pascal", "kPa": "kilopascal"},
+    **{
+        "kW": "kilowatt",
+        "MW": "megawatt",
+        "kV": "kilovolt",
+        "mV": "millivolt",
+        "mA": "milliampere",
+        "kN": "kilonewton",
+    },
+    **{"kJ": "kilojoule", "MPa": "megapascal", "mW": "milliwatt", "MJ": "megajoule"},
+}
+"""Signs of units that may as well be letters, as words. K and M are none: they may be thousands and millions."""
 FILLED = frozenset(("a", "an", "the", "of", "in", "total", "more", "different", "possible", "distinct"))
 """Words that say nothing of a unit."""
 PART = re.compile(r"\s*(?:([a-z]+)\.?|([/·*⋅])|\^?\s*\{?\s*(-?\d)\s*\}?|([$€£¥¢%°]))\s*")
