@@ -65,8 +65,8 @@ def _responded(response: str, truth: Answer) -> Answer:
 
 
 def _with_a_letter_left_out(truth: Answer, response: str, measured: bool) -> bool:
-    """Whether a response is the truth, a number, but for the letter of a unit behind it (18 m). Unread where that letter
-    may be something else: an unknown beside its factor (18m), or thousands (18 K)."""
+    """Whether a response is the truth, a number, but for the letter of a unit behind it (18 m). Unread where that
+    letter may be something else: an unknown beside its factor (18m), or thousands (18 K)."""
     try:
         found = read(response, short_units=True)
     except Unread:

@@ -171,7 +171,8 @@ def _run(run: str, behind: str, before: list[Token], spaced: bool, short: bool) 
     if run in _JOINING and spaced:
         return [Token("word", run, spaced)]
     after = last.kind in ("number", "word", "text") or last.text in ("}", ")", "°", "/", "%", "$")
-    if short and run in SHORT and (after or last.kind == "letter") and last.text not in ("{", "("):
+    times = last.text in ("cdot", "*") and before[-2:-1] != [] and before[-2].kind == "word"
+    if short and run in SHORT and (after or times or last.kind == "letter") and last.text not in ("{", "("):
         return [Token("word", SHORT[run], spaced)]
     if len(run) == 1:
         return [Token("letter", run, spaced)]

@@ -52,20 +52,12 @@ WRITTEN_OUT = {
 SIGNS = {"$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "¢": "cent", "%": "percent", "°": "degree"}
 LARGE = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 """Words that are part of the number."""
-SHORT = {
-    **{name: name for name in KNOWN if len(name) == 1},
-    **{"L": "l", "V": "volt", "A": "ampere", "W": "watt", "N": "newton", "J": "joule", "C": "c", "F": "f", "Ω": "ohm"},
-    **{"Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "Pa": "pascal", "kPa": "kilopascal"},
-    **{
-        "kW": "kilowatt",
-        "MW": "megawatt",
-        "kV": "kilovolt",
-        "mV": "millivolt",
-        "mA": "milliampere",
-        "kN": "kilonewton",
-    },
-    **{"kJ": "kilojoule", "MPa": "megapascal", "mW": "milliwatt", "MJ": "megajoule"},
-}
+SHORT = {name: name for name in KNOWN if len(name) == 1} | {
+    "L": "l", "V": "volt", "A": "ampere", "W": "watt", "N": "newton", "J": "joule", "C": "c", "F": "f", "Ω": "ohm",
+    "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "Pa": "pascal", "kPa": "kilopascal",
+    "kW": "kilowatt", "MW": "megawatt", "kV": "kilovolt", "mV": "millivolt", "mA": "milliampere", "kN": "kilonewton",
+    "kJ": "kilojoule", "MJ": "megajoule", "mW": "milliwatt", "MPa": "megapascal",
+}  # fmt: skip
 """Signs of units that may as well be letters, as words. K and M are none: they may be thousands and millions."""
 FILLED = frozenset(("a", "an", "the", "of", "in", "total", "more", "different", "possible", "distinct"))
 """Words that say nothing of a unit."""
