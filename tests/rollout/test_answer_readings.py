@@ -116,3 +116,79 @@ def test_a_unit_of_one_letter_may_be_left_out_as_any_other(case: Case) -> None:
     """An instance of a unit read as an unknown: 18 m was wrong for 18. Beside its number, where letters are unknowns
     too, it has two readings."""
     held(case)
+
+
+LARGE: tuple[Case, ...] = (
+    ("number", "70000000", "It has 70 million people.", 1.0),
+    ("number", "70", "It has 70 million people.", 0.0),
+    ("number", "3000", "3 thousand", 1.0),
+    ("number", "24", "2 dozen eggs", 1.0),
+    ("number", "2", "2 dozen eggs", 0.0),
+    ("number", "1500000", "1.5 million", 1.0),
+    ("number", "70000000", "a 70-million bill", 1.0),
+    ("number", "500000", "about 5 hundred thousand", 1.0),
+    ("number", "3000000", "It costs $3 million.", 1.0),
+    ("number", "2", "2 thirds", None),
+    ("number", "5", "It costs 5 bn", None),
+    ("number", "3", "3 and a half", None),
+    ("number", "5", "5 squared", None),
+)
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_a_word_that_makes_another_number_is_part_of_it(case: Case) -> None:
+    """An instance of a number cut out of its words: 70 million was 70."""
+    held(case)
+
+
+MONEY: tuple[Case, ...] = (
+    ("number", "-50", "It is -$50.", 1.0),
+    ("number", "50", "It is -$50.", 0.0),
+    ("number", "-50", "It is $-50", 1.0),
+    ("number", "-50", "It is −$50", 1.0),
+    ("number", "-5", "It is –5.", 1.0),
+    ("number", "$50", "So £50.", 0.0),
+    ("number", "50", "So £50.", 1.0),
+    ("number", "50 dollars", "€50", 0.0),
+    ("number", "$50", "so 50€", 0.0),
+    ("number", "$50", "so 50 yen", 0.0),
+    ("number", "$50", "so 50$", 1.0),
+    ("number", "20 °C", "20 °F", 0.0),
+    ("number", "18 Hz", "It is 18 kHz.", 0.0),
+    ("number", "-5", "It is minus 5", 1.0),
+    ("number", "5", "minus 5", 0.0),
+    ("number", "5", "negative 5", 0.0),
+    ("number", "-5", "The answer is negative 5.", 1.0),
+    ("number", "5", "Answer - 5", None),
+    ("number", "5", "step-5", None),
+)
+
+
+@pytest.mark.parametrize("case", MONEY)
+def test_the_sign_and_the_unit_of_a_number_in_prose_are_read(case: Case) -> None:
+    """An instance of a number cut off its sign and currency: -$50 was 50, and £50 was $50."""
+    held(case)
+
+
+PARTS: tuple[Case, ...] = (
+    *(("number", "3", text, 0.0) for text in ("it is x+3", "it is 2x+3", "it is x + 3", "it is x - 3", "it is 3xy")),
+    ("number", "1", "so y = 2x+1.", 0.0),
+    ("math", "2x+1", "2x+1", 1.0),
+    ("math", "2x+1", "so y = 2x+1.", 1.0),
+    ("number", "3", "it is 3 - x", 0.0),
+    ("number", "12", "3 * 4", 1.0),
+    ("number", "12", "3 x 4 = 12", 1.0),
+    ("number", "2", "6 / 3", 1.0),
+    ("number", "25", "90-65=25", 1.0),
+    ("number", "5", "5 - a nice number", 1.0),
+    ("number", "-3.5", "It is -3 1/2 cups", 1.0),
+    *(("number", "2", text, None) for text in ("the difference is 5 - 2", "5 -2", "5 plus 2", "5 minus 2", "4 x 2")),
+    *(("number", "20", text, None) for text in ("10-20", "from 10 to 20", "10 or 20", "10,20", "10 20")),
+    *(("number", "5", text, None) for text in ("2,5", "the square root of 5", "twice 5", "2 + $5")),
+)
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_a_number_that_is_part_of_something_is_not_read_by_itself(case: Case) -> None:
+    """An instance of an answer guessed from a part: x+3 was 3, 10-20 was 20."""
+    held(case)

@@ -31,6 +31,7 @@ GREEK = frozenset((
 MIXED = re.compile(r"(?:frac (?:\{ (\d+) \}|(\d)) (?:\{ (\d+) \}|(\d))|(\d+) / (\d+))(?: .*)?")
 """The fraction of digits behind a whole number, in tokens with spaces between them."""
 CLOSING = {"(": ")", "[": "]", "{": "}"}
+MONEY = ("$", "€", "£", "¥", "₹")
 TIMES, OVER, SIGNED = ("*", "cdot", "times"), ("/", "div"), ("+", "-", "pm", "mp")
 
 
@@ -70,10 +71,11 @@ class Grammar:
 
     def quantity(self) -> Quantity:
         """All tokens as a value with its unit."""
-        turned = self.tokens[:1] == [Token("sign", "-")] and self.tokens[1:2] != [] and self.tokens[1].text == "$"
-        if turned:
-            self.place += 1
-        money = units.SIGNS.get(self.take("$", "€", "£", "¥"), "")
+        before = [t.text for t in self.tokens[:2] if t.kind == "sign"]
+        signed = len(before) == 2 and before[0] in "+-" and before[1] in MONEY
+        turned = signed and before[0] == "-"
+        self.place += signed
+        money = units.SIGNS.get(self.take(*MONEY), "")
         value = self.expression()
         words = self._unit_words()
         for word in words.casefold().split():
@@ -90,7 +92,7 @@ class Grammar:
         """The rest of the tokens as the text of a unit."""
         found = ""
         for token in self.tokens[self.place :]:
-            plain = token.kind in ("word", "text") or (token.kind == "sign" and token.text in "/^{}°%*¢€£$")
+            plain = token.kind in ("word", "text") or (token.kind == "sign" and token.text in "/^{}°%*¢€£¥₹$")
             digit = token.kind == "number" and found.rstrip().endswith(("^", "{", "-"))
             behind = token.kind == "letter" and found.rstrip().endswith(("/", "°"))
             if not (plain or digit or behind or token.text in ("-", "cdot")):

@@ -49,8 +49,27 @@ WRITTEN_OUT = {
     "celsius": "c",
     "fahrenheit": "f",
 }
-SIGNS = {"$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "¢": "cent", "%": "percent", "°": "degree"}
-LARGE = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SIGNS = {
+    "$": "dollar",
+    "€": "euro",
+    "£": "sterling",
+    "¥": "yen",
+    "₹": "rupee",
+    "¢": "cent",
+    "%": "percent",
+    "°": "degree",
+}
+CURRENCIES = frozenset(("yen", "rupee", "yuan", "peso", "ruble", "rouble", "franc", "sterling"))
+LARGE = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+    "lakh": 10**5,
+    "crore": 10**7,
+}
 """Words that are part of the number."""
 SHORT = {name: name for name in KNOWN if len(name) == 1} | {
     "L": "l", "V": "volt", "A": "ampere", "W": "watt", "N": "newton", "J": "joule", "C": "c", "F": "f", "Ω": "ohm",
@@ -61,7 +80,7 @@ SHORT = {name: name for name in KNOWN if len(name) == 1} | {
 """Signs of units that may as well be letters, as words. K and M are none: they may be thousands and millions."""
 FILLED = frozenset(("a", "an", "the", "of", "in", "total", "more", "different", "possible", "distinct"))
 """Words that say nothing of a unit."""
-PART = re.compile(r"\s*(?:([a-z]+)\.?|([/·*⋅])|\^?\s*\{?\s*(-?\d)\s*\}?|([$€£¥¢%°]))\s*")
+PART = re.compile(r"\s*(?:([a-z]+)\.?|([/·*⋅])|\^?\s*\{?\s*(-?\d)\s*\}?|([$€£¥₹¢%°]))\s*")
 
 
 @dataclass(frozen=True)
@@ -140,7 +159,20 @@ def singular(word: str) -> str:
 def is_unit(word: str) -> bool:
     """Whether a word is the name of a unit, and not any word."""
     plain = word.casefold().rstrip(".")
-    known = {*WRITTEN_OUT, "unit", "degree", "deg", "radian", "rad", "percent", "square", "cubic", "per", "euro"}
+    known = {
+        *WRITTEN_OUT,
+        "unit",
+        "degree",
+        "deg",
+        "radian",
+        "rad",
+        "percent",
+        "square",
+        "cubic",
+        "per",
+        "euro",
+        *CURRENCIES,
+    }
     return any(name in KNOWN or name in known for name in (plain, plain.removesuffix("s"), plain.removesuffix("es")))
 
 
