@@ -132,6 +132,13 @@ LARGE: tuple[Case, ...] = (
     ("number", "5", "It costs 5 bn", None),
     ("number", "3", "3 and a half", None),
     ("number", "5", "5 squared", None),
+    ("number", "2", "The answer is 2 thirds", None),
+    ("number", "3", r"\boxed{3 and a half}", None),
+    ("number", "3", "#### 3 halves", None),
+    ("number", "3", "#### 3 and a half", None),
+    ("number", "3", "The answer is 3 and a half.", None),
+    ("number", "1", "The answer is 1 in 5 people.", None),
+    ("number", "12", "The answer is 12 in total, and no more.", 1.0),
 )
 
 

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 
 from truing.rollout.answers import Unread
-from truing.rollout.answers.prose import CONTEXT, NUMBER, around, last_side
+from truing.rollout.answers.prose import CONTEXT, NUMBER, OTHER, around, last_side
 from truing.rollout.answers.tokens import LONGEST, fraction, group
 
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
@@ -24,6 +24,7 @@ _LINE = re.compile(r"####([^\n]*)|^[ \t]*A:([^\n]*)", re.MULTILINE)
 _HEADING = re.compile(r"\W*(?:step|part|case|problem|question|section|method|approach)\b", re.IGNORECASE)
 _LABEL = re.compile(r"\W*(?:final\s+)?(?:answer|result|solution)\W*", re.IGNORECASE)
 _CLAUSE = re.compile(r",?\s+(?:because|since|as|which|so|when|where|if|per|for|in|and|but|with|after)\b|[,;(]\s")
+_MORE = re.compile(r",?\s+(?:in|per|and)\s+[-$€£]?\d|[,;]\s+[-$€£]?\d")
 _TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.IGNORECASE | re.DOTALL)
 _PHRASE = re.compile(
     r"\b(?:final\s+)?answer(?:[ *_]*\bis\b(?:\s+(?:therefore|thus|simply))?|[ *_]*[:=])[:=*_ \t]*\n*", re.IGNORECASE
@@ -141,8 +142,11 @@ def last_segment(text: str) -> tuple[int, int]:
 
 
 def beginning(text: str) -> str:
-    """A sentence up to its first clause: `12 because 3 * 4 = 12`, `18, so 6 are left`."""
+    """A sentence up to its first clause: `12 because 3 * 4 = 12`, `18, so 6 are left`. Unread where what comes next is
+    part of the number: `3 and a half`, `1 in 5`."""
     cut = _CLAUSE.search(text)
+    if cut and (OTHER.match(text[cut.start() :]) or _MORE.match(text[cut.start() :])):
+        raise Unread("a number that goes on in words")
     return text[: cut.start()].strip() if cut else text
 
 

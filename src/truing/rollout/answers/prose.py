@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from truing.rollout.answers import Unread
-from truing.rollout.answers.units import LARGE, SHORT, is_unit
+from truing.rollout.answers.units import LARGE, PARTS, SHORT, is_unit
 
 CONTEXT = 400
 """How many characters around its last number an unmarked answer is looked for in."""
@@ -41,9 +41,8 @@ _WORD = re.compile(
     r"(?<![\\a-zA-Z])[a-zA-Z]{3,}|(?<![\\a-zA-Z])(?:is|it|to|so|of|at|in|an|as|be|we|by|or|if|on)(?![a-zA-Z])"
 )
 _LARGE = re.compile(rf"[\s-]*\b({'|'.join(LARGE)})s?\b|[\s-]*({'|'.join(LARGE)})s?\b", re.IGNORECASE)
-_OTHER = re.compile(
-    r"[\s-]+(?:half|halves|thirds?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?|thousandths?"
-    r"|millionths?|squared|cubed|factorial|choose|modulo|mod)\b|\s+(?:and|&)\s+(?:a|an|one|two|three)\b"
+OTHER = re.compile(
+    rf"[\s-]+(?:{PARTS.pattern}|squared|cubed|choose|modulo|mod)\b|\s+(?:and|&)\s+(?:a|an|one|two|three)\b"
     r"|\s*(?:[kKMBT]|bn|mn|tn|mil)\b(?!['’])",
 )
 """What makes another number of the one before it."""
@@ -148,7 +147,7 @@ def _alone(left: str, right: str) -> None:
         raise Unread("one of several numbers")
     if _APPLIED.search(left):
         raise Unread("a number in words")
-    if _OTHER.match(right):
+    if OTHER.match(right):
         raise Unread("a number in words")
 
 

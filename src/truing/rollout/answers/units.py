@@ -71,6 +71,10 @@ LARGE = {
     "crore": 10**7,
 }
 """Words that are part of the number."""
+PARTS = re.compile(
+    r"half|halves|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth)s?|factorial"
+)
+"""Words that make another number of the one before them, and are no units."""
 SHORT = {name: name for name in KNOWN if len(name) == 1} | {
     "L": "l", "V": "volt", "A": "ampere", "W": "watt", "N": "newton", "J": "joule", "C": "c", "F": "f", "Ω": "ohm",
     "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "Pa": "pascal", "kPa": "kilopascal",
@@ -109,6 +113,8 @@ def unit(text: str) -> Unit | None:
     (True, False, True)
     """
     parts = _parts(text)
+    if any(PARTS.fullmatch(word) for word in parts):
+        raise Unread(f"{text!r} behind a number")
     powers: dict[str, int] = {}
     factor, over, every, i = ONE, 1, 1, 0
     while i < len(parts):
