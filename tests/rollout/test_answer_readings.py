@@ -138,7 +138,7 @@ LARGE: tuple[Case, ...] = (
     ("number", "3", "#### 3 and a half", None),
     ("number", "3", "The answer is 3 and a half.", None),
     ("number", "1", "The answer is 1 in 5 people.", None),
-    ("number", "12", "The answer is 12 in total, and no more.", 1.0),
+    ("number", "12", "The answer is 12 because there are 3 in each.", 1.0),
 )
 
 
