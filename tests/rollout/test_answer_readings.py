@@ -160,6 +160,9 @@ MONEY: tuple[Case, ...] = (
     ("number", "$50", "so 50€", 0.0),
     ("number", "$50", "so 50 yen", 0.0),
     ("number", "$50", "so 50$", 1.0),
+    ("number", "$50", "EUR 50", 0.0),
+    ("number", "$50", "She paid Rs. 50", 0.0),
+    ("number", "$50", "US$50", 1.0),
     ("number", "20 °C", "20 °F", 0.0),
     ("number", "18 Hz", "It is 18 kHz.", 0.0),
     ("number", "-5", "It is minus 5", 1.0),
@@ -189,8 +192,16 @@ PARTS: tuple[Case, ...] = (
     ("number", "25", "90-65=25", 1.0),
     ("number", "5", "5 - a nice number", 1.0),
     ("number", "-3.5", "It is -3 1/2 cups", 1.0),
-    *(("number", "2", text, None) for text in ("the difference is 5 - 2", "5 -2", "5 plus 2", "5 minus 2", "4 x 2")),
-    *(("number", "20", text, None) for text in ("10-20", "from 10 to 20", "10 or 20", "10,20", "10 20")),
+    ("number", "-3", "x = - 3", 1.0),
+    ("number", "-2", "5 - -2", 0.0),
+    ("number", "-1436", "146 -466 -1436", 1.0),
+    ("number", "3", "it is pi + 3", 0.0),
+    *(("number", "20", text, None) for text in ("it is 10 + (20)", "10 vs 20", "10 & 20", "10–20")),
+    *(
+        ("number", "2", text, None)
+        for text in ("the difference is 5 - 2", "it is 5 -2", "5 plus 2", "5 minus 2", "4 x 2")
+    ),
+    *(("number", "20", text, None) for text in ("10-20", "from 10 to 20", "10 or 20", "10,20", "it is 10 20")),
     *(("number", "5", text, None) for text in ("2,5", "the square root of 5", "twice 5", "2 + $5")),
 )
 

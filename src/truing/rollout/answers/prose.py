@@ -18,6 +18,8 @@ NUMBER = re.compile(
     r"(?:(?<![\w).}\]])[-+−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?"
 )
 _CURRENCY = re.compile(r"[$€£¥₹]\s?$")
+CODES = {"USD": "$", "US$": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "Rs": "₹"}
+_CODE = re.compile(r"\b(USD|US\$|EUR|GBP|JPY|INR|Rs\.?)\s?$")
 _SIGN = re.compile(r"([-+−–])\s*$|\b(?:minus|negative)\s+$", re.IGNORECASE)
 _OPERAND = re.compile(r"(?:[\d)\]}%°!]|(?<![a-zA-Z'’])[b-zB-HJ-Z])\s*$|(?<![a-zA-Z'’])[aAI]$")
 """What an operator may stand behind."""
@@ -26,7 +28,8 @@ _OPERATOR = re.compile(
     re.IGNORECASE,
 )
 _EQUALS = re.compile(r"(?:(?<![<>!])=|[-=]>|→)\s*$")
-_LISTED = re.compile(r"\d[^\s\d]{0,3}?(?:,\s*|\s*,?\s+(?:or|and|to)\s+|\s+)$")
+_LISTED = re.compile(r"\d[^\s\d]{0,3}?(?:,\s*|\s*,?\s+(?:or|and|to|through|until|vs\.?|versus|&|~)\s+)$")
+_SPACED = re.compile(r"\d[^\s\d]{0,3}?\s+$")
 _APPLIED = re.compile(
     r"\b(?:(?:root|power|half|third|quarter|square|cube|factorial|log|logarithm|ln|sine|cosine|tangent) of|twice|double"
     r"|triple|sqrt|log|ln|sin|cos|tan)\s+$",
@@ -72,18 +75,22 @@ def around(text: str, place: re.Match[str]) -> tuple[str, bool]:
     left, number, right = line[:at], place[0].replace("−", "-"), line[until:]
     if "." in number and right.startswith(("..", "…")):
         raise Unread("a number that goes on")
+    if re.fullmatch(r"0\d\d", number) and re.search(r"\d $", left):
+        raise Unread("numbers with a space between them")
     if "/" in number and (whole := _WHOLE.search(left)):
         left, number = left[: whole.start()], whole[0] + number
+    left = _CODE.sub(lambda code: CODES[code[1].rstrip(".")], left)
     money, left = _split(_CURRENCY, left)
     if number[0] in "+-":
         left, number = left + number[0], number[1:]
-    sign, joined, left = _signed(left)
+    words = bool(re.search("[a-zA-Z]", line))
+    sign, joined, left = _signed(left, words)
     joined = joined or bool(_JOINED_LEFT.search(left) or _JOINED_RIGHT.match(right)) or _within_brackets(line, at)
     if joined or not _begins_plainly(left) or not _ends_plainly(right):
         return last_side(_expression(line, at, until)).strip(" .,;:*`"), False
     if not sign and not money:
         money, left = _split(_CURRENCY, left)
-    _alone(left, right)
+    _alone(left, right, words)
     return sign + money.strip() + number + _behind(right, bool(money)), True
 
 
@@ -92,8 +99,13 @@ def _split(pattern: re.Pattern[str], left: str) -> tuple[str, str]:
     return (match[0], left[: match.start()]) if match else ("", left)
 
 
-def _signed(left: str) -> tuple[str, bool, str]:
-    """The sign that a number has, whether it is part of an expression instead, and what stands before the sign."""
+def _signed(left: str, words: bool) -> tuple[str, bool, str]:
+    """The sign that a number has, whether it is part of an expression instead, and what stands before the sign. In a
+    line without words, numbers with spaces between them are results one after the other: 146 -466 -1436."""
+    if re.search(r"[-+*/×÷]\s*\(\s*$", left):
+        raise Unread("a number in brackets, behind an operator")
+    if not words and re.search(r"\d[-+]\s+$", left):
+        return "", False, left
     match = _SIGN.search(left)
     if match is None:
         operator = _OPERATOR.search(left)
@@ -106,13 +118,20 @@ def _signed(left: str) -> tuple[str, bool, str]:
         if _OPERAND.search(rest):
             raise Unread("a difference in words")
         return "-", False, rest
-    if _OPERAND.search(rest):
+    if re.search(r"\s[-+*/x×÷]\s+$", rest):
         return "", True, rest
+    if _OPERAND.search(rest):
+        apart = not words and match[0] == match[1] and rest.endswith(" ")
+        return ("-" if match[1] in "-−–" else "", False, rest) if apart else ("", True, rest)
+    if match[1] == "+" and re.search(r"(?<![a-zA-Z])(?:pi|a)\s*$|π\s*$", rest):
+        return "", True, rest
+    if match[1] == "+" and re.search(r"\w\s*$", rest):
+        raise Unread("a sum in words")
     if rest[-1:].isalnum() or rest[-1:] in ("-", "+", "–"):
         raise Unread("a number behind a dash")
     if match[1] == "+":
         return "", False, rest
-    if match[0] != match[1]:
+    if match[0] != match[1] and not _EQUALS.search(rest):
         raise Unread("a number behind a dash")
     return "-", False, rest
 
@@ -141,9 +160,10 @@ def _ends_plainly(right: str) -> bool:
     return not word or known or (len(word) > 3 and bool(re.search("[aeiou]", word, re.IGNORECASE)))
 
 
-def _alone(left: str, right: str) -> None:
+def _alone(left: str, right: str, words: bool) -> None:
     """Raise Unread for a number that is one of several, or that a word makes another one of."""
-    if _LISTED.search(left) and not _EQUALS.search(left):
+    listed = _LISTED.search(left) or (words and _SPACED.search(left))
+    if listed and not _EQUALS.search(left):
         raise Unread("one of several numbers")
     if _APPLIED.search(left):
         raise Unread("a number in words")
