@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from fractions import Fraction
@@ -102,11 +103,11 @@ def _marked(text: str) -> str | None:
 
 
 def _readable(text: str) -> bool:
-    try:
-        structure.read(text)
-    except Unread:
-        return False
-    return True
+    for short in (False, True):
+        with contextlib.suppress(Unread):
+            structure.read(text, short_units=short)
+            return True
+    return False
 
 
 def answer_of(text: str) -> str:

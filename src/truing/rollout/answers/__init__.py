@@ -1,6 +1,7 @@
 """Answers to problems as exact mathematics: which part of a response is the answer, what it says, when two agree.
 
     final      which part of a text is its answer
+    prose      a number without a mark, with what belongs to it
     tokens     that part as numbers, letters, commands and words
     grammar    one expression: an exact value, and the unit behind it
     structure  a whole answer: numbers, tuples, intervals, sets, matrices, equations, words

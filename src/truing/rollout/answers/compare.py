@@ -8,12 +8,13 @@ x = 5 is 5, y = 2x + 3 is 2x + 3        a name may be left out, and is no other 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from truing.rollout.answers import Unread
 from truing.rollout.answers.exact import Value, letter
 from truing.rollout.answers.grammar import Quantity
-from truing.rollout.answers.numeric import equal
+from truing.rollout.answers.numeric import equal, evaluated
 from truing.rollout.answers.structure import (
     Answer,
     Based,
@@ -29,7 +30,10 @@ from truing.rollout.answers.structure import (
     value_of,
     words,
 )
+from truing.rollout.answers.tokens import rewritten
 
+_THOUSANDS = re.compile(r"\$?[\d.,]+\s*[kKMBT]")
+_BESIDE = re.compile(r"\d[a-zA-Z]")
 TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
 
@@ -39,12 +43,48 @@ def agree(truth: str, response: str, measured: bool = False) -> bool:
     one = read(truth, measured)
     if isinstance(one, Words):
         return one.text == worded(response)
-    other = read(response)
+    other = _responded(response, one)
     if isinstance(other, Words):
         return words(truth) == other.text
     if same(one, other):
         return True
+    if _closed(one) and not _measured(one) and not _closed(other):
+        return _with_a_letter_left_out(one, response, measured)
     return any(same(a, b) for a, b in _with_short_units(one, truth, other, response))
+
+
+def _responded(response: str, truth: Answer) -> Answer:
+    """What a response says; where it is unread with its last letter as an unknown (1/2 m), with it as a unit."""
+    try:
+        return read(response)
+    except Unread:
+        found = read(response, short_units=True)
+        if _closed(truth) and _measured(found) and _closed(found):
+            return found
+        raise
+
+
+def _with_a_letter_left_out(truth: Answer, response: str, measured: bool) -> bool:
+    """Whether a response is the truth, a number, but for the letter of a unit behind it (18 m). Unread where that
+    letter may be something else: an unknown beside its factor (18m), or thousands (18 K)."""
+    try:
+        found = read(response, short_units=True)
+    except Unread:
+        return False
+    if not (_measured(found) and _closed(found)):
+        if _THOUSANDS.fullmatch(rewritten(response)):
+            raise Unread("thousands, millions or a unit")
+        return False
+    if not same(truth, found):
+        return False
+    if not measured and _BESIDE.search(rewritten(response)):
+        raise Unread("a letter beside a number, a unit or an unknown")
+    return True
+
+
+def _closed(found: Answer) -> bool:
+    value = value_of(found)
+    return value is not None and not value.letters
 
 
 def worded(text: str) -> str:
@@ -70,6 +110,8 @@ def _with_short_units(one: Answer, truth: str, other: Answer, response: str) -> 
 
 
 def _measured(found: Answer) -> bool:
+    if isinstance(found, Named):
+        return _measured(found.value)
     return isinstance(found, Quantity) and found.unit is not None
 
 
@@ -100,6 +142,8 @@ def same(truth: Answer, other: Answer) -> bool:
 def quantities(truth: Quantity, other: Quantity) -> bool:
     """Whether two quantities are the same; where one has a unit and the other none, its number may count as it is."""
     one, two = truth.unit, other.unit
+    if truth.capitals and other.capitals and truth.capitals != other.capitals:
+        return False
     if one is not None and two is not None:
         alike = one.measures == two.measures
         return alike and equal(truth.value * one.factor, other.value * two.factor)
@@ -110,10 +154,13 @@ def quantities(truth: Quantity, other: Quantity) -> bool:
         truth.value * unit.factor if one else truth.value, other.value * unit.factor if two else other.value
     ):
         return True
-    number = truth.value.number
-    if two is not None and two.percent and number is not None and abs(number) <= 1:
+    if unit.percent and _at_most_one(truth.value):
         return False  # 0.5 % is no 0.5
     return equal(truth.value, other.value)
+
+
+def _at_most_one(value: Value) -> bool:
+    return not value.letters and bool(abs(evaluated(value, {})) <= 1)
 
 
 def _in_order(one: Sequence[Answer], other: Sequence[Answer]) -> bool:

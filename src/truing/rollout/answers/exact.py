@@ -174,6 +174,8 @@ def _pulled(base: Value, to: Fraction) -> Value:
 def _root(number: Fraction, to: Fraction) -> Value | None:
     """A rational number to a power that is not whole, as roots of primes; None where it has too large factors."""
     if number < 0:
+        if to.denominator % 2:
+            raise Unread("a negative number to the power of a fraction, which is real in one reading only")
         inner = _root(-number, to) if to.denominator == 2 else None
         return None if inner is None else inner * _whole_power(IMAGINARY, to.numerator % 4)
     exponents: dict[int, Fraction] = {}

@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 
 from truing.rollout.answers import Unread
+from truing.rollout.answers.prose import CONTEXT, NUMBER, OTHER, around, last_side
 from truing.rollout.answers.tokens import LONGEST, fraction, group
-from truing.rollout.answers.units import is_unit
 
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _BOX = re.compile(r"\\f?boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])|\\framebox(?![a-zA-Z])")
@@ -24,37 +24,15 @@ _LINE = re.compile(r"####([^\n]*)|^[ \t]*A:([^\n]*)", re.MULTILINE)
 _HEADING = re.compile(r"\W*(?:step|part|case|problem|question|section|method|approach)\b", re.IGNORECASE)
 _LABEL = re.compile(r"\W*(?:final\s+)?(?:answer|result|solution)\W*", re.IGNORECASE)
 _CLAUSE = re.compile(r",?\s+(?:because|since|as|which|so|when|where|if|per|for|in|and|but|with|after)\b|[,;(]\s")
+_MORE = re.compile(r",?\s+(?:in|per|and)\s+[-$€£]?\d|[,;]\s+[-$€£]?\d")
 _TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.IGNORECASE | re.DOTALL)
 _PHRASE = re.compile(
     r"\b(?:final\s+)?answer(?:[ *_]*\bis\b(?:\s+(?:therefore|thus|simply))?|[ *_]*[:=])[:=*_ \t]*\n*", re.IGNORECASE
 )
 _END = re.compile(r"(?<!\bp)(?<!\ba)\.(?=\s+[A-Z\\$*]|\s*$)|\n")
-_NUMBER = re.compile(
-    r"(?:(?<![\w).}\]])[-+−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?"
-)
 _DOLLARS = re.compile(r"(?<!\\)\$\$?")
-_PLAIN = re.compile(r"[-+*x×÷=()\d.,%/\s−]*[-+−]?[$€£]?")
-_BEFORE, _BEHIND = (
-    re.compile(r"[$€£(\"'*_`~=:]*"),
-    re.compile(r"(?:[%°$€£)\"'*_`.,;:!?]|(?:st|nd|rd|th)\b|-[a-zA-Z]{2,}\S*|[a-zA-Z]{2,}\S*)*"),
-)
-_PREFIX = re.compile(r"[\w\"'*(]*[a-zA-Z]{2,}[-:=$(]+|[a-zA-Z]\w*=[$]?")
 _MATHEMATICS = re.compile(r"\\[a-zA-Z]+|[{}^_√π∞()\[\]⟨⟩<>≤≥∪]")
-_WORD = re.compile(
-    r"(?<![\\a-zA-Z])[a-zA-Z]{3,}|(?<![\\a-zA-Z])(?:is|it|to|so|of|at|in|an|as|be|we|by|or|if|on)(?![a-zA-Z])"
-)
-_UNIT = re.compile(
-    r"\s*\\?%|\s*°(?!\s*[CF]\b)|[ \t]*(?!in\b)(?:(?:square|cubic|sq|cu)\s+)?[a-zA-Z]+(?:\s?\^\s?\{?\d\}?|[²³])?"
-    r"(?:\s?(?:/|\bper\b)\s?[a-zA-Z]+(?:\s?\^\s?\{?\d\}?|[²³])?)?"
-)
-_WHOLE = re.compile(r"(?<![\w.,/+*=^-])-?\d+ $")
 _TEXTUAL, _MEASURED = re.compile(r"\s*(?:\\(?:text|mathrm|mbox)\b|\^)"), re.compile(r"(-?\d[\d.,]*)\s*(?:\$|\\\()$")
-_JOINED_LEFT = re.compile(r"(?:\\[a-zA-Z]+|[\^_√]|(?<![-=<>])[<>≤≥≠]=?|(?:[})\]]|(?:\\[a-zA-Z]+|√)\S*)\s*[-+*/])\s*$")
-_JOINED_RIGHT = re.compile(
-    r"\s*(?:\\(?!text|mathrm|mbox|[ ,%;$)\]]|boxed)|[\^_√π∞]|[-+*/]\s*\\)|\s+[b-zB-HJ-Z](?=[\s.,]*$|\s*[-+*/=^])"
-)
-CONTEXT = 400
-"""How many characters around its last number an unmarked answer is looked for in."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +114,18 @@ def last_number(text: str) -> Final:
     """The last number of a text with what it is part of. Unread where there is none."""
     text = "".join(fraction(c, " %s/%s") for c in text) if not text.isascii() else text
     place = None
-    for match in _NUMBER.finditer(text):
+    for match in NUMBER.finditer(text):
         place = match
     start, end = last_segment(text)
     if end and (place is None or place.start() < end):
         before = _MEASURED.search(text[max(0, start - CONTEXT) : start]) if _TEXTUAL.match(text[start:]) else None
         if before:
             return Final(f"{before[1]} {text[start:end][:LONGEST]}")
-        return Final(_last_side(text[start:end][:LONGEST]).strip(" ."))
+        return Final(last_side(text[start:end][:LONGEST]).strip(" ."))
     if place is None:
         raise Unread("no answer")
-    return _around(text, place)
+    part, plain = around(text, place)
+    return Final(part, plain=plain)
 
 
 def last_segment(text: str) -> tuple[int, int]:
@@ -162,85 +141,18 @@ def last_segment(text: str) -> tuple[int, int]:
     return max(found, key=lambda place: place[1])
 
 
-def _around(text: str, place: re.Match[str]) -> Final:
-    """A number of a text with what belongs to it: its unit, or the expression that it is part of."""
-    start, end = _line(text, place.start(), place.end())
-    line, at, until = text[start:end], place.start() - start, place.end() - start
-    first = max(line.rfind(" ", 0, at), line.rfind("\t", 0, at)) + 1
-    whole = _WHOLE.search(line[:first]) if "/" in place[0] and first == at else None
-    if place[0][0] == "0" and place[0].isdigit() and len(place[0]) == 3 and re.search(r"\d $", line[:first]):
-        raise Unread("numbers with a space between them")
-    before, behind = line[first:at].rpartition(">>")[2], re.match(r"\S*", line[until:])
-    assert behind is not None
-    if "." in place[0] and behind[0].startswith(("..", "…")):
-        raise Unread("a number that goes on")
-    alone = not _JOINED_LEFT.search(line[:first]) and not _JOINED_RIGHT.match(line[until:])
-    if alone and _is_plain(before) and _BEHIND.fullmatch(behind[0]) and not _within_brackets(line, at):
-        money = "$" if before.endswith("$") else ""
-        mixed = whole[0] if whole else ""
-        return Final(money + mixed + place[0] + _unit(line[until:]), plain=True)
-    return Final(_last_side(_expression(line, at, until)).strip(" .,;:*`"))
-
-
-def _unit(behind: str) -> str:
-    """The unit behind a number in prose, where the words there are those of one."""
-    match = _UNIT.match(behind)
-    if match is None:
-        return ""
-    names = [word for word in re.findall(r"[a-zA-Z]+", match[0]) if word.casefold() not in ("square", "cubic", "per")]
-    return match[0] if match[0].strip() in ("%", "\\%", "°") or (names and all(map(is_unit, names))) else ""
-
-
-def _is_plain(before: str) -> bool:
-    """Whether what stands before a number, without a space, is arithmetic, or the end of some word."""
-    return any(pattern.fullmatch(before) for pattern in (_PLAIN, _BEFORE, _PREFIX))
-
-
-def _line(text: str, start: int, end: int) -> tuple[int, int]:
-    """The part of a number's line that may belong to it."""
-    left = max(text.rfind("\n", 0, start) + 1, start - CONTEXT)
-    right = text.find("\n", end)
-    return left, min(len(text) if right < 0 else right, end + CONTEXT)
-
-
-def _within_brackets(line: str, at: int) -> bool:
-    """Whether a place is between brackets that hold no words: (3, 4), [0, 1)."""
-    opened = max(line.rfind("(", 0, at), line.rfind("[", 0, at), line.rfind("{", 0, at))
-    if opened < 0 or re.search(r"[)\]}]", line[opened:at]):
-        return False
-    inner = re.match(r"[^)\]}]*", line[opened + 1 :])
-    assert inner is not None
-    return not _WORD.search(inner[0]) and bool(re.search(r"[,;\\]", inner[0]))
-
-
-def _expression(line: str, at: int, until: int) -> str:
-    """The mathematics around a place of a line: up to the nearest words, or the end of the sentence."""
-    words = [match.end() for match in _WORD.finditer(line, 0, at)]
-    left = words[-1] if words else 0
-    right = next((match.start() for match in _WORD.finditer(line, until)), len(line))
-    ended = re.search(r"\.\s", line[until:right])
-    return line[left : until + ended.start() if ended else right]
-
-
-def _last_side(text: str) -> str:
-    """What stands behind the last sign of equality that is outside all brackets, of a value without a name."""
-    depth, cut = 0, 0
-    for place, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        if character == "=" and depth <= 0 and text[place - 1 : place] not in ("<", ">", "!"):
-            cut = place + 1
-    return text[cut:].strip()
-
-
 def beginning(text: str) -> str:
-    """A sentence up to its first clause: `12 because 3 * 4 = 12`, `18, so 6 are left`."""
+    """A sentence up to its first clause: `12 because 3 * 4 = 12`, `18, so 6 are left`. Unread where what comes next is
+    part of the number: `3 and a half`, `1 in 5`."""
     cut = _CLAUSE.search(text)
+    if cut and (OTHER.match(text[cut.start() :]) or _MORE.match(text[cut.start() :])):
+        raise Unread("a number that goes on in words")
     return text[: cut.start()].strip() if cut else text
 
 
 def numbers(text: str) -> list[str]:
     """The numbers of a text as they stand in it."""
-    return [match[0] for match in _NUMBER.finditer(text)]
+    return [match[0] for match in NUMBER.finditer(text)]
 
 
 def is_prose(text: str) -> bool:

@@ -31,6 +31,7 @@ GREEK = frozenset((
 MIXED = re.compile(r"(?:frac (?:\{ (\d+) \}|(\d)) (?:\{ (\d+) \}|(\d))|(\d+) / (\d+))(?: .*)?")
 """The fraction of digits behind a whole number, in tokens with spaces between them."""
 CLOSING = {"(": ")", "[": "]", "{": "}"}
+MONEY = ("$", "€", "£", "¥", "₹")
 TIMES, OVER, SIGNED = ("*", "cdot", "times"), ("/", "div"), ("+", "-", "pm", "mp")
 
 
@@ -40,6 +41,8 @@ class Quantity:
 
     value: Value
     unit: units.Unit | None = None
+    capitals: str = ""
+    """The capitals side by side that it is, which may be a word or a code: BCD is no BDC."""
 
 
 class Grammar:
@@ -68,10 +71,11 @@ class Grammar:
 
     def quantity(self) -> Quantity:
         """All tokens as a value with its unit."""
-        turned = self.tokens[:1] == [Token("sign", "-")] and self.tokens[1:2] != [] and self.tokens[1].text == "$"
-        if turned:
-            self.place += 1
-        money = units.SIGNS.get(self.take("$", "€", "£", "¥"), "")
+        before = [t.text for t in self.tokens[:2] if t.kind == "sign"]
+        signed = len(before) == 2 and before[0] in "+-" and before[1] in MONEY
+        turned = signed and before[0] == "-"
+        self.place += signed
+        money = units.SIGNS.get(self.take(*MONEY), "")
         value = self.expression()
         words = self._unit_words()
         for word in words.casefold().split():
@@ -88,7 +92,7 @@ class Grammar:
         """The rest of the tokens as the text of a unit."""
         found = ""
         for token in self.tokens[self.place :]:
-            plain = token.kind in ("word", "text") or (token.kind == "sign" and token.text in "/^{}°%*¢€£$")
+            plain = token.kind in ("word", "text") or (token.kind == "sign" and token.text in "/^{}°%*¢€£¥₹$")
             digit = token.kind == "number" and found.rstrip().endswith(("^", "{", "-"))
             behind = token.kind == "letter" and found.rstrip().endswith(("/", "°"))
             if not (plain or digit or behind or token.text in ("-", "cdot")):
@@ -126,9 +130,9 @@ class Grammar:
         """A product or a quotient."""
         value, divided = self.factor(), False
         while True:
-            if self.take(*TIMES):
+            if self.next.text in TIMES and self._joins() and self.take(*TIMES):
                 value, divided = value * self._signed(), False
-            elif self.next.text in OVER and self._divides():
+            elif self.next.text in OVER and self._joins():
                 if divided:
                     raise Unread("a quotient of a quotient, which has two readings")
                 self.place += 1
@@ -140,8 +144,8 @@ class Grammar:
             else:
                 return value
 
-    def _divides(self) -> bool:
-        """Whether a slash is one between values, not between units."""
+    def _joins(self) -> bool:
+        """Whether a slash or a dot is one between values, not between units."""
         behind = self.tokens[self.place + 1 : self.place + 2]
         return bool(behind) and behind[0].kind not in ("word", "text")
 
@@ -315,6 +319,9 @@ class Grammar:
         """What stands behind \\sqrt, of any degree."""
         degree = self.grouped("[") if self.next.text == "[" else rational(2)
         inner = self.grouped(self.next.text) if self.next.text in ("{", "(") else self.primary()
+        odd = (whole(degree) or 0) % 2 == 1
+        if odd and inner.number is not None and inner.number < 0:
+            return -exact.power(-inner, ONE / degree)
         return exact.power(inner, ONE / degree)
 
     def binomial(self) -> Value:

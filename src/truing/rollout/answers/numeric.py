@@ -103,7 +103,17 @@ def _atom(atom: Atom, place: Mapping[str, Any]) -> Any:
     arguments = [evaluated(argument, place) for argument in atom.arguments]
     if any(abs(a) > 2**64 for a in arguments) and atom.name != "power":
         raise Unread("a value that is too large to be computed")
+    if atom.name == "power" and (exponent := atom.arguments[1].number) is not None:
+        return _rational_power(arguments[0], exponent)
     return FUNCTIONS[atom.name](*arguments)
+
+
+def _rational_power(base: Any, exponent: Fraction) -> Any:
+    """A power; the root of odd degree of a negative number is the real one."""
+    to = CONTEXT.mpf(exponent.numerator) / exponent.denominator
+    if exponent.denominator % 2 and not CONTEXT.im(base) and CONTEXT.re(base) < 0:
+        return (-1) ** (exponent.numerator % 2) * _power(-CONTEXT.re(base), to)
+    return _power(base, to)
 
 
 def _unknown(name: str) -> Any:

@@ -13,6 +13,7 @@ from truing.rollout.answers.exact import Value
 from truing.rollout.answers.grammar import DEEPEST, Grammar, Quantity
 from truing.rollout.answers.numeric import evaluated
 from truing.rollout.answers.tokens import Token, rewritten, tokens
+from truing.rollout.answers.units import PARTS
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def answer(found: Sequence[Token], deep: int) -> Answer:
     items = [item for piece in pieces for item in items_of(piece, deep)]
     if not items:
         raise Unread("an answer that says nothing")
+    if items[1:] and any(isinstance(item, Words) and PARTS.fullmatch(item.text.rpartition(" ")[2]) for item in items):
+        raise Unread("a part of a number, in words")
     return items[0] if len(items) == 1 else Collection(tuple(items))
 
 
@@ -268,6 +271,8 @@ def quantities(found: list[Token]) -> list[Answer]:
     """A quantity, or the two of a plus-or-minus."""
     grammar = Grammar(found)
     one = grammar.quantity()
+    if found[1:] and all(t.kind == "letter" and len(t.text) == 1 and t.text.isupper() for t in found):
+        return [Quantity(one.value, one.unit, "".join(t.text for t in found))]
     return [one, Grammar(found, -1).quantity()] if grammar.both else [one]
 
 

@@ -171,9 +171,11 @@ def _run(run: str, behind: str, before: list[Token], spaced: bool, short: bool) 
     if run in _JOINING and spaced:
         return [Token("word", run, spaced)]
     after = last.kind in ("number", "word", "text") or last.text in ("}", ")", "°", "/", "%", "$")
+    times = last.text in ("cdot", "*") and before[-2:-1] != [] and before[-2].kind == "word"
+    if short and run in SHORT and (after or times or last.kind == "letter") and last.text not in ("{", "("):
+        return [Token("word", SHORT[run], spaced)]
     if len(run) == 1:
-        measured = short and run in SHORT and (after or last.kind == "letter") and last.text not in ("{", "(")
-        return [Token("word" if measured else "letter", run, spaced)]
+        return [Token("letter", run, spaced)]
     vowels = any(c in "aeiouAEIOU" for c in run)
     apart = (spaced or not before) and not re.match(r"[\^_(]", behind)
     if (is_unit(run) and after and not behind.startswith("(")) or (len(run) > 2 and vowels and apart):

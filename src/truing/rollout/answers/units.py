@@ -33,6 +33,12 @@ KNOWN = {
     for names, factor in own.items()
     for name in names.split()
 }
+PREFIXES = {"": "1", "kilo": "1000", "mega": "1000000", "giga": "1000000000", "milli": "1/1000", "micro": "1/1000000"}
+KNOWN |= {
+    prefix + name: (Fraction(factor), name)
+    for name in ("volt", "ampere", "watt", "newton", "joule", "hertz", "pascal", "ohm", "kelvin")
+    for prefix, factor in PREFIXES.items()
+}
 WRITTEN_OUT = {
     "mph": "mile / hour",
     "kmh": "km / hour",
@@ -43,14 +49,42 @@ WRITTEN_OUT = {
     "celsius": "c",
     "fahrenheit": "f",
 }
-SIGNS = {"$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "¢": "cent", "%": "percent", "°": "degree"}
-LARGE = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SIGNS = {
+    "$": "dollar",
+    "€": "euro",
+    "£": "sterling",
+    "¥": "yen",
+    "₹": "rupee",
+    "¢": "cent",
+    "%": "percent",
+    "°": "degree",
+}
+CURRENCIES = frozenset(("yen", "rupee", "yuan", "peso", "ruble", "rouble", "franc", "sterling"))
+LARGE = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+    "lakh": 10**5,
+    "crore": 10**7,
+}
 """Words that are part of the number."""
-SHORT = frozenset(name for name in KNOWN if len(name) == 1)
-"""Units that may as well be letters."""
+PARTS = re.compile(
+    r"half|halves|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth)s?|factorial"
+)
+"""Words that make another number of the one before them, and are no units."""
+SHORT = {name: name for name in KNOWN if len(name) == 1} | {
+    "L": "l", "V": "volt", "A": "ampere", "W": "watt", "N": "newton", "J": "joule", "C": "c", "F": "f", "Ω": "ohm",
+    "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "Pa": "pascal", "kPa": "kilopascal",
+    "kW": "kilowatt", "MW": "megawatt", "kV": "kilovolt", "mV": "millivolt", "mA": "milliampere", "kN": "kilonewton",
+    "kJ": "kilojoule", "MJ": "megajoule", "mW": "milliwatt", "MPa": "megapascal",
+}  # fmt: skip
+"""Signs of units that may as well be letters, as words. K and M are none: they may be thousands and millions."""
 FILLED = frozenset(("a", "an", "the", "of", "in", "total", "more", "different", "possible", "distinct"))
 """Words that say nothing of a unit."""
-PART = re.compile(r"\s*(?:([a-z]+)\.?|([/·*⋅])|\^?\s*\{?\s*(-?\d)\s*\}?|([$€£¥¢%°]))\s*")
+PART = re.compile(r"\s*(?:([a-z]+)\.?|([/·*⋅])|\^?\s*\{?\s*(-?\d)\s*\}?|([$€£¥₹¢%°]))\s*")
 
 
 @dataclass(frozen=True)
@@ -79,6 +113,8 @@ def unit(text: str) -> Unit | None:
     (True, False, True)
     """
     parts = _parts(text)
+    if any(PARTS.fullmatch(word) for word in parts):
+        raise Unread(f"{text!r} behind a number")
     powers: dict[str, int] = {}
     factor, over, every, i = ONE, 1, 1, 0
     while i < len(parts):
@@ -129,7 +165,20 @@ def singular(word: str) -> str:
 def is_unit(word: str) -> bool:
     """Whether a word is the name of a unit, and not any word."""
     plain = word.casefold().rstrip(".")
-    known = {*WRITTEN_OUT, "unit", "degree", "deg", "radian", "rad", "percent", "square", "cubic", "per", "euro"}
+    known = {
+        *WRITTEN_OUT,
+        "unit",
+        "degree",
+        "deg",
+        "radian",
+        "rad",
+        "percent",
+        "square",
+        "cubic",
+        "per",
+        "euro",
+        *CURRENCIES,
+    }
     return any(name in KNOWN or name in known for name in (plain, plain.removesuffix("s"), plain.removesuffix("es")))
 
 
