@@ -59,6 +59,7 @@ def test_a_run_that_is_resumed_a_day_later_goes_on_with_the_same_tokens(desk, di
         files = (str(run / "rm" / "model"), str(desk.folder / "pairs.jsonl"), "--out", str(run / "scores.jsonl"))
         assert desk("score", *files) == 0 and SAID in desk.said
     assert (first / "scores.jsonl").read_text() == (desk.out / "scores.jsonl").read_text()
+    assert desk.run("--resume") == 0 and desk.said.count(SAID) == 3, "of stages that are not run again too"
 
 
 def test_commands_say_what_the_template_writes(desk, days) -> None:

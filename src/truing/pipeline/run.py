@@ -157,6 +157,9 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     if step.action == "reuse":
         stored = read_json(work.folder / "stage.json")
         show.say(f"{heading}: {step.note}")
+        for note in read_json(work.folder / "summary.json").get("notes", []):
+            if clock.MARK in str(note):  # the date that its template wrote holds for what is reused too
+                show.say(f"  {note}")
         row |= {"state": "reused", "seconds": stored.get("seconds")}
         record["data"] |= stored.get("data", {})
         return
