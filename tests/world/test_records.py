@@ -42,11 +42,11 @@ def test_every_data_set_is_made_of_rows_that_repeat(name: str) -> None:
 
 
 def written(record):
-    """What a record says, without the marks of learning, which the world puts on nothing."""
+    """What a record says, without marks of learning and of thoughts, which the world puts on nothing."""
 
     def bare(value):
         if isinstance(value, dict):
-            return {key: bare(each) for key, each in value.items() if key != "learned"}
+            return {key: bare(each) for key, each in value.items() if key not in ("learned", "apart")}
         return [bare(each) for each in value] if isinstance(value, list | tuple) else value
 
     return bare(dataclasses.asdict(record))
