@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +14,12 @@ from pathlib import Path
 def is_part(path: Path, name: str) -> bool:
     """Whether `path` is what a kill within `write_text` leaves of the file `name`."""
     return path.name.startswith(f".{name}.")
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> Path:

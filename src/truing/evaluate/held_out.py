@@ -65,8 +65,9 @@ Found = list[Finding | str]
 def measure(name: str, policy: Policy, trees: Sequence[Tree], terms: Sum) -> tuple[list[Finding], list[str]]:
     """Findings of a reward model that was fitted by these terms, and in words what could not be measured."""
     seen = look(policy, trees, frozenset(key for term in terms.terms for key in needed(term)))
-    policy.measure(Batch(tuple(trees)))  # its weights have moved since training began
-    noise = policy.noise(Batch(tuple(trees)))
+    whole = Batch(tuple(trees))
+    policy.measure(whole)  # its weights have moved since training began
+    noise = policy.noise(whole)
     found: Found = []
     first = {(term.head, shape_of(term.objective.needs)): term for term in reversed(terms.terms)}
     for (head, shape), term in reversed(first.items()):

@@ -179,3 +179,12 @@ def _checked(level: float) -> float:
     if not 0 < level < 1:
         raise UserError(f"level is {level}; give a number between 0 and 1, such as 0.95")
     return level
+
+
+def settled(difference: NDArray[np.float64], within: float | Sequence[float]) -> NDArray[np.float64]:
+    """Differences with those that are within rounding of 0 at 0.
+
+    >>> settled(np.array([0.5, -1e-7]), 1e-6).tolist()
+    [0.5, 0.0]
+    """
+    return np.where(np.abs(difference) <= np.asarray(within), 0.0, difference)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.evaluate.intervals import Interval, bootstrap, finite, independent, mean_interval, same_length
+from truing.evaluate.intervals import Interval, bootstrap, finite, independent, mean_interval, same_length, settled
 from truing.evaluate.winrate import held_against, share_interval
 from truing.types import Finding
 
@@ -44,15 +44,6 @@ def accuracy(
     evidence = f"{_counted(len(gap), 'pair', groups)}: {right} right, {tied} tied (counted half), {wrong} wrong; "
     evidence += f"strict accuracy {100 * right / len(gap):.1f} %{left}"
     return share(check, model, points.tolist(), groups, 0.5, evidence, slice=slice, seed=seed)
-
-
-def settled(difference: NDArray[np.float64], within: float | Sequence[float]) -> NDArray[np.float64]:
-    """Differences with those that are within rounding of 0 at 0.
-
-    >>> settled(np.array([0.5, -1e-7]), 1e-6).tolist()
-    [0.5, 0.0]
-    """
-    return np.where(np.abs(difference) <= np.asarray(within), 0.0, difference)
 
 
 def share(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from truing.evaluate.intervals import Interval, finite, independent, mean_interval, same_length, wilson
+from truing.evaluate.intervals import Interval, finite, independent, mean_interval, same_length, settled, wilson
 from truing.types import Finding
 
 
@@ -37,7 +37,7 @@ def win_rate(
     same_length(scores=scores, scores_against=scores_against, prompt_ids=prompt_ids)
     ours, theirs = finite(scores, f"score of {model}"), finite(scores_against, f"score of {against}")
     delta = ours - theirs
-    sign = np.where(np.abs(delta) <= within, 0.0, np.sign(delta))
+    sign = np.sign(settled(delta, within))
     points = (0.5 + 0.5 * sign).tolist()
     won, tied, lost = (int((sign == side).sum()) for side in (1, 0, -1))
     prompts = independent(ours.tolist(), prompt_ids)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from truing.disk import made_beside
+from truing.disk import file_digest, made_beside
 from truing.errors import UserError
-
-CHUNK = 2**22
 
 
 def dequantised(file: Path, cache: Path, sha256: str = "") -> Path:
@@ -26,7 +23,7 @@ def dequantised(file: Path, cache: Path, sha256: str = "") -> Path:
         with file.open("rb") as handle:
             if handle.read(4) != b"GGUF":
                 raise UserError(f"model '{file}' is no GGUF file: it does not begin with 'GGUF'")
-        digest = content_hash(file)
+        digest = file_digest(file)
     except OSError as error:
         raise UserError(f"model '{file}' cannot be read ({error.strerror})") from error
     if sha256 and digest != sha256:
@@ -56,12 +53,3 @@ def convert(file: Path, folder: Path) -> None:
     plain.generation_config = model.generation_config
     tokenizer.save_pretrained(folder)
     plain.save_pretrained(folder)
-
-
-def content_hash(file: Path) -> str:
-    """The SHA-256 of a file."""
-    out = hashlib.sha256()
-    with file.open("rb") as handle:
-        while piece := handle.read(CHUNK):
-            out.update(piece)
-    return out.hexdigest()

@@ -7,7 +7,6 @@ number wrote. Nothing is pickled: a folder without our manifest, whatever else l
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from truing.disk import file_digest
 from truing.errors import RunFailed, UserError
 from truing.train import parallel
 from truing.train.shard import held_here, piece
@@ -188,12 +188,6 @@ def cannot_write(path: Path, error: Exception) -> str:
     if is_full(error):
         return f"{path.parent}: no space left on the disk; what was whole is whole. Make room, and go on with --resume"
     return f"{path}: cannot be written ({error})"
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
