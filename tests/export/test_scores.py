@@ -239,4 +239,5 @@ def test_responses_that_read_alike_are_scored_alike(tmp_path) -> None:
     assert pair["chosen_reward"] == pair["rejected_reward"]
     several = {"prompt": "the desk", "responses": [one, "no", two], "scores": [1, 2, 3]}
     [row] = rows_scored(tmp_path / "rm", [several], tmp_path)
-    assert row["rewards"] == [pytest.approx(pair["chosen_reward"], abs=1e-4), row["rewards"][1], row["rewards"][0]]
+    first, _, last = row["rewards"]  # read at different places of one row, so alike but for rounding (seen under AVX2)
+    assert [first, last] == pytest.approx([pair["chosen_reward"]] * 2, abs=1e-4)
