@@ -217,7 +217,9 @@ def test_marks_of_learning_do_not_change_what_is_scored(tmp_path, capsys) -> Non
     marked = [*talk[:-1], talk[-1] | {"weight": 0}]
     for model in (tmp_path / "rm", folder):
         whole, same = rows_scored(model, [{"messages": talk}, {"messages": marked}], tmp_path)
-        assert whole == same
+        assert whole == {
+            name: pytest.approx(value, abs=1e-4) for name, value in same.items()
+        }  # rounding (seen under SSE)
         first = rows_scored(model, [{"messages": talk[:-2]}], tmp_path)
         assert first != [whole]
     assert "kept 1: duplicate of an earlier row (row 2)" in capsys.readouterr().err
