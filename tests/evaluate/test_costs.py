@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 import torch
 
 import truing.registry
+from small_models import build
 from truing.contract import violations
 from truing.data.batch import Branch, Tree
+from truing.errors import UserError
+from truing.evaluate.exam import pair_accuracy
 from truing.evaluate.held_out import Held, pairs, ranked
 from truing.pipeline import overview
+from truing.pipeline.context import StageRun
+from truing.pipeline.judge import appoint
+from truing.pipeline.recipe import check
+from truing.pipeline.show import Show
+from truing.policy import heads
+from truing.policy.load import load
+from truing.policy.scalars import Heads
 from truing.registry import Objective, parts
 from truing.train.record import describe
 from truing.train.terms import Sum, Term
@@ -99,3 +111,45 @@ def test_only_the_contract_and_what_lists_it_read_exemptions() -> None:
     may = {"registry.py", "signature.py", "pipeline/overview.py", "contract/__init__.py"}
     reads = {f.relative_to(SOURCE).as_posix() for f in SOURCE.rglob("*.py") if ".exempt" in f.read_text("utf-8")}
     assert reads <= may
+
+
+@pytest.fixture(scope="module")
+def cost(tmp_path_factory):
+    """The folder of a reward model that was fitted to say a cost, drawn and not trained."""
+    base = build(
+        "llama", ["one response is better", "another one does harm"] * 8, tmp_path_factory.mktemp("b"), vocab=300
+    )
+    folder = tmp_path_factory.mktemp("cost")
+    heads.save(heads.fresh_reward(str(base), seed=3, heads=Heads(costs=("",))), folder)
+    return folder
+
+
+def test_a_model_that_says_a_cost_is_measured_as_one_wherever_it_is_loaded(cost) -> None:
+    """`evaluate` with `data`: the same weights as a reward order the pairs the other way round."""
+    ids = [((5, 6, 7), (i, i + 1), (i + 2,)) for i in range(20, 56, 4)]
+    trees = [
+        Tree(prompt, (Branch("chosen", one, (True,) * 2), Branch("rejected", two, (True,))), i, i)
+        for i, (prompt, one, two) in enumerate(ids)
+    ]
+    policy = load(str(cost), "reward")
+    assert policy.scalars.is_cost and policy.scalars == Heads(costs=("",))
+    turned = pair_accuracy("harm", policy, trees).value
+    policy.put_heads(Heads())
+    assert turned == pytest.approx(1 - pair_accuracy("harm", policy, trees).value) and turned != 0.5
+
+
+def test_a_cost_is_no_judge(cost, tmp_path) -> None:
+    recipe = check(
+        "base: world:desk/tiny\nstages:\n  warm: {do: sft, model: $base, data: world:demonstrations}\n"
+        f"  exam: {{do: evaluate, models: [$warm], against: $base, prompts: 'world:prompts?n=2', judge: {cost}}}\n"
+    )
+    run = StageRun(recipe, "exam", "evaluate", tmp_path, "", Show(quiet=True))
+    with pytest.raises(UserError, match="was fitted to say a cost, lower for the better response"):
+        appoint(run, str(cost), None, None, run.records("world:prompts?n=2", want="prompts"))
+
+
+def test_heads_that_say_costs_are_written_and_read_with_the_others() -> None:
+    made = Heads(("helpful", "harm"), (1.0, -0.5), costs=("harm",))
+    assert Heads.from_json(asdict(made)) == made and not made.is_cost
+    with pytest.raises(ValueError, match="its head_costs are"):
+        Heads.from_json(asdict(made) | {"costs": ["other"]})
