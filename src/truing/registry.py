@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from truing import settings, types
 from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.plugins import executed, home, installed, plug_in, source_file
-from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, group_options, read_parts, spelt
+from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, checked, group_options, read_parts, spelt
 from truing.types import Advantage, Mean, default_mean, per_of
+from truing.typewords import NUMBERS
 
 __all__ = [
     "Columns",
@@ -97,6 +98,7 @@ class Objective:
         mean: Mean | None = None,
         estimates: str = "",
         advantage: Advantage | None = None,
+        lower_is_better: bool = False,
     ) -> None:
         functools.update_wrapper(self, fn)
         if not source:
@@ -106,6 +108,7 @@ class Objective:
         self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
         self.source, self.exempt, self.differs, self.estimates = source, dict(exempt), differs, estimates
         self.advantage = spelt(f"objective '{self.name}'", "advantage", advantage)
+        self.lower_is_better = lower_is_better
         self.signals = tuple(p.name for p in signals)
         self.optional = tuple(p.name for p in signals if p.default is None)
         self.needs = tuple(name for name in self.signals if name not in self.optional)
@@ -123,6 +126,8 @@ class Objective:
     def __call__(self, *signals: Any, **named: Any) -> Tensor:
         given = dict(zip(self.signals, signals, strict=False))
         check_shapes(self.name, given | {name: named[name] for name in self.signals if name in named})
+        options = {option.name: named[option.name] for option in self.options if option.name in named}
+        named |= checked(f"objective '{self.name}'", self.options, options) if options else {}
         with blaming(self.place):
             losses = self.fn(*signals, **named)
         if self.place and not getattr(losses, "shape", ()):
@@ -227,13 +232,15 @@ def objective(
     mean: Mean | None = None,
     estimates: str = "",
     advantage: Advantage | None = None,
+    lower_is_better: bool = False,
 ) -> Callable[[Callable[..., Tensor]], Objective]:
     """Make a function an objective. `exempt` names clauses of the contract it does not keep, each with the reason;
     `coupled` signals that are statistics of a whole step, each with the function that makes it; `mean` what the loop
     divides by (default: tokens where it asks for `mask_BT`, labelled steps for `step_mask_BS`, otherwise rows);
     `estimates` the divergence that its value at the optimum tells, in words, where theory names one; `advantage` how
-    the advantages that it reads are made from the scores of a round."""
-    return lambda fn: Objective(fn, source, exempt, differs, coupled, mean, estimates, advantage)
+    the advantages that it reads are made from the scores of a round; `lower_is_better` that the reward model which it
+    teaches says a cost, which is to be lower for the better response."""
+    return lambda fn: Objective(fn, source, exempt, differs, coupled, mean, estimates, advantage, lower_is_better)
 
 
 def stage(
@@ -303,8 +310,8 @@ def type_words(annotation: Any) -> str:
     """An annotation as the text it was written in, whether or not the module postpones annotations."""
     if isinstance(annotation, str):
         return annotation
-    for word in ("Positive", "NonNegative", "Fraction", "Count"):
-        if annotation == getattr(types, word):
+    for word in NUMBERS:
+        if hasattr(types, word) and annotation == getattr(types, word):
             return word
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
@@ -314,23 +321,6 @@ def type_words(annotation: Any) -> str:
     if origin is list:
         return f"list[{type_words(arguments[0])}]"
     return "None" if annotation is type(None) else getattr(annotation, "__name__", repr(annotation))
-
-
-def checked(owner: str, options: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Given options in their own types; UserError for one that is unknown, missing or out of range."""
-    known = {option.name: option for option in options}
-    for name in given:
-        if name not in known:
-            raise UserError(
-                f"{owner}: {unknown('option', name, known)}" if known else f"{owner} has no option '{name}'"
-            )
-    for option in options:
-        if option.required and option.name not in given:
-            raise UserError(f"{owner} needs '{option.name}'")
-    try:
-        return {name: known[name].check(value) for name, value in given.items()}
-    except ValueError as problem:
-        raise UserError(f"{owner}: {problem}") from None
 
 
 @functools.lru_cache(maxsize=32)

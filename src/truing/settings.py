@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from truing.types import Count, Fraction, NonNegative, Positive
+from truing.types import Cap, Count, Fraction, NonNegative, Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Online:
     passing: float | None = None
     mixture: Fraction = 0.0
     resample: Count | None = None
-    sampler_cap: Positive | None = None
+    sampler_cap: Cap | None = None
 
     def changed(self, **options: Any) -> Online:
         """These options with some changed."""

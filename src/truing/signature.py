@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -16,7 +17,7 @@ import truing.settings
 from truing.errors import UserError, unknown
 from truing.plugins import module_file
 from truing.types import Advantage, Mean, Per, default_mean, per_of
-from truing.typewords import REFERENCES, convert, describe, guess, parse_type
+from truing.typewords import REFERENCES, convert, describe, guess, parse_type, reason
 
 Kind: TypeAlias = Literal["objective", "stage", "reward"]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -50,13 +51,32 @@ class Option:
             return convert(tree, value)
         except ValueError:
             shown = "none" if value is None else repr(value)
-            raise ValueError(f"{self.name} must be {describe(tree)}, got {shown}{guess(tree, value)}") from None
+            raise ValueError(
+                f"{self.name} must be {describe(tree)}, got {shown}{reason(tree, value)}{guess(tree, value)}"
+            ) from None
 
     @property
     def reference(self) -> str:
         """The kind of reference it takes (`Model`, `Data`, ...), or an empty string."""
         words = [node.id for node in ast.walk(parse_type(self.type)) if isinstance(node, ast.Name)]
         return next((word for word in words if word in REFERENCES), "")
+
+
+def checked(owner: str, options: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Given options in their own types; UserError for one that is unknown, missing or out of range."""
+    known = {option.name: option for option in options}
+    for name in given:
+        if name not in known:
+            raise UserError(
+                f"{owner}: {unknown('option', name, known)}" if known else f"{owner} has no option '{name}'"
+            )
+    for option in options:
+        if option.required and option.name not in given:
+            raise UserError(f"{owner} needs '{option.name}'")
+    try:
+        return {name: known[name].check(value) for name, value in given.items()}
+    except ValueError as problem:
+        raise UserError(f"{owner}: {problem}") from None
 
 
 TRL_OPTIONS = (Option("text", "bool", False),)
@@ -88,6 +108,7 @@ class Part:
     differs: str = ""
     advantage: str = ""
     scope: str = ""
+    lower_is_better: bool = False
 
     @property
     def per(self) -> Per:
@@ -196,6 +217,7 @@ def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: P
         differs=literal(said["differs"]) if "differs" in said else "",
         advantage=words["advantage"] or "",
         scope=scope,
+        lower_is_better=bool(literal(said["lower_is_better"])) if "lower_is_better" in said else False,
     )
 
 

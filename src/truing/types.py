@@ -17,6 +17,13 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 Positive = Annotated[float, "a number above 0"]
 NonNegative = Annotated[float, "a number from 0 up"]
 Fraction = Annotated[float, "a number from 0 to 1"]
+BelowOne = Annotated[float, "a number from 0 up and below 1"]
+PositiveFraction = Annotated[float, "a number above 0, up to 1"]
+Clip = Annotated[float, "a number above 0 and below 1"]
+Cap = Annotated[float, "a number from 1 up"]
+DualClip = Annotated[float, "a number above 1"]
+Smoothing = Annotated[float, "a number of at least 0 and below 0.5"]
+PositiveSmoothing = Annotated[float, "a number of at least 1e-06 and below 0.5"]
 Count = Annotated[int, "a whole number from 1 up"]
 
 Per: TypeAlias = Literal["row", "token", "step"]
@@ -25,10 +32,13 @@ Mean: TypeAlias = Literal["row", "token", "response", "constant", "step"]
 """What the loop divides the losses of a whole step by: its rows; its learned tokens; each response's own tokens, then
 the rows; the rows times the longest response allowed; its labelled steps."""
 
-Advantage: TypeAlias = Literal["gae", "returns", "standardised", "centred", "leave_one_out", "none", "any"]
+Advantage: TypeAlias = Literal[
+    "gae", "returns", "standardised", "centred", "leave_one_out", "batch_centred", "batch_raw", "none", "any"
+]
 """How advantages are made from a round's scores: generalised, by a value head; the whitened returns of tokens; scores
-against their group's mean, over its deviation or not, or against that of the siblings; or the score is read itself;
-or none are read, beside an objective that reads any (a penalty)."""
+against their group's mean, over its deviation or not, or against that of the siblings; against their group's mean over
+the whole round's deviation, of these differences or of the raw scores; or the score is read itself; or none are read,
+beside an objective that reads any (a penalty)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +122,7 @@ class Sampling:
     max_new_tokens: Count = 64
     temperature: NonNegative = 1.0
     seed: int = 0
-    top_p: Fraction = 1.0
+    top_p: PositiveFraction = 1.0
     top_k: Count | None = None
     stop_strings: tuple[str, ...] = ()
     stop_tokens: tuple[int, ...] = ()

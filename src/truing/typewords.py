@@ -28,10 +28,27 @@ NUMBERS: dict[str, tuple[str, bool, float, float]] = {
     "Positive": ("a number above 0", False, sys.float_info.min, math.inf),  # training flushes smaller ones to 0
     "NonNegative": ("a number from 0 up", False, 0.0, math.inf),
     "Fraction": ("a number from 0 to 1", False, 0.0, 1.0),
+    "BelowOne": ("a number from 0 up and below 1", False, 0.0, math.nextafter(1, 0)),
+    "PositiveFraction": ("a number above 0, up to 1", False, sys.float_info.min, 1.0),
+    "Clip": ("a number above 0 and below 1", False, sys.float_info.min, math.nextafter(1, 0)),
+    "Cap": ("a number from 1 up", False, 1.0, math.inf),
+    "DualClip": ("a number above 1", False, math.nextafter(1, 2), math.inf),
+    "Smoothing": ("a number of at least 0 and below 0.5", False, 0.0, math.nextafter(0.5, 0)),
+    "PositiveSmoothing": ("a number of at least 1e-06 and below 0.5", False, 1e-6, math.nextafter(0.5, 0)),
     "float": ("a number", False, -math.inf, math.inf),
     "Count": ("a whole number from 1 up", True, 1, math.inf),
     "int": ("a whole number", True, -math.inf, math.inf),
 }
+WHY: dict[str, str] = {
+    "PositiveFraction": "at 0 there is nothing left",
+    "BelowOne": "at 1 nothing else is left",
+    "Clip": "from 1 on the ratio has no lower bound, at 0 it cannot move (dapo's clip_high alone may be wide)",
+    "Cap": "below 1 it cuts off what has not moved at all",
+    "DualClip": "at 1 or below it takes the gradient of every response that did badly",
+    "Smoothing": "at 0.5 the labels teach nothing, above it their opposite",
+    "PositiveSmoothing": "at 0 the loss is infinite, at 0.5 the labels teach nothing, above it their opposite",
+}
+"""Why the range of a type word ends where it does, where that is not to be seen from its name."""
 OTHERS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "str": ("text", str),
     "bool": ("true or false", bool),
@@ -112,6 +129,12 @@ def describe(tree: ast.expr) -> str:
         return "one of " + ", ".join(map(str, choices(tree)))
     word = word_of(tree)
     return (NUMBERS.get(word) or OTHERS.get(word) or REFERENCES[word][::-1])[0]
+
+
+def reason(tree: ast.expr, value: Any) -> str:
+    """Why a number outside the range of its type is none of its values; empty where its name says enough."""
+    known = [WHY[word_of(m)] for m in members(tree) if isinstance(m, ast.Name) and word_of(m) in WHY]
+    return f": {known[0]}" if known and isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
 def guess(tree: ast.expr, value: Any) -> str:

@@ -42,7 +42,18 @@ def test_signals_are_of_the_vocabulary(part):
 @pytest.mark.parametrize("part", OBJECTIVES.values(), ids=lambda part: part.name)
 def test_source_and_run_time_agree(part):
     loaded = registry.load(part.name, "objective")
-    for fact in ("needs", "optional", "options", "mean", "per", "surveyed", "estimates", "source", "differs"):
+    for fact in (
+        "needs",
+        "optional",
+        "options",
+        "mean",
+        "per",
+        "surveyed",
+        "estimates",
+        "source",
+        "differs",
+        "lower_is_better",
+    ):
         assert getattr(loaded, fact) == getattr(part, fact), fact
     assert (tuple(loaded.coupled), tuple(loaded.exempt.items())) == (part.coupled, part.exempt)
 

@@ -621,7 +621,8 @@ def _(i, same):
     same("loss", losses.mean())
     same("gradient_flows", (logp.grad != 0).double())
     same("dual_clip_c3", o.ppo(logp, torch.zeros(1, 6).double(), a, mask, clip=i["eps"], dual_clip=3.0))
-    same("per_token", o.reinforce_pp(logp, torch.zeros(1, 6).double(), a, mask, clip=i["eps"]))
+    for same_step in (o.reinforce_pp, o.reinforce_pp_baseline, o.lite_ppo):
+        same("per_token", same_step(logp, torch.zeros(1, 6).double(), a, mask, clip=i["eps"]))
 
 
 @case("ppo_value_clip")

@@ -234,7 +234,21 @@ def test_policy_gradients_stand_still_at_the_optimum_and_nowhere_else(objective)
     assert torch.allclose(got, exact) and got.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["ppo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ppo",
+        "dr_grpo",
+        "dapo",
+        "gspo",
+        "cispo",
+        "rloo",
+        "reinforce",
+        "reinforce_pp",
+        "reinforce_pp_baseline",
+        "lite_ppo",
+    ],
+)
 @pytest.mark.parametrize("updates", [1, 3])
 def test_policy_gradients_converge_to_the_optimum(name: str, updates: int) -> None:
     """Rounds of fresh answers, every response in proportion to its probability, each learned from once or three times:

@@ -27,6 +27,7 @@ from truing.train.terms import Sum, Term
 
 PREFERENCES = ["dpo", "ipo", "simpo", "dpo_ranked", "bco", "kldo", "nll"]
 METHODS = ["ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp", "awr", "rwr", "gdc"]
+METHODS += ["reinforce_pp_baseline", "lite_ppo"]
 
 
 @pytest.fixture(scope="session")

@@ -214,13 +214,14 @@ def described(objective: Objective) -> str:
 
 def direction(objective: Objective) -> str:
     """The first step, from the reference, raises what was chosen and lowers what was rejected (of a ranking the first
-    and the last); a single response goes where its label, its advantage or its score says, a step where its label
-    does."""
+    and the last), a cost (`lower_is_better`) the other way round; a single response goes where its label, its advantage
+    or its score says, a step where its label does."""
     signals = example(objective, optional=False)
     signals = coupled(objective, signals | {n: signals[n[4:]].detach() for n in signals if n[4:] in signals})
     objective(**signals).sum().backward()
     for name, value in signals.items():
-        way = _way(name, signals)
+        cost = objective.lower_is_better and SIGNALS[name].origin == "reward"
+        way = -_way(name, signals) if cost else _way(name, signals)
         if value.grad is None or not bool((way != 0).any()):
             continue
         g = value.grad * way

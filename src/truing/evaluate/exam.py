@@ -177,12 +177,14 @@ def head_rewards(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, float]
 def pair_accuracy(name: str, policy: Policy, trees: Sequence[Tree], reference: Policy | None = None) -> Finding:
     """Share of held-out pairs that `policy` orders as the raters did, their ties left out.
 
-    A reward model by its score; a language model by its log-ratio to `reference` (the reward that DPO fits implicitly).
+    A reward model by its score, a cost with its sign turned; a language model by its log-ratio to `reference` (the
+    reward that DPO fits implicitly).
     UserError where there is nothing but ties.
     """
     whole = Batch(tuple(trees))
     if policy.is_reward:
-        values = rewards(policy, trees)
+        sign = -1 if policy.scalars.is_cost else 1
+        values = [sign * value for value in rewards(policy, trees)]
         check, noise = "held_out_accuracy", [policy.noise(whole)] * len(whole.branches)
     elif reference is not None:
         pairs = zip(sums(policy, trees), sums(reference, trees), strict=True)

@@ -44,6 +44,11 @@ class Held:
         return self.seen[of_head(signal, self.head)]
 
     @property
+    def sign(self) -> float:
+        """-1 where the head says a cost, which is to be lower for the better response."""
+        return -1.0 if self.term.objective.lower_is_better else 1.0
+
+    @property
     def slice(self) -> str:
         """What findings of this head are filed under."""
         return self.head or "all"
@@ -108,9 +113,8 @@ def nothing(held: Held) -> Found:
 
 
 def pairs(held: Held) -> Found:
-    """Accuracy on pairs; of a cost (an objective that is to be low for the chosen response) with its sign turned."""
-    sign = -1.0 if "direction" in held.term.objective.exempt else 1.0
-    return _ordered(held, [sign * r for r in held["chosen_reward_B"]], [sign * r for r in held["rejected_reward_B"]])
+    """Accuracy on pairs."""
+    return _ordered(held, *([held.sign * r for r in held[f"{side}_reward_B"]] for side in SIDES))
 
 
 def together(held: Held, shares: dict[str, float]) -> Finding | str:
@@ -150,7 +154,7 @@ def outcomes_with_ties(held: Held) -> Found:
 def ranked(held: Held) -> Found:
     """Rank agreement on rankings."""
     counts = [len(tree.branches) for tree in held.trees]
-    rows = [row[:count] for row, count in zip(held["reward_BK"], counts, strict=True)]
+    rows = [[held.sign * r for r in row[:count]] for row, count in zip(held["reward_BK"], counts, strict=True)]
     return [*reward_model.rankings(held.name, rows, held.prompts, held.slice, held.within)]
 
 
@@ -163,7 +167,7 @@ def scored(held: Held) -> Found:
 
 def labelled(held: Held) -> Found:
     """Accuracy and area under the curve on responses labelled desirable or undesirable."""
-    return _told(held, held["reward_B"], [label > 0.5 for label in held["desirable_B"]])
+    return _told(held, [held.sign * r for r in held["reward_B"]], [label > 0.5 for label in held["desirable_B"]])
 
 
 def outcomes(held: Held) -> Found:

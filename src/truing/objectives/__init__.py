@@ -39,9 +39,11 @@ if TYPE_CHECKING:
         dr_grpo,
         grpo,
         gspo,
+        lite_ppo,
         ppo,
         reinforce,
         reinforce_pp,
+        reinforce_pp_baseline,
         rloo,
         rwr,
     )
@@ -62,9 +64,9 @@ if TYPE_CHECKING:
 __all__ = [
     "apo_down", "apo_zero", "awr", "bco", "bco_pair", "bradley_terry", "cdpo", "cispo", "confidence", "cost_model",
     "cpo", "dapo", "davidson", "dpo", "dpo_norm", "dpo_ranked", "dr_grpo", "entropy", "exo", "f_dpo", "fdo", "gdc",
-    "grpo", "gspo", "hinge", "ipo", "kl_k2", "kl_k3", "kldo", "kldo_nwj", "kto", "nca", "nll", "nll_whole", "orm",
-    "orpo", "plackett_luce", "ppo", "prm", "ptx", "rao_kupper", "regression", "reinforce", "reinforce_pp", "rloo",
-    "robust_dpo", "rwr", "simpo", "slic", "sppo", "value_clipped",
+    "grpo", "gspo", "hinge", "ipo", "kl_k2", "kl_k3", "kldo", "kldo_nwj", "kto", "lite_ppo", "nca", "nll", "nll_whole",
+    "orm", "orpo", "plackett_luce", "ppo", "prm", "ptx", "rao_kupper", "regression", "reinforce", "reinforce_pp",
+    "reinforce_pp_baseline", "rloo", "robust_dpo", "rwr", "simpo", "slic", "sppo", "value_clipped",
 ]  # fmt: skip
 
 

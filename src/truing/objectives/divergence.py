@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from truing.objectives.ratio import log_mean_exp, log_ratio, softplus, tangent_exp
 from truing.registry import objective
-from truing.types import Fraction, Positive
+from truing.types import Positive, PositiveFraction
 
 
 def class_weight(desirable_B: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def moving_log_mean_exp(
     desirable_B: Tensor,
     *,
     beta: Positive,
-    correction: Fraction,
+    correction: PositiveFraction,
     previous: Tensor | None,
 ) -> Tensor:
     """log of the moving average of mean exp(r) over undesirable rows, the current step included; the first begins it.
@@ -78,8 +78,6 @@ def moving_log_mean_exp(
     now = log_mean_exp(r)
     if previous is None or correction == 1:
         return now
-    if correction == 0:
-        return previous
     return torch.logaddexp(now + math.log(correction), previous + math.log1p(-correction))
 
 
@@ -102,7 +100,7 @@ def kldo(
     moving_log_mean_exp_B: Tensor,
     *,
     beta: Positive = 0.1,
-    correction: Fraction = 0.1,
+    correction: PositiveFraction = 0.1,
     per_prompt: bool = False,
 ) -> Tensor:
     """Separate desirable from undesirable responses as far as KL can tell them apart (Donsker-Varadhan).

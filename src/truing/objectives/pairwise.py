@@ -8,10 +8,10 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from truing.objectives.ratio import flip_rate, log_ratio, softplus, tangent_exp
+from truing.objectives.ratio import log_ratio, softplus, tangent_expm1
 from truing.objectives.reward import ranking_loss
 from truing.registry import objective
-from truing.types import Fraction, Positive
+from truing.types import Positive, PositiveFraction, PositiveSmoothing, Smoothing
 
 
 @objective(
@@ -54,7 +54,7 @@ def cdpo(
     ref_rejected_logp_B: Tensor,
     *,
     beta: Positive = 0.1,
-    label_smoothing: Fraction = 0.1,
+    label_smoothing: Smoothing = 0.1,
 ) -> Tensor:
     """DPO that believes a share of the labels to be wrong, and so stops at a finite margin.
 
@@ -79,20 +79,20 @@ def robust_dpo(
     ref_rejected_logp_B: Tensor,
     *,
     beta: Positive = 0.1,
-    label_smoothing: Fraction = 0.1,
+    label_smoothing: Smoothing = 0.1,
 ) -> Tensor:
     """DPO whose mean over labels flipped at rate e is the loss on clean labels.
 
         loss_b = [-(1 - e) log sigmoid(beta * h_b) + e log sigmoid(-beta * h_b)] / (1 - 2e),   e = label_smoothing
 
-    Returns [B]. Its slope never vanishes and it has no lower bound: stop early. UserError unless e < 1/2.
+    Returns [B]. Its slope never vanishes and it has no lower bound: stop early.
     Differs from the source: nothing.
 
     >>> import torch
     >>> [round(x, 4) for x in robust_dpo(*(torch.tensor([v]) for v in (-6.5, -9.0, -7.0, -8.0))).tolist()]
     [0.6022]
     """
-    e = flip_rate(label_smoothing)
+    e = label_smoothing
     z = beta * margin(chosen_logp_B, rejected_logp_B, ref_chosen_logp_B, ref_rejected_logp_B)
     return ((1 - e) * softplus(-z) - e * softplus(z)) / (1 - 2 * e)
 
@@ -193,7 +193,7 @@ def f_dpo(
     *,
     beta: Positive = 0.1,
     divergence: Literal["jensen_shannon", "forward_kl", "alpha"] = "jensen_shannon",
-    alpha: Positive = 0.5,
+    alpha: PositiveFraction = 0.5,
 ) -> Tensor:
     """DPO for another leash than the reverse KL: the reward is beta * f'(pi/ref).
 
@@ -213,7 +213,7 @@ def f_dpo(
     )
     if divergence != "jensen_shannon":
         power = alpha if divergence == "alpha" else 1.0
-        return softplus(-beta / power * (tangent_exp(-power * rejected) - tangent_exp(-power * chosen)))
+        return softplus(-beta / power * (tangent_expm1(-power * rejected) - tangent_expm1(-power * chosen)))
     return softplus(-beta * (logsigmoid(chosen) - logsigmoid(rejected)))
 
 
@@ -332,20 +332,20 @@ def exo(
     ref_rejected_logp_B: Tensor,
     *,
     beta: Positive = 0.1,
-    label_smoothing: Fraction = 1e-3,
+    label_smoothing: PositiveSmoothing = 1e-3,
 ) -> Tensor:
     """Match the pair's probabilities to the label by the reverse KL, which seeks the mode, where cdpo covers both.
 
         loss_b = KL(Bernoulli(sigmoid(beta * h_b)) || Bernoulli(1 - e)),   h as in dpo, e = label_smoothing
 
-    Returns [B] in nats. At beta * h = ln((1 - e)/e) it is 0. UserError unless 1e-6 <= e < 1/2 (at 0 it is infinite).
+    Returns [B] in nats. At beta * h = ln((1 - e)/e) it is 0. e is at least 1e-6 (at 0 it is infinite).
     Differs from the source: nothing.
 
     >>> import torch
     >>> [round(x, 4) for x in exo(*(torch.tensor([v]) for v in (-6.5, -9.0, -7.0, -8.0)), label_smoothing=0.1).tolist()]
     [0.4314]
     """
-    e = flip_rate(label_smoothing, lowest=1e-6)
+    e = label_smoothing
     z = beta * margin(chosen_logp_B, rejected_logp_B, ref_chosen_logp_B, ref_rejected_logp_B)
     return z.sigmoid() * (logsigmoid(z) - math.log1p(-e)) + (-z).sigmoid() * (logsigmoid(-z) - math.log(e))
 

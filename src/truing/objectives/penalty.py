@@ -28,7 +28,7 @@ def kl_k2(logp_BT: Tensor, old_logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Te
         loss_bt = mask_bt * sg[w] * d^2/2,   d = log[pi(y_bt)/ref(y_bt)],   w = pi(y_bt)/old(y_bt), sg: no gradient
 
     Returns [B, T]; the loop divides by the tokens of the step. Its weight is the leash's coefficient, in units of
-    advantage a nat (REINFORCE++ with a baseline has it: `[reinforce_pp, {kl_k2: {weight: 0.01}}]`).
+    advantage a nat (REINFORCE++ with a baseline has it: `[reinforce_pp_baseline, {kl_k2: {weight: 0.01}}]`).
     Differs from the source: |log w| is held below 20 nats. A token's influence on the KL of later ones is left out, as
     in every loss of single tokens; `beta` in the reward keeps it.
 

@@ -11,12 +11,19 @@ from torch import Tensor
 from truing.objectives.kl import k3, k3_corrected
 from truing.objectives.ratio import bounded_ratio, log_mean_exp
 from truing.registry import objective
-from truing.types import NonNegative, Positive
+from truing.types import Cap, Clip, DualClip, NonNegative, Positive
 
 
 def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
     """-min(ratio * A, clip(ratio, 1 - low, 1 + high) * A): no gradient once the ratio has gone as far as A asks."""
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+
+
+def clipped_tokens(
+    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, low: float, high: float
+) -> Tensor:
+    """`clipped` of every token's own ratio, 0 where it is masked; [B, T]."""
+    return torch.where(mask_BT > 0, clipped(bounded_ratio(logp_BT, old_logp_BT), advantage_BT, low, high), 0.0)
 
 
 @objective(
@@ -28,8 +35,8 @@ def ppo(
     advantage_BT: Tensor,
     mask_BT: Tensor,
     *,
-    clip: Positive = 0.2,
-    dual_clip: Positive | None = None,
+    clip: Clip = 0.2,
+    dual_clip: DualClip | None = None,
 ) -> Tensor:
     """Follow each token's advantage, but no further than a clipped step away from the policy that sampled it.
 
@@ -63,7 +70,7 @@ def grpo(
     advantage_BT: Tensor,
     mask_BT: Tensor,
     *,
-    clip: Positive = 0.2,
+    clip: Clip = 0.2,
     beta: NonNegative = 0.04,
     corrected: bool = False,
 ) -> Tensor:
@@ -87,9 +94,7 @@ def grpo(
 
 
 @objective(source="Liu et al. 2025 (Dr. GRPO), arXiv 2503.20783", mean="constant", advantage="centred")
-def dr_grpo(
-    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Positive = 0.2
-) -> Tensor:
+def dr_grpo(logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Clip = 0.2) -> Tensor:
     """GRPO without its two biases: every token weighs the same whatever its response's length, and no leash.
 
         loss_bt = -mask_bt * min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_bt)/old(y_bt)
@@ -103,8 +108,7 @@ def dr_grpo(
     >>> [round(x, 4) for x in dr_grpo(*one)[0].tolist()]
     [-0.9947]
     """
-    losses = clipped(bounded_ratio(logp_BT, old_logp_BT), advantage_BT, clip, clip)
-    return torch.where(mask_BT > 0, losses, 0.0)
+    return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip, clip)
 
 
 @objective(source="Yu et al. 2025 (DAPO), arXiv 2503.14476", mean="token", advantage="standardised")
@@ -114,7 +118,7 @@ def dapo(
     advantage_BT: Tensor,
     mask_BT: Tensor,
     *,
-    clip_low: Positive = 0.2,
+    clip_low: Clip = 0.2,
     clip_high: Positive = 0.28,
 ) -> Tensor:
     """GRPO that leaves unlikely tokens more room to rise, weighs all tokens of the step the same, and has no leash.
@@ -130,8 +134,7 @@ def dapo(
     >>> [round(x, 4) for x in dapo(*one)[0].tolist()]
     [-1.28]
     """
-    losses = clipped(bounded_ratio(logp_BT, old_logp_BT), advantage_BT, clip_low, clip_high)
-    return torch.where(mask_BT > 0, losses, 0.0)
+    return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip_low, clip_high)
 
 
 @objective(source="Zheng et al. 2025 (GSPO), arXiv 2507.18071", advantage="standardised")
@@ -141,7 +144,7 @@ def gspo(
     advantage_B: Tensor,
     length_B: Tensor,
     *,
-    clip_low: Positive = 3e-4,
+    clip_low: Clip = 3e-4,
     clip_high: Positive = 4e-4,
 ) -> Tensor:
     """Clip whole responses by the geometric mean of their tokens' ratios: what is rewarded is what is clipped.
@@ -165,7 +168,7 @@ def gspo(
     advantage="standardised",
 )
 def cispo(
-    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip_high: Positive = 5.0
+    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip_high: Cap = 5.0
 ) -> Tensor:
     """Policy gradient with capped importance weights: no token is dropped, the capped ones only weigh less.
 
@@ -185,7 +188,7 @@ def cispo(
 
 
 @objective(source="Ahmadian et al. 2024 (RLOO), arXiv 2402.14740", advantage="leave_one_out")
-def rloo(logp_B: Tensor, old_logp_B: Tensor, advantage_B: Tensor, *, clip: Positive = 0.2) -> Tensor:
+def rloo(logp_B: Tensor, old_logp_B: Tensor, advantage_B: Tensor, *, clip: Clip = 0.2) -> Tensor:
     """REINFORCE on whole responses, each against the mean of its siblings.
 
         loss_b = -min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_b)/old(y_b)
@@ -219,7 +222,7 @@ def reinforce(logp_B: Tensor, advantage_B: Tensor) -> Tensor:
 
 @objective(source="Hu 2025 (REINFORCE++), arXiv 2501.03262", advantage="returns")
 def reinforce_pp(
-    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Positive = 0.2
+    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Clip = 0.2
 ) -> Tensor:
     """PPO's clipped step without a value head: advantages are returns, whitened over the whole step.
 
@@ -234,8 +237,49 @@ def reinforce_pp(
     >>> [round(x, 4) for x in reinforce_pp(*one)[0].tolist()]
     [-1.2]
     """
-    losses = clipped(bounded_ratio(logp_BT, old_logp_BT), advantage_BT, clip, clip)
-    return torch.where(mask_BT > 0, losses, 0.0)
+    return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip, clip)
+
+
+@objective(source="Hu 2025 (REINFORCE++ with a baseline), arXiv 2501.03262", advantage="batch_centred")
+def reinforce_pp_baseline(
+    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Clip = 0.2
+) -> Tensor:
+    """REINFORCE++ on several answers to a prompt: each against its group's mean, scaled by the whole round.
+
+        loss_bt = -mask_bt * min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_bt)/old(y_bt)
+        A = (R - mean_group R)/std_round(R - mean_group R)
+
+    Returns [B, T]; the loop divides by the tokens of the step. Advantages: `advantage.batch_scaled` of
+    `advantage.centred`. The source's leash is k2 in the loss: `[reinforce_pp_baseline, {kl_k2: {weight: 0.01}}]`.
+    Differs from the source: |log w| is held below 20 nats; 1e-4 is added to the deviation.
+
+    >>> import torch
+    >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
+    >>> [round(x, 4) for x in reinforce_pp_baseline(*one)[0].tolist()]
+    [-1.2]
+    """
+    return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip, clip)
+
+
+@objective(source="Liu et al. 2025 (Lite PPO), arXiv 2508.08221", advantage="batch_raw")
+def lite_ppo(
+    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Clip = 0.2
+) -> Tensor:
+    """PPO's clipped step without a value head or a leash: advantages by the group's mean and the round's deviation.
+
+        loss_bt = -mask_bt * min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_bt)/old(y_bt)
+        A = (R - mean_group R)/std_round(R)
+
+    Returns [B, T]; the loop divides by the tokens of the step, so that all weigh the same. A group of answers that are
+    nearly alike is not blown up, as over its own deviation. Advantages: `advantage.batch_scaled`.
+    Differs from the source: |log w| is held below 20 nats; 1e-4 is added to the deviation.
+
+    >>> import torch
+    >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
+    >>> [round(x, 4) for x in lite_ppo(*one)[0].tolist()]
+    [-1.2]
+    """
+    return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip, clip)
 
 
 @objective(
@@ -243,7 +287,7 @@ def reinforce_pp(
     exempt={"direction": "raises every rollout, the better ones more"},
     advantage="centred",
 )
-def awr(logp_B: Tensor, advantage_B: Tensor, *, beta: Positive = 0.05, max_weight: Positive = 20.0) -> Tensor:
+def awr(logp_B: Tensor, advantage_B: Tensor, *, beta: Positive = 0.05, max_weight: Cap = 20.0) -> Tensor:
     """Supervised learning on the rollouts, the better ones weighing more.
 
         loss_b = -min(exp(A_b/beta), max_weight) * log pi(y_b)

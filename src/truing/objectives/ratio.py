@@ -7,8 +7,6 @@ import math
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from truing.errors import UserError
-
 LARGEST = 20.0
 """The largest exponent that is followed exactly, nats; verl uses the same."""
 
@@ -33,6 +31,16 @@ def tangent_exp(x: Tensor, largest: float = LARGEST) -> Tensor:
     return x.clamp(max=largest).exp() + math.exp(largest) * (x - largest).clamp(min=0)
 
 
+def tangent_expm1(x: Tensor, largest: float = LARGEST) -> Tensor:
+    """`tangent_exp(x)` - 1, to the last digit near 0: differences of it over a small factor of x keep their gradient.
+
+    >>> import torch
+    >>> [f"{y:.4g}" for y in tangent_expm1(torch.tensor([1e-12, 3.0]), largest=1.0).tolist()]
+    ['1e-12', '7.155']
+    """
+    return x.clamp(max=largest).expm1() + math.exp(largest) * (x - largest).clamp(min=0)
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)) to the last digit; torch's own is x itself beyond 20, which loses up to 2e-9 and its gradient.
 
@@ -46,10 +54,3 @@ def softplus(x: Tensor) -> Tensor:
 def log_mean_exp(x: Tensor) -> Tensor:
     """log of the mean of exp(x), over all of `x`."""
     return x.logsumexp(0) - math.log(x.shape[0])
-
-
-def flip_rate(label_smoothing: float, lowest: float = 0.0) -> float:
-    """A share of wrong labels; UserError unless it is above `lowest` or equal to 0, and below one half."""
-    if not (lowest <= label_smoothing < 0.5):
-        raise UserError(f"label_smoothing must be at least {lowest:g} and below 0.5, got {label_smoothing:g}")
-    return label_smoothing

@@ -58,7 +58,7 @@ def orpo(
     chosen_length_B: Tensor,
     rejected_length_B: Tensor,
     *,
-    weight: NonNegative = 0.1,
+    weight: Positive = 0.1,
     likelihood: NonNegative = 1.0,
 ) -> Tensor:
     """Supervised fine-tuning on the chosen response that also widens its odds over the rejected one.

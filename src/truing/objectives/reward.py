@@ -128,7 +128,8 @@ def regression(reward_B: Tensor, target_B: Tensor) -> Tensor:
 
 @objective(
     source="Dai et al. 2023 (Safe RLHF), eq. 6, arXiv 2310.12773",
-    exempt={"direction": "fits a cost, which is to be low for the chosen, less harmful response"},
+    exempt={"direction": "where both responses are harmful, both costs are to be above 0"},
+    lower_is_better=True,
 )
 def cost_model(
     chosen_reward_B: Tensor, rejected_reward_B: Tensor, chosen_safe_B: Tensor, rejected_safe_B: Tensor
@@ -159,18 +160,16 @@ def half_positive(reward_B: Tensor) -> Tensor:
 @objective(
     source="Burns et al. 2023, the confidence loss, arXiv 2312.09390",
     coupled={"threshold_B": half_positive},
-    exempt={
-        "gradient": "the median row stands on the step of its own hardened label",
-        "half precision": "the median row's hardened label turns with the last bit",
-    },
+    exempt={"gradient": "the median row stands on the step of its own hardened label"},
 )
 def confidence(reward_B: Tensor, target_B: Tensor, threshold_B: Tensor, *, weight: Fraction = 0.5) -> Tensor:
     """Learn a weaker model's labels, and the more of its own hardened opinion the larger `weight`.
 
         loss_b = CE(f, (1 - weight) * target_b + weight * [f_b > threshold]),   f = sigmoid(r_b)
 
-    Returns [B]. The threshold is the median of f over the step, so that half of it is positive; it and the hardened
-    opinion have no gradient. The source warms `weight` up from 0 over the first fifth of training.
+    Returns [B]. The threshold is the median of f over the step, so that half of it is positive (beyond rewards of 36,
+    where f is 1, all are); it and the hardened opinion have no gradient. The source warms `weight` up from 0 over the
+    first fifth of training.
     Differs from the source: `weight` is constant; the two cross entropies are one, of the mixed target.
 
     >>> import torch
@@ -178,6 +177,7 @@ def confidence(reward_B: Tensor, target_B: Tensor, threshold_B: Tensor, *, weigh
     >>> [round(x, 4) for x in confidence(f, torch.tensor([0.9, 0.4]), torch.tensor([0.55, 0.55])).tolist()]
     [0.2925, 0.5261]
     """
-    own = (reward_B.detach().sigmoid() > threshold_B).to(reward_B.dtype)
+    f = reward_B.detach().double().sigmoid()  # as the threshold: in fp32 all beyond 17 are 1
+    own = ((f > threshold_B) | (f == 1)).to(reward_B.dtype)
     target = (1 - weight) * target_B + weight * own
     return binary_cross_entropy_with_logits(reward_B, target.to(reward_B.dtype), reduction="none")

@@ -7,7 +7,7 @@ from torch import Tensor
 from truing.errors import UserError
 from truing.objectives.ratio import log_ratio, softplus
 from truing.registry import objective
-from truing.types import Fraction, NonNegative, Positive
+from truing.types import Positive, PositiveFraction
 
 
 def kl_baseline(mismatched_logp_B: Tensor, ref_mismatched_logp_B: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ def kto(
     kl_baseline_B: Tensor,
     *,
     beta: Positive = 0.1,
-    desirable_weight: NonNegative = 1.0,
-    undesirable_weight: NonNegative = 1.0,
+    desirable_weight: Positive = 1.0,
+    undesirable_weight: Positive = 1.0,
 ) -> Tensor:
     """Raise desirable responses above a common baseline and lower undesirable ones below it, the near ones most.
 
@@ -52,7 +52,9 @@ def kto(
     return desirable_B * desirable_weight * (-v).sigmoid() + (1 - desirable_B) * undesirable_weight * v.sigmoid()
 
 
-def shift(logp_B: Tensor, ref_logp_B: Tensor, *, beta: Positive, rate: Fraction, previous: Tensor | None) -> Tensor:
+def shift(
+    logp_B: Tensor, ref_logp_B: Tensor, *, beta: Positive, rate: PositiveFraction, previous: Tensor | None
+) -> Tensor:
     """Moving mean of the implicit reward over the rows of both classes; the first step's own mean begins it."""
     now = beta * log_ratio(logp_B, ref_logp_B).mean()
     return now if previous is None else previous + rate * (now - previous)
@@ -70,7 +72,7 @@ def bco(
     shift_B: Tensor,
     *,
     beta: Positive = 0.1,
-    rate: Fraction = 0.1,
+    rate: PositiveFraction = 0.1,
 ) -> Tensor:
     """Train the implicit reward as a classifier of desirable against undesirable, around a moving threshold.
 

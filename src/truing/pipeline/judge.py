@@ -94,6 +94,12 @@ def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float
     named = judge if isinstance(judge, list) else [judge]
     names = run.labels(named)
     models = {name: reward_model(run, model) for name, model in zip(names, named, strict=True)}
+    for label, model in models.items():
+        if model.policy.scalars.is_cost:
+            raise UserError(
+                f"stage {run.name}: '{label}' was fitted to say a cost, lower for the better response, and a judge "
+                "says more of the better one; judge by a reward model"
+            )
     one, name = models[names[0]], "+".join(names)
     if len(models) == 1 and aggregate is None:
         heads = one.policy.heads if len(one.policy.heads) > 1 else ()

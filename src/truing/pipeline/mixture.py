@@ -31,16 +31,19 @@ def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mist
     if not items:
         mistakes.add(node.line, "objective is an empty list")
         return None
-    terms, found, named = [], [], []
+    terms, found, named, silent = [], [], [], []
     for item in items:
         term, part = check_term(item, folder, mistakes)
         terms.append(term)
         found += [(part, item.line)] if part else []
         named += [(part.name, head_of(term))] if part and term else []
+        silent += [silenced(term, part)] if part and term else []
     try:
         check_heads(named)
     except UserError as problem:
         mistakes.add(node.line, str(problem))
+    if silent and all(silent):
+        mistakes.add(node.line, "every term of the objective has weight 0, so nothing is learned; give one a weight")
     check_families(owner, found, mistakes)
     return terms if isinstance(node.value, list) else terms[0]
 
@@ -95,6 +98,12 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
             except ValueError as problem:
                 mistakes.add(value.line, f"objective '{name}': {problem}")
     return {full: given}, part
+
+
+def silenced(term: Any, part: Part) -> bool:
+    """Whether a term in its plain form has the weight 0 in the sum."""
+    own = part.option(WEIGHT.name) is not None
+    return isinstance(term, dict) and not own and next(iter(term.values())).get(WEIGHT.name) == 0
 
 
 def head_of(term: Any) -> str:

@@ -27,7 +27,8 @@ def row(part: Part) -> dict[str, Any]:
     `data` says in words what it learns from. `reference`, `reward_model`, `sampling`: whether it reads what a reference
     says, the scores of the reward model that it teaches, or quantities of the policy's own responses and their rewards.
     `estimates` is the divergence that its value tells, empty where theory names none; `mean` what a step's losses are
-    divided by; `exempt` the clauses of the contract that it does not keep, with reasons; `stages` those that train it.
+    divided by; `lower_is_better` whether the reward model that it teaches says a cost; `exempt` the clauses of the
+    contract that it does not keep, with reasons; `stages` those that train it.
     """
     if part.kind != "objective":
         return part.as_json()
@@ -39,6 +40,7 @@ def row(part: Part) -> dict[str, Any]:
         "sampling": sampling,
         "estimates": part.estimates,
         "mean": part.mean,
+        "lower_is_better": part.lower_is_better,
         "exempt": dict(part.exempt),
         "stages": stages(part),
     }
@@ -66,4 +68,5 @@ def lines(row: dict[str, Any]) -> list[str]:
     out = [f"learns from {row['data']}" + (f"; needs {needs(row)}" if needs(row) else "")]
     out[0] += f"; trained by {' or '.join(row['stages'])}" if row["stages"] else "; called from Python only"
     out += [f"estimates {row['estimates']}"] if row["estimates"] else []
+    out += ["teaches a cost: lower is better"] if row["lower_is_better"] else []
     return out + [f"exempt from '{clause}': {reason}" for clause, reason in row["exempt"].items()]

@@ -132,7 +132,9 @@ def fit_reward(
     """
     terms = work.compile_objective(objective)
     shape, names = work.shape_for(terms), work.heads_of(terms)
-    heads = Heads(names, weights_of(names, head_weights), read=work.READ.get(shape, "end"))
+    costs = tuple(t.head for t in terms.terms if t.objective.lower_is_better)
+    costs = tuple(name for name in names if name in costs)
+    heads = Heads(names, weights_of(names, head_weights), read=work.READ.get(shape, "end"), costs=costs)
     whole = lora.lora_rank is None or lora.lora_merge
     policy = learner(run, fresh_reward(run.model(model), seed=run.seed, whole=whole, heads=heads), training, lora)
     records = run.records(data, on_bad_row, columns=columns)

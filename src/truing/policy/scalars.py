@@ -23,13 +23,20 @@ class Heads:
     """The scalar heads of a reward model, in order. One head without a name has an empty one.
 
     Its reward is the sum of weight times head; without `weights` the mean of the heads. `tie_logit` is what its tie
-    parameter is, or None where it has none. `read` is where they were taught to be read.
+    parameter is, or None where it has none. `read` is where they were taught to be read. `costs` names the heads that
+    were taught a cost, which is lower for the better response.
     """
 
     names: tuple[str, ...] = ("",)
     weights: tuple[float, ...] = ()
     tie_logit: float | None = None
     read: Read = "end"
+    costs: tuple[str, ...] = ()
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether all that it says is a cost."""
+        return self.costs == self.names
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -55,7 +62,7 @@ class Heads:
         """The heads that a model's config describes; ValueError where that is no description of its heads."""
         labels = tuple(config.id2label[i] for i in range(len(config.id2label)))
         stored = {"weights": getattr(config, "head_weights", None), "tie_logit": getattr(config, "tie_logit", None)}
-        stored["read"] = getattr(config, "head_read", None)
+        stored |= {"read": getattr(config, "head_read", None), "costs": getattr(config, "head_costs", None)}
         return cls.from_json({"names": ("",) if labels == (UNNAMED,) else labels} | stored)
 
     @classmethod
@@ -69,7 +76,10 @@ class Heads:
         read: Read = row.get("read") or "end"
         if read not in get_args(Read):
             raise ValueError(f"it is read at {read!r}, which is none of {', '.join(get_args(Read))}")
-        return cls(names, tuple(map(float, weights)), tie_logit, read)
+        costs = row.get("costs") or ()
+        if not isinstance(costs, list | tuple) or not set(map(str, costs)) <= set(names):
+            raise ValueError(f"its head_costs are {costs!r}, and it has the heads {', '.join(names)}")
+        return cls(names, tuple(map(float, weights)), tie_logit, read, tuple(map(str, costs)))
 
     def into(self, config: Any) -> None:
         """Write them into a model's config, where plain transformers finds the names too."""
@@ -78,7 +88,8 @@ class Heads:
         config.problem_type = None if self.names == ("",) else "regression"
         read = None if self.read == "end" else self.read
         weights = list(self.weights) or None
-        for key, value in (("head_weights", weights), ("tie_logit", self.tie_logit), ("head_read", read)):
+        stored = {"head_weights": weights, "tie_logit": self.tie_logit, "head_read": read}
+        for key, value in (stored | {"head_costs": list(self.costs) or None}).items():
             if value is not None:
                 setattr(config, key, value)
             elif hasattr(config, key):

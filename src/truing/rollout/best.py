@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from truing.errors import UserError
+from truing.objectives.equal import alike
 from truing.types import is_number
 
 T = TypeVar("T")
@@ -18,13 +19,16 @@ def descending(answers: Iterable[T], score: Callable[[T], float]) -> list[T]:
 
 
 def steps_down(answers: Iterable[T], score: Callable[[T], float]) -> list[T]:
-    """Answers from the best on, of equal ones the first.
+    """Answers from the best on, of equal ones (but for rounding) the first.
 
     >>> steps_down(["a3", "b1", "c3", "d2"], lambda answer: float(answer[1]))
     ['a3', 'd2', 'b1']
     """
-    order = descending(answers, score)
-    return [one for i, one in enumerate(order) if i == 0 or score(one) < score(order[i - 1])]
+    distinct: list[T] = []
+    for answer in descending(answers, score):
+        if not distinct or not alike([score(answer), score(distinct[-1])]):
+            distinct.append(answer)
+    return distinct
 
 
 def best_places(scores: Sequence[float], n: int) -> list[int]:

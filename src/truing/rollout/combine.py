@@ -20,6 +20,7 @@ import torch
 
 from truing.errors import RunFailed, UserError
 from truing.objectives.advantage import lagrangian, next_multiplier
+from truing.objectives.equal import alike
 from truing.rollout.call import SILENT, Answer, Call, failed
 from truing.types import Score, digest, messages_json
 
@@ -149,10 +150,11 @@ class Rewards:
         return out
 
     def _beats(self, one: Parts, other: Parts) -> float:
-        """1 where the first reward that tells them apart says that `one` is better, 0 for worse, a half for none."""
+        """1 where the first reward that tells them apart says that `one` is better, 0 for worse, a half for none. What
+        rounding alone tells apart is equal."""
         for term in self.terms:
             apart = math.copysign(1.0, term.weight) * (one[term.name] - other[term.name])
-            if abs(apart) > term.within:
+            if abs(apart) > term.within and not alike([one[term.name], other[term.name]]):
                 return float(apart > 0)
         return 0.5
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from truing.data.thoughts import answer_of
 from truing.registry import Model, RewardModel, reward
-from truing.types import Fraction, Messages, NonNegative, Positive, Reward, Score
+from truing.types import BelowOne, Messages, NonNegative, Positive, Reward, Score
 
 if TYPE_CHECKING:
     from truing.rollout import rewards
@@ -54,7 +54,7 @@ def density_ratio(
     safe: Model,
     unsafe: Model,
     alpha: Positive = 0.5,
-    floor: Fraction = 0.01,
+    floor: BelowOne = 0.01,
     reference: Model | None = None,
     away: NonNegative = 0.0,
 ) -> Reward:

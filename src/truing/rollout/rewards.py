@@ -15,6 +15,7 @@ from truing.data.batch import Batch, pack
 from truing.data.thoughts import answer_of
 from truing.data.whole_conversation import WholeConversation
 from truing.errors import RunFailed, UserError
+from truing.objectives.equal import rounding
 from truing.policy.policy import Policy
 from truing.rollout.call import failed
 from truing.rollout.text import readable
@@ -129,7 +130,7 @@ def ensemble(
     for name, given in panel(prompts, responses).items():
         values = np.array([value for value in _values(given, responses, strict=False) if not math.isnan(value)])
         scales[name] = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
-        if not scales[name][1] > 1e-9 * abs(scales[name][0]):
+        if not scales[name][1] > rounding(torch.float32) * abs(scales[name][0]):  # reward models score in fp32
             raise UserError(
                 f"ensemble: {name} scores all {len(values)} responses alike, so it has no scale like the others"
             )

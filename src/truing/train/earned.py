@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from truing.data.kinds import shape_of
 from truing.errors import UserError
 from truing.objectives import advantage as adv
+from truing.objectives.equal import alike
 from truing.objectives.signals import SIGNALS, alone
 from truing.rollout.experience import Experience
 from truing.settings import Leash, Online, Shaping
@@ -61,6 +62,11 @@ class Round:
         o = self.online
         return adv.gae(self.rewards, self.values, self.mask, gamma=o.gamma, smoothing=o.smoothing)
 
+    def scaled(self, spread_B: Tensor) -> Tensor:
+        """Each score against its group's mean, over the deviation of `spread_B` in the whole round."""
+        sample = self.online.sample_deviation
+        return adv.batch_scaled(adv.centred(self.leashed, self.group), spread_B, sample=sample, floor=adv.FLOOR)
+
     def over_tokens(self, value_B: Tensor) -> Tensor:
         """One value a row on each of its tokens."""
         return value_B[:, None] * self.mask
@@ -72,6 +78,8 @@ ADVANTAGES: Mapping[str, Advantages] = {
     "standardised": lambda r: r.over_tokens(adv.standardised(r.leashed, r.group, sample=r.online.sample_deviation)),
     "centred": lambda r: r.over_tokens(adv.centred(r.leashed, r.group)),
     "leave_one_out": lambda r: r.over_tokens(adv.leave_one_out(r.leashed, r.group)),
+    "batch_centred": lambda r: r.over_tokens(r.scaled(adv.centred(r.leashed, r.group))),
+    "batch_raw": lambda r: r.over_tokens(r.scaled(r.leashed)),
     "none": lambda r: r.over_tokens(r.leashed),
 }
 """From a round to the advantage of each token, [B, T]; those of whole answers are the same on all of its tokens."""
@@ -118,7 +126,7 @@ def check_read(
         "beta": (online, advantage not in (None, "none")),
         "gamma": (online, advantage in ("gae", "returns")),
         "smoothing": (online, advantage == "gae"),
-        "sample_deviation": (online, advantage == "standardised"),
+        "sample_deviation": (online, advantage in ("standardised", "batch_centred", "batch_raw")),
         "passing": (online, imitates),
         "resample": (online, compares),
         "normalise": (shaping, advantage is not None),
@@ -208,10 +216,10 @@ def told(whole: Round) -> dict[str, float]:
 
 def equal(rows: Sequence[Experience]) -> list[int]:
     """The groups whose answers all scored the same, as far as they could be scored, in order."""
-    scores: dict[int, set[float]] = {row.group: set() for row in rows}
+    scores: dict[int, list[float]] = {row.group: [] for row in rows}
     for row in (row for row in rows if not row.why):
-        scores[row.group].add(row.score)
-    return [group for group, found in scores.items() if len(found) < 2]
+        scores[row.group].append(row.score)
+    return [group for group, own in scores.items() if alike(own)]
 
 
 def padded(rows: Sequence[Sequence[float]]) -> Tensor:

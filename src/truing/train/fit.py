@@ -50,7 +50,7 @@ def fit(
                 loss, shares = objective.total(signals, counts, survey.of(part))
                 problem = problem or trouble(step, part, policy, signals, loss.item(), source.corrected)
                 (weight * loss).backward()
-                record.note(signals, loss.item(), shares, weight)
+                record.note(signals, loss.item(), shares, weight, objective.lower_is_better)
             parallel.agree(problem)
             record.close(step, batch, optim, optim.step(step) | dict(source.after(step)))
             if number := stopping.asked():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from truing.errors import RunFailed
+from truing.objectives.equal import alike
 from truing.objectives.kl import adapted
 from truing.rollout import experience
 from truing.rollout.experience import Experience
@@ -41,18 +42,18 @@ class Moments:
         count = self.count + other.count
         if not count:
             return self
-        apart = other.mean - self.mean
+        apart = 0.0 if alike([self.mean, other.mean]) else other.mean - self.mean
         squares = self.squares + other.squares + apart * apart * self.count * other.count / count
         return Moments(count, self.mean + apart * other.count / count, squares)
 
 
 def moments(values: Sequence[float]) -> Moments:
-    """Those of some values. Equal ones have no distance at all from their mean, however a sum of them is rounded.
+    """Those of some values. Equal ones (`objectives.equal`) have no distance at all from their mean.
 
     >>> moments([1.0, 3.0]), moments([1.0]).error, moments([0.1, 0.1, 0.1]).deviation
     (Moments(count=2, mean=2.0, squares=2.0), None, 0.0)
     """
-    if len(set(values)) < 2:
+    if alike(values):
         return Moments(len(values), values[0] if values else 0.0)
     mean = math.fsum(values) / len(values)
     return Moments(len(values), mean, math.fsum((value - mean) ** 2 for value in values))

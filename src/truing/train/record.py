@@ -106,10 +106,16 @@ class Record:
             write_text(self.metrics_path, "".join(line + "\n" for line in kept))
 
     def note(
-        self, signals: Mapping[str, Tensor], loss: float, shares: Mapping[str, float], weight: float = 1.0
+        self,
+        signals: Mapping[str, Tensor],
+        loss: float,
+        shares: Mapping[str, float],
+        weight: float = 1.0,
+        lower_is_better: bool = False,
     ) -> None:
         """Keep what a part of the step showed; a part of weight 0 shows nothing."""
-        for into, figures in ((self._terms, shares), (self._figures, {"loss": loss} | describe(signals))):
+        shown = {"loss": loss} | describe(signals, lower_is_better)
+        for into, figures in ((self._terms, shares), (self._figures, shown)):
             for name, value in figures.items():
                 into[name] = into.get(name, 0.0) + (value if weight else 0.0)
 
@@ -187,15 +193,16 @@ def summed(figures: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(figures, values, strict=True))
 
 
-def describe(signals: Mapping[str, Tensor]) -> dict[str, float]:
+def describe(signals: Mapping[str, Tensor], lower_is_better: bool = False) -> dict[str, float]:
     """The metrics that matter for a method, summed over rows: margins and accuracies of pairs, whether the best of a
     ranking comes first, log-ratios with the sign of their label, errors of scores. What is within rounding of a tie
-    counts half."""
+    counts half. Of a cost (`lower_is_better`) the chosen response is to have less."""
+    sign = -1 if lower_is_better else 1
     s = {name: value.detach().double() for name, value in signals.items()}
     within = s.get("tie_tolerance_B", torch.zeros((), dtype=torch.float64))
     out: dict[str, Tensor] = {}
     if "chosen_reward_B" in s and "rejected_reward_B" in s:
-        d = s["chosen_reward_B"] - s["rejected_reward_B"]
+        d = sign * (s["chosen_reward_B"] - s["rejected_reward_B"])
         out |= {"accuracy": _points(d, within), "margin": d, "chosen_reward": s["chosen_reward_B"]}
     if "ref_chosen_logp_B" in s and "chosen_logp_B" in s:
         chosen = s["chosen_logp_B"] - s["ref_chosen_logp_B"]
@@ -207,7 +214,7 @@ def describe(signals: Mapping[str, Tensor]) -> dict[str, float]:
             "rejected_log_ratio": rejected,
         }
     if "rank_mask_BK" in s:
-        score = s["reward_BK"] if "reward_BK" in s else s["logp_BK"] - s.get("ref_logp_BK", torch.zeros(()))
+        score = sign * s["reward_BK"] if "reward_BK" in s else s["logp_BK"] - s.get("ref_logp_BK", torch.zeros(()))
         others = score.masked_fill(s["rank_mask_BK"] == 0, -math.inf)[:, 1:].amax(1)
         out["best_first"] = _points(score[:, 0] - others, s.get("lead_tolerance_B", torch.zeros_like(others)))
     if "entropy_BT" in s:  # of each response its own tokens' mean, as all of these are means over rows

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from truing.objectives.equal import rounding
 from truing.rollout.experience import Experience
 from truing.settings import Shaping
 from truing.train.past import Moments
@@ -24,9 +25,12 @@ def overlong(length_B: Tensor, *, longest: int, buffer: int) -> Tensor:
 
 def normalised(score_B: Tensor, scale: Moments | None, bound: float | None) -> Tensor:
     """Scores on mean 0 and deviation 1 of `scale` (None leaves them as they are), held within plus and minus `bound`.
-    Where all of `scale` are equal there is no deviation to divide by, and they are only centred."""
+    Where all of `scale` are equal there is no deviation to divide by, and they are only centred; what equals the mean
+    but for rounding is 0."""
     if scale is not None:
-        score_B = (score_B - scale.mean) / (scale.deviation or 1.0)
+        apart = score_B - scale.mean
+        near = apart.abs() <= rounding(score_B.dtype) * score_B.abs().clamp(min=abs(scale.mean))
+        score_B = torch.where(near, 0.0, apart) / (scale.deviation or 1.0)
     return score_B if bound is None else score_B.clamp(-bound, bound)
 
 

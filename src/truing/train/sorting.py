@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from truing.data.batch import Branch, Tree
 from truing.data.kinds import Shape
+from truing.objectives.equal import alike
 from truing.rollout.best import descending, steps_down
 
 
@@ -27,7 +28,7 @@ def kept(tree: Tree, passing: float | None) -> Tree | None:
 def best_and_worst(tree: Tree) -> Tree | None:
     """The answer with the highest score as chosen, one with the lowest as rejected; None where all are equal."""
     order = descending(tree.branches, score)
-    if score(order[0]) == score(order[-1]):
+    if alike([score(order[0]), score(order[-1])]):
         return None
     return replace(tree, branches=(replace(order[0], role="chosen"), replace(order[-1], role="rejected")))
 
@@ -43,10 +44,10 @@ def ranked(tree: Tree) -> Tree | None:
 
 def labelled(tree: Tree) -> Tree | None:
     """Answers above their group's mean as desirable, those below as undesirable; None where all are equal."""
-    if len(set(map(score, tree.branches))) == 1:
+    if alike(list(map(score, tree.branches))):
         return None
     mean = math.fsum(map(score, tree.branches)) / len(tree.branches)
-    kept = [b for b in tree.branches if score(b) != mean]
+    kept = [b for b in tree.branches if not alike([score(b), mean])]
     roles = ["desirable" if score(b) > mean else "undesirable" for b in kept]
     return replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(kept, roles, strict=True))) if kept else None
 

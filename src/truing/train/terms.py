@@ -91,6 +91,11 @@ class Sum:
         """Whether some term asks for a reference."""
         return any(name.startswith("ref_") for name in self.all_signals)
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the reward model that is taught says a cost."""
+        return any(term.objective.lower_is_better for term in self.terms)
+
     def counts(self, batch: Batch) -> Tensor:
         """One count per term, over the trees of this batch."""
         return torch.tensor([term.count(batch) for term in self.terms], dtype=torch.float64)
