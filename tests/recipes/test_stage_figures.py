@@ -198,7 +198,7 @@ def test_the_last_look_is_held_out_and_stands_first(asked: Any) -> None:
     half = 2.570582 * looks[-1]["reward_length_se"]  # Student, 5 degrees of freedom, 0.975
     assert ((high - low) / 2, (high + low) / 2) == pytest.approx((half, first["value"]), abs=1e-5)
     assert "kept" not in summary and summary["last_tenth"]["steps"] == [23, 24]
-    assert "held-out reward length, after update 24 " in asked.said
+    assert "  after update 24: held-out reward length " in asked.said
     assert "| held-out reward length, after update 24 |" in card(asked, "learn")
 
 
@@ -211,11 +211,12 @@ def test_where_the_best_looks_weights_are_kept_the_figures_are_of_them(asked: An
     found = summary["held_out"]["watch_reward_length"]
     assert (found["value"], found["interval"], found["best_of"]) == (looks[0]["reward_length"], None, len(looks))
     assert summary["figures"][0]["name"] == f"watched reward length, after update 0, the best of {len(looks)} looks"
-    assert "flattered" in summary["figures"][0]["note"] and summary["last_tenth"] is None
+    assert "chosen by reward length" in summary["figures"][0]["note"] and summary["last_tenth"] is None
     assert not any("of the last" in name or "steps" in name for name in shown(asked, "learn"))
     text = card(asked, "learn")
     assert "those after update 0, the best look" in text and "| score" not in text and "| loss" not in text
-    assert f"the best of {len(looks)} looks" in asked.page()
+    assert f"the best of {len(looks)} looks" in asked.page() and "those after update 0: numbers" in asked.page()
+    assert all(figure["interval"] is None for figure in summary["held_out"].values())
 
 
 def test_the_means_end_where_the_kept_weights_were_set_aside(asked: Any) -> None:

@@ -32,7 +32,7 @@ from truing.types import Finding
 
 FEWEST = 3
 """Below so many prompts the mean of a look has no interval."""
-CHOSEN = "the looks were compared by it, so it is flattered and has no interval"
+CHOSEN = "the look was chosen by {}: no interval holds of it"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Look:
         return int(self.row["step"])
 
     def figures(self) -> dict[str, Figure]:
-        """Its means over the watched prompts by their names in the metrics, watched rewards first."""
+        """Its means over the watched prompts by their names in the metrics, watched rewards first. The best of several
+        looks is no longer held out: it was chosen by what it shows."""
         best = self.picked and self.looks > 1
         of = f"after update {self.step}" + (f", the best of {self.looks} looks" if best else "")
         kind = "watched" if best else "held-out"
@@ -63,10 +64,11 @@ class Look:
             value, error = self.row.get(name), self.row.get(f"{name}_se")
             if value is None:
                 continue
-            n, chosen = int(self.row.get(f"{name}_n", self.row["prompts"])), best and name == self.names[0]
-            spread = None if chosen or error is None else student(value, error, n)
+            n = int(self.row.get(f"{name}_n", self.row["prompts"]))
+            spread = None if best or error is None else student(value, error, n)
             unit = {"kl": "nats", "length": "tokens"}.get(name, "")
-            found[f"watch_{name}"] = Figure(f"{kind} {title}", value, of, unit, spread, n, CHOSEN if chosen else "")
+            note = CHOSEN.format(words.label(self.names[0])) if best else ""
+            found[f"watch_{name}"] = Figure(f"{kind} {title}", value, of, unit, spread, n, note)
         return found
 
 
@@ -112,8 +114,8 @@ class StageFigures:
     def whole(self) -> dict[str, float]:
         """Sums over the whole stage, whichever weights it leaves."""
         sums = {name: sum(int(row[name]) for row in self.rows) for name in ("rows", "tokens")}
-        seconds = math.fsum(row["seconds"] for row in self.rows)
-        return {"updates": len(self.rows), **sums, "seconds": round(seconds, 1), **self.measured.counts}
+        seconds = round(math.fsum(row["seconds"] for row in self.rows), 4)
+        return {"updates": len(self.rows), **sums, "seconds": seconds, **self.measured.counts}
 
     def kept(self) -> dict[str, Any]:
         """Of a stage that leaves the weights of its best look: after which update that was, and of how many looks."""
@@ -134,7 +136,7 @@ class StageFigures:
         counts = [Figure(words.label(name), count, WHOLE) for name, count in self.measured.counts.items()]
         pace = [
             Figure("data tokens a second", round(whole["tokens"] / max(whole["seconds"], 1e-9))),
-            Figure(LOOP_TIME, whole["seconds"], unit="s"),
+            Figure(LOOP_TIME, round(whole["seconds"], 1), unit="s"),
             Figure("learning rate, as set", training.learning_rate),
         ]
         return [*self.held_out.values(), *done, *figures.of_stretch(self.stretch), *counts, *pace]

@@ -195,12 +195,18 @@ def _in_nats(name: str) -> bool:
 
 
 def lines(held_out: Sequence[Figure], stretch: Stretch | None) -> list[str]:
-    """A stage's figures for a terminal: what was held out first, one a line, then the means on one line.
+    """A stage's figures for a terminal: what was held out first, that of one look on one line, then the means on one.
 
-    >>> lines([Figure("held-out accuracy", 0.82, interval=(0.78, 0.86), n=400)], Stretch(4, 4, 1, 4, {"loss": 0.5}))
-    ['held-out accuracy 0.82 [0.78, 0.86] of 400', 'the last of 4 steps: loss 0.5']
+    >>> held_out = Figure("held-out accuracy", 0.82, interval=(0.78, 0.86), n=400)
+    >>> look = [Figure("gold", 0.5, "after update 9"), Figure("length", 7, "after update 9", "tokens")]
+    >>> print("\\n".join(lines([held_out, *look], Stretch(4, 4, 1, 4, {"loss": 0.5}))))
+    held-out accuracy 0.82 [0.78, 0.86] of 400
+    after update 9: gold 0.5, length 7 tokens
+    the last of 4 steps: loss 0.5
     """
-    found = [f"{x.title} {x.text()}{f' of {x.n:,}' if x.n else ''}{f'; {x.note}' if x.note else ''}" for x in held_out]
+    found = [f"{x.name} {x.text()}{f' of {x.n:,}' if x.n else ''}" for x in held_out if not x.of]
+    for of in dict.fromkeys(x.of for x in held_out if x.of):
+        found.append(f"{of}: " + ", ".join(f"{x.name} {x.text()}" for x in held_out if x.of == of))
     if stretch is None or not stretch.means:
         return found
     names = [name for name in stretch.means if name != "grad_norm"][:SHOWN]
