@@ -18,7 +18,7 @@ from truing.types import Finding
 
 
 def row(step: int, **metrics: float) -> dict[str, float]:
-    return {"step": step, "seconds": 1.0, "tokens": 10, "rows": 2, "loss": 1.0 / step, **metrics}
+    return {"step": step, "seconds": 1.0, "tokens": 10, "rows": 2, "loss": 1.0 / step} | metrics
 
 
 def test_a_metric_that_only_some_steps_have_is_a_mean_over_those_and_says_so() -> None:
@@ -29,8 +29,8 @@ def test_a_metric_that_only_some_steps_have_is_a_mean_over_those_and_says_so() -
     assert stretch.words("sampler_gap") == words and stretch.words("loss") == "mean of the last 3 of 30 steps"
     assert words in [figure.of for figure in of_stretch(stretch)]
     assert stretch.as_json()["measured"] == {"sampler_gap": 1}
-    assert last_tenth([*rows[:-1], row(30)]).means.keys() == {"loss", "sampler_gap"}  # type: ignore[union-attr]
-    assert "sampler_gap" not in last_tenth(rows[:18]).means  # type: ignore[union-attr]
+    assert last_tenth([*rows[:-1], row(30)]).means.keys() == {"loss", "sampler_gap"}
+    assert "sampler_gap" not in last_tenth(rows[:18]).means
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
@@ -40,6 +40,13 @@ def test_what_is_no_number_has_no_mean_and_is_counted(odd: float) -> None:
     assert stretch is not None and "gap" not in stretch.means and stretch.broken == {"gap": 1}
     assert json.loads(json.dumps(stretch.as_json(), allow_nan=False))["means"] == {"loss": stretch.means["loss"]}
     assert not any(figure.name == "gap" for figure in of_stretch(stretch))
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf, -1.0, 1e308, 0.0])
+def test_a_weight_that_is_no_count_gives_no_mean(weight: float) -> None:
+    """A file that somebody changed, or steps that taught nothing: no mean, no error; a step without number is none."""
+    stretch = last_tenth([row(1, loss=1e308), row(math.nan, loss=3.0), row(2, rows=weight, loss=1e9)])
+    assert stretch is not None and (stretch.first, stretch.of, dict(stretch.means)) == (2, 2, {})
 
 
 def test_the_last_tenth_is_at_least_a_step_and_the_one_of_the_weights_that_are_kept() -> None:

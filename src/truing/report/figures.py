@@ -26,6 +26,7 @@ PLAIN = ("grad_norm", "beta", "multiplier_")
 """Figures of an update that are means over nothing."""
 OF_ROUNDS = dict.fromkeys(("kl", "score", "length", "cut_off"), "answers") | {"equal_groups": "groups"}
 FIRST = ("loss", "score", "accuracy", "best_first", "margin", "margin_nats", "kl", "length", "cut_off")
+UNITS = {"kl": "nats", "length": "tokens"}
 SHOWN = 8  # means on a line of the terminal
 
 
@@ -85,7 +86,8 @@ def last_tenth(rows: Sequence[Row], terms: Sequence[Term] = (), upto: int | None
     >>> round(last_tenth(rows).means["accuracy"], 3), last_tenth(rows, upto=10).means["accuracy"]
     (0.333, 1.0)
     """
-    known = [row for row in rows if upto is None or row.get("step", 0) <= upto]
+    numbered = [row for row in rows if is_number(row.get("step", 0))]
+    known = [row for row in numbered if upto is None or row.get("step", 0) <= upto]
     if not known:
         return None
     own = known[-max(1, len(known) // 10) :]
@@ -97,7 +99,7 @@ def last_tenth(rows: Sequence[Row], terms: Sequence[Term] = (), upto: int | None
     means = {name: _mean(own, name, columns.get(name, "")) for name in names if not broken[name]}
     if len(set(columns.values())) > 1 and all(means.get(term.name) is not None for term in terms):
         means["loss"] = math.fsum(term.weight * (means[term.name] or 0.0) for term in terms)
-    kept = upto is not None and len(known) < len(rows)
+    kept = upto is not None and len(known) < len(numbered)
     return Stretch(
         int(own[0].get("step", 0)),
         int(own[-1].get("step", 0)),
@@ -117,8 +119,12 @@ def averaged(name: str) -> bool:
 
 def _mean(rows: Sequence[Row], name: str, column: str) -> float | None:
     pairs = [(row[name], _weight(row, name, column)) for row in rows if name in row]
-    whole = math.fsum(weight for _, weight in pairs)
-    return math.fsum(value * weight for value, weight in pairs) / whole if whole > 0 else None
+    products, weights = [value * weight for value, weight in pairs], [weight for _, weight in pairs]
+    bound = len(pairs) * max(map(abs, (*products, *weights)), default=0.0)
+    if not math.isfinite(bound) or min(weights, default=0.0) < 0:
+        return None  # of a file that somebody changed; what training writes is far from this
+    whole = math.fsum(weights)
+    return math.fsum(products) / whole if whole > 0 else None
 
 
 def _weight(row: Row, name: str, column: str) -> float:
@@ -185,13 +191,14 @@ def of_stretch(stretch: Stretch | None) -> list[Figure]:
     """The means of a stretch as figures; the norm of the gradient is in the summary's `last_tenth` alone."""
     means = {} if stretch is None else {k: v for k, v in stretch.means.items() if k != "grad_norm"}
     return [
-        Figure(words.label(name), value, stretch.words(name) if stretch else "", "nats" if _in_nats(name) else "")
+        Figure(words.label(name), value, stretch.words(name) if stretch else "", _unit(name))
         for name, value in means.items()
     ]
 
 
-def _in_nats(name: str) -> bool:
-    return name.endswith("_nats") or name == "kl"
+def _unit(name: str) -> str:
+    unit = UNITS.get(name) or words.unit(name)
+    return unit if unit in ("nats", "tokens") else ""  # shares are shown as they are written
 
 
 def lines(held_out: Sequence[Figure], stretch: Stretch | None) -> list[str]:
