@@ -232,3 +232,22 @@ def test_the_means_end_where_the_kept_weights_were_set_aside(asked: Any) -> None
     assert name.endswith(f"of the {kept} steps up to the weights that are kept")
     look = next(look for look in looks if look["step"] == kept)
     assert summary["held_out"]["watch_proxy"]["value"] == look["proxy"] and f"| {name} |" in card(asked, "learn")
+
+
+def test_a_resumed_stage_of_rounds_has_the_figures_of_an_unbroken_one(asked: Any, dies: Any) -> None:
+    """Looks, kept weights, counts of rounds before the interruption and means across it."""
+    held = [{"prompt": f"held out number {i}", "answer": "1", "tone": "warm"} for i in range(6)]
+    (asked.folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
+    more = WATCH.replace("PER", "-1.0").replace("PATIENCE", ", patience: 20, checkpoint_every: 5, passes: 2")
+    rewards = "[{length: {per_token: -1.0}}, {verifier: {answer: number}}]"
+    asked.write(HEAD + LEARN.replace("REWARDS", rewards).replace("MORE", more))
+    whole, asked.out = asked.out, asked.folder / "broken"
+    dies(23, KeyboardInterrupt())
+    assert asked.run() == 130 and asked.run("--resume") == 0, asked.said
+    broken, asked.out = asked.read("learn/summary.json"), whole
+    assert asked.run() == 0, asked.said
+    unbroken = asked.read("learn/summary.json")
+    for name in ("held_out", "last_tenth", "kept", "headline"):
+        assert json.dumps(broken[name]) == json.dumps(unbroken[name]), name
+    assert broken["whole_stage"] | {"seconds": 0} == unbroken["whole_stage"] | {"seconds": 0}
+    assert unbroken["whole_stage"]["responses"] == 12 * 2 * 4
