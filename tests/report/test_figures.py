@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from truing.evaluate import intervals
-from truing.pipeline.stage_figures import Look, student
+from truing.pipeline.stage_figures import Look, Measured, StageFigures, read_metrics, student
+from truing.pipeline.training import compile_objective
 from truing.report import html
 from truing.report.figures import Stretch, Term, last_tenth, lines, of_finding, of_stretch
 from truing.types import Finding
@@ -116,6 +117,18 @@ def test_the_interval_of_a_look_is_students_and_there_is_none_of_few_or_of_no_sp
     assert found["watch_x"].interval == student(0.5, 0.1, 4)
     best = Look(look, ["x"], 3, picked=True).figures()["watch_x"]
     assert (best.interval, best.title) == (None, "watched x, after update 4, the best of 3 looks")
+
+
+def test_a_stage_without_an_update_says_so(tmp_path: Path) -> None:
+    """Every round taught nothing until the stage ended early: no line of metrics, no mean, no error."""
+    (tmp_path / "metrics.jsonl").write_text("")
+    made = StageFigures(read_metrics(tmp_path), compile_objective("nll"), Measured(counts={"responses": 8}))
+    assert made.headline() == "no update was made" and made.lines() == ["no update was made"] and made.broken() == []
+    assert made.as_json() == {
+        "held_out": {},
+        "last_tenth": None,
+        "whole_stage": {"updates": 0, "rows": 0, "tokens": 0, "seconds": 0.0, "responses": 8},
+    }
 
 
 def page(folder: Path, summary: dict[str, Any], rows: list[dict[str, float]], state: str = "done") -> str:
