@@ -347,6 +347,9 @@ def test_a_reward_may_be_called_like_what_is_told_of_others() -> None:
         "late_x": 1.0,
         "multiplier_x": 3.0,
         "reward_x": 1.0,
+        "scored_by_late_days": 1.0,
+        "scored_by_multiplier_effect": 1.0,
+        "scored_by_x": 1.0,
         "failed": 0.0,
     }
 

@@ -19,6 +19,7 @@ from truing.pipeline.judge import appoint
 from truing.pipeline.lineage import taught_from
 from truing.pipeline.mixture import weights_of
 from truing.pipeline.spec import Ref
+from truing.pipeline.stage_figures import Measured
 from truing.policy import adapters
 from truing.policy.heads import fresh_reward
 from truing.policy.load import load
@@ -143,11 +144,15 @@ def fit_reward(
         left = splitting.unseen(run.records(eval, on_bad_row, columns=columns), [records])
         held_out = work.plant_for(run, policy, left, training, shape, on_bad_row, terms=terms)
     work.begin_ties(policy, planted, terms)
-    work.train(run, policy, planted, terms, training)
-    if held_out is not None and run.leads:
+
+    def measured() -> Measured:
+        if held_out is None:
+            return Measured()
         findings, missing = measure(run.name, policy, held_out.trees, terms)
         work.found(run, findings)
-        work.noted(run, missing)
+        return Measured(findings, notes=missing)
+
+    work.train(run, policy, planted, terms, training, measure=measured)
 
 
 @stage(gives="model")

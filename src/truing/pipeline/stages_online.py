@@ -22,16 +22,18 @@ from truing.evaluate.exam import response_text
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
 from truing.pipeline.rewards import First, appointed, columns_of
+from truing.pipeline.stage_figures import Look, Measured
 from truing.pipeline.stages import learner
 from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.value import put_on
 from truing.registry import Columns, Data, Model, ObjectiveSpec, RewardModel, RewardSpec, stage
 from truing.rollout import experience
-from truing.rollout.combine import hung
+from truing.rollout.combine import counted_parts, hung
 from truing.rollout.engine import Sampling, fits, generate
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
 from truing.train.given import Given
+from truing.train.looking import Looking
 from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.terms import Sum
 from truing.train.watch import Watch
@@ -111,11 +113,34 @@ def lived(
         made.append(source(learner))
         return made[0]
 
-    work.learn(run, policy, planted, terms, training, Batch((first_of(asked),)), kept)
+    def measured() -> Measured:
+        notes = [*unscored(run.folder / "rollouts"), *untaught(run.folder, made[0]), *made[0].account()]
+        return Measured(look=look_at(made[0].looking), counts=counts(made[0]), notes=notes)
+
+    work.learn(run, policy, planted, terms, training, Batch((first_of(asked),)), kept, measure=measured)
     if run.leads:
-        work.noted(run, [*unscored(run.folder / "rollouts"), *untaught(run.folder, made[0]), *made[0].account()])
         for name in ("checkpoints", "best", "references"):  # what a resume asks for, its checkpoints first
             shutil.rmtree(run.folder / name, ignore_errors=True)
+
+
+def look_at(looking: Looking | None) -> Look | None:
+    """The look that tells of the weights a stage leaves: the last one, or with `patience` the best."""
+    if looking is None:
+        return None
+    watch = looking.watch
+    row = watch.best if looking.picks else watch.rows[-1]
+    return Look(row, watch.names, len(watch.rows), looking.picks)
+
+
+def counts(source: RolloutSource) -> dict[str, int]:
+    """What is counted over all rounds of a stage, those before a resume and those that taught nothing too: responses,
+    those that could not be scored, were left alone, hung a reward or could not be read by it; prompts replaced."""
+    found = dict(experience.counts(source.folder, fewest=2 if source.compares else 1))
+    found |= counted_parts(experience.parts(source.folder))
+    if source.online.resample is not None:
+        rounds = experience.rounds(source.folder).values()
+        found["resampled"] = sum(int(source.told_of(experience.read(path))["resampled"]) for path in rounds)
+    return found
 
 
 def forecasting(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,23 +12,22 @@ import pyarrow.parquet as parquet
 
 from truing import registry
 from truing.data import clock
-from truing.data.batch import Batch, Branch, Tree, trees_digest
-from truing.data.files import SUFFIXES
+from truing.data.batch import Batch, Branch, Tree
 from truing.data.kinds import Shape, common_shape, shape_of, ties_of
 from truing.data.render import Turns
 from truing.data.thoughts import Thoughts
 from truing.data.trees import Planted, plant, with_shadows
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, same_tokens
+from truing.pipeline import stage_figures
 from truing.pipeline.context import StageRun
 from truing.pipeline.mixture import check_heads
-from truing.pipeline.table import LOOP_TIME
+from truing.pipeline.stage_figures import Measured
 from truing.policy import heads
 from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, cached
 from truing.policy.scalars import Read
-from truing.report import card
 from truing.rollout.engine import Sampling, fits, generate
 from truing.settings import Training
 from truing.train.checkpoint import room
@@ -204,10 +199,11 @@ def train(
     terms: Sum,
     training: Training,
     reference: Reference | None = None,
+    measure: Callable[[], Measured] = Measured,
 ) -> None:
     """Learn from a data set: see `learn`."""
     source = DataSource(planted.trees, training, run.seed)
-    learn(run, policy, planted, terms, training, Batch(source.epoch(0)[0]), lambda _: source, reference)
+    learn(run, policy, planted, terms, training, Batch(source.epoch(0)[0]), lambda _: source, reference, measure)
 
 
 def learn(
@@ -219,10 +215,11 @@ def learn(
     first: Batch,
     source_for: Callable[[Policy], Source],
     reference: Reference | None = None,
+    measure: Callable[[], Measured] = Measured,
 ) -> None:
-    """Run the loop in the stage's folder, on every process; the first then writes the model, a few samples, its summary
-    and its card. `first` is a batch that is the same on every process; `source_for` the policy as it is trained gives
-    the steps."""
+    """Run the loop in the stage's folder, on every process; the first then writes the model, a few samples, its card
+    and its summary, with what `measure` finds of the trained policy. `first` is a batch that is the same on every
+    process; `source_for` the policy as it is trained gives the steps."""
     if policy.layout != "trees":
         run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading rows of answers (slower)")
     run.show.begin()
@@ -236,10 +233,9 @@ def learn(
         return
     with room(run.folder / "model"):
         heads.save(policy, run.folder / "model")
-        write_card(run, policy, planted, terms)
         if not policy.is_reward:
             write_samples(run, policy, planted)
-        summarise(run, planted, training, terms)
+        stage_figures.tell(run, policy, planted, training, terms, measure())
 
 
 def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Training, model: Any = None) -> Reference:
@@ -287,78 +283,6 @@ def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
         "stop": [r.stop for r in rollouts],
     }
     parquet.write_table(pa.table(table), run.folder / "samples.parquet")
-
-
-def write_card(run: StageRun, policy: Policy, planted: Planted, terms: Sum) -> None:
-    """The model's README.md: base, method, how to load it, what it was trained on, and the figures of the training."""
-    last = json.loads((run.folder / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")[-1])
-    figures = {name: last[name] for name in ("step", "loss", "accuracy", "margin", "margin_nats") if name in last}
-    base_model, before = card.named_on_card(Path(policy.name))
-    text = card.model_card(
-        title=f"{run.recipe.title}: {run.name}",
-        base=where_from(run, policy.name),
-        method=f"{run.do}: {described(terms)}",
-        data={os.path.basename(name): content for name, content in run.read.items()}
-        | {"token ids": trees_digest(planted.trees)},
-        figures=figures,
-        notes=[planted.text()],
-        kind="reward" if policy.is_reward else "language",
-        adapter=policy.adapter is not None,
-        base_model=base_model,
-        datasets=[*before, *hub_names(run.read)],
-    )
-    (run.folder / "model" / "README.md").write_text(text, encoding="utf-8")
-
-
-def where_from(run: StageRun, name: str) -> str:
-    """What a model began with, for people elsewhere: a stage of the run, a folder's own name, or a Hub name."""
-    path = Path(name)
-    if path.is_relative_to(run.root):
-        return f"stage {path.parent.name}"
-    return path.name if path.is_absolute() else name
-
-
-def hub_names(read: Iterable[str]) -> list[str]:
-    """Those of the names of data sets that are the Hub's, without their split.
-
-    >>> hub_names(["org/pairs:test", "org/pairs (train)", "data/rows.jsonl", "world:desk/pairs", "rate/data.jsonl"])
-    ['org/pairs', 'org/pairs']
-    """
-    found = (re.fullmatch(r"([\w.-]+/[\w.-]+)(:[^ ]+)?( \(.*\))?", name) for name in read)
-    return [m[1] for m in found if m and not m[1].endswith(SUFFIXES) and not Path(m[1]).exists()]
-
-
-def described(terms: Sum) -> str:
-    """An objective in words: `dpo + 0.1 nll`."""
-    return " + ".join(t.name if t.weight == 1 else f"{t.weight} {t.name}" for t in terms.terms)
-
-
-def summarise(run: StageRun, planted: Planted, training: Training, terms: Sum) -> None:
-    """summary.json: what was trained on, for how long, and where it ended."""
-    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")
-    rows = [json.loads(line) for line in lines]
-    seconds, tokens = sum(r["seconds"] for r in rows), sum(r["tokens"] for r in rows)
-    last = rows[-max(1, len(rows) // 10) :]
-    mean_loss = sum(r["loss"] for r in last) / len(last)
-    figures: list[dict[str, Any]] = [
-        {"name": "objective", "value": described(terms)},
-        {"name": "updates", "value": len(rows)},
-        {"name": "rows", "value": len(planted.trees)},
-        {"name": "loss, mean of the last tenth", "value": round(mean_loss, 4)},
-        {"name": "data tokens a second", "value": round(tokens / max(seconds, 1e-9))},
-        {"name": LOOP_TIME, "value": round(seconds, 1), "unit": "s"},
-        {"name": "learning rate", "value": training.learning_rate},
-    ]
-    run.write("summary.json", {"do": run.do, "figures": figures, "notes": run.accounts})
-
-
-def noted(run: StageRun, lines: Sequence[str]) -> None:
-    """Say these lines, and add them to the notes of the stage's summary."""
-    for line in lines:
-        run.show.say(f"  {line}")
-    path = run.folder / "summary.json"
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    run.write(path.name, summary | {"notes": [*summary["notes"], *lines]})
 
 
 def found(run: StageRun, findings: Sequence[Finding], examples: Sequence[Any] = ()) -> None:

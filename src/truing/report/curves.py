@@ -71,8 +71,9 @@ def choose(metrics: Sequence[Mapping[str, float]], most: int = 4) -> list[str]:
     return [*first, *(name for name in names if name not in first and name not in _BOOKKEEPING)][:most]
 
 
-def curve(metrics: Sequence[Mapping[str, float]], name: str) -> str:
-    """One metric over the steps as SVG: what was measured drawn faintly, a light smoothing of it on top."""
+def curve(metrics: Sequence[Mapping[str, float]], name: str, end: float | None = None) -> str:
+    """One metric over the steps as SVG: what was measured drawn faintly, a light smoothing of it on top. `end` is the
+    figure that stands for where it ended, which the last step alone is not."""
     rows = [(row.get("step", i + 1), row[name]) for i, row in enumerate(metrics) if name in row]
     points = np.array([p for p in rows if np.isfinite(p).all()], dtype=np.float64)
     if not len(points):
@@ -96,8 +97,8 @@ def curve(metrics: Sequence[Mapping[str, float]], name: str) -> str:
         axes.tick_params(labelsize=9)
         axes.xaxis.label.set_size(9)
 
-    last = f"{label(name)} over {len(raw)} steps, from {raw[0]:.4g} to {raw[-1]:.4g}"
-    return _svg(draw, (2.75, 1.7), last)
+    ended = "" if end is None else f" to {end:.4g}"
+    return _svg(draw, (2.75, 1.7), f"{label(name)} over {len(raw)} steps, from {raw[0]:.4g}{ended}")
 
 
 def smoothed(raw: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from truing.disk import write_text
 from truing.errors import visible
-from truing.report import curves, words
+from truing.report import curves, figures, words
 from truing.report.distance import COLUMNS
 from truing.report.folder import RunPieces, StagePieces, as_number, read_run
 from truing.types import Finding
@@ -137,21 +137,40 @@ def _training(stage: StagePieces) -> dict[str, Any]:
         facts.append(f"{tokens:,.0f} tokens")
     if tokens and seconds:
         facts.append(f"{tokens / seconds:,.0f} tokens/s")
+    kept = stage.summary.get("kept")
+    if isinstance(kept, Mapping):
+        facts.append(f"the weights kept are those after update {kept.get('step')}: numbers at the right are of them")
+    means = figures.stored_means(stage.summary)
+    if "last_tenth" not in stage.summary and (stretch := figures.last_tenth(rows)):  # it did not come to its end
+        means = dict(stretch.means)
     drawn = []
     for name in curves.choose(rows):
         values = [v for r in rows if (v := as_number(r.get(name))) is not None]
         lost = sum(name in r for r in rows) - len(values)
+        end, look = means.get(name), _look(stage.summary, name)
+        shown = f"{_short(end)}" if end is not None else f"{_short(look)} (look)" if look is not None else "–"
         drawn.append(
             {
                 "name": words.label(name),
                 "unit": words.unit(name).replace("%", ""),
-                "first": f"{values[0]:.3g}".replace("-", "−") if values else "",
-                "last": f"{values[-1]:.3g}".replace("-", "−") if values else "",
-                "svg": Markup(curves.curve(rows, name)),
+                "first": _short(values[0]) if values else "",
+                "last": shown,
+                "svg": Markup(curves.curve(rows, name, end if end is not None else look)),
                 "lost": f"{lost} of its values are not numbers" if lost else "",
             }
         )
     return {"name": stage.name, "do": stage.do, "facts": " · ".join(facts), "curves": drawn}
+
+
+def _look(summary: Mapping[str, Any], name: str) -> float | None:
+    """What a stage's look at the weights it leaves found of this, where it is among what was watched."""
+    held_out = summary.get("held_out")
+    found = held_out.get(name) if isinstance(held_out, Mapping) else None
+    return as_number(found.get("value")) if isinstance(found, Mapping) else None
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _data(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,23 +172,33 @@ def counted(scores: Mapping[str, Score]) -> dict[str, float]:
 
 def hung(parts: Iterable[Parts]) -> list[str]:
     """Of each reward that answers hung, or that could not read them, by their parts, how many did, as a note."""
-    count = Counter(name for row in parts for name in row if name.startswith(tuple(COUNTED)))
+    count = counted_parts(parts)
     return [
-        COUNTED[kind].format(name.removeprefix(kind), n)
+        COUNTED[kind].format(name.removeprefix(kind.replace(":", "_")), n)
         for kind in COUNTED
         for name, n in count.items()
-        if name.startswith(kind)
+        if name.startswith(kind.replace(":", "_"))
     ]
+
+
+def counted_parts(parts: Iterable[Parts]) -> dict[str, int]:
+    """How many answers hung each reward (`late_` and its name), or could not be read by it (`unread_` and its name)."""
+    count = Counter(name for row in parts for name in row if name.startswith(tuple(COUNTED)))
+    return {name.replace(":", "_", 1): n for name, n in count.items()}
 
 
 def told(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
     """What is to be seen of a round's parts and failures: the mean of each part, how many answers hung a reward
-    (`late_` and its name) or could not be read by it (`unread_` and its name), and how many failed."""
+    (`late_` and its name) or could not be read by it (`unread_` and its name), and how many failed. Where a reward said
+    nothing of some answers, its mean is over so many others (`scored_by_` and its name)."""
     names = dict.fromkeys(name for parts, why in rows if not why for name in parts)
     means: dict[str, float] = {}
+    scored = sum(not why for _, why in rows)
     for name in names:
         own = [parts[name] for parts, why in rows if not why and name in parts]
         whole = math.fsum(own)
         mean = whole if name.startswith(tuple(COUNTED)) else whole / len(own)
         means[name.replace(":", "_") if ":" in name else f"reward_{name}"] = mean
+        if ":" not in name and len(own) < scored:
+            means[f"scored_by_{name}"] = float(len(own))
     return means | {"failed": float(sum(bool(why) for _, why in rows))}

@@ -113,6 +113,19 @@ def parts(folder: Path) -> list[dict[str, float]]:
     ]
 
 
+def counts(folder: Path, fewest: int) -> Counter[str]:
+    """How many `responses` all rounds in a folder hold, how many of them could not be scored (`failed`), and how many
+    had fewer than `fewest` scored ones in their group (`alone`)."""
+    found = Counter(dict.fromkeys(("responses", "failed", "alone"), 0))
+    for path in sorted(folder.glob("round-*.parquet")):
+        table = parquet.read_table(path, columns=["group", "why"]).to_pylist()
+        groups = Counter(row["group"] for row in table if not row["why"])
+        found["responses"] += len(table)
+        found["failed"] += sum(bool(row["why"]) for row in table)
+        found["alone"] += sum(count for count in groups.values() if count < fewest)
+    return found
+
+
 def usable(rows: Sequence[Experience], fewest: int) -> tuple[list[Experience], int]:
     """The answers that were scored, without those that have fewer than `fewest` of their group, and how many those are.
     RunFailed where every single one failed: that is the reward's doing."""

@@ -202,7 +202,8 @@ def check_horizon(leash: Leash, answers: int) -> None:
 
 def told(whole: Round) -> dict[str, float]:
     """What is to be seen of a round: mean score, length, KL to the reference, answers that were cut, and groups whose
-    answers all scored the same, from which a group's advantages teach nothing."""
+    answers all scored the same, from which a group's advantages teach nothing; and how many answers and groups these
+    are means over."""
     scores = [r.score for r in whole.rows]
     lengths = whole.mask.sum(1)
     kl = {"kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item()} if whole.referred else {}
@@ -211,6 +212,8 @@ def told(whole: Round) -> dict[str, float]:
         "length": lengths.mean().item(),
         "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
         "equal_groups": len(equal(whole.rows)) / len({r.group for r in whole.rows}),
+        "answers": float(len(whole.rows)),
+        "groups": float(len({r.group for r in whole.rows})),
     }
 
 

@@ -52,7 +52,7 @@ def fit(
                 (weight * loss).backward()
                 record.note(signals, loss.item(), shares, weight, objective.lower_is_better)
             parallel.agree(problem)
-            record.close(step, batch, optim, optim.step(step) | dict(source.after(step)))
+            record.close(step, batch, optim, optim.step(step) | objective.counted(batch) | dict(source.after(step)))
             if number := stopping.asked():
                 record.keep(optim)
                 stopping.obey(number)

@@ -47,6 +47,13 @@ class Term:
             return sum(len(branch.steps) for branch in batch.branches)
         return batch.rows * (self.longest if self.objective.mean == "constant" else 1)
 
+    @property
+    def counted_in(self) -> str:
+        """The column of a step's metrics that has this count, or one in proportion to it."""
+        if "given_logp_B" in self.objective.signals:
+            return "texts"
+        return {"token": "learned_tokens", "step": "labelled_steps"}.get(self.objective.mean, "rows")
+
     def losses(self, signals: Mapping[str, Tensor], coupled: Mapping[str, Tensor]) -> Tensor:
         """Its losses on the rows of a part; each response's own mean where that is what is counted."""
         keys = self.keys(self.objective.observed)
@@ -99,6 +106,10 @@ class Sum:
     def counts(self, batch: Batch) -> Tensor:
         """One count per term, over the trees of this batch."""
         return torch.tensor([term.count(batch) for term in self.terms], dtype=torch.float64)
+
+    def counted(self, batch: Batch) -> dict[str, float]:
+        """The counts of a step for its line of metrics, which has its `rows` anyway."""
+        return {t.counted_in: float(t.count(batch)) for t in self.terms if t.counted_in != "rows"}
 
     def total(
         self, signals: Mapping[str, Tensor], counts: Tensor, coupled: Mapping[str, Mapping[str, Tensor]] = NONE

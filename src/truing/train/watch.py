@@ -115,7 +115,8 @@ class Watch:
                     f"{shown(answers[failed].response)}\n"
                     "  Mend the reward, or leave such answers out, counted, by on_error: drop."
                 )
-            row |= said(name, moments([score.value for score in scores if not score.failed]))
+            known = [score.value for score in scores if not score.failed]
+            row |= said(name, moments(known)) | ({f"{name}_n": len(known)} if len(known) < len(scores) else {})
             row |= {f"unread_{name}": count for count in [sum(map(unread, scores))] if count}
         return row | {"failed": sum(any(map(failure, each)) for each in zip(*given.values(), strict=True))}
 
