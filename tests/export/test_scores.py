@@ -238,7 +238,7 @@ def test_responses_that_read_alike_are_scored_alike(tmp_path) -> None:
     (tmp_path / "rm" / "chat_template.jinja").write_text(template)
     one, two = ("<think>a</think>yes", "<think>b</think>yes")
     [pair] = rows_scored(tmp_path / "rm", [{"prompt": "the desk", "chosen": one, "rejected": two}], tmp_path)
-    assert pair["chosen_reward"] == pair["rejected_reward"]
+    assert pair["chosen_reward"] == pytest.approx(pair["rejected_reward"], abs=1e-4)
     several = {"prompt": "the desk", "responses": [one, "no", two], "scores": [1, 2, 3]}
     [row] = rows_scored(tmp_path / "rm", [several], tmp_path)
     first, _, last = row["rewards"]  # read at different places of one row, so alike but for rounding (seen under AVX2)
