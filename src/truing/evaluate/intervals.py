@@ -15,7 +15,7 @@ from truing.errors import UserError
 
 Interval = tuple[float, float]
 FEWEST, FEW = 3, 30  # below FEWEST independent items a mean has no interval; below FEW it is Student's, not a bootstrap
-_ALIKE = 1e-12  # a width below this share of the value is rounding, not spread
+ALIKE = 1e-12  # a width below this share of the value is rounding, not spread
 _HELD_AT_ONCE = 4_000_000  # drawn indices in memory at a time
 
 
@@ -87,8 +87,17 @@ def t_mean(values: Sequence[float], clusters: Sequence[Any] | None = None, level
         raise UserError("one item (or one prompt) has no interval: at least two are needed")
     mean = sums.sum() / counts.sum()
     error = math.sqrt(items / (items - 1) * float(((sums - mean * counts) ** 2).sum())) / counts.sum()
-    half = stdtrit(items - 1, 0.5 + _checked(level) / 2) * error
-    return float(mean - half), float(mean + half)
+    return student(float(mean), float(error), items, level)
+
+
+def student(mean: float, error: float, items: int, level: float = 0.95) -> Interval:
+    """Student's interval of a mean over so many items, by its standard error.
+
+    >>> [round(x, 3) for x in student(2.0, 3**-0.5, 3)]
+    [-0.484, 4.484]
+    """
+    half = float(stdtrit(items - 1, 0.5 + _checked(level) / 2)) * error
+    return mean - half, mean + half
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Any] | None, seed: int = 0) -> Interval | None:
@@ -105,7 +114,7 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Any] | None, seed:
     if items >= FEW:
         return bootstrap_mean(values, clusters, seed=seed)
     low, high = t_mean(values, clusters)
-    return (low, high) if high - low > _ALIKE * max(abs(low), abs(high)) else None
+    return (low, high) if high - low > ALIKE * max(abs(low), abs(high)) else None
 
 
 def bootstrap(
@@ -132,7 +141,7 @@ def bootstrap(
         low, high = np.quantile(known, [0.025, 0.975])
         return float(low), float(high)
     half, middle = stdtrit(len(rows) - 1, 0.975) * known.std(ddof=1), statistic(np.arange(len(numbers)))
-    return (float(middle - half), float(middle + half)) if half > _ALIKE else None
+    return (float(middle - half), float(middle + half)) if half > ALIKE else None
 
 
 def independent(values: Sequence[Any], clusters: Sequence[Any] | None) -> int:

@@ -157,7 +157,7 @@ def process(reward_BS: Tensor, mask_BS: Tensor, *, sample: bool = False, floor: 
     if sample and len(values) < 2:
         raise UserError("a sample standard deviation needs at least two step rewards")
     distance = _distances(values)
-    white = torch.zeros_like(reward_BS, dtype=torch.float64, requires_grad=False)
+    white = torch.zeros_like(reward_BS, dtype=torch.float64)
     white[real] = _over(distance, deviation(distance, sample=sample), floor)
     return torch.where(real, white.flip(1).cumsum(1).flip(1), 0.0).to(reward_BS.dtype)
 

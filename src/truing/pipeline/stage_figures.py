@@ -16,11 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scipy.special import stdtrit
-
 from truing.data.batch import trees_digest
 from truing.data.files import SUFFIXES
 from truing.data.trees import Planted
+from truing.evaluate.intervals import ALIKE, FEWEST, student
 from truing.pipeline.context import StageRun
 from truing.pipeline.table import LOOP_TIME
 from truing.policy.policy import Policy
@@ -30,8 +29,6 @@ from truing.settings import Training
 from truing.train.terms import Sum
 from truing.types import Finding
 
-FEWEST = 3
-"""Below so many prompts the mean of a look has no interval."""
 CHOSEN = "the look was chosen by {}: no interval holds of it"
 
 
@@ -65,7 +62,7 @@ class Look:
             if value is None:
                 continue
             n = int(self.row.get(f"{name}_n", self.row["prompts"]))
-            spread = None if best or error is None else student(value, error, n)
+            spread = None if best or error is None else look_interval(value, error, n)
             unit = {"kl": "nats", "length": "tokens"}.get(name, "")
             note = CHOSEN.format(words.label(self.names[0])) if best else ""
             found[f"watch_{name}"] = Figure(f"{kind} {title}", value, of, unit, spread, n, note)
@@ -172,17 +169,14 @@ class StageFigures:
         return {"held_out": held_out, "last_tenth": stretch, "whole_stage": self.whole(), **kept}
 
 
-def student(mean: float, error: float, n: int) -> Interval | None:
+def look_interval(mean: float, error: float, n: int) -> Interval | None:
     """Student's 95 % interval of a mean over `n` prompts by its standard error; None where few say nothing of it, or
     all are alike.
 
-    >>> [round(x, 3) for x in student(2.0, 3**-0.5, 3)], student(2.0, 0.0, 30)
+    >>> [round(x, 3) for x in look_interval(2.0, 3**-0.5, 3)], look_interval(2.0, 0.0, 30)
     ([-0.484, 4.484], None)
     """
-    if n < FEWEST or error <= 1e-12 * abs(mean):
-        return None
-    half = float(stdtrit(n - 1, 0.975)) * error
-    return mean - half, mean + half
+    return None if n < FEWEST or error <= ALIKE * abs(mean) else student(mean, error, n)
 
 
 def tell(run: StageRun, policy: Policy, planted: Planted, training: Training, terms: Sum, measured: Measured) -> None:

@@ -133,8 +133,8 @@ def fit_reward(
     """
     terms = work.compile_objective(objective)
     shape, names = work.shape_for(terms), work.heads_of(terms)
-    costs = tuple(t.head for t in terms.terms if t.objective.lower_is_better)
-    costs = tuple(name for name in names if name in costs)
+    taught = {t.head for t in terms.terms if t.objective.lower_is_better}
+    costs = tuple(name for name in names if name in taught)
     heads = Heads(names, weights_of(names, head_weights), read=work.READ.get(shape, "end"), costs=costs)
     whole = lora.lora_rank is None or lora.lora_merge
     policy = learner(run, fresh_reward(run.model(model), seed=run.seed, whole=whole, heads=heads), training, lora)

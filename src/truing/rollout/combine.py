@@ -172,19 +172,22 @@ def counted(scores: Mapping[str, Score]) -> dict[str, float]:
 
 def hung(parts: Iterable[Parts]) -> list[str]:
     """Of each reward that answers hung, or that could not read them, by their parts, how many did, as a note."""
-    count = counted_parts(parts)
+    count = _count(parts)
     return [
-        COUNTED[kind].format(name.removeprefix(kind.replace(":", "_")), n)
+        COUNTED[kind].format(name.removeprefix(kind), n)
         for kind in COUNTED
         for name, n in count.items()
-        if name.startswith(kind.replace(":", "_"))
+        if name.startswith(kind)
     ]
 
 
 def counted_parts(parts: Iterable[Parts]) -> dict[str, int]:
     """How many answers hung each reward (`late_` and its name), or could not be read by it (`unread_` and its name)."""
-    count = Counter(name for row in parts for name in row if name.startswith(tuple(COUNTED)))
-    return {name.replace(":", "_", 1): n for name, n in count.items()}
+    return {name.replace(":", "_", 1): n for name, n in _count(parts).items()}
+
+
+def _count(parts: Iterable[Parts]) -> Counter[str]:
+    return Counter(name for row in parts for name in row if name.startswith(tuple(COUNTED)))
 
 
 def told(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:

@@ -62,10 +62,13 @@ class Round:
         o = self.online
         return adv.gae(self.rewards, self.values, self.mask, gamma=o.gamma, smoothing=o.smoothing)
 
-    def scaled(self, spread_B: Tensor) -> Tensor:
-        """Each score against its group's mean, over the deviation of `spread_B` in the whole round."""
-        sample = self.online.sample_deviation
-        return adv.batch_scaled(adv.centred(self.leashed, self.group), spread_B, sample=sample, floor=adv.FLOOR)
+    def scaled(self, *, raw: bool) -> Tensor:
+        """Each score against its group's mean, over the deviation in the whole round of these differences, or of the
+        `raw` scores."""
+        score_B = self.leashed
+        centre_B = adv.centred(score_B, self.group)
+        spread_B = score_B if raw else centre_B
+        return adv.batch_scaled(centre_B, spread_B, sample=self.online.sample_deviation, floor=adv.FLOOR)
 
     def over_tokens(self, value_B: Tensor) -> Tensor:
         """One value a row on each of its tokens."""
@@ -78,8 +81,8 @@ ADVANTAGES: Mapping[str, Advantages] = {
     "standardised": lambda r: r.over_tokens(adv.standardised(r.leashed, r.group, sample=r.online.sample_deviation)),
     "centred": lambda r: r.over_tokens(adv.centred(r.leashed, r.group)),
     "leave_one_out": lambda r: r.over_tokens(adv.leave_one_out(r.leashed, r.group)),
-    "batch_centred": lambda r: r.over_tokens(r.scaled(adv.centred(r.leashed, r.group))),
-    "batch_raw": lambda r: r.over_tokens(r.scaled(r.leashed)),
+    "batch_centred": lambda r: r.over_tokens(r.scaled(raw=False)),
+    "batch_raw": lambda r: r.over_tokens(r.scaled(raw=True)),
     "none": lambda r: r.over_tokens(r.leashed),
 }
 """From a round to the advantage of each token, [B, T]; those of whole answers are the same on all of its tokens."""
@@ -205,15 +208,15 @@ def told(whole: Round) -> dict[str, float]:
     answers all scored the same, from which a group's advantages teach nothing; and how many answers and groups these
     are means over."""
     scores = [r.score for r in whole.rows]
-    lengths = whole.mask.sum(1)
+    lengths, groups = whole.mask.sum(1), len({r.group for r in whole.rows})
     kl = {"kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item()} if whole.referred else {}
     return kl | {
         "score": float(np.mean(scores)),
         "length": lengths.mean().item(),
         "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
-        "equal_groups": len(equal(whole.rows)) / len({r.group for r in whole.rows}),
+        "equal_groups": len(equal(whole.rows)) / groups,
         "answers": float(len(whole.rows)),
-        "groups": float(len({r.group for r in whole.rows})),
+        "groups": float(groups),
     }
 
 
