@@ -172,7 +172,7 @@ class Finding:
 
     `interval` is the 95 % interval of `value` (None where there is none), `n` the number of independent items,
     `bound` what the value was to be held against, `verdict` a word ("better", "worse", "unclear", "passed", ...),
-    `evidence` a short text: how it was measured.
+    `evidence` a short text: how it was measured; `reservation` why nothing may be decided by it, empty where it may.
     """
 
     check: str
@@ -185,11 +185,11 @@ class Finding:
     bound: float | None = None
     verdict: str = ""
     evidence: str = ""
+    reservation: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The stable form that programs read."""
-        names = ("check", "model", "against", "slice", "value", "interval", "n", "bound", "verdict", "evidence")
-        row = {name: getattr(self, name) for name in names}
+        row = {name: getattr(self, name) for name in self.__dataclass_fields__}
         row["interval"] = list(self.interval) if self.interval else None
         return row
 
@@ -202,7 +202,8 @@ class Finding:
         """
         if not isinstance(row, Mapping):
             raise ValueError("is not an object")
-        words = {name: row.get(name) or "" for name in ("check", "model", "against", "slice", "verdict", "evidence")}
+        text = ("check", "model", "against", "slice", "verdict", "evidence", "reservation")
+        words = {name: row.get(name) or "" for name in text}
         for name, word in words.items():
             if not isinstance(word, str):
                 raise ValueError(f"{name} must be text, not {word!r}")
