@@ -70,12 +70,13 @@ def told(folder: str, name: str) -> str:
             runs.share_with_gradient(runs.source_of(folder, name, out / str(fresh), "bf16"), fresh=fresh)
             for fresh in (True, False)
         ]
+        share = "no ratio" if math.isnan(shares[0]) else f"share {shares[0]:.2f} (sampler's {shares[1]:.2f})"
         rows = runs.online(folder, name, out, "bf16")
         assert all(math.isfinite(row["loss"]) for row in rows)
         kl = f", kl {rows[0]['kl']:.4f} to {rows[-1]['kl']:.4f}" if "kl" in rows[0] else ""
         gap = f", gap {rows[0]['sampler_gap']:.4f}" if "sampler_gap" in rows[0] else ""
         equal = f", equal groups {rows[0]['equal_groups']:.2f}"
-        return f"share {shares[0]:.2f} (sampler's {shares[1]:.2f}){equal}{gap}{kl}"
+        return f"{share}{equal}{gap}{kl}"
 
 
 def exactness(folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from truing.train.checks import at_sampling, compared, trouble, with_own
 from truing.train.observe import observe
 from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.source import DataSource
+from truing.train.survey import Survey
 from truing.train.terms import Sum, Term
 from truing.types import Message
 
@@ -95,18 +97,23 @@ def online(folder: str, name: str, out: Path, precision: str, **options) -> list
 
 def share_with_gradient(source: RolloutSource, *, fresh: bool = True) -> float:
     """The share of rows whose loss has a gradient at the first update of the first round; with `fresh` false, as it is
-    where the sampler's own log-probabilities stand for the policy's."""
+    where the sampler's own log-probabilities stand for the policy's. Not a number of an objective that reads no ratio."""
     _, batch = next(source.since(0))
     sampled = [replace_facts(tree, "old_logp_BT", "sampler_logp_BT") for tree in batch.trees]
     signals = observe(source.policy, Batch(tuple(sampled)), with_own(source.terms.all_signals))
     signals = at_sampling(signals) if fresh else signals
+    survey = Survey(source.terms)
+    survey.take(batch, [(batch, 1.0)], lambda part, names: {name: signals[name] for name in names})
+    of_step = survey.of(batch)
     rows = torch.zeros(batch.rows)
-    for term in source.terms.terms:
+    if not any(name.startswith("old_logp") for term in source.terms.terms for name in term.objective.observed):
+        return math.nan
+    for called, term in zip(source.terms.names, source.terms.terms, strict=True):
         if not any(name.startswith("old_logp") for name in term.objective.observed):
             continue
         name = "logp_BT" if "logp_BT" in term.objective.observed else "logp_B"
         leaf = signals[name].detach().double().requires_grad_()
-        (slope,) = torch.autograd.grad(term.losses(signals | {name: leaf}, {}).sum(), leaf)
+        (slope,) = torch.autograd.grad(term.losses(signals | {name: leaf}, of_step.get(called, {})).sum(), leaf)
         rows += slope.abs().reshape(batch.rows, -1).sum(1)
     return float((rows > 0).double().mean())
 
