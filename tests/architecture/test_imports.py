@@ -37,7 +37,7 @@ LAYERS = [
     {"policy"},
     {"data", "world"},
     {"feedback", "objectives"},
-    {"types", "settings", "registry", "errors", "signature", "typewords", "plugins", "disk"},
+    {"consistency", "types", "settings", "registry", "errors", "signature", "typewords", "plugins", "disk"},
 ]
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}
 BOTTOM = LAYERS[-1]

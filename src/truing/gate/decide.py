@@ -14,7 +14,7 @@ from truing.disk import write_text
 from truing.errors import UserError, nearest, visible
 from truing.gate.looks import error_of, evidence_hash, interval_at
 from truing.gate.rules import Rule, Side
-from truing.gate.standing import unread
+from truing.gate.standing import COMPARISONS, released, unread
 from truing.types import Finding
 
 Verdict = Literal["ship", "hold", "undecided"]
@@ -96,8 +96,8 @@ def decide(
 
     A rule is met where the whole interval satisfies its bound, and failed where all of it lies beyond; else it is open.
     One failure holds; else anything open or missing is undecided. With `production` (what that model is called in the
-    findings) the rules must compare with it; `look` widens the intervals of a gate that has looked before. UserError
-    without rules, and where two findings say different things of the same.
+    findings; empty where nobody said) the rules must compare with it; `look` widens the intervals of a gate that has
+    looked before. UserError without rules, and where two findings say different things of the same.
 
     >>> wins = [Finding("win_delta", "direct", 0.12, "warm", interval=(0.08, 0.16), n=500)]
     >>> decide(wins, [Rule(check="win_delta", min=0.0, samples=200)]).verdict
@@ -113,10 +113,21 @@ def decide(
         matching = [f for f in findings if rule.names(f)]
         results += [weigh(rule, f, look) for f in matching] if matching else [_missing(rule, findings)]
     if production is not None:
-        results += [Result(rule, "missing", text) for rule, text in unread(rules, findings, production)]
+        results += _beside_production(rules, findings, production)
     states = {r.state for r in results}
     verdict: Verdict = "hold" if "failed" in states else "ship" if states == {"passed"} else "undecided"
     return Decision(verdict, tuple(results), tuple(rules), tuple(findings), look)
+
+
+def _beside_production(rules: Sequence[Rule], findings: Sequence[Finding], production: str) -> list[Result]:
+    """What is missing of the comparison with the model that a release would replace."""
+    if production:
+        return [Result(rule, "missing", text) for rule, text in unread(rules, findings, production)]
+    text = "it is not known what stands in production: give the recipe 'production: MODEL', and compare with it"
+    return [
+        Result(Rule(check="win_rate", model=model, min=COMPARISONS["win_rate"]), "missing", text)
+        for model in released(findings, production)
+    ]
 
 
 def joined(findings: Sequence[Finding]) -> list[Finding]:

@@ -53,14 +53,23 @@ def interval_at(f: Finding, look: int) -> Ends | None:
 
 def look_number(folder: Path, gate: str, findings: Sequence[Finding], rules: Sequence[Rule]) -> int:
     """Which look of this gate it is, in the folder of its run: the same evidence held against the same rules is the
-    same look however often; anything else is one more, and is written into looks.json."""
-    here = {"gate": gate, "evidence": evidence_hash(findings), "rules": digest([rule.text() for rule in rules])}
+    same look however often; anything else is one more, and is written into looks.json.
+
+    A look by hand (`gate` is empty) counts for every gate, and every gate's for it.
+    """
+    shown = [evidence_hash(findings), digest([rule.text() for rule in rules])]
     earlier = read_looks(folder / LEDGER)
-    own = [look for look in earlier if look["gate"] == gate]
-    if here in own:
-        return own.index(here) + 1
-    write_text(folder / LEDGER, json.dumps({"looks": [*earlier, here]}, indent=1))
-    return len(own) + 1
+    seen = [[look["evidence"], look["rules"]] for look in earlier if not gate or look["gate"] in (gate, "")]
+    if shown in seen:
+        return seen.index(shown) + 1
+    looks = [*earlier, {"gate": gate, "evidence": shown[0], "rules": shown[1]}]
+    try:
+        write_text(folder / LEDGER, json.dumps({"looks": looks}, indent=1))
+    except OSError as error:
+        raise UserError(
+            f"{folder / LEDGER}: cannot be written ({error.strerror}), and a look has to be counted"
+        ) from error
+    return len(seen) + 1
 
 
 def evidence_hash(findings: Sequence[Finding]) -> str:
@@ -75,7 +84,7 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         looks = json.loads(path.read_text(encoding="utf-8"))["looks"]
-        if all(isinstance(look["gate"], str) for look in looks):
+        if all(isinstance(look[key], str) for look in looks for key in ("gate", "evidence", "rules")):
             return list(looks)
     except (OSError, ValueError, KeyError, TypeError):
         pass

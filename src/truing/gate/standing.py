@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from truing.gate.rules import Rule
 from truing.types import Finding
 
-LEVEL: dict[str, float] = {"win_rate": 0.5, "win_delta": 0.0, "mean_score_delta": 0.0, "pass_at_1_delta": 0.0}
+COMPARISONS: dict[str, float] = {"win_rate": 0.5, "win_delta": 0.0, "mean_score_delta": 0.0, "pass_at_1_delta": 0.0}
 """The comparisons that say whether a model is better than another, each with its value where the two are level."""
 _OF_REWARDS = re.compile(r"^(held_out_|judge_|disagreement)")
 
@@ -24,13 +24,13 @@ which stands in production; add to the rules: {check: win_rate, model: direct, a
     """
     told = []
     for model in released(findings, production):
-        comparisons = [f for f in findings if f.model == model and f.against == production and f.check in LEVEL]
+        comparisons = [f for f in findings if f.model == model and f.against == production and f.check in COMPARISONS]
         if any(asks(rule, f) for rule in rules for f in comparisons):
             continue
         # Where nothing was compared the rule alone would not do.
         check = comparisons[0].check if comparisons else "win_rate"
-        rule = Rule(check=check, model=model, against=production, min=LEVEL[check])
-        line = f"{{check: {check}, model: {model}, against: {production}, min: {LEVEL[check]:g}}}"
+        rule = Rule(check=check, model=model, against=production, min=COMPARISONS[check])
+        line = f"{{check: {check}, model: {model}, against: {production}, min: {COMPARISONS[check]:g}}}"
         text = f"no rule reads how {model} compares with {production}, which stands in production; "
         text += f"add to the rules: {line}"
         if not comparisons:
@@ -50,4 +50,4 @@ def released(findings: Sequence[Finding], production: str) -> list[str]:
 
 def asks(rule: Rule, f: Finding) -> bool:
     """Whether a rule demands of a comparison that the model be no worse than the other one."""
-    return rule.names(f) and rule.min is not None and rule.min >= LEVEL[f.check]
+    return rule.names(f) and rule.min is not None and rule.min >= COMPARISONS[f.check]

@@ -61,11 +61,12 @@ class Choice:
 class Exam:
     """Contestants and what was found of them; `notes` is what a reader must know beside it. Policies load once. Each
     gives `answers` to a prompt, of which those with a score from `passing` on are right. With a `choice` the best
-    answers of each are a contestant too."""
+    answers of each are a contestant too. All are held against each model of `against`, and the first of these is the
+    reference where there can be one alone."""
 
     run: StageRun
     models: Sequence[Any]
-    against: Any
+    against: Sequence[Any]
     sampling: Sampling
     findings: list[Finding] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -76,14 +77,19 @@ class Exam:
 
     @cached_property
     def names(self) -> list[str]:
-        """What the models are called in findings, and last the one they are held against."""
-        return self.run.labels([*self.models, self.against], taken=(LOOKUP,))
+        """What the models are called in findings, and last those they are held against."""
+        return self.run.labels([*self.models, *self.against], taken=(LOOKUP,))
+
+    @property
+    def other(self) -> str:
+        """What the first model that they are held against is called."""
+        return self.names[len(self.models)]
 
     @cached_property
     def contestants(self) -> dict[str, Policy]:
-        """The models by name, without the one they are held against."""
+        """The models by name, without the first that they are held against."""
         named = dict(zip(self.names, self.models, strict=False))
-        return {n: self.opened(load_any(self.run.model(m))) for n, m in named.items() if n != self.names[-1]}
+        return {n: self.opened(load_any(self.run.model(m))) for n, m in named.items() if n != self.other}
 
     @cached_property
     def trained_on(self) -> dict[str, list[Records]]:
@@ -91,9 +97,15 @@ class Exam:
         return {name: learned(self.run, model) for name, model in zip(self.names, self.models, strict=False)}
 
     @cached_property
+    def rivals(self) -> dict[str, Policy]:
+        """The models they are held against, by name; one that is a contestant too is loaded once."""
+        named = dict(zip(self.names[len(self.models) :], self.against, strict=True))
+        return {n: self.contestants.get(n) or self.opened(load(self.run.model(m))) for n, m in named.items()}
+
+    @property
     def rival(self) -> Policy:
-        """The model they are held against."""
-        return self.opened(load(self.run.model(self.against)))
+        """The first model that they are held against."""
+        return self.rivals[self.other]
 
     def opened(self, policy: Policy) -> Policy:
         """A policy just loaded, and what its user has to know of its folder."""
@@ -112,7 +124,7 @@ class Exam:
         for name, policy in self.contestants.items():
             reference = None if policy.is_reward else self.rival
             if reference is not None and not same_tokens(policy, reference):
-                self.note(f"no implicit accuracy of {name} against {self.names[-1]}: their tokenizers differ")
+                self.note(f"no implicit accuracy of {name} against {self.other}: their tokenizers differ")
                 continue
             limit = min(context_length(p) for p in (policy, reference) if p is not None)
             held_out = unseen(records, verdicts(self.run, named[name]))
@@ -123,13 +135,13 @@ class Exam:
             self.findings.append(pair_accuracy(name, policy, planted.trees, reference))
 
     def answer(self, records: Records, judge: Judge, samples: int, lookup: bool) -> Reward:
-        """Every language model answers the same prompts; each is compared with the rival. Gives the reward that judged,
-        an ensemble on the scale of the rival's answers."""
+        """Every language model answers the same prompts; each is compared with every rival. Gives the reward that
+        judged, an ensemble on the scale of the first rival's answers."""
         speakers = {name: policy for name, policy in self.contestants.items() if not policy.is_reward}
         choosing = self._choosing(speakers)
         if not speakers and not choosing and not lookup:
-            raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.names[-1]} itself")
-        judged_by, other = judge.judged_by, self.names[-1]
+            raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.other} itself")
+        answering = self.rivals | speakers
         taught = [r for name in {**speakers, **choosing} for r in self.trained_on.get(name, ())]
         fresh = unseen(
             without_tools(records), [*taught, *learned(self.run, self.choice.named if self.choice is not None else [])]
@@ -138,29 +150,32 @@ class Exam:
             self.note(
                 f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
             )
-        for policy in (self.rival, *speakers.values()):
+        for policy in answering.values():
             self.run.note(clock.note(policy.tokenizer))
-        readable = self._readable(distinct_prompts(fresh, samples), {other: self.rival} | speakers)
+        readable = self._readable(distinct_prompts(fresh, samples), answering)
         prompts = [prompt for prompt in readable for _ in range(self.answers)]
         said = respond(self.rival, readable, self.sampling, self.answers)
         reward = judge.settled(prompts, [response_text(self.rival, r) for r in said])
-        given = {other: scored(other, self.rival, prompts, reward, said)}
-        for name, policy in speakers.items():
+        given = {self.other: scored(self.other, self.rival, prompts, reward, said)}
+        for name, policy in answering.items():
+            if name == self.other:
+                continue
             times = f", {self.answers} times each" if self.answers > 1 else ""
             self.run.show.say(f"  {name} answers {len(readable)} prompts{times}")
             given[name] = scored(name, policy, prompts, reward, respond(policy, readable, self.sampling, self.answers))
         chosen = [self._best(name, policy, readable, prompts, reward) for name, policy in choosing.items()]
         given |= {best.name: best for best in chosen}
         prompts, given = self._scored_by_all(prompts, given)
-        rival = given[other]
-        for name, answers in list(given.items())[1:]:
-            self.findings += self._beside(answers, rival, prompts, judge)
+        for name in (*speakers, *(best.name for best in chosen)):
+            for rival in self.rivals:
+                if rival != name:
+                    self.findings += self._beside(given[name], given[rival], prompts, judge)
             if name in speakers:
-                self._drift(answers, speakers[name], other, prompts)
+                self._drift(given[name], speakers[name], self.other, prompts)
         if lookup:
             table = look_up(prompts, reward)
             for answers in given.values():
-                self.findings += compare(answers, table, prompts, judged_by)
+                self.findings += compare(answers, table, prompts, judge.judged_by)
         self.findings = list({(f.check, f.model, f.against, f.slice): f for f in self.findings}.values())
         self.examples = side_by_side(prompts, list(given.values()), self.answers)
         return reward
@@ -196,8 +211,8 @@ class Exam:
         """The models whose best answers are contestants: all of `models` that answer, the rival too if it is one."""
         if self.choice is None:
             return {}
-        known = {self.names[-1]: self.rival} | speakers
-        return {name: known[name] for name in self.names[:-1] if name in known}
+        known = {self.other: self.rival} | speakers
+        return {name: known[name] for name in self.names[: len(self.models)] if name in known}
 
     def _best(
         self, name: str, policy: Policy, readable: Sequence[Messages], prompts: Sequence[Messages], reward: Reward

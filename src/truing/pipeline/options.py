@@ -129,7 +129,7 @@ def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) ->
         return scope.data(value, node, what, scope.fitting(option))
     if value == scope.base:  # looked up where it stands
         return value
-    if kind in ("Model", "Models", "RewardModel"):
+    if kind in ("Model", "Models", "Rivals", "RewardModel"):
         hint = guess(parse_type(option.type), value)
         if hint and not HUB.fullmatch(value) and not scope.found(value, node):
             scope.mistakes.add(node.line, f"{what}: there is no folder '{value}'{hint}")

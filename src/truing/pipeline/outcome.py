@@ -1,4 +1,4 @@
-"""What a run came to: the answer of all its gates, and the expectations of its recipe that were not met."""
+"""What a run came to: the answer of all its gates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from truing.gate import decide
 from truing.pipeline.plan import read_json
-from truing.pipeline.spec import Recipe
 from truing.types import digest
 
 WORST_FIRST: tuple[decide.Verdict, ...] = ("hold", "undecided", "ship")
@@ -29,18 +28,3 @@ def decision(root: Path, gates: list[str]) -> dict[str, Any]:
         "evidence_hash": digest(findings),
         "findings": findings,
     }
-
-
-def unmet(recipe: Recipe, root: Path) -> list[str]:
-    """The lines of the recipe's `expect` block that did not come true: `stage.model.check: [low, high]`."""
-    missed = []
-    for path, (low, high) in recipe.expect.items():
-        stage, _, rest = path.partition(".")
-        model, _, check = rest.rpartition(".")
-        stored = read_json(root / stage / "findings.json").get("findings", [])
-        values = [f["value"] for f in stored if (f["model"], f["check"]) == (model, check)]
-        if not values:
-            missed.append(f"{path} was not measured")
-        elif not low <= values[0] <= high:
-            missed.append(f"{path} is {values[0]:.3f}, not within [{low}, {high}]")
-    return missed

@@ -19,8 +19,9 @@ from typing import Any
 from truing import registry
 from truing.data import clock
 from truing.errors import UserError, redacted
-from truing.pipeline import outcome
+from truing.pipeline import expectations, outcome
 from truing.pipeline.context import StageRun, write_json
+from truing.pipeline.deciding import foreseen, production
 from truing.pipeline.plan import Step, plan, read_json
 from truing.pipeline.recipe import Recipe
 from truing.pipeline.show import Show
@@ -28,10 +29,15 @@ from truing.report import html
 from truing.settings import Training
 from truing.types import source_digest
 
+EXPECTED = {"missed": 1, "open": 4}
+"""The exit code for an expectation that is not met, and for one of which that is not known."""
+WORST = (0, 4, 1)
+
 
 def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = False, quiet: bool = False) -> int:
     """Run every stage of `recipe` under `out`; returns the exit code (0 done or ship, 1 hold or an expectation not met,
-    4 a gate that cannot decide). Raises UserError or RunFailed with what is on disk left resumable.
+    4 a gate or an expectation that cannot be decided). Raises UserError or RunFailed with what is on disk left
+    resumable.
 
     A stage whose options, inputs and code are unchanged is not run again. One that was interrupted goes on from its
     last checkpoint with `resume`, and begins anew with `restart`. Of the processes that torchrun started, the first
@@ -58,6 +64,8 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
         planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
         parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
         forget(out)
+        for text in foreseen(recipe):
+            show.say(f"note: {text}")
         record = manifest(recipe, steps, moment)
         with recorded(record, out), clock.fixed(moment):
             for step, row in zip(steps, record["stages"], strict=True):
@@ -66,16 +74,16 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
             decision = outcome.decision(out, gates) if gates else {}
             if decision:
                 write_json(out / "decision.json", decision)
-            missed = outcome.unmet(recipe, out)
+            troubles = expectations.unmet(recipe.expect, out)
     show.say(f"\nreport: {out / 'report.html'}   ({record['seconds']:.0f} s)")
-    for line in missed:
-        show.say(f"expected, and not met: {line}")
-    if recipe.expect and not missed:
+    for trouble in troubles:
+        show.say(f"expected, and {'not met' if trouble.state == 'missed' else 'undecided'}: {trouble.text}")
+    if recipe.expect and not troubles:
         show.say(f"all {len(recipe.expect)} expectations of the recipe are met")
     if len(gates) > 1:
         show.say(f"{decision['verdict']}: the worst answer of {len(gates)} gates")
     code: int = decision.get("exit_code", 0)
-    return code or (1 if missed else 0)
+    return code or max((EXPECTED[trouble.state] for trouble in troubles), key=WORST.index, default=0)
 
 
 def follow(recipe: Recipe, out: Path) -> None:
@@ -208,6 +216,7 @@ def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, A
         "state": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "moment": moment.isoformat(),
+        "production": production(recipe),
         "seconds": 0.0,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
         "code": source_digest(),

@@ -10,11 +10,12 @@ from truing.data import formats
 from truing.data import split as splitting
 from truing.errors import UserError
 from truing.evaluate.held_out import measure
-from truing.gate import decide
+from truing.gate import decide, looks
 from truing.gate import rules as gate_rules
 from truing.pipeline import examine
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
+from truing.pipeline.deciding import production
 from truing.pipeline.judge import appoint
 from truing.pipeline.lineage import taught_from
 from truing.pipeline.mixture import weights_of
@@ -26,7 +27,19 @@ from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.recompute import recompute_layers
 from truing.policy.scalars import Heads
-from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, RewardSpec, Rules, stage
+from truing.registry import (
+    Columns,
+    Data,
+    Evidence,
+    Model,
+    Models,
+    ObjectiveSpec,
+    RewardModel,
+    RewardSpec,
+    Rivals,
+    Rules,
+    stage,
+)
 from truing.rollout.combine import hung
 from truing.rollout.engine import Sampling
 from truing.settings import Lora, Training
@@ -186,7 +199,7 @@ def evaluate(
     run: StageRun,
     *,
     models: Models,
-    against: Model,
+    against: Rivals,
     prompts: Data | None = None,
     data: Data | None = None,
     columns: Columns | None = None,
@@ -207,8 +220,8 @@ def evaluate(
     reward (`{verifier: {answer: number}}`), or by an ensemble: several reward models, or with `aggregate` the heads of
     one. It gives their mean, the lowest, or the mean less `coefficient` (0.5) times their variance.
 
-    Finds, for each model against `against`, paired by prompt: win rate, mean score, change of length, KL to the
-    reference. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
+    Finds, for each model against each of `against`, paired by prompt: win rate, mean score, change of length; and KL to
+    the first of them. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
     `lookup` adds the world's template look-up as a contestant. Of an ensemble it finds how far its members disagree on
     answers and on `data`; of a judge with several heads what each of them says. Every prompt has `answers`; where one
     is right whose score is at least `passing`, pass@k is found for k = 1, 2, 4, ... as far as there are answers. With
@@ -239,9 +252,12 @@ def evaluate(
 def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     """May it ship? Holds the findings of `evidence` against a rules file, and writes decision.json.
 
-    Of several gates in a recipe the worst answer is the run's.
+    The rules have to compare with what stands in production: `$base`, or the recipe's `production`. Of several gates in
+    a recipe the worst answer is the run's.
     """
-    decision = decide.decide(run.findings(evidence), gate_rules.read_rules(Path(rules)))
+    findings, asked = run.findings(evidence), gate_rules.read_rules(Path(rules))
+    look = looks.look_number(run.root, run.name, findings, asked)
+    decision = decide.decide(findings, asked, production=production(run.recipe), look=look)
     decide.write_decision(decision, run.folder / "decision.json")
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})
