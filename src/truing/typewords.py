@@ -200,8 +200,8 @@ def reference(word: str, value: Any) -> Any:
         if not value:
             raise ValueError("an empty list")
         return [reference("Model", item) for item in value]
-    if isinstance(value, dict) and "new" in value and word == "Model":
-        return value
+    if isinstance(value, dict) and "new" in value and word in ("Model", *PLURAL):
+        return [value] if word in PLURAL else value
     if value is None or isinstance(value, bool | int | float | list | tuple | dict) or value == "":
         raise ValueError("not a reference")
     return [value] if word in PLURAL else value
