@@ -174,6 +174,8 @@ def _hold(rule: Rule, f: Finding) -> Result:
     low, high = f.interval or (f.value, f.value)
     shown = f"{f.value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if f.interval else " (no interval)")
     said = f"{_subject(f)}: {shown}"
+    if f.reservation:
+        return Result(rule, "too few", f"{said}; nothing is decided by it: {f.reservation}", f)
     if rule.samples and f.n < rule.samples:
         more = rule.samples - f.n
         rest = (
