@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,23 +26,15 @@ from truing.evaluate.trust import LEAST
 PAGE, MARKS = Path(__file__).parent.parent / "docs/conclusions.md", ("<!-- table -->\n", "<!-- end -->\n")
 ACCURACIES, TRUE_RATES = (0.6, 0.7, 0.85), (0.5, 0.6)
 PAIRS, PROMPTS, LOOKS, DECISIONS = 200, 500, 5, 4000
-HEADS = (
-    "judge right in",
-    "true win rate",
-    "believed",
-    "ships",
-    "ships in 5 looks",
-    "interval",
-    "covers",
-    "of all sets",
-)
+HEADS = ("judge right in", "true win rate", "believed", "ships", "in 5 looks", "interval", "covers", "of all sets")
+HEADS += ("where it decides",)
 
 
 @dataclass(frozen=True)
 class Decided:
     """Shares of simulated decisions: in which the judge was believed, that shipped at the first look and within all;
-    that had an interval; of these, whose interval covered the truth; and of all, whose set of rates did, where it is
-    unbounded too."""
+    that had an interval; of these, whose interval covered the truth; of all, whose set of rates did, where it is
+    unbounded too; and of those in which something is decided (the judge believed, the rate in [0, 1])."""
 
     believed: float
     ships: float
@@ -50,6 +42,7 @@ class Decided:
     bounded: float
     covers: float
     covers_with_unbounded: float
+    covers_where_decided: float
 
 
 def level_of(look: int) -> float:
@@ -61,17 +54,19 @@ def simulate(accuracy: float, true_rate: float, decisions: int, seed: int, least
     """Decisions by a judge of this accuracy on a policy of this true win rate."""
     draws = np.random.default_rng([seed, round(1000 * accuracy), round(1000 * true_rate)])
     chance = accuracy * true_rate + (1 - accuracy) * (1 - true_rate)
-    tally = np.zeros(6)
+    tally = np.zeros(8)
     for _ in range(decisions):
         right = int(draws.binomial(PAIRS, accuracy))
         tried, believed = share(right, PAIRS), wilson(right, PAIRS)[0] >= least
         rates = [share(int(draws.binomial(PROMPTS, chance)), PROMPTS) for _ in range(LOOKS)]
         shipped = [believed and ships(rate, tried, level_of(look)) for look, rate in enumerate(rates, start=1)]
-        interval = corrected_rate(rates[0], tried).interval
-        covers = interval is not None and interval[0] <= true_rate <= interval[1]
-        tally += [believed, shipped[0], any(shipped), interval is not None, covers, covers or interval is None]
-    shares = tally / decisions
-    return Decided(*shares[:4], shares[4] / shares[3] if shares[3] else 0.0, shares[5])
+        found = corrected_rate(rates[0], tried)
+        covers = found.interval is not None and found.interval[0] <= true_rate <= found.interval[1]
+        decides = believed and found.is_rate and found.interval is not None
+        at_once = (believed, shipped[0], any(shipped), found.interval is not None)
+        tally += [*at_once, covers, covers or found.interval is None, decides, decides and covers]
+    shares = (tally / decisions).tolist()
+    return Decided(*shares[:4], shares[4] / shares[3], shares[5], shares[7] / shares[6])
 
 
 def share(successes: int, items: int) -> Mean:
@@ -92,8 +87,7 @@ def lines(decisions: int, seed: int) -> Iterator[str]:
     for true_rate in TRUE_RATES:
         for accuracy in ACCURACIES:
             d = simulate(accuracy, true_rate, decisions, seed)
-            shares = (d.believed, d.ships, d.ships_in_looks, d.bounded, d.covers, d.covers_with_unbounded)
-            yield f"| {accuracy:g} | {true_rate:g} | " + " | ".join(f"{100 * x:.1f} %" for x in shares) + " |"
+            yield f"| {accuracy:g} | {true_rate:g} | " + " | ".join(f"{100 * x:.1f} %" for x in astuple(d)) + " |"
 
 
 def main() -> None:

@@ -175,7 +175,7 @@ def test_the_first_line_of_a_report() -> None:
     )
     weak = Trust(JUDGE, (tried(0.577, 0.51, 0.64, origin="other"),)).sentence
     assert "of another source than the judge learned from" in weak
-    assert weak.endswith("below 0.6 at its lower end, so its scores decide nothing")
+    assert weak.endswith("below 0.6 at its lower end; its scores decide nothing")
     assert Trust(JUDGE, why="give labelled").sentence.endswith("never tried on labelled pairs: give labelled")
 
 

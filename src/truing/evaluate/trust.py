@@ -84,7 +84,7 @@ class Trust:
         told = f"right in {worst.text} of labelled pairs from {worst.finding.n} prompts ({worst.source}, "
         told += f"{WORDS[worst.origin]}{'; its worst source' if len(self.counted) > 1 else ''})"
         if self.doubt:
-            return f"Judged by {self.judge}, {told}: below {self.least:g} at its lower end, so its scores decide nothing"
+            return f"Judged by {self.judge}, {told}: below {self.least:g} at its lower end; its scores decide nothing"
         return f"Judged by {self.judge}, {told}; win rates are corrected for its errors"
 
 

@@ -43,6 +43,16 @@ class Pair:
     tie: bool
 
 
+@dataclass(frozen=True)
+class Source:
+    """Labelled data, and whether it is of the judge's own training source. `reading` is the judge as it reads the
+    columns of these rows, where it is a reward that may; else what judges the answers reads them too."""
+
+    records: Records
+    origin: Origin
+    reading: Reward | None = None
+
+
 @dataclass
 class Trial:
     """What a judge is tried on: labelled pairs by source, none of whose prompts it learned from. `named` is how the
@@ -51,7 +61,7 @@ class Trial:
     run: StageRun
     judge: Judge
     named: Any
-    sources: Sequence[tuple[Records, Origin]] = ()
+    sources: Sequence[Source] = ()
     least: float = LEAST
     exact: bool = False
     why: str = NOTHING_LABELLED
@@ -61,8 +71,8 @@ class Trial:
         """What is known of the judge, under an empty name, and of each of its heads; its accuracies are kept in
         `findings`. `reward` is what judges the answers."""
         tried: dict[str, list[Tried]] = {head: [] for head in ("", *self.judge.heads)}
-        for records, origin in self.sources:
-            for head, one in self._tried(reward, records, origin).items():
+        for source in self.sources:
+            for head, one in self._tried(source.reading or reward, source.records, source.origin).items():
                 tried[head].append(one)
                 self.findings.append(one.finding)
         whose = {head: f"{self.judge.judged_by}{f', head {head}' if head else ''}" for head in tried}
@@ -78,15 +88,13 @@ class Trial:
             raise DataError(records.name, "holds no pair that a judge could be tried on: nothing but ties", "")
         prompts = [pair.prompt for pair in asked for _ in range(2)]
         texts = [text for pair in asked for text in (pair.better, pair.worse)]
-        reading = by_reward(self.run, self.named, records).reward if isinstance(self.named, Mapping) else reward
-        assert reading is not None
-        said = judged(reading, prompts, texts, strict=False)
+        said = judged(reward, prompts, texts, strict=False)
         rows = [(asked[i], said[2 * i], said[2 * i + 1]) for i in range(len(asked))]
         read = [row for row in rows if not (row[1].failed or row[2].failed)]
         if not read:
             raise DataError(records.name, "the judge can read no pair of it: all are longer than it reads", "")
         left_out |= {"longer than the judge reads": len(rows) - len(read)}
-        source, within = source_of(records.name), getattr(reading, "tie_tolerance", 0.0)
+        source, within = source_of(records.name), getattr(reward, "tie_tolerance", 0.0)
         ties = sum(pair.tie for pair in pairs)
         self._account(source, len(pairs) - ties - len(asked), left_out)
         return {head: self._accuracy(head, read, source, origin, ties, within) for head in ("", *self.judge.heads)}
@@ -157,7 +165,8 @@ def prepare(
     exact: bool = False,
 ) -> Trial:
     """The trial of a judge: on `labelled` pairs and on the stage's own `data`, less the rows that begin as one that the
-    judge learned from. UserError where nothing of `labelled` is left; of `data`, the trial says so."""
+    judge learned from. UserError where `labelled` cannot be used, or nothing of it is left; of `data` the trial says
+    so, and why."""
     if exact or named == GOLD or (isinstance(named, Mapping) and next(iter(named)) in EXACT):
         return Trial(run, judge, named, exact=True)
     taught, sources, why = verdicts(run, models_of(named)), [], NOTHING_LABELLED
@@ -166,15 +175,16 @@ def prepare(
     for records in {r.digest: r for r in (data, labelled) if r is not None}.values():
         try:
             fresh = unseen(records, taught)
-        except DataError as problem:
-            if records is labelled:
-                raise
-            why = f"{problem.place}: {problem.problem}; {NOTHING_LABELLED}"
+            reading = by_reward(run, named, fresh).reward if isinstance(named, Mapping) else None
+        except UserError as problem:
+            if labelled is not None and records.digest == labelled.digest:
+                raise UserError(f"stage {run.name}: the judge cannot be tried on 'labelled': {problem}") from problem
+            why = f"{str(problem).splitlines()[0]}; {NOTHING_LABELLED}"
             continue
         if gone := len(records) - len(fresh):
             run.note(f"{gone} of {len(records)} labelled rows of {records.name} left out: the judge learned from them")
         origin: Origin = "unknown" if not known else "own" if source_of(records.name) in own else "other"
-        sources.append((fresh, origin))
+        sources.append(Source(fresh, origin, reading))
     return Trial(run, judge, named, sources, least, why=why)
 
 
