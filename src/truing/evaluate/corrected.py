@@ -64,7 +64,7 @@ def mean_of(points: Sequence[float], clusters: Sequence[str] | None = None) -> M
     """The mean of points in [0, 1] (1, half, 0). With `clusters` (the prompt of each) whole clusters are the items.
 
     Where all items are alike their spread is 0, which is no certainty: the error is then that of a share with two more
-    items on either side (Agresti & Coull 1998, The American Statistician 52).
+    items on either side (Agresti and Coull 1998, The American Statistician 52).
 
     >>> mean_of([1.0, 0.0, 1.0, 0.0])
     Mean(value=0.5, error=0.28867513459481287, items=4)
@@ -88,8 +88,8 @@ def corrected_rate(rate: Mean, accuracy: Mean, level: float = 0.95) -> Corrected
 
         w = a t + (1 - a)(1 - t)        so        t = 1/2 + (w - 1/2) / (2 a - 1)
 
-    This is the estimator of Rogan & Gladen (1978, American Journal of Epidemiology 107) for a judge that errs
-    alike on both sides; ties count half in w, in a and in t. Both w and a are estimates, so the interval is that of a
+    This is the estimator of a test's true rate (Rogan and Gladen 1978, American Journal of Epidemiology 107), for a
+    judge that errs alike on both sides; ties count half in w, in a and in t. Both w and a are estimates, so the interval is that of a
     ratio (Fieller 1954, JRSS B 16): all t with (w - 1/2 - (2 a - 1)(t - 1/2))^2 <= q^2 (var w + 4 (t - 1/2)^2 var a).
     It is finite where a is told from 1/2. Differs from the source: q is Student's at Welch's degrees of freedom, for w
     and a have their own numbers of items.
@@ -133,8 +133,8 @@ def powered_rate(truth: Sequence[float], judged: Sequence[float], rest: Sequence
 
     `truth` and `judged` are of the n prompts of the part, `rest` what the judge says of the N others: a point in [0, 1]
     a prompt. Right whatever the judge's errors, on these very answers, where the part was drawn at random; a judge that
-    is worth nothing gets lambda 0, which leaves the truth's own mean. Prediction-powered inference: Angelopoulos et al.
-    2023 (Science 382, arXiv 2301.09633), tuned as in Angelopoulos, Duchi & Zrnic 2023 (PPI++, arXiv 2311.01453).
+    is worth nothing gets lambda 0, which leaves the truth's own mean. Prediction-powered inference (Angelopoulos et al.
+    2023, arXiv 2301.09633), with its tuned lambda (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453).
     Differs from the source: the items of the mean are those of the part, so that Student's interval is no narrower than
     its number allows, and the mean is kept within [0, 1].
 
