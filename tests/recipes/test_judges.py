@@ -206,6 +206,8 @@ def test_a_better_judge_of_a_part(judged: Any) -> None:
         "by gold on 30 of the prompts and the judge on all (prediction-powered"
     )
     assert said["win_rate"]["interval"] and said["win_rate"]["reservation"] == ""
+    told = judged.read("exam/summary.json")["judged"]
+    assert told[1:] == ["On a part of the prompts: Judged by gold, which is taken to make no errors"]
     assert (
         "never tried" in said["judged_win_rate"]["reservation"] and "never tried" in said["mean_score"]["reservation"]
     )

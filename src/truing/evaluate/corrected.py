@@ -89,8 +89,11 @@ def corrected_rate(rate: Mean, accuracy: Mean, level: float = 0.95) -> Corrected
         w = a t + (1 - a)(1 - t)        so        t = 1/2 + (w - 1/2) / (2 a - 1)
 
     This is the estimator of a test's true rate (Rogan and Gladen 1978, American Journal of Epidemiology 107), for a
-    judge that errs alike on both sides; ties count half in w, in a and in t. Both w and a are estimates, so the interval is that of a
-    ratio (Fieller 1954, JRSS B 16): all t with (w - 1/2 - (2 a - 1)(t - 1/2))^2 <= q^2 (var w + 4 (t - 1/2)^2 var a).
+    judge that errs alike on both sides; ties count half in w, in a and in t. Both w and a are estimates, so the
+    interval is that of a ratio (Fieller 1954, JRSS B 16): all t with
+
+        (w - 1/2 - (2 a - 1)(t - 1/2))^2 <= q^2 (var w + 4 (t - 1/2)^2 var a)
+
     It is finite where a is told from 1/2. Differs from the source: q is Student's at Welch's degrees of freedom, for w
     and a have their own numbers of items.
 

@@ -207,6 +207,10 @@ class Exam:
         """Win rate and scores of a contestant beside the rival, as far as the judge is trusted."""
         found = compare(one, rival, prompts, judged_by)
         powered = self.better.powered(one, rival, prompts, self.answers) if self.better is not None else None
+        if self.better is not None and powered is not None:
+            self.findings += self.better.trial.findings
+            line = f"On a part of the prompts: {powered.trust.sentence}"
+            self.judged += [line] if line not in self.judged else []
         return concluded(found, judged_rate(one, rival, prompts), self.trusts[""], powered)
 
     def _try(self, judge: Judge, reward: Reward, names: Sequence[str]) -> None:
