@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test numeric older lint bench cost generate online differential bf16 clients soak docs study clean
+.PHONY: install demo test numeric older lint bench cost generate online differential decisions bf16 clients soak docs study clean
 
 install: $(STAMP)
 
@@ -85,6 +85,10 @@ online: $(STAMP) $(PEER)
 # Every formula beside TRL's own loss code; KEEP=1 keeps the table in docs/differential.md and TRL's numbers for the tests.
 differential: $(STAMP) $(PEER)
 	PYTHONPATH=tests $(BIN)/python benchmarks/differential.py $(if $(KEEP),--keep)
+
+# Simulated decisions by judges that err: the table of docs/conclusions.md. KEEP=1 keeps it there.
+decisions: $(STAMP)
+	$(BIN)/python benchmarks/decisions.py $(if $(KEEP),--keep)
 
 # Every objective for three steps in bf16 on a real language model: the tables in docs/models.md. ONLY="dpo grpo" for some.
 bf16: $(STAMP)

@@ -96,10 +96,13 @@ def summary(findings: Sequence[Finding]) -> str:
     'direct beats warm: win rate 62 % (58–66 %; ties half) on 500 prompts.'
     """
     everywhere = [f for f in findings if f.slice == "all"]
-    sentences = [_compared(f) for f in everywhere if f.check.endswith("win_rate")][:6]
+    rates = [f for f in everywhere if f.check.endswith("win_rate") and f.check != "judged_win_rate"]
+    sentences = [_compared(f) for f in rates][:6]
     sentences += [_priced(f) for f in everywhere if f.check.endswith("mean_length_delta_tokens") and f.against][:6]
     sentences += [_distance(f) for f in everywhere if "kl_to" in f.check][:6]
-    sentences += [_told_apart(f) for f in everywhere if f.check.endswith("accuracy")][:3]
+    sentences += [_told_apart(f) for f in everywhere if f.check.endswith("accuracy") and f.check != "judge_accuracy"][
+        :3
+    ]
     return " ".join(sentences)
 
 
@@ -108,6 +111,8 @@ def _compared(f: Finding) -> str:
     counted = f"; {f.evidence}" if f.evidence else f" on {f.n} prompts" if f.n else ""
     rate = f"win rate {100 * f.value:.0f} % ({spread}ties half){counted}."
     other = f.against or "the other"
+    if f.reservation:
+        return f"Nothing is concluded of {f.model} and {other}: {f.reservation}. As judged, {rate}"
     if f.interval and f.interval[0] > 0.5:
         return f"{f.model} beats {other}: {rate}"
     if f.interval and f.interval[1] < 0.5:
