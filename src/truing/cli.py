@@ -88,7 +88,7 @@ def run(
         bool, typer.Option("--resume", help="Go on with an interrupted stage from its checkpoint.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw an interrupted stage's checkpoint away and begin it anew.")
+        bool, typer.Option("--restart", help="Begin anew an interrupted stage, and one whose files were changed.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -350,13 +350,15 @@ def gate(
 ) -> None:
     """Decide whether a model may ship. Holds findings against a rules file; exit code 0 ship, 1 hold, 4 undecided."""
     from truing.gate import decide
+    from truing.gate import evidence as gate_evidence
     from truing.gate import rules as gate_rules
 
-    decision = decide.decide(decide.read_findings(evidence), gate_rules.read_rules(rules))
+    read = gate_evidence.read(evidence)
+    decision = decide.decide(read.findings, gate_rules.read_rules(rules))
     typer.echo(decision.text())
     if out is not None:
         with users_files():
-            decide.write_decision(decision, out)
+            decide.write_decision(decision, out, read.about)
     raise typer.Exit(decision.exit_code)
 
 

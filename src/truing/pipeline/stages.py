@@ -241,8 +241,9 @@ def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
 
     Of several gates in a recipe the worst answer is the run's.
     """
-    decision = decide.decide(run.findings(evidence), gate_rules.read_rules(Path(rules)))
-    decide.write_decision(decision, run.folder / "decision.json")
+    read = run.evidence(evidence)
+    decision = decide.decide(read.findings, gate_rules.read_rules(Path(rules)))
+    decide.write_decision(decision, run.folder / "decision.json", read.about)
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})
 

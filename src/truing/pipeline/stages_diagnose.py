@@ -42,6 +42,8 @@ def diagnose(run: StageRun, *, runs: Models, truth: str = "gold") -> None:
     """
     named = runs if isinstance(runs, list) else [runs]
     names = run.labels(named)
+    for value in named:  # its findings are about these weights
+        run.model(value)
     curves = [
         read_watch(watched(run, model), name, started(run, model), truth)
         for name, model in zip(names, named, strict=True)
@@ -95,7 +97,7 @@ def diagnose_best_of(
 def watched(run: StageRun, model: Any) -> Path:
     """Where a run keeps what it watched: in the stage's folder, beside its model."""
     if isinstance(model, Ref):
-        return run.root / model.stage / WATCH
+        return run.stage(model) / WATCH
     beside = Path(model).parent / WATCH
     return beside if beside.is_file() else Path(model) / WATCH
 
