@@ -1,4 +1,4 @@
-"""Folders that are costly to make and are kept: made once, with the hashes of their files, and made again when damaged."""
+"""Folders that are costly to make and are kept: made once, with hashes of their files, made again when damaged."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from truing.errors import UserError
-from truing.gate.decide import decide, read_findings, write_decision
+from truing.gate.decide import decide, write_decision
+from truing.gate.evidence import read_findings
 from truing.gate.rules import Rule
 from truing.types import Finding
 

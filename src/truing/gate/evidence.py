@@ -41,7 +41,7 @@ def read_findings(path: Path) -> list[Finding]:
 
 def read(path: Path) -> Evidence:
     """The evidence in a run's folder (of all its stages), in any folder (of every findings.json beneath it), or in a
-    JSON file with `findings`. UserError for a run that is not done, and for anything that was changed since it was made.
+    JSON file with `findings`. UserError for a run that is not done, and for anything changed since it was made.
 
     A folder without findings gives none, and a gate then says which evidence is missing.
     """
@@ -65,8 +65,8 @@ def of_folder(folder: Path) -> Evidence:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's: it has what a run keeps there from its first moment on."""
-    return any((folder / name).exists() for name in (seals.MANIFEST, ".lock"))
+    """Whether a folder is a run's: it has a manifest, or at least stages."""
+    return (folder / seals.MANIFEST).exists() or any(folder.glob(f"*/{seals.STAGE}"))
 
 
 def is_stage(folder: Path) -> bool:
@@ -77,7 +77,7 @@ def is_stage(folder: Path) -> bool:
 def of_run(folder: Path) -> Evidence:
     """The evidence of a run that is done, and whose every stage still is what it left."""
     path = folder / seals.MANIFEST
-    manifest = _object(path)
+    manifest = _object(path, f"\n  {AGAIN}")
     seals.check(path, manifest, AGAIN)
     if manifest.get("state") != "done":
         why = f" ({manifest['reason']})" if manifest.get("reason") else ""
@@ -101,7 +101,7 @@ def check_decision(folder: Path, manifest: Mapping[str, Any]) -> None:
     """UserError where a run's decision.json is not the one that it left."""
     path, known = folder / seals.DECISION, manifest.get("decision")
     if path.is_file() or known is not None:
-        body = _object(path)
+        body = _object(path, f"\n  {AGAIN}")
         seals.check(path, body, AGAIN)
         if body[seals.SEAL] != known:
             raise UserError(f"{path}: is not the decision that this run came to: it comes from another run.\n  {AGAIN}")
@@ -176,15 +176,15 @@ def together(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"models": models} if models else {}
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Path, way_out: str = "") -> dict[str, Any]:
     try:
         body = json.loads(
             path.read_bytes().decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_each_once
         )
     except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
+        raise UserError(f"{path}: cannot be read ({e.strerror}){way_out}") from e
     except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: is not JSON ({e})") from e
+        raise UserError(f"{path}: is not JSON ({e}){way_out}") from e
     return body if isinstance(body, dict) else {}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from truing import seals
-from truing.errors import UserError
+from truing.errors import RunFailed
 
 GROWING = ("metrics.jsonl", "watch.jsonl")
 """Files that a line is added to with every update or look: of these, all that was there."""
@@ -36,14 +36,14 @@ def of(folder: Path, step: int) -> Iterator[Path]:
 
 
 def check(folder: Path, believed: Mapping[str, Any], step: int) -> None:
-    """UserError where a file is missing, or is not what it was when the checkpoint of update `step` was written."""
+    """RunFailed where a file is missing, or is not what it was when the checkpoint of update `step` was written."""
     for name, (size, known) in believed.items():
         path = folder / name
         now = beginning(path, size) if name in GROWING else whole(path, size)
         if now != known:
-            raise UserError(
-                f"{path}: was changed, or removed, after the checkpoint of update {step} was written: sha256 {known[:12]} "
-                f"was recorded then, now {now[:12] or 'it is not there as it was'}.\n"
+            raise RunFailed(
+                f"{path}: was changed, or removed, after the checkpoint of update {step} was written: it had {size} "
+                f"bytes, sha256 {known[:12]}.\n"
                 "  Put the file back, or begin the stage anew with --restart."
             )
 
