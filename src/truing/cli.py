@@ -358,7 +358,7 @@ def gate(
     typer.echo(decision.text())
     if out is not None:
         with users_files():
-            decide.write_decision(decision, out, read.about)
+            decide.write_decision(decision, out, read.weights)
     raise typer.Exit(decision.exit_code)
 
 

@@ -33,6 +33,11 @@ class Evidence:
     findings: tuple[Finding, ...]
     about: Mapping[str, Any]
 
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The part of `about` that a decision repeats: whose weights it is about."""
+        return together([self.about])
+
 
 def read_findings(path: Path) -> list[Finding]:
     """The findings of `read`."""

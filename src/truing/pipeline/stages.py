@@ -243,7 +243,7 @@ def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     """
     read = run.evidence(evidence)
     decision = decide.decide(read.findings, gate_rules.read_rules(Path(rules)))
-    decide.write_decision(decision, run.folder / "decision.json", read.about)
+    decide.write_decision(decision, run.folder / "decision.json", read.weights)
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})
 
