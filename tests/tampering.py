@@ -152,8 +152,8 @@ def of_hashes() -> Iterator[Case]:
     """Hashes of which some were made anew, and some were not."""
     loud = edit("exam/findings.json", EDITS["value"], reseal=True)
     yield "findings resealed", loud, CHANGED
-    told = edit("exam/stage.json", lambda body: body["outputs"].update({"findings.json": [1, "0" * 64]}))
-    yield "its hash edited", told, "exam/stage.json: was changed"
+    renewed = edit("exam/stage.json", lambda body: body["outputs"].update({"findings.json": [1, "0" * 64]}))
+    yield "its hash edited", renewed, "exam/stage.json: was changed"
     yield "its hash removed", edit("exam/stage.json", lambda body: body["outputs"].clear()), "exam/stage.json: was"
 
     def listed(run: Path, _: Path) -> None:
@@ -239,19 +239,23 @@ def of_runs() -> Iterator[Case]:
 
 CASES = [*of_findings(), *of_hashes(), *of_weights(), *of_stages(), *of_runs()]
 
-ONE = {"check": "kl_to_reference", "model": "direct", "value": 0.5, "interval": [0.4, 0.6], "n": 20}
+FINDING = {"check": "kl_to_reference", "model": "direct", "value": 0.5, "interval": [0.4, 0.6], "n": 20}
 LOOSE: list[tuple[str, str, str]] = [
     ("findings twice", '{"findings": [], "findings": []}', "the key 'findings' stands twice"),
     ("a key twice", '{"findings": [{"check": "a", "model": "m", "value": 1, "value": 2}]}', "'value' stands twice"),
-    ("cut", json.dumps({"findings": [ONE]})[:-4], "is not JSON"),
-    ("a list", json.dumps([ONE]), "no list under 'findings'"),
-    ("no findings", json.dumps({"results": [ONE]}), "no list under 'findings'"),
-    ("a key", json.dumps({"findings": [ONE], "passed": True}), "unknown key 'passed'"),
-    ("a seal", json.dumps({"findings": [ONE], "seal": "0" * 64}), "was changed after it was written"),
-    ("an empty seal", json.dumps({"findings": [ONE], "seal": None}), "was changed after it was written"),
-    ("about without a seal", json.dumps({"findings": [ONE], "about": {"models": {}}}), "has no seal"),
-    ("a decision without a seal", json.dumps({"findings": [ONE], "verdict": "ship"}), "has no seal"),
-    ("two things", json.dumps({"findings": [ONE, ONE | {"value": 0.55}]}), "says two things of kl_to_reference"),
+    ("cut", json.dumps({"findings": [FINDING]})[:-4], "is not JSON"),
+    ("a list", json.dumps([FINDING]), "no list under 'findings'"),
+    ("no findings", json.dumps({"results": [FINDING]}), "no list under 'findings'"),
+    ("a key", json.dumps({"findings": [FINDING], "passed": True}), "unknown key 'passed'"),
+    ("a seal", json.dumps({"findings": [FINDING], "seal": "0" * 64}), "was changed after it was written"),
+    ("an empty seal", json.dumps({"findings": [FINDING], "seal": None}), "was changed after it was written"),
+    ("about without a seal", json.dumps({"findings": [FINDING], "about": {"models": {}}}), "has no seal"),
+    ("a decision without a seal", json.dumps({"findings": [FINDING], "verdict": "ship"}), "has no seal"),
+    (
+        "two things",
+        json.dumps({"findings": [FINDING, FINDING | {"value": 0.55}]}),
+        "says two things of kl_to_reference",
+    ),
 ]
 ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": ""}, "names no model"),
@@ -274,4 +278,4 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "interval turned": ({"interval": [0.6, 0.4]}, "the wrong way round"),
     "interval of three": ({"interval": [0.4, 0.5, 0.6]}, "interval must be"),
 }
-LOOSE += [(name, json.dumps({"findings": [ONE | fields]}), said) for name, (fields, said) in ROWS.items()]
+LOOSE += [(name, json.dumps({"findings": [FINDING | fields]}), reason) for name, (fields, reason) in ROWS.items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,8 @@ DECISION = "decision.json"
 TIMED = ("metrics.jsonl", "summary.json", "README.md")
 """Outputs that say how long something took: the same work done again leaves others."""
 MEND = "Put back what was there, or run the stage again: `truing run` with --restart."
+SETTLED = 100_000_000
+"""Nanoseconds after which another write shows in a file's times: a kernel's clock ticks every few milliseconds."""
 Outputs: TypeAlias = dict[str, list[Any]]
 """The size and SHA-256 of every file of a folder, by its name in the folder."""
 
@@ -29,13 +32,18 @@ _hashes: dict[tuple[str, int, int, int, int], str] = {}
 
 def file_hash(path: Path) -> str:
     """The SHA-256 of a file, computed once per process for as long as the file system says that it is the same file:
-    its inode, size and both of its times (ctime cannot be set back). OSError where it cannot be read."""
+    its inode, size and both of its times (ctime cannot be set back). One that was written just now is hashed again when
+    it is next asked for. OSError where it cannot be read."""
     facts = path.stat()
     key = (str(path.absolute()), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-    if key not in _hashes:
-        with path.open("rb") as file:
-            _hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _hashes[key]
+    if key in _hashes:
+        return _hashes[key]
+    settled = time.time_ns() - facts.st_ctime_ns > SETTLED
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    if settled:
+        _hashes[key] = content
+    return content
 
 
 def seal_of(body: Mapping[str, Any]) -> str:
@@ -151,3 +159,17 @@ def check_model(folder: Path) -> None:
     place = folder.resolve()
     if place.name == "model" and (place.parent / STAGE).is_file():
         check_stage(place.parent, "model/")
+
+
+def check_file(path: Path) -> None:
+    """UserError where a file was left by a finished stage of a run, and is not what the stage left."""
+    place = path.resolve()
+    for folder in place.parents[:2]:
+        if not (folder / STAGE).is_file():
+            continue
+        body = read_object(folder / STAGE)
+        if {"key", "parts", SEAL} & set(body):  # a run's, and not a file of the user's own of that name
+            check(folder / STAGE, body)
+            if body.get("state") == "done":
+                check_stage(folder, place.relative_to(folder).as_posix())
+        return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tampering import CASES, EDITS, LOOSE, ONE, Spoil, edit, first, flip
+from tampering import CASES, EDITS, FINDING, LOOSE, Spoil, edit, first, flip
 from truing import cli, seals
 from truing.errors import RunFailed, UserError
 from truing.gate import evidence
@@ -110,9 +110,9 @@ def test_a_file_of_ones_own_is_read_strictly(
 def test_a_file_of_ones_own_is_believed_as_written(tmp_path: Path, truing: Truing) -> None:
     (tmp_path / "rules.yaml").write_text("rules: [{check: kl_to_reference, max: 1}]\n")
     for name, body in (
-        ("plain", {"findings": [ONE]}),
-        ("twice the same", {"suite": "mine", "models": ["direct"], "findings": [ONE, ONE]}),
-        ("sealed", seals.sealed({"findings": [ONE]})),
+        ("plain", {"findings": [FINDING]}),
+        ("twice the same", {"suite": "mine", "models": ["direct"], "findings": [FINDING, FINDING]}),
+        ("sealed", seals.sealed({"findings": [FINDING]})),
     ):
         (tmp_path / "mine.json").write_text(json.dumps(body))
         assert truing("gate", tmp_path / "mine.json", "--rules", tmp_path / "rules.yaml")[0] == 0, name
@@ -183,7 +183,7 @@ def test_evidence_taken_elsewhere_is_checked_as_far_as_it_can_be(copied: Path, t
 
 @pytest.mark.parametrize("change", [first(colour="green"), first(model=""), lambda body: body.update(colour="green")])
 def test_a_seal_made_anew_does_not_excuse_what_is_no_finding(tmp_path: Path, change: Callable[..., None]) -> None:
-    (tmp_path / "f.json").write_text(json.dumps(seals.sealed({"findings": [ONE]})))
+    (tmp_path / "f.json").write_text(json.dumps(seals.sealed({"findings": [FINDING]})))
     edit("f.json", change, reseal=True)(tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"unknown key 'colour'|names no model"):
         evidence.read(tmp_path / "f.json")

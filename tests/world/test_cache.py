@@ -27,17 +27,17 @@ def make(folder: Path) -> None:
 
 
 class Maker:
-    """Makes a folder, counts how often, and keeps what was said."""
+    """Makes a folder, counts how often, and keeps the lines it prints."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.times, self.said = folder, 0, list[str]()
+        self.folder, self.times, self.lines = folder, 0, list[str]()
 
     def __call__(self) -> Path:
         def counted(part: Path) -> None:
             self.times += 1
             make(part)
 
-        return caches.kept(self.folder, counted, self.said.append)
+        return caches.kept(self.folder, counted, self.lines.append)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ DAMAGE = {
 
 
 def test_it_is_made_once(maker: Maker) -> None:
-    assert maker() == maker.folder and (maker.times, maker.said) == (1, [])
+    assert maker() == maker.folder and (maker.times, maker.lines) == (1, [])
     assert {p.name for p in maker.folder.parent.iterdir() if not p.name.endswith(".lock")} == {"desk-1234"}
 
 
@@ -80,7 +80,7 @@ def test_it_is_made_once(maker: Maker) -> None:
 def test_damage_mends_itself_and_is_said(maker: Maker, name: str) -> None:
     DAMAGE[name](maker.folder)
     maker()
-    assert maker.times == 2 and len(maker.said) == 1 and "it is made again" in maker.said[0]
+    assert maker.times == 2 and len(maker.lines) == 1 and "it is made again" in maker.lines[0]
     assert all((maker.folder / file).read_text() == text for file, text in FILES.items())
     assert maker() and maker.times == 2
     assert {p.name for p in maker.folder.parent.iterdir() if not p.name.endswith(".lock")} == {"desk-1234"}, "no litter"
@@ -92,7 +92,7 @@ def test_another_models_folder_is_not_believed_with_its_own_hashes(maker: Maker)
     shutil.rmtree(maker.folder)
     shutil.copytree(other.folder, maker.folder)
     maker()
-    assert maker.times == 2 and "is another's, 'desk-5678'" in maker.said[0]
+    assert maker.times == 2 and "is another's, 'desk-5678'" in maker.lines[0]
 
 
 def test_what_cannot_be_moved_is_to_be_deleted(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_a_maker_that_fails_leaves_what_was_there(maker: Maker) -> None:
     with pytest.raises(RuntimeError):
         caches.made(maker.folder, fail)
     with pytest.raises(RuntimeError):
-        caches.kept(maker.folder.with_name("new"), fail, maker.said.append)
+        caches.kept(maker.folder.with_name("new"), fail, maker.lines.append)
     assert [p.name for p in maker.folder.parent.iterdir() if not p.name.startswith(".")] == ["desk-1234"]
     assert maker() and maker.times == 1
 

@@ -61,7 +61,8 @@ class StageRun:
         from truing.train import parallel
 
         place = parallel.lead(lambda: base.resolve(value, self))
-        self.models[value if isinstance(value, str) else Path(place).name] = model_digest(place)
+        name = value if isinstance(value, str) else Path(place).name
+        self.models[name] = model_digest(place) if Path(place).is_dir() else ""  # the Hub's is not fetched yet
         return place
 
     def stage(self, ref: Ref) -> Path:

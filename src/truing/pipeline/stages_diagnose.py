@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from truing import seals
 from truing.data.split import unseen
 from truing.diagnose.best_of import best_of_curve
 from truing.diagnose.curve import Curve, read_watch
@@ -99,7 +100,9 @@ def watched(run: StageRun, model: Any) -> Path:
     if isinstance(model, Ref):
         return run.stage(model) / WATCH
     beside = Path(model).parent / WATCH
-    return beside if beside.is_file() else Path(model) / WATCH
+    path = beside if beside.is_file() else Path(model) / WATCH
+    seals.check_file(path)
+    return path
 
 
 def started(run: StageRun, model: Any) -> str:

@@ -6,11 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from truing import seals
+from truing import caches, seals
 from truing.policy import adapter_files
 
-BESIDE = ("README.md", "made.json")
-"""Files of a model's folder that no number follows from: its card, and the hashes of a cache."""
+BESIDE = frozenset({*seals.TIMED, caches.RECORD})
+"""Files of a model's folder that no number follows from: its card, how it was made, and the hashes of a cache."""
 
 
 def model_digest(name: str) -> str:
@@ -19,7 +19,7 @@ def model_digest(name: str) -> str:
     folder = Path(name) if Path(name).is_dir() else snapshot(name)
     if folder is None:
         return ""
-    files = {file: facts[1] for file, facts in seals.outputs_of(folder).items() if file not in BESIDE}
+    files = {file: facts[1] for file, facts in seals.outputs_of(folder).items() if Path(file).name not in BESIDE}
     if adapter_files.is_adapter(folder):
         bases = adapter_files.bases(folder, adapter_files.read_config(folder))
         files = {"base": sorted(model_digest(base) or base for base in bases)} | own(folder, files)
