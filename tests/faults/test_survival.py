@@ -216,6 +216,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path) -> None:
     last = json.loads(both.lines[-1])["step"]
     assert 1 <= last < 5 and checkpoints(both.out) == [f"step-{last:08d}"]
     shutil.copytree(both.out / "checkpoints", tmp_path / "checkpoints")
+    shutil.copyfile(both.out / "metrics.jsonl", tmp_path / "metrics.jsonl")  # a resume believes it, and asks for it
     again = jobs.alone("sigterm-again", objective="dpo", steps=5, out=str(tmp_path))
     assert jobs.off(jobs.single()["dpo"], again) <= 1
 
