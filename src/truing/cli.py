@@ -88,7 +88,7 @@ def run(
         bool, typer.Option("--resume", help="Go on with an interrupted stage from its checkpoint.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw an interrupted stage's checkpoint away and begin it anew.")
+        bool, typer.Option("--restart", help="Begin anew an interrupted stage, and one whose files were changed.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -354,11 +354,11 @@ def gate(
     from truing.gate.decide import write_decision
     from truing.pipeline.deciding import decide_by_hand
 
-    decision = decide_by_hand(evidence, rules)
+    decision, weights = decide_by_hand(evidence, rules)
     typer.echo(decision.text())
     if out is not None:
         with users_files():
-            write_decision(decision, out)
+            write_decision(decision, out, weights)
     raise typer.Exit(decision.exit_code)
 
 

@@ -37,7 +37,19 @@ LAYERS = [
     {"policy"},
     {"data", "world"},
     {"feedback", "objectives"},
-    {"consistency", "types", "settings", "registry", "errors", "signature", "typewords", "plugins", "disk"},
+    {
+        "consistency",
+        "types",
+        "settings",
+        "registry",
+        "errors",
+        "signature",
+        "typewords",
+        "plugins",
+        "disk",
+        "seals",
+        "caches",
+    },
 ]
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}
 BOTTOM = LAYERS[-1]
@@ -62,6 +74,9 @@ TORCH_FREE += [
     "gate",
     "gate.rules",
     "gate.decide",
+    "gate.evidence",
+    "seals",
+    "caches",
 ]
 TORCH_FREE += ["pipeline", "pipeline.recipe", "cli"]
 HEAVY = ("torch", "transformers", "datasets", "pyarrow", "tokenizers", "safetensors")

@@ -63,10 +63,10 @@ def test_the_same_evidence_is_the_same_look(tmp_path: Path) -> None:
     assert len(read_looks(tmp_path / "looks.json")) == 4
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"looks": 3}', '{"looks": [3]}', '{"looks": [{}]}'])
-def test_a_ledger_that_cannot_be_read_is_not_begun_anew(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", '{"looks": 3}', '{"looks": [3]}', '{"looks": [{}]}', '{"looks": []}'])
+def test_a_ledger_that_was_edited_is_not_believed(tmp_path: Path, text: str) -> None:
     (tmp_path / "looks.json").write_text(text)
-    with pytest.raises(UserError, match=r"looks.json: cannot be read, and it counts how often"):
+    with pytest.raises(UserError, match=r"looks.json: is not what truing wrote, and it counts how often"):
         look_number(tmp_path, "release", [], [RULE])
 
 

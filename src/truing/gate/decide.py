@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from truing import seals
 from truing.consistency import Ends
 from truing.disk import write_text
 from truing.errors import UserError, nearest, visible
@@ -107,7 +108,7 @@ def decide(
     """
     if not rules:
         raise UserError("a gate needs at least one rule; without rules it would pass anything")
-    findings = joined(findings)
+    findings = each_once(findings)
     results: list[Result] = []
     for rule in rules:
         matching = [f for f in findings if rule.names(f)]
@@ -130,17 +131,18 @@ def _beside_production(rules: Sequence[Rule], findings: Sequence[Finding], produ
     ]
 
 
-def joined(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings, each once. UserError where one is of no model, or two are about the same and differ."""
+def each_once(findings: Sequence[Finding], place: str = "the evidence") -> list[Finding]:
+    """Findings without repetition. UserError where one is of no model, or two are about the same and differ; `place` is
+    what holds them."""
     known: dict[tuple[str, str, str, str], Finding] = {}
     for f in findings:
         if not f.model.strip():
-            raise UserError(f"finding {f.check} says of no model what it says; give 'model'")
+            raise UserError(f"{place}: finding {f.check} names no model, so nothing can be decided by it; give 'model'")
         about = (f.check, f.model, f.against, f.slice)
         if known.setdefault(about, f) != f:
             raise UserError(
-                f"two findings of {f.check} of {_subject(f)} say different things, {known[about].value:g} and "
-                f"{f.value:g}; give the evidence of one measurement"
+                f"{place}: says two things of {f.check} of {_subject(f)}, {known[about].value:g} and {f.value:g}; give "
+                "what one measurement found"
             )
     return list(known.values())
 
@@ -190,61 +192,11 @@ def _advice(f: Finding, interval: Ends, missed: Sequence[tuple[Side, float]]) ->
     return text, needed
 
 
-def write_decision(decision: Decision, path: Path) -> Path:
-    """Write decision.json so that a reader sees the old file or the whole new one, never a part."""
-    text = json.dumps(decision.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_text(path, text)
-
-
-def read_findings(path: Path) -> list[Finding]:
-    """The findings of a run's folder (of every stage its manifest calls done), of any folder (every findings.json
-    beneath it), or of any JSON file with `findings`.
-
-    A folder without findings gives none, and a gate then says which evidence is missing.
-    """
-    if not path.is_dir():
-        return _read(path)
-    if (path / "manifest.json").is_file():
-        files = [file for name in _done(path / "manifest.json") if (file := path / name / "findings.json").is_file()]
-    else:
-        files = sorted(path.rglob("findings.json")) or sorted(path.glob("decision.json"))
-    return list(dict.fromkeys(f for file in files for f in _read(file)))
-
-
-def _done(manifest: Path) -> list[str]:
-    stages = _json(manifest).get("stages")
-    rows = [row for row in stages if isinstance(row, dict)] if isinstance(stages, list) else []
-    return [str(row.get("name")) for row in rows if row.get("state") in ("done", "reused")]
-
-
-def _read(path: Path) -> list[Finding]:
-    rows = _json(path).get("findings")
-    if not isinstance(rows, list):
-        raise UserError(
-            f"{path}: has no list under 'findings'; give a run's folder, or the findings.json of an evaluate stage"
-        )
-    return [_finding(row, f"{path}, finding {i + 1}") for i, row in enumerate(rows)]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_no_constant)
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: is not JSON ({e})") from e
-    return loaded if isinstance(loaded, dict) else {}
-
-
-def _finding(row: Any, place: str) -> Finding:
-    try:
-        return Finding.from_json(row)
-    except ValueError as problem:
-        raise UserError(f"{place}: {problem}") from problem
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is not a number")
+def write_decision(decision: Decision, path: Path, about: Mapping[str, Any] | None = None) -> Path:
+    """Write decision.json with its seal, so that a reader sees the old file or the whole new one, never a part. `about`
+    says whose weights its findings were measured on, where that is known (`evidence.Evidence`)."""
+    body = seals.sealed(decision.as_json() | {"about": dict(about or {})})
+    return write_text(path, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:

@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from truing import seals
 from truing.consistency import Ends, range_of
 from truing.disk import write_text
 from truing.errors import UserError
@@ -64,7 +65,7 @@ def look_number(folder: Path, gate: str, findings: Sequence[Finding], rules: Seq
         return seen.index(shown) + 1
     looks = [*earlier, {"gate": gate, "evidence": shown[0], "rules": shown[1]}]
     try:
-        write_text(folder / LEDGER, json.dumps({"looks": looks}, indent=1))
+        write_text(folder / LEDGER, json.dumps(seals.sealed({"looks": looks}), indent=1))
     except OSError as error:
         raise UserError(
             f"{folder / LEDGER}: cannot be written ({error.strerror}), and a look has to be counted"
@@ -83,12 +84,12 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        looks = json.loads(path.read_text(encoding="utf-8"))["looks"]
-        if all(isinstance(look[key], str) for look in looks for key in ("gate", "evidence", "rules")):
-            return list(looks)
-    except (OSError, ValueError, KeyError, TypeError):
+        body = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(body, dict) and seals.fits(body):
+            return list(body["looks"])
+    except (OSError, ValueError):
         pass
     raise UserError(
-        f"{path}: cannot be read, and it counts how often the gates of this run have looked; put it back, or give "
+        f"{path}: is not what truing wrote, and it counts how often the gates of this run have looked; put it back, or give "
         "another --out"
     )

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from truing.gate.decide import Decision, decide, read_findings
+from truing.gate.decide import Decision, decide
+from truing.gate.evidence import read
 from truing.gate.looks import look_number
 from truing.gate.rules import Rule, read_rules
 from truing.gate.standing import COMPARISONS
 from truing.pipeline.labels import labels
 from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Recipe, Ref, StageSpec
+from truing.seals import MANIFEST
 
 
 def production(recipe: Recipe) -> str:
@@ -31,15 +33,15 @@ def contestants(spec: StageSpec) -> list[Any]:
     return [*spec.options["models"], *spec.options["against"]] if spec.do == "evaluate" else []
 
 
-def decide_by_hand(evidence: Path, rules_file: Path) -> Decision:
-    """The decision that `truing gate` makes: of a run's folder with what stands in production there, and as one more
-    look; of a file from elsewhere as it is, which says neither."""
-    findings, rules = read_findings(evidence), read_rules(rules_file)
-    root = next((p for p in (evidence, evidence.parent.parent) if (p / "manifest.json").is_file()), None)
+def decide_by_hand(evidence: Path, rules_file: Path) -> tuple[Decision, dict[str, Any]]:
+    """The decision that `truing gate` makes, and whose weights it is about: of a run's folder with what stands in
+    production there, and as one more look; of a file from elsewhere as it is, which says neither."""
+    given, rules = read(evidence), read_rules(rules_file)
+    root = next((p for p in (evidence, evidence.parent.parent) if (p / MANIFEST).is_file()), None)
     if root is None:
-        return decide(findings, rules)
-    stands = read_json(root / "manifest.json").get("production")
-    return decide(findings, rules, production=stands, look=look_number(root, "", findings, rules))
+        return decide(given.findings, rules), given.weights
+    stands, look = read_json(root / MANIFEST).get("production"), look_number(root, "", given.findings, rules)
+    return decide(given.findings, rules, production=stands, look=look), given.weights
 
 
 def foreseen(recipe: Recipe) -> list[str]:

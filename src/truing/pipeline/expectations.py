@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from truing.errors import UserError
-from truing.gate.decide import joined
+from truing.gate.decide import each_once
 from truing.pipeline.plan import read_json
 from truing.types import Finding
 
@@ -95,7 +95,8 @@ def the_one(asked: Expected, path: str, findings: Sequence[Finding]) -> Finding 
 def findings_of(folder: Path) -> list[Finding]:
     """What a stage of this run has just measured."""
     rows: list[Any] = read_json(folder / "findings.json").get("findings", [])
+    place = folder / "findings.json"
     try:
-        return joined([Finding.from_json(row) for row in rows])
+        return each_once([Finding.from_json(row) for row in rows], str(place))
     except ValueError as problem:
-        raise UserError(f"{folder / 'findings.json'}: {problem}") from problem
+        raise UserError(f"{place}: {problem}") from problem

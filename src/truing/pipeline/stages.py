@@ -264,10 +264,10 @@ def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     The rules have to compare with what stands in production: `$base`, or the recipe's `production`. Of several gates in
     a recipe the worst answer is the run's.
     """
-    findings, asked = run.findings(evidence), gate_rules.read_rules(Path(rules))
-    look = looks.look_number(run.root, run.name, findings, asked)
-    decision = decide.decide(findings, asked, production=production(run.recipe), look=look)
-    decide.write_decision(decision, run.folder / "decision.json")
+    read, asked = run.evidence(evidence), gate_rules.read_rules(Path(rules))
+    look = looks.look_number(run.root, run.name, read.findings, asked)
+    decision = decide.decide(read.findings, asked, production=production(run.recipe), look=look)
+    decide.write_decision(decision, run.folder / "decision.json", read.weights)
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})
 

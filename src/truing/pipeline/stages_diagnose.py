@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from truing import seals
 from truing.data.split import unseen
 from truing.diagnose.best_of import best_of_curve
 from truing.diagnose.curve import Curve, read_watch
@@ -44,6 +45,8 @@ def diagnose(run: StageRun, *, runs: Models, truth: str = "gold") -> None:
     """
     named = runs if isinstance(runs, list) else [runs]
     names = run.labels(named)
+    for value in named:  # its findings are about these weights
+        run.model(value)
     curves = [
         read_watch(watched(run, model), name, started(run, model), truth)
         for name, model in zip(names, named, strict=True)
@@ -99,9 +102,11 @@ def diagnose_best_of(
 def watched(run: StageRun, model: Any) -> Path:
     """Where a run keeps what it watched: in the stage's folder, beside its model."""
     if isinstance(model, Ref):
-        return run.root / model.stage / WATCH
+        return run.stage(model) / WATCH
     beside = Path(model).parent / WATCH
-    return beside if beside.is_file() else Path(model) / WATCH
+    path = beside if beside.is_file() else Path(model) / WATCH
+    seals.check_file(path)
+    return path
 
 
 def started(run: StageRun, model: Any) -> str:
