@@ -24,14 +24,22 @@ base: {new: llama, hidden: 64, layers: 1, vocab: 300, text: $inputs.data}
 inputs: {data: pairs.jsonl}
 stages:
   data: {do: split, data: $inputs.data, eval: 0.3}
-  warm: {do: sft, model: $base, data: $data.train, steps: 3, rows_per_step: 2}
+  warm: {do: sft, model: $base, data: $data.train, steps: 60, rows_per_step: 4, learning_rate: 5e-3}
   rm: {do: fit_reward, model: $warm, data: $data.train, eval: $data.eval, steps: 2}
   direct: {do: prefer, model: $warm, data: $data.train, steps: 2, rows_per_step: 2}
-  exam: {do: evaluate, models: [$direct, $rm], against: $base, data: $data.eval, prompts: $data.eval, judge: $rm,
-         max_new_tokens: 8}
+  exam: {do: evaluate, models: [$direct, $rm], against: $base, data: $data.eval, prompts: $data.eval,
+         judge: {good.py:good: {}}, exact: true, max_new_tokens: 8}
   release: {do: gate, evidence: $exam, rules: lax.yaml}
 """
-LAX = "rules: [{check: kl_to_reference, max: 1e6}, {check: held_out_accuracy, min: -1}]\n"
+LAX = "rules: [{check: win_rate, against: base, min: 0.5}, {check: held_out_accuracy, min: 0}]\n"
+GOOD = """\
+from truing.registry import reward
+
+
+@reward
+def good(responses):
+    return [float("good" in text) for text in responses]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +49,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"prompt": f"question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(60)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (folder / "lax.yaml").write_text(LAX)
+    (folder / "good.py").write_text(GOOD)
     (folder / "r.yaml").write_text(RECIPE)
     for name, seed in (("run", 0), ("other", 1)):
         assert running.run(check(folder / "r.yaml", [f"seed={seed}"]), folder / name, quiet=True) == 0
@@ -79,7 +88,7 @@ def test_untouched_it_ships_whoever_asks(desk: Path, copied: Path, truing: Truin
     for place in (desk / "run", copied, copied / "exam", copied / "exam" / "findings.json", copied / "decision.json"):
         rules = desk / "lax.yaml"
         if place.name in ("exam", "findings.json"):
-            (copied / "one.yaml").write_text("rules: [{check: kl_to_reference, max: 1e6}]\n")
+            (copied / "one.yaml").write_text("rules: [{check: win_rate, against: base, min: 0.5}]\n")
             rules = copied / "one.yaml"
         assert truing("gate", place, "--rules", rules)[0] == 0, place
     assert len(evidence.read_findings(copied)) > 8
@@ -136,7 +145,7 @@ def test_a_run_that_failed_half_way_does_not_ship(
             patched.setattr(where, "load", lambda name, *more: fail() if name == "gate" else real(name, *more))
         with pytest.raises(RunFailed):
             running.run(check(desk / "r.yaml"), tmp_path / "run", quiet=True)
-    (tmp_path / "rm.yaml").write_text("rules: [{check: held_out_accuracy, min: -1}]\n")
+    (tmp_path / "rm.yaml").write_text("rules: [{check: held_out_accuracy, min: 0}]\n")
     code, printed = truing("gate", tmp_path / "run", "--rules", tmp_path / "rm.yaml")
     assert code == 2 and "this run is not done, it is 'failed' (the examiner is ill)" in printed
 
@@ -161,7 +170,7 @@ def test_a_decision_names_the_weights_it_is_about(desk: Path, tmp_path: Path, tr
 
 def test_findings_say_what_they_are_about(desk: Path) -> None:
     about = json.loads((desk / "run" / "exam" / "findings.json").read_text())["about"]
-    assert about["stage"] == "exam" and about["judge"] == {"judge": "$rm"}
+    assert about["stage"] == "exam" and about["judge"] == {"judge": {"good.py:good": {}}}
     assert any("pairs.jsonl" in name for name in about["data"])
     other = json.loads((desk / "other" / "exam" / "findings.json").read_text())["about"]
     assert about["code"] == other["code"] and about["recipe"] != other["recipe"]

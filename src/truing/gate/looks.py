@@ -90,6 +90,6 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         pass
     raise UserError(
-        f"{path}: is not what truing wrote, and it counts how often the gates of this run have looked; put it back, or give "
-        "another --out"
+        f"{path}: is not what truing wrote, and it counts how often the gates of this run have looked; put it back, or "
+        "give another --out"
     )
