@@ -201,11 +201,11 @@ def steps(held: Held) -> Found:
         ways = [_first_bad([x > side * held.noise for x in z[:count]]) for side in (1, -1)]  # a tie counts half
         first.append(sum(way == true[-1] for way in ways) / 2)
     given = held.name, logits, good, owners, held.slice, held.noise
-    found: Found = [*reward_model.label_accuracy("held_out_step_accuracy", *given)]
     evidence = f"{len(first)} solutions: of {sum(first):g} the first bad step was told, or that there is none"
     check = "held_out_first_error_accuracy"
-    told = reward_model.share(check, held.name, first, held.prompts, None, evidence, slice=held.slice)
-    return [*found, told, reward_model.above_commonest(told, first, true, held.prompts, "the commonest answer")]
+    errors = reward_model.share(check, held.name, first, held.prompts, None, evidence, slice=held.slice)
+    beside = reward_model.above_commonest(errors, first, true, held.prompts, "the commonest answer")
+    return [*reward_model.label_accuracy("held_out_step_accuracy", *given), errors, beside]
 
 
 def _first_bad(good: Sequence[bool]) -> int:

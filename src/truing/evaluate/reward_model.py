@@ -110,8 +110,7 @@ def above_commonest(
 ) -> Finding:
     """What an accuracy is worth beside always giving the commonest of these labels (`what` says it in words)."""
     value, interval = baselines.over_commonest(points, labels, groups)
-    share_told = measured.value - value
-    evidence = f"beside always giving {what}, which is right for {100 * share_told:.1f} % of the same rows"
+    evidence = f"beside always giving {what}, right for {100 * (measured.value - value):.1f} % of the same rows"
     return baselines.delta(measured, value, interval, held_against(0.0, interval), evidence)
 
 
@@ -207,9 +206,9 @@ def area(
     if good.min() == good.max():
         return f"no ROC curve of {of}: every held-out label is {'good' if good[0] else 'bad'}"
     evidence = f"{_counted(len(x), 'label', groups)}, {int(good.sum())} of them good"
-    found = _statistic("held_out_auc", model, x, good, under_curve, groups, 0.5, SHARE, evidence, slice)
+    measured = _statistic("held_out_auc", model, x, good, under_curve, groups, 0.5, SHARE, evidence, slice)
     rarer = min(len({group for group, g in zip(groups, good, strict=True) if g == kind}) for kind in (0.0, 1.0))
-    return found if rarer >= FEWEST else replace(found, interval=None, verdict="unclear")
+    return measured if rarer >= FEWEST else replace(measured, interval=None, verdict="unclear")
 
 
 def ties(
