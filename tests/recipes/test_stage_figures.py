@@ -196,7 +196,7 @@ def test_the_last_look_is_held_out_and_stands_first(asked: Any) -> None:
     assert summary["held_out"]["watch_reward_length"]["value"] == looks[-1]["reward_length"]
     first = summary["figures"][0]
     assert first["name"] == "held-out reward length, after update 24" and first["value"] == looks[-1]["reward_length"]
-    assert first["interval"] == pytest.approx(mean_interval(looks[-1]["each"]["reward_length"]))
+    assert summary["held_out"]["watch_kl"]["interval"] == pytest.approx(mean_interval(looks[-1]["each"]["kl"]))
     assert "kept" not in summary and summary["last_tenth"]["steps"] == [23, 24]
     assert "  after update 24: held-out reward length " in asked.said
     assert "| held-out reward length, after update 24 |" in card(asked, "learn")
