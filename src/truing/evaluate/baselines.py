@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from truing.evaluate.intervals import Array, Interval, finite, mean_interval
+from truing.evaluate.intervals import Array, Interval, finite, mean_interval, vary
 from truing.types import Finding
 
 
@@ -61,6 +61,12 @@ def over_share(losses: Sequence[float], tied: Sequence[bool]) -> Array:
         blind = np.where(was, -np.log(share), -np.log((1 - share) / 2))
     difference: Array = finite(losses, "loss") - blind
     return difference
+
+
+def paired(difference: Array, outcomes: Sequence[float], clusters: Sequence[str]) -> Interval | None:
+    """The interval of the mean of a difference row by row. None where the outcomes themselves hardly vary, however much
+    predictions of them do: what has not been seen to happen is what the difference would turn on."""
+    return mean_interval(difference.tolist(), clusters) if vary(outcomes, clusters) else None
 
 
 def delta(of: Finding, value: float, interval: Interval | None, verdict: str, evidence: str) -> Finding:

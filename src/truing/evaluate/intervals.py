@@ -113,9 +113,7 @@ def mean_interval(
     (None, None)
     """
     items = items_of(finite(values, "value"), clusters)
-    if len(items.values) < FEWEST or items.apart() < APART:
-        return None
-    return _of_mean(items, level)
+    return _of_mean(items, level) if _vary(items) else None
 
 
 def share_interval(
@@ -188,6 +186,15 @@ def not_below(least: float, interval: Interval | None) -> Interval | None:
     return interval and (max(least, interval[0]), interval[1])
 
 
+def vary(values: Sequence[float], clusters: Sequence[Any] | None = None) -> bool:
+    """Whether there are at least 10 independent items, of which 5 or more differ from the commonest value.
+
+    >>> vary([1.0] * 95 + [2.0] * 5), vary([1.0] * 96 + [2.0] * 4)
+    (True, False)
+    """
+    return _vary(items_of(finite(values, "value"), clusters))
+
+
 def independent(values: Sequence[Any], clusters: Sequence[Any] | None) -> int:
     """How many independent items there are: values, or clusters of them.
 
@@ -247,6 +254,10 @@ def items_of(x: Array, clusters: Sequence[Any] | None) -> Items:
     mean = float(x.mean())
     values = mean + (sums - mean * counts) * len(sums) / len(x)
     return Items(values, sums / counts, len(x) ** 2 / float((counts**2).sum()))
+
+
+def _vary(items: Items) -> bool:
+    return len(items.values) >= FEWEST and items.apart() >= APART
 
 
 def _of_mean(items: Items, level: float) -> Interval | None:

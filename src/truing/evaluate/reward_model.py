@@ -165,7 +165,7 @@ def squared_error(
     apart = baselines.over_mean(errors, targets)
     measured = _loss("held_out_squared_error", model, errors, groups, slice, _counted(len(errors), "score", groups))
     evidence = f"beside always giving the mean score, which is off by {measured.value - apart.mean():.4g}"
-    return [measured, _below(measured, apart, groups, evidence)]
+    return [measured, _below(measured, apart, baselines.paired(apart, targets, groups), evidence)]
 
 
 def rank_correlation(
@@ -231,7 +231,7 @@ def ties(
     mean = share(
         "held_out_tie_share", model, p.tolist(), groups, None, f"probability of a tie over {counted}", slice=slice
     )
-    off = mean_interval((p - was).tolist(), groups)
+    off = baselines.paired(p - was, was.tolist(), groups)
     word = {"better": "too many", "worse": "too few", "unclear": "unclear"}[held_against(0.0, off)]
     of_ties = f", {losses[was > 0].mean():.3f} on the ties" if true else ""
     measured = _loss("held_out_log_loss", model, losses.tolist(), groups, slice, f"nats over {counted}{of_ties}")
@@ -241,7 +241,7 @@ def ties(
         mean,
         baselines.delta(mean, float((p - was).mean()), off, word, f"beside the share there is: {true} are ties"),
         measured,
-        _below(measured, apart, groups, evidence),
+        _below(measured, apart, baselines.paired(apart, was.tolist(), groups), evidence),
     ]
 
 
@@ -305,9 +305,8 @@ def _loss(check: str, model: str, losses: Sequence[float], groups: Sequence[str]
     return Finding(check, model, float(np.mean(losses)), "", slice, interval, n, verdict="measured", evidence=evidence)
 
 
-def _below(measured: Finding, apart: NDArray[np.float64], groups: Sequence[str], evidence: str) -> Finding:
+def _below(measured: Finding, apart: NDArray[np.float64], interval: Interval | None, evidence: str) -> Finding:
     """A loss beside its baseline, from their differences row by row: below 0 is better."""
-    interval = mean_interval(apart.tolist(), groups)
     return baselines.delta(measured, float(apart.mean()), interval, lower_is_better(0.0, interval), evidence)
 
 
