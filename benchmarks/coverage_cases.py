@@ -233,9 +233,13 @@ def losses() -> list[Case]:
                 "clustered": lambda: shared(rng, clusters),
                 "normal": lambda: rng.normal(size=items),
                 "skewed (exponential)": lambda: rng.exponential(size=items) - 1,
+                "ratings from 1 to 5": lambda: rng.choice(LEVELS, items, p=RATED) - LEVELS @ RATED,
                 "nearly constant": lambda: np.where(rng.random(items) < 0.05, rng.normal(size=items), 0.0),
             }[kind]()
-            scale = {"nearly constant": math.sqrt(0.05)}.get(kind, 1.0)
+            scale = {
+                "nearly constant": math.sqrt(0.05),
+                "ratings from 1 to 5": math.sqrt(LEVELS**2 @ RATED - (LEVELS @ RATED) ** 2),
+            }.get(kind, 1.0)
             e = shared(rng, clusters) if kind == "clustered" else rng.normal(size=items)
             return 0.5 * t + math.sqrt(0.75) * scale * e, t, [str(c) for c in clusters]
 
@@ -291,7 +295,8 @@ def losses() -> list[Case]:
     ]
 
 
-KINDS = ("normal", "skewed (exponential)", "clustered", "nearly constant")
+LEVELS, RATED = np.arange(1.0, 6.0), np.array([0.05, 0.1, 0.15, 0.3, 0.4])  # ratings, most of them high
+KINDS = ("normal", "ratings from 1 to 5", "skewed (exponential)", "clustered", "nearly constant")
 
 
 def constants() -> list[Case]:
