@@ -23,7 +23,7 @@ from coverage_cases import Case, cases
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
 SIZES = (10, 30, 100, 500)
 TRIALS = 2000
-SLOW = 10  # a slow interval of before gets one trial in so many
+BEFORE, SLOW = 4, 20  # an interval of before gets one trial in four, a slow one one in twenty
 SELDOM = 0.05  # a cell in which fewer trials have an interval says that there is none
 BEGIN, END = "<!-- table: make coverage -->\n", "<!-- end of table -->\n"
 
@@ -83,8 +83,8 @@ def cell(case: Case, items: int, trials: int, old: bool = False) -> Cell:
         interval = measure(case.draw(rng, items))
         if interval is not None:
             given += 1
-            above += interval[0] > case.truth
-            below += interval[1] < case.truth
+            above += bool(interval[0] > case.truth)
+            below += bool(interval[1] < case.truth)
     return Cell(trials, given, above, below)
 
 
@@ -103,7 +103,7 @@ def _work(job: tuple[int, int, int, bool]) -> Cell | None:
     case = cases()[place]
     if old and case.before is None:
         return None
-    return cell(case, items, max(1, trials // SLOW) if old and case.slow else trials, old)
+    return cell(case, items, max(1, trials // (SLOW if case.slow else BEFORE)) if old else trials, old)
 
 
 def measured(places: Sequence[int], sizes: Sequence[int], trials: int, workers: int) -> list[list[Cell | None]]:

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 FEWEST = 10  # independent items below which nothing has an interval: 5 % cannot be kept there
 APART = 5  # items away from the commonest value below which a mean has none: no spread among few is no certainty
 ALIKE = 1e-12  # a width below this share of the value is rounding, not spread
-GROUPS = 200  # of clusters that are left out together, at most: what a statistic is computed for so many times
+GROUPS = 100  # of clusters that are left out together, at most: what a statistic is computed for so many times
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def jackknife(
     level: float = 0.95,
 ) -> Interval | None:
     """The interval of a statistic of rows, given as a function of their numbers, by leaving out one cluster at a time
-    (one label a row; of more than 200 clusters so many random groups of them): Student's, by Tukey's standard error on
+    (one label a row; of more than 100 clusters so many random groups of them): Student's, by Tukey's standard error on
     a scale that keeps it steady.
 
     None below 10 clusters, where the statistic or one of those has no value (it is not a number, or lies at the end of
