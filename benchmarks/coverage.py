@@ -33,26 +33,26 @@ class Cell:
     """Of so many trials: in how many there was an interval, in how many of these it lay above or below the truth."""
 
     trials: int
-    given: int
+    known: int
     above: int
     below: int
 
     @property
     def none(self) -> bool:
         """Whether there is next to never an interval."""
-        return self.given < SELDOM * self.trials
+        return self.known < SELDOM * self.trials
 
     @property
     def covered(self) -> float:
         """The share of intervals that hold the truth."""
-        return 1 - (self.above + self.below) / self.given
+        return 1 - (self.above + self.below) / self.known
 
     @property
     def short(self) -> bool:
         """Whether it misses the aim, beyond the noise of this study: less than 94 %, or more than 3 % on one side."""
         if self.none:
             return False
-        worst = max(self.above, self.below) / self.given
+        worst = max(self.above, self.below) / self.known
         return self.covered < 0.94 - self.noise(0.94) or worst > 0.03 + self.noise(0.03)
 
     @property
@@ -62,14 +62,14 @@ class Cell:
 
     def noise(self, share: float) -> float:
         """Two standard errors of a share of this cell."""
-        return 2 * math.sqrt(share * (1 - share) / self.given)
+        return 2 * math.sqrt(share * (1 - share) / self.known)
 
     def text(self) -> str:
         """`95.1 (2.4, 2.5)`: per cent covered, and missed by an interval above and below the truth."""
         if self.none:
             return "none"
-        sides = f"{100 * self.covered:.1f} ({100 * self.above / self.given:.1f}, {100 * self.below / self.given:.1f})"
-        part = f" of {100 * self.given / self.trials:.0f} %" if self.given < 0.99 * self.trials else ""
+        sides = f"{100 * self.covered:.1f} ({100 * self.above / self.known:.1f}, {100 * self.below / self.known:.1f})"
+        part = f" of {100 * self.known / self.trials:.0f} %" if self.known < 0.99 * self.trials else ""
         return f"**{sides}**{part}" if self.short else f"{sides}{' +' if self.wide else ''}{part}"
 
 
@@ -78,14 +78,14 @@ def cell(case: Case, items: int, trials: int, old: bool = False) -> Cell:
     measure = case.before if old else case.interval
     assert measure is not None
     rng = np.random.default_rng([zlib.crc32(f"{case.name}, {case.data}".encode()), items])
-    given = above = below = 0
+    known = above = below = 0
     for _ in range(trials):
         interval = measure(case.draw(rng, items))
         if interval is not None:
-            given += 1
+            known += 1
             above += bool(interval[0] > case.truth)
             below += bool(interval[1] < case.truth)
-    return Cell(trials, given, above, below)
+    return Cell(trials, known, above, below)
 
 
 def table(rows: Sequence[Sequence[Cell | None]], chosen: Sequence[Case], sizes: Sequence[int]) -> str:
@@ -93,7 +93,7 @@ def table(rows: Sequence[Sequence[Cell | None]], chosen: Sequence[Case], sizes: 
     head = ["interval or verdict", "data", *map(str, sizes), *(f"before, {n}" for n in sizes)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for case, row in zip(chosen, rows, strict=True):
-        texts = ["–" if one is None else one.text() for one in row]
+        texts = ["–" if part is None else part.text() for part in row]
         lines.append("| " + " | ".join([case.name, case.data, *texts]) + " |")
     return "\n".join(lines) + "\n"
 

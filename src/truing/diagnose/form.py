@@ -131,7 +131,7 @@ def ratio_interval(above: float, below: float, spread: Array, reach: float) -> I
     Fieller's theorem (1954); None where that is unbounded, because `below` cannot be told from 0.
 
     >>> [round(x, 3) for x in ratio_interval(6.0, 3.0, np.diag([0.01, 0.01]), 2.0)]
-    [1.857, 2.161]
+    [1.859, 2.159]
     """
     square = reach**2
     a = below**2 - square * float(spread[1, 1])
