@@ -23,7 +23,7 @@ from coverage_cases import Case, cases
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
 SIZES = (10, 30, 100, 500)
 TRIALS = 2000
-BEFORE, SLOW = 4, 20  # an interval of before gets one trial in four, a slow one one in twenty
+FEWER = 5  # a slow interval gets one trial in so many, one of before too, and one that is both in so many of these
 SELDOM = 0.05  # a cell in which fewer trials have an interval says that there is none
 BEGIN, END = "<!-- table: make coverage -->\n", "<!-- end of table -->\n"
 
@@ -103,7 +103,7 @@ def _work(job: tuple[int, int, int, bool]) -> Cell | None:
     case = cases()[place]
     if old and case.before is None:
         return None
-    return cell(case, items, max(1, trials // (SLOW if case.slow else BEFORE)) if old else trials, old)
+    return cell(case, items, max(1, trials // FEWER ** (old + case.slow)), old)
 
 
 def measured(places: Sequence[int], sizes: Sequence[int], trials: int, workers: int) -> list[list[Cell | None]]:

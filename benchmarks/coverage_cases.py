@@ -34,7 +34,7 @@ Measure = Callable[[Any], Interval | None]
 class Case:
     """One interval on one kind of data: `draw` gives data of so many independent items, `truth` is what `interval` is
     to hold, `before` the interval as it was at b0883d8. Of a verdict the truth is 0 and the interval that of what it is
-    held against, so that a miss is a false verdict. `slow`: fewer trials do for `before`."""
+    held against, so that a miss is a false verdict. `slow`: fewer trials must do."""
 
     name: str
     data: str
@@ -127,6 +127,7 @@ def shares() -> list[Case]:
             tau,
             lambda d: reward_model.rankings("m", *d)[0].interval,
             lambda d: before.mean_interval(taus(d), d[1]),
+            slow=True,
         ),
     ]
 
