@@ -137,7 +137,9 @@ def test_ties_are_learned_measured_and_kept(desk: Any, given: None, objective: s
     assert measured["held_out_accuracy", "all"]["evidence"].endswith("; 4 ties of the raters left out")
     share, loss = measured["held_out_tie_share", "all"], measured["held_out_log_loss", "all"]
     off = measured["held_out_tie_share_delta", "all"]
-    assert off["value"] == pytest.approx(share["value"] - 4 / 12) and 0.2 < share["value"] < 0.5 and 0 < loss["value"] < 3
+    assert (
+        off["value"] == pytest.approx(share["value"] - 4 / 12) and 0.2 < share["value"] < 0.5 and 0 < loss["value"] < 3
+    )
     less = measured["held_out_log_loss_delta", "all"]
     assert loss["value"] - less["value"] == pytest.approx(1.0986, abs=1e-3), "a third each"
 
