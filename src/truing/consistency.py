@@ -15,7 +15,7 @@ _RANGES: tuple[tuple[re.Pattern[str], Ends], ...] = (
     (re.compile(r"((^|_)win_rate|accuracy|auc|share|(^|_)pass_at_\d+)$"), (0.0, 1.0)),
     (re.compile(r"(squared_error|log_loss|(^|_)disagreement)$"), (0.0, math.inf)),
 )
-_LOW_IS_GOOD = re.compile(r"(squared_error|log_loss|cost)$")
+_LOW_IS_GOOD = re.compile(r"(squared_error|log_loss|cost)(_delta)?$")
 
 
 def range_of(check: str) -> Ends:

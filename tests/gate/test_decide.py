@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from truing.errors import UserError
-from truing.gate.decide import decide, write_decision
+from truing.evaluate import intervals
+from truing.gate.decide import FEWEST, decide, write_decision
 from truing.gate.evidence import read_findings
 from truing.gate.rules import Rule
 from truing.types import Finding
@@ -80,6 +81,10 @@ def test_it_says_what_it_would_take_on_fresh_prompts() -> None:
     assert upper.samples_needed == 200
     on = decide([delta(0.0, 0.04)], [LOW]).results[0]
     assert on.samples_needed is None and "no number of samples is expected to settle it" in on.text
+
+
+def test_nothing_is_decided_by_fewer_items_than_give_an_interval() -> None:
+    assert FEWEST == intervals.FEWEST
 
 
 def test_missing_evidence_names_what_is_near() -> None:

@@ -36,7 +36,7 @@ GOOD = """\
 from truing.registry import reward
 
 
-@reward
+@reward(scope="response")
 def good(responses):
     return [float("good" in text) for text in responses]
 """

@@ -70,7 +70,8 @@ def test_the_recipe_splits_teaches_verifies_and_measures(real_data: Path, tmp_pa
     found = findings(tmp_path)
     for model in ("policy", "warm"):
         once, ever = found["pass_at_1", model], found["pass_at_4", model]
-        assert once["n"] == ever["n"] == 5 and 0 <= once["value"] <= ever["value"] <= 1 and ever["interval"]
+        assert once["n"] == ever["n"] == 5 and 0 <= once["value"] <= ever["value"] <= 1
+        assert ever["interval"] is None, "five prompts are too few"
         assert once["value"] == pytest.approx(found["mean_score", model]["value"])
         assert once["evidence"].endswith("5 prompts, 4 answers to each, right from 1 on; judged by reward verifier")
     assert found["pass_at_1_delta", "policy"]["against"] == "warm"

@@ -12,10 +12,12 @@ from truing.types import Finding
 def unit(check: str) -> str:
     """The unit in which a check's values are shown: `%`, `points` (of per cent), `tokens`, `nats` or none.
 
-    >>> unit("held_out_win_rate"), unit("win_delta"), unit("mean_length_delta_tokens"), unit("mean_score")
+    >>> unit("held_out_win_rate"), unit("held_out_accuracy_delta"), unit("mean_length_delta_tokens"), unit("mean_score")
     ('%', 'points', 'tokens', '')
     """
-    if check.endswith("win_delta") or (check.startswith("pass_at_") and check.endswith("_delta")):
+    if check.endswith(("win_delta", "accuracy_delta", "share_delta")) or (
+        check.startswith("pass_at_") and check.endswith("_delta")
+    ):
         return "points"
     if check.endswith(("rate", "accuracy", "share")) or check.startswith("pass_at_"):
         return "%"
@@ -122,9 +124,9 @@ def _compared(f: Finding) -> str:
 
 def _priced(f: Finding) -> str:
     spread = f" ({interval(f)})" if f.interval else ""
-    if f.interval and f.interval[0] <= 0 <= f.interval[1]:
-        by = f"{figure(f.check, f.value)} tokens{spread}"
-        return f"Responses of {f.model} are about as long as those of {f.against}: {by}."
+    if f.interval is None or f.interval[0] <= 0 <= f.interval[1]:
+        by = f"{figure(f.check, f.value)} tokens{spread or ', too few to say'}"
+        return f"Responses of {f.model} cannot be told to be longer or shorter than those of {f.against}: {by}."
     word = "longer" if f.value > 0 else "shorter"
     size = f"{abs(f.value):.1f} tokens {word}"
     return f"Responses of {f.model} are {size} than those of {f.against}{spread}."
