@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from truing.evaluate.corrected import Mean, corrected_rate, mean_of
-from truing.evaluate.intervals import wilson
+from truing.evaluate.intervals import exact
 from truing.evaluate.trust import LEAST
+from truing.gate.looks import error_of
 
 PAGE, MARKS = Path(__file__).parent.parent / "docs/conclusions.md", ("<!-- table -->\n", "<!-- end -->\n")
 ACCURACIES, TRUE_RATES = (0.6, 0.7, 0.85), (0.5, 0.6)
@@ -46,8 +47,8 @@ class Decided:
 
 
 def level_of(look: int) -> float:
-    """The level of the two-sided interval of a look, whose upper half is the alpha it spends."""
-    return 1 - 2 * (0.025 if look == 1 else 0.025 / (look * (look - 1)))
+    """The level of the two-sided interval of a look, whose upper half is the error that a gate lets it spend."""
+    return 1 - 2 * error_of(look)
 
 
 def simulate(accuracy: float, true_rate: float, decisions: int, seed: int, least: float = LEAST) -> Decided:
@@ -57,7 +58,7 @@ def simulate(accuracy: float, true_rate: float, decisions: int, seed: int, least
     tally = np.zeros(8)
     for _ in range(decisions):
         right = int(draws.binomial(PAIRS, accuracy))
-        tried, believed = share(right, PAIRS), wilson(right, PAIRS)[0] >= least
+        tried, believed = share(right, PAIRS), exact(right, PAIRS)[0] >= least
         rates = [share(int(draws.binomial(PROMPTS, chance)), PROMPTS) for _ in range(LOOKS)]
         shipped = [believed and ships(rate, tried, level_of(look)) for look, rate in enumerate(rates, start=1)]
         found = corrected_rate(rates[0], tried)

@@ -15,7 +15,7 @@ from scipy import optimize, stats
 
 from truing.errors import UserError
 from truing.evaluate.corrected import Mean, corrected_rate, mean_of, points_of, powered_rate
-from truing.evaluate.intervals import FEWEST, student, t_mean
+from truing.evaluate.intervals import FEWEST, student
 
 PLACE = Path(__file__).parent.parent.parent / "benchmarks" / "decisions.py"
 SPEC = importlib.util.spec_from_file_location("simulated_decisions", PLACE)
@@ -88,9 +88,9 @@ def test_a_judge_not_told_from_chance_gives_no_interval() -> None:
 def test_a_mean_over_clusters_has_the_error_that_its_interval_has() -> None:
     points, prompts = [1.0, 0.0, 1.0, 1.0, 0.5, 0.0], ["a", "a", "b", "b", "c", "d"]
     mean = mean_of(points, prompts)
-    low, high = t_mean(points, prompts)
+    apart = [1.0 - 2 * 3.5 / 6, 2.0 - 2 * 3.5 / 6, 0.5 - 3.5 / 6, 0.0 - 3.5 / 6]  # sums of clusters about the mean
     assert (mean.items, mean.value) == (4, pytest.approx(3.5 / 6))
-    assert (low, high) == pytest.approx(student(mean.value, mean.error, mean.items))
+    assert mean.error == pytest.approx(math.sqrt(4 / 3 * sum(x * x for x in apart)) / 6)
     assert mean_of(points, list("abcdef")) == mean_of(points)
 
 

@@ -26,7 +26,7 @@ def tried(
     accuracy: float, low: float, high: float, n: int = 200, source: str = "pairs", origin: Origin = "own"
 ) -> Tried:
     """An accuracy with this interval, and the error that goes with it."""
-    finding = Finding("judge_accuracy", "rm", accuracy, interval=(low, high), n=n, bound=0.5, verdict="better")
+    finding = Finding("judge_accuracy", "rm", accuracy, interval=(low, high), n=n, bound=0.5)
     return Tried(source, origin, finding, Mean(accuracy, (high - low) / 3.94, n))
 
 

@@ -170,7 +170,7 @@ def test_a_decision_names_the_weights_it_is_about(desk: Path, tmp_path: Path, tr
 
 def test_findings_say_what_they_are_about(desk: Path) -> None:
     about = json.loads((desk / "run" / "exam" / "findings.json").read_text())["about"]
-    assert about["stage"] == "exam" and about["judge"] == {"judge": {"good.py:good": {}}}
+    assert about["stage"] == "exam" and about["judge"] == {"judge": {f"{desk}/good.py:good": {}}}
     assert any("pairs.jsonl" in name for name in about["data"])
     other = json.loads((desk / "other" / "exam" / "findings.json").read_text())["about"]
     assert about["code"] == other["code"] and about["recipe"] != other["recipe"]

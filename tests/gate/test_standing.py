@@ -61,8 +61,11 @@ def test_any_measure_of_better_will_do() -> None:
 
 
 def test_every_model_that_would_ship_is_compared() -> None:
-    beside = [won("a", "base"), won("b", "base")]
+    """One that no rule is about is not decided about."""
+    beside = [won("a", "base"), won("b", "base"), won("b", "base", 3.0, "mean_length_delta_tokens")]
     rules = [Rule(check="win_rate", model="a", against="base", min=0.5)]
+    assert decide(beside, rules, production="base").verdict == "ship"
+    rules += [Rule(check="mean_length_delta_tokens", model="b", max=20)]
     assert "how b compares with base" in decide(beside, rules, production="base").text()
     assert decide(beside, [Rule(check="win_rate", min=0.5)], production="base").verdict == "ship"
 

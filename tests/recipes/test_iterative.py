@@ -41,13 +41,13 @@ stages:
 expect: {exam.loop.policy.implicit_accuracy: [0.0, 1.0]}
 """
 SIZE = {"new": "llama", "hidden": 64, "layers": 1}
-HELD = '{"prompt": "another", "chosen": "good", "rejected": "bad"}\n'
+HELD = "".join(f'{{"prompt": "another {i}", "chosen": "good", "rejected": "bad"}}\n' for i in range(12))
 
 
 @pytest.fixture
 def turns(desk):
     """The desk with a recipe of two turns."""
-    (desk.folder / "held.jsonl").write_text(HELD * 3)
+    (desk.folder / "held.jsonl").write_text(HELD)
     desk.write(TURNS)
     return desk
 

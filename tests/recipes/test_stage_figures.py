@@ -55,7 +55,7 @@ def test_a_reward_models_figure_is_its_held_out_accuracy(desk: Any) -> None:
     summary, rows = desk.read("rm/summary.json"), metrics(desk, "rm")
     first = summary["figures"][0]
     assert (first["name"], first["value"]) == ("held-out accuracy", finding["value"])
-    assert first.get("interval") is finding["interval"] is None, "six pairs are too few"
+    assert first["interval"] == finding["interval"] and finding["n"] == 12
     assert summary["held_out"] == {"held_out_accuracy": {k: finding[k] for k in ("value", "interval", "n")}}
     assert summary["headline"].startswith("held-out accuracy")
     assert summary["last_tenth"]["steps"] == [24, 25] and summary["last_tenth"]["of"] == 25

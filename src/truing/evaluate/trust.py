@@ -180,13 +180,17 @@ def uncorrected(findings: Sequence[Finding], trust: Trust) -> list[Finding]:
 def _told(raw: Finding, conclusion: Conclusion) -> list[Finding]:
     """`win_rate` and `win_delta` with what is concluded."""
     interval, evidence = conclusion.interval, f"{conclusion.words}; {raw.evidence}"
-    word = held_against(0.5, interval)
-    shared = replace(raw, verdict=word, evidence=evidence, reservation=conclusion.reservation)
     delta = None if interval is None else (interval[0] - 0.5, interval[1] - 0.5)
-    return [
-        replace(shared, value=conclusion.value, interval=interval, bound=0.5),
-        replace(shared, check="win_delta", value=conclusion.value - 0.5, interval=delta, bound=0.0),
-    ]
+    rate = replace(
+        raw,
+        value=conclusion.value,
+        interval=interval,
+        bound=0.5,
+        verdict=held_against(0.5, interval),
+        evidence=evidence,
+        reservation=conclusion.reservation,
+    )
+    return [rate, replace(rate, check="win_delta", value=conclusion.value - 0.5, interval=delta, bound=0.0)]
 
 
 def _outside(value: float, interval: Interval | None) -> str:

@@ -127,7 +127,7 @@ def _beside_production(rules: Sequence[Rule], findings: Sequence[Finding], produ
     text = "it is not known what stands in production: give the recipe 'production: MODEL', and compare with it"
     return [
         Result(Rule(check="win_rate", model=model, min=COMPARISONS["win_rate"]), "missing", text)
-        for model in released(findings, production)
+        for model in released(rules, findings, production)
     ]
 
 

@@ -54,11 +54,12 @@ def interval_at(f: Finding, look: int) -> Ends | None:
 
 def look_number(folder: Path, gate: str, findings: Sequence[Finding], rules: Sequence[Rule]) -> int:
     """Which look of this gate it is, in the folder of its run: the same evidence held against the same rules is the
-    same look however often; anything else is one more, and is written into looks.json.
+    same look however often; anything else is one more, and is written into looks.json. What no rule reads is none.
 
     A look by hand (`gate` is empty) counts for every gate, and every gate's for it.
     """
-    shown = [evidence_hash(findings), digest([rule.text() for rule in rules])]
+    read = [f for f in findings if any(rule.names(f) for rule in rules)]
+    shown = [evidence_hash(read), digest([rule.text() for rule in rules])]
     earlier = read_looks(folder / LEDGER)
     seen = [[look["evidence"], look["rules"]] for look in earlier if not gate or look["gate"] in (gate, "")]
     if shown in seen:

@@ -23,7 +23,7 @@ def unread(rules: Sequence[Rule], findings: Sequence[Finding], production: str) 
 which stands in production; add to the rules: {check: win_rate, model: direct, against: base, min: 0.5}')]
     """
     told = []
-    for model in released(findings, production):
+    for model in released(rules, findings, production):
         comparisons = [f for f in findings if f.model == model and f.against == production and f.check in COMPARISONS]
         if any(asks(rule, f) for rule in rules for f in comparisons):
             continue
@@ -39,10 +39,11 @@ which stands in production; add to the rules: {check: win_rate, model: direct, a
     return told
 
 
-def released(findings: Sequence[Finding], production: str) -> list[str]:
-    """The models that answer and would ship: those that nothing is held against, or else all but that in production.
-    Of a reward model, which answers nothing, nothing stands in production."""
-    speak = dict.fromkeys(f.model for f in findings if f.model and not _OF_REWARDS.match(f.check))
+def released(rules: Sequence[Rule], findings: Sequence[Finding], production: str) -> list[str]:
+    """The models that answer and would ship: of those that a rule is about, all that nothing is held against, or else
+    all but that in production. Of a reward model, which answers nothing, nothing stands in production."""
+    read = [f for f in findings if any(rule.names(f) for rule in rules)]
+    speak = dict.fromkeys(f.model for f in read if not _OF_REWARDS.match(f.check))
     rivals = {f.against for f in findings}
     own = [model for model in speak if model != production]
     return [model for model in own if model not in rivals] or own
