@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test numeric older lint bench cost generate online differential bf16 clients soak docs study clean
+.PHONY: install demo test numeric older lint bench cost generate online differential decisions bf16 clients soak docs study coverage clean
 
 install: $(STAMP)
 
@@ -86,6 +86,10 @@ online: $(STAMP) $(PEER)
 differential: $(STAMP) $(PEER)
 	PYTHONPATH=tests $(BIN)/python benchmarks/differential.py $(if $(KEEP),--keep)
 
+# Simulated decisions by judges that err: the table of docs/conclusions.md. KEEP=1 keeps it there.
+decisions: $(STAMP)
+	$(BIN)/python benchmarks/decisions.py $(if $(KEEP),--keep)
+
 # Every objective for three steps in bf16 on a real language model: the tables in docs/models.md. ONLY="dpo grpo" for some.
 bf16: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m real.bf16 $(ONLY)
@@ -103,6 +107,10 @@ soak: $(STAMP)
 # The generated tables of docs/objectives.md and docs/papers.md; a test fails where they are stale.
 docs: $(STAMP)
 	$(BIN)/python docs/tables.py
+
+# How often every interval holds the truth, and verdicts are false: the table in docs/coverage.md. CASES="mean share" for some.
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py $(if $(CASES),$(CASES),--keep)
 
 # One recipe over several seeds, and one table of all: studies/NAME.yaml gives studies/NAME.md. Goes on where it was stopped.
 NAME ?= objectives

@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from truing.errors import TruingError, UserError
 from truing.evaluate.front import undominated
-from truing.gate.decide import decide, read_findings
+from truing.gate.decide import decide
+from truing.gate.evidence import read_findings
 from truing.gate.rules import Rule
 from truing.pipeline.plan import read_json
 from truing.pipeline.recipe import check

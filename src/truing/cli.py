@@ -88,7 +88,7 @@ def run(
         bool, typer.Option("--resume", help="Go on with an interrupted stage from its checkpoint.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw an interrupted stage's checkpoint away and begin it anew.")
+        bool, typer.Option("--restart", help="Begin anew an interrupted stage, and one whose files were changed.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -109,12 +109,14 @@ def run(
 @app.command("check")
 def check_recipe(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Check a recipe and run nothing. Every mistake is said at once, with its line and the nearest right word."""
+    from truing.pipeline.deciding import foreseen
     from truing.pipeline.recipe import check
 
     checked = check(recipe, overrides or [])
     stages = ", ".join(f"{spec.name} ({spec.do})" for spec in checked.stages)
     count = len(checked.stages)
     typer.echo(f"{recipe}: no mistakes. {count} stage{'s' if count != 1 else ''}: {stages}")
+    typer.echo("".join(f"note: {text}\n" for text in foreseen(checked)), nl=False)
 
 
 @app.command("list")
@@ -349,14 +351,14 @@ def gate(
     out: Annotated[Path | None, typer.Option(help="Where to write the decision as JSON.", show_default=False)] = None,
 ) -> None:
     """Decide whether a model may ship. Holds findings against a rules file; exit code 0 ship, 1 hold, 4 undecided."""
-    from truing.gate import decide
-    from truing.gate import rules as gate_rules
+    from truing.gate.decide import write_decision
+    from truing.pipeline.deciding import decide_by_hand
 
-    decision = decide.decide(decide.read_findings(evidence), gate_rules.read_rules(rules))
+    decision, weights = decide_by_hand(evidence, rules)
     typer.echo(decision.text())
     if out is not None:
         with users_files():
-            decide.write_decision(decision, out)
+            write_decision(decision, out, weights)
     raise typer.Exit(decision.exit_code)
 
 

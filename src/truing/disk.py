@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def is_part(path: Path, name: str) -> bool:
@@ -40,6 +42,11 @@ def write_text(path: Path, text: str) -> Path:
         Path(part).unlink(missing_ok=True)
         raise
     return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader never sees half of it."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
 @contextmanager

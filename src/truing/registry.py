@@ -41,6 +41,7 @@ __all__ = [
     "RewardFunction",
     "RewardModel",
     "RewardSpec",
+    "Rivals",
     "Rules",
     "Stage",
     "installed_parts",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 # The references of a stage's signature: what stands here in a recipe is `$stage`, `$base`, or a name or path.
 Model: TypeAlias = Any
 Models: TypeAlias = Any
+Rivals: TypeAlias = Any
 RewardModel: TypeAlias = Any
 Data: TypeAlias = Any
 Findings: TypeAlias = Any

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
+from truing.consistency import contradiction
+from truing.errors import unknown
+
 Positive = Annotated[float, "a number above 0"]
 NonNegative = Annotated[float, "a number from 0 up"]
 Fraction = Annotated[float, "a number from 0 to 1"]
@@ -187,6 +190,12 @@ class Finding:
     evidence: str = ""
     reservation: str = ""
 
+    def __post_init__(self) -> None:
+        """ValueError for a finding that contradicts itself."""
+        wrong = contradiction(self.check, self.value, self.interval, self.n, self.bound, self.verdict)
+        if wrong:
+            raise ValueError(f"{wrong} ({self.check}{f' of {self.model}' if self.model else ''})")
+
     def as_json(self) -> dict[str, Any]:
         """The stable form that programs read."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -202,6 +211,9 @@ class Finding:
         """
         if not isinstance(row, Mapping):
             raise ValueError("is not an object")
+        strange = [key for key in row if key not in cls.__dataclass_fields__]
+        if strange:
+            raise ValueError(unknown("key", str(strange[0]), cls.__dataclass_fields__))
         text = ("check", "model", "against", "slice", "verdict", "evidence", "reservation")
         words = {name: row.get(name) or "" for name in text}
         for name, word in words.items():
@@ -218,13 +230,13 @@ class Finding:
             isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
         ):
             raise ValueError(f"interval must be [low, high], not {interval!r} ({check})")
-        if interval is not None and interval[0] > interval[1]:
-            raise ValueError(f"interval {interval} has its ends the wrong way round ({check})")
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise ValueError(f"n must be a whole number from 0 up, not {n!r} ({check})")
+        if bound is not None and not is_number(bound):
+            raise ValueError(f"bound must be a number, not {bound!r} ({check})")
         words["slice"] = words["slice"] or "all"
         ends = (float(interval[0]), float(interval[1])) if interval else None
-        return cls(value=float(value), interval=ends, n=n, bound=float(bound) if is_number(bound) else None, **words)
+        return cls(value=float(value), interval=ends, n=n, bound=None if bound is None else float(bound), **words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ REFERENCES: dict[str, tuple[frozenset[str], str]] = {
     "Model": (frozenset({"model"}), "a model ($stage, $base, a Hub name, a folder or world:...)"),
     "RewardModel": (frozenset({"reward"}), "a reward model ($stage or a folder), or a list of them"),
     "Models": (frozenset({"model", "reward"}), "a list of models"),
+    "Rivals": (frozenset({"model"}), "a model ($stage, $base, a Hub name, a folder or world:...), or a list of them"),
     "Data": (frozenset({"data"}), "data ($stage.part, $inputs.name, a file, a Hub name or world:...)"),
     "Findings": (frozenset({"findings"}), "findings ($stage or a JSON file)"),
     "Evidence": (frozenset({"findings"}), "findings ($stage or a JSON file), or a list of them"),
@@ -58,7 +59,7 @@ OTHERS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "RewardSpec": ("a reward's name, {name: {option: value}}, or a list of these", (str, dict, list, tuple)),
     "ObjectiveSpec": ("an objective's name, {name: {option: value}}, or a list of these", (str, dict, list, tuple)),
 }
-PLURAL = frozenset({"Models"})
+PLURAL = frozenset({"Models", "Rivals"})
 
 
 @functools.lru_cache(maxsize=512)
@@ -199,8 +200,8 @@ def reference(word: str, value: Any) -> Any:
         if not value:
             raise ValueError("an empty list")
         return [reference("Model", item) for item in value]
-    if isinstance(value, dict) and "new" in value and word == "Model":
-        return value
+    if isinstance(value, dict) and "new" in value and word in ("Model", *PLURAL):
+        return [value] if word in PLURAL else value
     if value is None or isinstance(value, bool | int | float | list | tuple | dict) or value == "":
         raise ValueError("not a reference")
     return [value] if word in PLURAL else value

@@ -31,13 +31,26 @@ LAYERS = [
     {"contract"},
     {"pipeline"},
     {"report", "gate"},
-    {"evaluate", "diagnose"},
+    {"diagnose"},
+    {"evaluate"},
     {"train"},
     {"rollout"},
     {"policy"},
     {"data", "world"},
     {"feedback", "objectives"},
-    {"types", "settings", "registry", "errors", "signature", "typewords", "plugins", "disk"},
+    {
+        "consistency",
+        "types",
+        "settings",
+        "registry",
+        "errors",
+        "signature",
+        "typewords",
+        "plugins",
+        "disk",
+        "seals",
+        "caches",
+    },
 ]
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}
 BOTTOM = LAYERS[-1]
@@ -62,6 +75,9 @@ TORCH_FREE += [
     "gate",
     "gate.rules",
     "gate.decide",
+    "gate.evidence",
+    "seals",
+    "caches",
 ]
 TORCH_FREE += ["pipeline", "pipeline.recipe", "cli"]
 HEAVY = ("torch", "transformers", "datasets", "pyarrow", "tokenizers", "safetensors")

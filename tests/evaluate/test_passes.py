@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from truing.errors import UserError
-from truing.evaluate.intervals import wilson
+from truing.evaluate.intervals import exact
 from truing.evaluate.passes import counts, pass_at, passes
 
 
@@ -47,12 +47,14 @@ def test_no_right_answer_at_all_is_no_certainty() -> None:
 
 
 def test_intervals_of_shares_stay_between_none_and_all() -> None:
-    """Student's of few prompts is cut there; of prompts that are all alike it is Wilson's of their shares."""
+    """Of fewer than ten prompts there is none; of prompts that are all alike it is that of so many zeros and ones."""
     few = passes("policy", [1.0, 0.0, 1.0, 1.0, 1.0, 1.0], "warm", [0.0] * 6, 2, 1.0, "x")[0]
-    assert few.value == pytest.approx(5 / 6) and few.interval is not None
-    assert 0.0 < few.interval[0] < 5 / 6 and few.interval[1] == 1.0
+    assert few.value == pytest.approx(5 / 6) and few.interval is None
+    ten = passes("policy", [1.0, 0.0, 1.0, 1.0] * 5, "warm", [0.0] * 20, 2, 1.0, "x")[0]
+    assert ten.value == pytest.approx(3 / 4) and ten.interval is not None
+    assert 0.3 < ten.interval[0] < 3 / 4 and 0.9 < ten.interval[1] <= 1.0
     alike = passes("policy", [1.0, 0.0] * 40, "warm", [0.0] * 80, 2, 1.0, "x")[0]
-    assert (alike.value, alike.interval) == (0.5, wilson(20.0, 40))
+    assert (alike.value, alike.interval) == (0.5, exact(20.0, 40))
 
 
 def test_scores_of_two_models_are_of_the_same_answers() -> None:

@@ -10,7 +10,6 @@ from scipy import stats
 
 from truing.errors import RunFailed, UserError
 from truing.evaluate import reward_model
-from truing.evaluate.intervals import bootstrap
 from truing.rollout.rewards import Ensemble, ensemble, of_models, scores
 from truing.types import Message, Score
 
@@ -104,12 +103,12 @@ def test_the_interval_of_a_statistic_holds_its_level() -> None:
     """The 95 % interval of a Spearman correlation covers the truth in most of 100 samples, and is no wider than it must."""
     rng, rho, n, hits = np.random.default_rng(1), 0.5, 40, 0
     truth = 6 / math.pi * math.asin(rho / 2)
-    for _ in range(100):
+    for _ in range(200):
         x = rng.normal(size=n)
         y = rho * x + math.sqrt(1 - rho**2) * rng.normal(size=n)
-        low, high = bootstrap(lambda rows, x=x, y=y: reward_model.spearman(x[rows], y[rows]), range(n), resamples=60)
+        low, high = reward_model.rank_correlation("rm", x.tolist(), y.tolist(), [str(i) for i in range(n)]).interval
         hits += low <= truth <= high
-    assert 86 <= hits <= 99
+    assert 182 <= hits <= 198
 
 
 def test_nothing_is_made_of_nothing() -> None:
@@ -122,7 +121,6 @@ def test_nothing_is_made_of_nothing() -> None:
     )
     few = reward_model.rank_correlation("rm", [1.0, 2.0], [1.0, 2.0], ["a", "b"])
     assert (few.value, few.interval, few.verdict) == (1.0, None, "unclear")
-    assert bootstrap(lambda rows: math.nan, range(40)) is None
     with pytest.raises(UserError, match="row 2: reward is nan, not a number"):
         reward_model.squared_error("rm", [1.0, math.nan], [1.0, 2.0], ["a", "b"])
 
@@ -130,10 +128,54 @@ def test_nothing_is_made_of_nothing() -> None:
 def test_errors_and_losses_are_better_when_lower() -> None:
     groups = [str(i) for i in range(40)]
     targets = [float(i % 5) for i in range(40)]
-    near = reward_model.squared_error("rm", [t + 0.1 for t in targets], targets, groups)
-    far = reward_model.squared_error("rm", [t + 4 + t / 9 for t in targets], targets, groups)
-    assert (near.verdict, far.verdict, near.bound) == ("better", "worse", pytest.approx(2.0))
+    near, nearer = reward_model.squared_error("rm", [t + 0.1 for t in targets], targets, groups)
+    far, worse = reward_model.squared_error("rm", [t + 4 + t / 9 for t in targets], targets, groups)
+    assert (near.verdict, near.bound, far.verdict) == ("measured", None, "measured")
+    assert nearer.check == "held_out_squared_error_delta" and nearer.bound == 0.0
+    assert (nearer.verdict, worse.verdict) == ("better", "worse")
+    assert nearer.value == pytest.approx(0.01 - 2.0 * 40 / 39)
     tied = [i % 4 == 0 for i in range(40)]
-    share, loss = reward_model.ties("rm", [0.9] * 40, [0.1 + i / 400 for i in range(40)], tied, groups)
-    assert (share.verdict, share.bound, loss.verdict) == ("too many", 0.25, "better")
-    assert loss.bound == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.375))
+    found = reward_model.ties("rm", [0.9] * 40, [0.1 + i / 400 for i in range(40)], tied, groups)
+    share, off, loss, less = found
+    assert (share.verdict, share.value, loss.verdict) == ("measured", pytest.approx(0.9), "measured")
+    assert (off.check, off.verdict, off.value) == ("held_out_tie_share_delta", "too many", pytest.approx(0.65))
+    assert (less.check, less.verdict) == ("held_out_log_loss_delta", "better")
+    blind = -0.25 * math.log(0.25) - 0.75 * math.log(0.375)
+    assert less.value == pytest.approx(loss.value - blind)
+
+
+def test_the_interval_of_a_difference_is_that_of_the_rows_differences() -> None:
+    """By scipy's test of two paired columns, where they are as symmetric as this."""
+    rng = np.random.default_rng(8)
+    targets = np.tile([-1.0, 1.0], 30)
+    rewards = 0.5 * targets + np.repeat(rng.normal(size=30), 2) * targets
+    _, delta = reward_model.squared_error("rm", rewards.tolist(), targets.tolist(), [str(i) for i in range(60)])
+    errors, baseline = (rewards - targets) ** 2, targets**2 * 60 / 59
+    low, high = stats.ttest_rel(errors, baseline).confidence_interval()
+    assert delta.value == pytest.approx((errors - baseline).mean())
+    assert delta.interval[0] <= low and delta.interval[1] >= high
+    assert delta.interval == pytest.approx((low, high), abs=0.2 * (high - low))
+
+
+def test_an_accuracy_on_labels_is_held_against_every_constant_answer() -> None:
+    """0.8 right where the commoner label is right for 0.6: 0.2 better, by the rows' differences to either constant."""
+    good = [i % 5 < 3 for i in range(200)]
+    logits = [(1.0 if g else -1.0) * (-1.0 if i % 5 == 4 else 1.0) for i, g in enumerate(good)]
+    groups = [str(i) for i in range(200)]
+    accuracy, delta = reward_model.label_accuracy("held_out_accuracy", "rm", logits, good, groups)
+    assert (accuracy.value, accuracy.bound, accuracy.verdict) == (0.8, None, "measured")
+    assert (delta.check, delta.value, delta.verdict) == ("held_out_accuracy_delta", pytest.approx(0.2), "better")
+    right, common = np.repeat(1.0, 200), np.array(good, dtype=float)
+    right[4::5] = 0.0
+    low, high = stats.ttest_rel(right, common).confidence_interval()
+    assert delta.interval[0] == pytest.approx(low, abs=0.01) and delta.interval[1] == pytest.approx(high, abs=0.01)
+    _, constant = reward_model.label_accuracy("held_out_accuracy", "rm", [1.0] * 200, good, groups)
+    assert (constant.value, constant.interval, constant.verdict) == (0.0, None, "unclear")
+
+
+def test_few_labels_of_one_kind_give_no_interval_of_the_area() -> None:
+    rng = np.random.default_rng(9)
+    x, groups = rng.normal(size=60).tolist(), [str(i) for i in range(60)]
+    nine = reward_model.area("rm", x, [i < 9 for i in range(60)], groups)
+    ten = reward_model.area("rm", x, [i < 10 for i in range(60)], groups)
+    assert (nine.interval, nine.verdict) == (None, "unclear") and ten.interval is not None

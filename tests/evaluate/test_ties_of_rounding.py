@@ -102,7 +102,7 @@ def test_findings_count_what_is_within_rounding_as_ties() -> None:
     assert found.value == pytest.approx(2.5 / 3) and "1 tied" in found.evidence
     each = reward_model.accuracy("rm", [1.0, 1.0], [0.9, 0.9], within=[0.2, 0.05])
     assert each.value == 0.75
-    labels = reward_model.label_accuracy("c", "rm", [OFF, -OFF, 1.0], [True, True, True], list("abc"), within=1e-6)
+    labels, *_ = reward_model.label_accuracy("c", "rm", [OFF, -OFF, 1.0], [True, True, True], list("abc"), within=1e-6)
     assert labels.value == pytest.approx(2 / 3)
     tau, share = reward_model.rankings("rm", [[1.0, 1.0 + OFF, 0.0]], ["a"], within=1e-6)
     assert tau.value == pytest.approx(2 / 3) and share.value == pytest.approx(2.5 / 3)

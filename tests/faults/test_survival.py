@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from parallel import jobs
 from parallel.driver import ragged
+from truing import seals
 from truing.errors import RunFailed, UserError
 from truing.pipeline import run as running
 from truing.pipeline.recipe import check
@@ -215,6 +216,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path) -> None:
     last = json.loads(both.lines[-1])["step"]
     assert 1 <= last < 5 and checkpoints(both.out) == [f"step-{last:08d}"]
     shutil.copytree(both.out / "checkpoints", tmp_path / "checkpoints")
+    shutil.copyfile(both.out / "metrics.jsonl", tmp_path / "metrics.jsonl")  # a resume believes it, and asks for it
     again = jobs.alone("sigterm-again", objective="dpo", steps=5, out=str(tmp_path))
     assert jobs.off(jobs.single()["dpo"], again) <= 1
 
@@ -395,7 +397,8 @@ def test_all_of_the_state_is_restored(measure, begun, part) -> None:
         tensors[name] = tensors[name] * 1.01
         save_file(tensors, path)
         manifest["files"][path.name][0] = checkpoint.file_digest(path)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(seals.sealed(manifest)))
+    folder.rename(folder.with_name(f"step-{manifest['step']:08d}"))
     assert not same_bits(measure, jobs.alone("perturbed", **DPO, out=str(begun)))
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from truing.errors import UserError
-from truing.gate.decide import decide, read_findings, write_decision
+from truing.evaluate import intervals
+from truing.gate.decide import FEWEST, decide, write_decision
+from truing.gate.evidence import read_findings
 from truing.gate.rules import Rule
 from truing.types import Finding
 
@@ -22,12 +24,14 @@ def delta(value: float, half: float | None, n: int = 500, model: str = "direct")
 
 
 @pytest.mark.parametrize(
-    ("found", "rules", "verdict", "code"),
+    ("findings", "rules", "verdict", "code"),
     [
         ([delta(0.12, 0.04)], [LOW], "ship", 0),
         ([delta(0.04, 0.04)], [LOW], "ship", 0),  # the end lies on the bound
-        ([delta(0.02, 0.04)], [LOW], "hold", 1),  # straddles with samples enough
-        ([delta(-0.12, 0.04)], [LOW], "hold", 1),
+        ([delta(0.02, 0.04)], [LOW], "undecided", 4),  # straddles, however many samples
+        ([delta(-0.02, 0.04)], [LOW], "undecided", 4),
+        ([delta(-0.04, 0.04)], [LOW], "undecided", 4),  # its upper end lies on the bound
+        ([delta(-0.12, 0.04)], [LOW], "hold", 1),  # all of it lies beyond
         ([delta(0.12, 0.04, n=199)], [LOW], "undecided", 4),
         ([delta(-0.12, 0.04, n=199)], [LOW], "undecided", 4),
         ([delta(0.12, 0.04, n=200)], [LOW], "ship", 0),
@@ -37,28 +41,50 @@ def delta(value: float, half: float | None, n: int = 500, model: str = "direct")
         ([delta(-0.12, 0.04)], [LOW, SHORT], "hold", 1),  # a failure outweighs what is missing
         ([delta(0.12, 0.04), delta(-0.1, 0.04, model="b")], [LOW], "hold", 1),  # every finding must pass
         ([delta(0.12, 0.04), delta(-0.1, 0.04, model="b")], [LOW.model_copy(update={"model": "direct"})], "ship", 0),
-        ([delta(0.12, None)], [LOW], "ship", 0),  # no interval: the value
-        ([delta(-0.01, None)], [LOW], "hold", 1),
-        ([delta(0.12, 0.2)], [Rule(check="win_delta", end="value", min=0.0)], "ship", 0),
-        ([delta(0.12, 0.2)], [Rule(check="win_delta", end="upper", max=0.3)], "hold", 1),
+        ([delta(0.12, 0.2)], [Rule(check="win_delta", end="upper", max=0.3)], "undecided", 4),
         ([delta(0.12, 0.1)], [Rule(check="win_delta", min=0.0, max=0.3)], "ship", 0),
+        ([delta(0.12, 0.1)], [Rule(check="win_delta", min=0.3, max=0.4)], "hold", 1),
     ],
 )
-def test_verdicts(found: list[Finding], rules: list[Rule], verdict: str, code: int) -> None:
-    decision = decide(found, rules)
+def test_verdicts(findings: list[Finding], rules: list[Rule], verdict: str, code: int) -> None:
+    decision = decide(findings, rules)
     assert (decision.verdict, decision.exit_code) == (verdict, code)
     assert decision.text().endswith("conditions met") and verdict in decision.text()
 
 
-def test_it_says_how_many_samples_it_would_take() -> None:
+@pytest.mark.parametrize(
+    ("finding", "state"),
+    [
+        (delta(0.01, None, n=1), "too few"),  # one prompt
+        (delta(0.1, 0.0, n=9), "too few"),
+        (delta(0.1, None, n=12), "no interval"),  # twelve equal deltas
+        (delta(-0.4, None, n=500), "no interval"),  # nor does it fail on its value
+        (Finding("win_delta", "direct", 0.4, "warm", interval=(0.3, 0.5), n=500, reservation="a coin"), "reserved"),
+    ],
+)
+def test_a_value_without_an_interval_decides_nothing(finding: Finding, state: str) -> None:
+    """The kind: what does not say how sure it is decides nothing, whichever side it lies on."""
+    decision = decide([finding], [Rule(check="win_delta", min=0.0)])
+    assert (decision.verdict, decision.results[0].state) == ("undecided", state)
+
+
+def test_it_says_what_it_would_take_on_fresh_prompts() -> None:
     # The half-width 0.04 of 500 must shrink to 0.02: four times the samples.
     result = decide([delta(0.02, 0.04)], [LOW]).results[0]
-    assert result.samples_needed == 2000 and "about 2000 samples would show it" in result.text
+    assert result.samples_needed == 2000 and "about 2000 fresh samples would settle it" in result.text
+    assert "other prompts, not these again" in result.text
+    below = decide([delta(-0.02, 0.04)], [LOW]).results[0]
+    assert below.samples_needed == 2000
     few = decide([delta(0.1, 0.04, n=120)], [LOW]).results[0]
     assert few.samples_needed == 200 and "from 120 samples; 80 more are needed" in few.text
     upper = decide([Finding("mean_length_delta_tokens", "a", 10.0, interval=(-10.0, 30.0), n=50)], [SHORT]).results[0]
     assert upper.samples_needed == 200
-    assert "more samples would not settle it" in decide([delta(0.0, 0.04)], [LOW]).results[0].text
+    on = decide([delta(0.0, 0.04)], [LOW]).results[0]
+    assert on.samples_needed is None and "no number of samples is expected to settle it" in on.text
+
+
+def test_nothing_is_decided_by_fewer_items_than_give_an_interval() -> None:
+    assert FEWEST == intervals.FEWEST
 
 
 def test_missing_evidence_names_what_is_near() -> None:
@@ -80,8 +106,14 @@ def test_what_a_file_says_cannot_command_a_terminal() -> None:
 def test_no_rules_and_no_numbers_are_refused() -> None:
     with pytest.raises(UserError, match="at least one rule"):
         decide([], [])
-    with pytest.raises(UserError, match="not a number"):
-        decide([delta(float("nan"), None)], [LOW])
+
+
+def test_evidence_that_says_two_things_or_of_no_model_is_refused() -> None:
+    with pytest.raises(UserError, match="says two things of win_delta of direct against warm"):
+        decide([delta(0.12, 0.04), delta(0.13, 0.04)], [LOW])
+    with pytest.raises(UserError, match="names no model"):
+        decide([delta(0.12, 0.04, model=" ")], [LOW])
+    assert decide([delta(0.12, 0.04), delta(0.12, 0.04)], [LOW]).verdict == "ship"
 
 
 def test_decision_file_round_trip(tmp_path: Path) -> None:
@@ -123,6 +155,11 @@ def test_a_run_folder_gives_every_finding_once(tmp_path: Path) -> None:
         ('{"findings": [{"check": "a", "value": 1, "interval": [1]}]}', "interval must be"),
         ('{"findings": [{"check": "a", "value": 1, "interval": [2, 1]}]}', "the wrong way round"),
         ('{"findings": [{"check": "a", "value": 1, "n": 1.5}]}', "n must be a whole number"),
+        ('{"findings": [{"check": "a", "value": 1, "n": -1}]}', "n must be a whole number"),
+        ('{"findings": [{"check": "a", "value": 1, "bound": "0"}]}', "bound must be a number"),
+        ('{"findings": [{"check": "a", "value": 1, "interval": [2, 3]}]}', "outside its own interval"),
+        ('{"findings": [{"check": "win_rate", "value": 7}]}', "value 7 is outside \\[0, 1\\]"),
+        ('{"findings": [{"check": "a", "value": 1, "intervall": [0, 2]}]}', "unknown key 'intervall'. Did you mean"),
         ('{"findings": [{"check": "a", "value": 1, "model": 3}]}', "model must be text"),
     ],
 )

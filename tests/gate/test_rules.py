@@ -50,7 +50,7 @@ def test_without_an_end_the_cautious_one_is_held_against_the_bound() -> None:
         ("rules: [{check: a, min: true}]", "a number is needed, not true or false"),
         ("rules: [{check: a, min: few}]", "(given: 'few')"),
         ("rules: [{check: a, min: 0, samples: 0}]", "samples: Input should be greater than or equal to 1"),
-        ("rules: [{check: a, min: 0, end: left}]", "'lower', 'upper' or 'value'"),
+        ("rules: [{check: a, min: 0, end: left}]", "Input should be 'lower' or 'upper'"),
         ("rules: [7]", "a rule is a mapping"),
         ("rules: [{check: a, min: 0, min: 1}]", "r, line 1: key 'min' stands twice"),
         ("rules: [{check: a", "r, line 1"),

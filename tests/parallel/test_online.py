@@ -46,6 +46,10 @@ def test_two_ranks_look_as_one_and_keep_the_best() -> None:
     looks = [[json.loads(line) for line in (case.out / "watch.jsonl").read_text().splitlines()] for case in (one, two)]
     assert [look["step"] for look in looks[0]] == [0, 2, 4] and looks[0][1]["kl"] > 0
     for before, after in zip(*looks, strict=True):
+        of_prompts = [look.pop("each") for look in (before, after)]
+        assert of_prompts[0].keys() == of_prompts[1].keys()
+        for name, values in of_prompts[0].items():
+            assert values == pytest.approx(of_prompts[1][name], rel=1e-4, abs=1e-4)
         assert before == pytest.approx(after, rel=1e-4, abs=1e-4)
     assert [r["beta"] for r in one.metrics()] == pytest.approx([r["beta"] for r in two.metrics()])
     assert {p.name for p in (one.out / "references").iterdir()} == {p.name for p in (two.out / "references").iterdir()}

@@ -1,4 +1,4 @@
-"""A recipe that runs in a second: a new model of one layer, thirty pairs, a reward model and a gate."""
+"""A recipe that runs in a second: a new model of one layer, sixty pairs, a reward model and a gate."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ stages:
   exam: {do: evaluate, models: [$rm], against: $warm, data: $data.eval}
   release: {do: gate, evidence: $exam, rules: lax.yaml}
 """
-LAX = "rules: [{check: held_out_accuracy, end: upper, min: 0.0}]\n"
-STRICT = "rules: [{check: held_out_accuracy, end: value, min: 1.5}]\n"
+LAX = "rules: [{check: held_out_accuracy, min: 0.0}]\n"
+STRICT = "rules: [{check: held_out_accuracy, min: 1.5}]\n"
 
 
 class Desk:
@@ -33,7 +33,7 @@ class Desk:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.capsys, self.monkeypatch = folder, capsys, monkeypatch
         self.out, self.said = folder / "out", ""
-        rows = [{"prompt": f"question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(30)]
+        rows = [{"prompt": f"question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(60)]
         (folder / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         (folder / "lax.yaml").write_text(LAX)
         (folder / "strict.yaml").write_text(STRICT)

@@ -58,8 +58,9 @@ def findings(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def test_the_recipe_splits_teaches_verifies_and_measures(real_data: Path, tmp_path: Path) -> None:
     data = real_data / "simple_arithmetic/problems.dev.jsonl.gz"
     recipe = check(HOME / "recipes/arithmetic_grpo.yaml", [f"data={data}", *TINY])
-    assert set(recipe.expect) == {(name := "exam.policy.pass_at_1_delta")}
-    assert running.run(dataclasses.replace(recipe, expect={name: (-1.0, 1.0)}), tmp_path, quiet=True) == 0
+    assert set(recipe.expect) == {"exam.policy.pass_at_1_delta"}
+    wide = dataclasses.replace(recipe, expect=dict.fromkeys(recipe.expect, (-1.0, 1.0)))
+    assert running.run(wide, tmp_path, quiet=True) == 4, "five problems are too few for an interval"
     stored = json.loads((tmp_path / "data/split.json").read_text())
     with gzip.open(data) as file:
         rows = [json.loads(line) for line in file]
@@ -70,7 +71,8 @@ def test_the_recipe_splits_teaches_verifies_and_measures(real_data: Path, tmp_pa
     found = findings(tmp_path)
     for model in ("policy", "warm"):
         once, ever = found["pass_at_1", model], found["pass_at_4", model]
-        assert once["n"] == ever["n"] == 5 and 0 <= once["value"] <= ever["value"] <= 1 and ever["interval"]
+        assert once["n"] == ever["n"] == 5 and 0 <= once["value"] <= ever["value"] <= 1
+        assert ever["interval"] is None, "five prompts are too few"
         assert once["value"] == pytest.approx(found["mean_score", model]["value"])
         assert once["evidence"].endswith("5 prompts, 4 answers to each, right from 1 on; judged by reward verifier")
     assert found["pass_at_1_delta", "policy"]["against"] == "warm"

@@ -28,7 +28,7 @@ def test_a_file_of_other_columns_gives_what_its_twin_gives(desk) -> None:
     )
     desk.write(RECIPE.replace("NAMES", NAMES))
     assert desk.run() == 0, desk.said
-    assert desk.read("exam/findings.json")["findings"][0]["n"] == 30
+    assert desk.read("exam/findings.json")["findings"][0]["n"] == 60
     losses = [json.loads((desk.out / name / "metrics.jsonl").read_text())["loss"] for name in ("warm", "direct", "rm")]
     twin = RECIPE.replace(", columns: NAMES", "").replace("other.jsonl", "pairs.jsonl").replace("held_out", "pairs")
     desk.write(twin.replace("  exam", "  none").split("  none")[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def test_a_changed_module_that_a_plug_in_imports_is_run_again(desk, monkeypatch)
 
 def test_a_changed_model_folder_is_read_again(desk) -> None:
     assert desk.run() == 0
-    model = desk.out / "warm" / "model"
+    model = Path(shutil.copytree(desk.out / "warm" / "model", desk.folder / "mine"))  # a stage's own may not change
     desk.write(
         "stages:\n"
         f"  rm: {{do: fit_reward, model: {model}, data: pairs.jsonl, steps: 1}}\n"
@@ -88,7 +90,7 @@ def test_a_failing_plug_in_is_named_with_its_line(desk) -> None:
 
 @pytest.mark.parametrize("form", ["found.json", "[$exam]", "[$exam, found.json]"])
 def test_every_form_of_evidence(desk, form) -> None:
-    finding = {"check": "held_out_accuracy", "model": "elsewhere", "value": 0.5, "n": 10}
+    finding = {"check": "held_out_accuracy", "model": "elsewhere", "value": 0.5, "interval": [0.2, 0.8], "n": 10}
     (desk.folder / "found.json").write_text(json.dumps({"findings": [finding]}))
     desk.change("evidence: $exam", f"evidence: {form}")
     assert desk.run() == 0
@@ -114,7 +116,7 @@ def test_an_expectation_of_what_was_not_measured_is_not_met(desk) -> None:
     assert "held_out_accuracy was" not in desk.said and (desk.out / "report.html").exists()
 
 
-@pytest.mark.parametrize(("option", "rows"), [("rows_per_step=4", 4), ("tokens_per_step=1000000", 24)])
+@pytest.mark.parametrize(("option", "rows"), [("rows_per_step=4", 4), ("tokens_per_step=1000000", 48)])
 def test_one_way_to_size_a_step_takes_the_default_of_the_other_away(desk, option, rows) -> None:
     """`sft` has tokens_per_step by default, which would win silently."""
     assert desk.run(f"warm.{option}") == 0

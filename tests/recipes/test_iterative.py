@@ -41,13 +41,13 @@ stages:
 expect: {exam.loop.policy.implicit_accuracy: [0.0, 1.0]}
 """
 SIZE = {"new": "llama", "hidden": 64, "layers": 1}
-HELD = '{"prompt": "another", "chosen": "good", "rejected": "bad"}\n'
+HELD = "".join(f'{{"prompt": "another {i}", "chosen": "good", "rejected": "bad"}}\n' for i in range(12))
 
 
 @pytest.fixture
 def turns(desk):
     """The desk with a recipe of two turns."""
-    (desk.folder / "held.jsonl").write_text(HELD * 3)
+    (desk.folder / "held.jsonl").write_text(HELD)
     desk.write(TURNS)
     return desk
 
@@ -121,7 +121,7 @@ def test_a_held_reference_of_other_weights_than_it_was_is_refused(turns, dies):
     path = turns.out / "warm" / "model" / "model.safetensors"
     save_file({name: value + 1e-3 for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
     assert turns.run(*given, "--resume") == 2
-    assert "these reference log-probabilities come from other weights" in turns.said
+    assert "model.safetensors: was changed after it was written" in turns.said
 
 
 def test_a_reference_that_reads_other_tokens_or_fewer_is_refused(turns):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from truing import registry
+from truing import registry, seals
 from truing.data.kinds import shape_of
+from truing.disk import write_json
 from truing.errors import UserError
 from truing.pipeline import run as running
 from truing.pipeline.mixture import of_reward
@@ -124,17 +125,20 @@ PLAN = {
 def left_by(folder: Path, plan, seed: int, findings: list[Finding], code: str = "now") -> None:
     """Write what a run of one seed leaves, as far as a study reads it."""
     recipe = check(HOME / plan.recipe, study.changes(plan, seed))
-    names = [spec.name for spec in recipe.stages]
-    stages = [{"name": name, "state": "done"} for name in names]
-    files = {"manifest.json": {"state": "done", "recipe": recipe.text, "stages": stages}}
-    files["dpo/summary.json"] = {"figures": [{"name": "time in the loop", "value": 11.6}]}
-    files["exam/findings.json"] = {"findings": [f.as_json() for f in reversed(findings)]}  # the wrong ones first
-    files |= {f"{name}/stage.json": {"parts": {"code": code}, "seconds": 5.4} for name in names}
+    stages = []
+    files = {"dpo/summary.json": {"figures": [{"name": "time in the loop", "value": 11.6}]}}
+    rows = [f.as_json() for f in reversed(findings)]  # the wrong ones first
+    files["exam/findings.json"] = seals.sealed({"findings": rows, "about": {"stage": "exam"}})
     (folder / "dpo").mkdir(parents=True)
     (folder / "dpo" / "metrics.jsonl").write_text('{"tokens": 700}\n{"tokens": 800}\n')
     for name, value in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(value))
+        write_json(folder / name, value)
+    for name in (spec.name for spec in recipe.stages):
+        facts = {"name": name, "state": "done", "parts": {"code": code}, "seconds": 5.4}
+        stage = seals.sealed(facts | {"outputs": seals.outputs_of(folder / name)})
+        write_json(folder / name / "stage.json", stage)
+        stages.append({"name": name, "state": "done", "seal": stage["seal"]})
+    write_json(folder / "manifest.json", seals.sealed({"state": "done", "recipe": recipe.text, "stages": stages}))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,9 @@ def test_two_named_heads_on_ratings(desk: Any, given: None) -> None:
     measured = found(desk)
     assert {("held_out_squared_error", "clarity"), ("held_out_squared_error", "truth")} <= set(measured)
     assert ("held_out_spearman", "clarity") in measured and ("held_out_spearman", "truth") not in measured
-    assert measured["held_out_squared_error", "truth"]["bound"] == 0.0, "all these scores are alike"
+    beside = measured["held_out_squared_error_delta", "truth"]
+    assert beside["value"] == measured["held_out_squared_error", "truth"]["value"], "all these scores are alike"
+    assert beside["interval"] is None and beside["verdict"] == "unclear"
     note = "no rank correlation of rm (truth): every held-out score is 1.5"
     assert note in desk.said and note in desk.read("rm/summary.json")["notes"]
     (desk.folder / "texts.jsonl").write_text(json.dumps({"prompt": "question 1", "response": "good"}) + "\n")
@@ -134,22 +136,30 @@ def test_ties_are_learned_measured_and_kept(desk: Any, given: None, objective: s
     measured = found(desk)
     assert measured["held_out_accuracy", "all"]["evidence"].endswith("; 4 ties of the raters left out")
     share, loss = measured["held_out_tie_share", "all"], measured["held_out_log_loss", "all"]
-    assert share["bound"] == pytest.approx(4 / 12) and 0.2 < share["value"] < 0.5 and 0 < loss["value"] < 3
-    assert loss["bound"] == pytest.approx(1.0986, abs=1e-3), "a third each"
+    off = measured["held_out_tie_share_delta", "all"]
+    assert (
+        off["value"] == pytest.approx(share["value"] - 4 / 12) and 0.2 < share["value"] < 0.5 and 0 < loss["value"] < 3
+    )
+    less = measured["held_out_log_loss_delta", "all"]
+    assert loss["value"] - less["value"] == pytest.approx(1.0986, abs=1e-3), "a third each"
 
 
 def test_nothing_but_ties_has_no_accuracy(desk: Any, given: None) -> None:
     recipe(desk, "rao_kupper", "allties")
     assert desk.run() == 0, desk.said
-    assert set(found(desk)) == {("held_out_tie_share", "all"), ("held_out_log_loss", "all")}
+    names = ("tie_share", "tie_share_delta", "log_loss", "log_loss_delta")
+    assert set(found(desk)) == {(f"held_out_{name}", "all") for name in names}
     assert "no held-out accuracy of rm: all 12 held-out pairs are ties" in desk.said
 
 
 KINDS = {
     "plackett_luce": ("rankings", {"held_out_kendall_tau", "held_out_accuracy"}),
-    "orm": ("labels", {"held_out_accuracy", "held_out_auc"}),
+    "orm": ("labels", {"held_out_accuracy", "held_out_accuracy_delta", "held_out_auc"}),
     "{confidence: {head: clarity}}": ("ratings", {"held_out_spearman"}),
-    "prm": ("steps", {"held_out_step_accuracy", "held_out_first_error_accuracy"}),
+    "prm": (
+        "steps",
+        {f"held_out_{name}_accuracy{end}" for name in ("step", "first_error") for end in ("", "_delta")},
+    ),
 }
 
 
@@ -159,7 +169,10 @@ def test_every_kind_of_feedback_has_its_measure(desk: Any, given: None, objectiv
     recipe(desk, objective, data)
     assert desk.run() == 0, desk.said
     assert {check for check, _ in found(desk)} == checks
-    assert all(f["n"] == 12 and f["bound"] is not None for f in found(desk).values())
+    measured = {check: f for (check, _), f in found(desk).items()}
+    assert all(f["n"] == 12 for f in measured.values())
+    # What is held against a baseline of the same rows says so in a finding of its own, and has no bound itself.
+    assert all((f["bound"] is None) == (f"{check}_delta" in measured) for check, f in measured.items())
     reloaded(desk)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -11,7 +12,6 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from truing import cli
 from truing.errors import RunFailed, UserError
-from truing.pipeline import outcome
 from truing.pipeline import run as running
 from truing.pipeline.recipe import check
 from truing.train import fit as fitting
@@ -94,12 +94,32 @@ def test_the_decision_follows_the_rules(done, capsys) -> None:
         == {"hold": 1, "undecided": 4}[decision["verdict"]]
     )
     assert "440 more" in capsys.readouterr().out
-    lax = done.parent / "lax.yaml"
-    found = read(done / "exam" / "findings.json")["findings"]
-    value = next(f["value"] for f in found if (f["check"], f["model"], f["against"]) == ("win_rate", "direct", "warm"))
-    for bound, code in ((value - 0.001, 0), (value + 0.001, 1)):
-        lax.write_text(f"rules: [{{check: win_rate, model: direct, against: warm, end: value, min: {bound}}}]\n")
-        assert cli_code("gate", str(done), "--rules", str(lax)) == code
+
+
+def test_the_whole_interval_decides_and_production_is_read(done, capsys, tmp_path) -> None:
+    own, lax = tmp_path / "quickstart", tmp_path / "lax.yaml"
+    shutil.copytree(done, own)
+    measured = read(done / "exam" / "findings.json")["findings"]
+    wins = {f["against"]: f for f in measured if (f["check"], f["model"]) == ("win_rate", "direct")}
+    low, high = wins["warm"]["interval"]
+    base = "{check: win_rate, model: direct, against: base, min: 0.5}"
+    for bound, state in (
+        (low - 1e-3, "passed"),
+        (low + 1e-3, "straddles"),
+        (high - 1e-3, "straddles"),
+        (high + 1e-3, "failed"),
+    ):
+        (own / "looks.json").unlink()
+        warm = f"{{check: win_rate, model: direct, against: warm, min: {bound}}}"
+        lax.write_text(f"rules: [{warm}, {base}]\n")
+        code = cli_code("gate", str(own), "--rules", str(lax), "--out", str(tmp_path / "decision.json"))
+        states = [result["state"] for result in read(tmp_path / "decision.json")["results"]]
+        assert states == [state, "passed" if wins["base"]["interval"][0] >= 0.5 else states[1]]
+        assert code == (1 if "failed" in states else 0 if set(states) == {"passed"} else 4)
+    lax.write_text(f"rules: [{{check: win_rate, model: direct, against: warm, min: {low - 0.001}}}]\n")
+    assert cli_code("gate", str(own), "--rules", str(lax)) == 4
+    said = capsys.readouterr().out
+    assert f"add to the rules: {base}" in said and "look 2 of this gate" in said
 
 
 def cli_code(*args: str) -> int:
@@ -226,10 +246,10 @@ def test_sample_writes_answers(done, tmp_path) -> None:
 
 def test_an_expectation_that_is_not_met_is_said_and_is_no_success(done, capsys) -> None:
     recipe = quickstart()
-    strict = dataclasses.replace(recipe, expect={"exam.direct.win_rate": (0.999, 1.0)})
-    assert outcome.unmet(strict, done)[0].startswith("exam.direct.win_rate is 0.")
+    strict = dataclasses.replace(recipe, expect={"exam.direct.win_rate@warm": (0.999, 1.0)})
     assert running.run(strict, done) in (1, 4)
-    assert "expected, and not met: exam.direct.win_rate is" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "expected, and not met: exam.direct.win_rate@warm is 0." in said and "all of it outside [0.999, 1.0]" in said
 
 
 def test_real_pairs_end_to_end(hh, tmp_path, capsys) -> None:

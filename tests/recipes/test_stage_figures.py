@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
+from truing.evaluate.intervals import mean_interval
+
 HEAD = """\
 title: small
 base: {new: llama, hidden: 64, layers: 1, vocab: 300, text: pairs.jsonl}
@@ -52,11 +54,8 @@ def test_a_reward_models_figure_is_its_held_out_accuracy(desk: Any) -> None:
     (finding,) = desk.read("rm/findings.json")["findings"]
     summary, rows = desk.read("rm/summary.json"), metrics(desk, "rm")
     first = summary["figures"][0]
-    assert (first["name"], first["value"], first["interval"]) == (
-        "held-out accuracy",
-        finding["value"],
-        finding["interval"],
-    )
+    assert (first["name"], first["value"]) == ("held-out accuracy", finding["value"])
+    assert first["interval"] == finding["interval"] and finding["n"] == 12
     assert summary["held_out"] == {"held_out_accuracy": {k: finding[k] for k in ("value", "interval", "n")}}
     assert summary["headline"].startswith("held-out accuracy")
     assert summary["last_tenth"]["steps"] == [24, 25] and summary["last_tenth"]["of"] == 25
@@ -179,7 +178,7 @@ WATCH = ", watch: [{length: {per_token: PER}}], watch_prompts: held.jsonl, watch
 
 
 def watched(desk: Any, per: float, patience: str, rate: str = "3.0e-2") -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    held = [{"prompt": f"held out number {i}", "answer": "1", "tone": "warm"} for i in range(6)]
+    held = [{"prompt": f"held out number {i}", "answer": "1", "tone": "warm"} for i in range(12)]
     (desk.folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
     more = WATCH.replace("PER", str(per)).replace("PATIENCE", patience)
     text = LEARN.replace("REWARDS", "[{length: {per_token: -1.0}}]").replace("MORE", more)
@@ -194,9 +193,7 @@ def test_the_last_look_is_held_out_and_stands_first(asked: Any) -> None:
     assert summary["held_out"]["watch_reward_length"]["value"] == looks[-1]["reward_length"]
     first = summary["figures"][0]
     assert first["name"] == "held-out reward length, after update 24" and first["value"] == looks[-1]["reward_length"]
-    low, high = first["interval"]
-    half = 2.570582 * looks[-1]["reward_length_se"]  # Student, 5 degrees of freedom, 0.975
-    assert ((high - low) / 2, (high + low) / 2) == pytest.approx((half, first["value"]), abs=1e-5)
+    assert summary["held_out"]["watch_kl"]["interval"] == pytest.approx(mean_interval(looks[-1]["each"]["kl"]))
     assert "kept" not in summary and summary["last_tenth"]["steps"] == [23, 24]
     assert "  after update 24: held-out reward length " in asked.said
     assert "| held-out reward length, after update 24 |" in card(asked, "learn")

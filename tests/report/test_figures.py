@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from truing.evaluate import intervals
-from truing.pipeline.stage_figures import Look, Measured, StageFigures, look_interval, read_metrics
+from truing.pipeline.stage_figures import Look, Measured, StageFigures, read_metrics
 from truing.pipeline.training import compile_objective
 from truing.report import html
 from truing.report.figures import Stretch, Term, last_tenth, lines, of_finding, of_stretch
@@ -104,22 +104,15 @@ def test_held_out_comes_first_with_its_interval_and_its_slice() -> None:
     ]
 
 
-def test_the_interval_of_a_look_is_students_and_there_is_none_of_few_or_of_no_spread() -> None:
-    values = [0.2, 0.5, 0.9, 1.4]
-    low, high = intervals.t_mean(values)
-    mean = sum(values) / 4
-    error = math.sqrt(sum((value - mean) ** 2 for value in values) / 3 / 4)
-    assert look_interval(mean, error, 4) == pytest.approx((low, high), abs=1e-12)
-    assert (
-        look_interval(1.0, 0.1, 2) is None
-        and look_interval(1.0, 0.0, 40) is None
-        and look_interval(0.0, 0.0, 40) is None
-    )
-    look = {"step": 4, "prompts": 6, "x": 0.5, "x_se": 0.1, "x_n": 4, "proxy": None, "kl": 1.0, "kl_se": None}
-    found = Look(look, ["x"], 3, picked=False).figures()
-    assert list(found) == ["watch_x", "watch_kl"] and found["watch_x"].n == 4 and found["watch_kl"].interval is None
-    assert found["watch_x"].interval == look_interval(0.5, 0.1, 4)
-    best = Look(look, ["x"], 3, picked=True).figures()["watch_x"]
+def test_the_interval_of_a_look_is_that_of_its_prompts_and_there_is_none_of_few_or_of_no_spread() -> None:
+    values = [0.1 * i * i for i in range(12)]
+    look = {"step": 4, "prompts": 14, "x": 4.2, "x_n": 12, "y": 1.0, "y_n": 9, "proxy": None, "kl": 1.0, "length": 3.0}
+    each = {"x": [*values, None, None], "y": values[:9], "kl": [1.0] * 14}
+    found = Look(look | {"each": each}, ["x", "y"], 3, picked=False).figures()
+    assert list(found) == ["watch_x", "watch_y", "watch_kl", "watch_length"]
+    assert (found["watch_x"].n, found["watch_x"].interval) == (12, intervals.mean_interval(values))
+    assert all(found[f"watch_{name}"].interval is None for name in ("y", "kl", "length"))
+    best = Look(look | {"each": each}, ["x"], 3, picked=True).figures()["watch_x"]
     assert (best.interval, best.title) == (None, "watched x, after update 4, the best of 3 looks")
 
 

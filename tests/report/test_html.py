@@ -72,7 +72,7 @@ def test_it_says_what_a_reader_needs(page: str) -> None:
 def test_ties_are_not_worded_as_wins() -> None:
     found = win_rate("direct", [1.0] * 30 + [0.0] * 64 + [-1.0] * 6, "warm", [0.0] * 100, [f"p{i}" for i in range(100)])
     assert words.summary(found[:1]) == (
-        "direct beats warm: win rate 62 % (52–71 %; ties half); 100 prompts: 30 won, 64 tied, 6 lost; judged by gold."
+        "direct beats warm: win rate 62 % (56–68 %; ties half); 100 prompts: 30 won, 64 tied, 6 lost; judged by gold."
     )
     level = words.summary([Finding("win_rate", "a", 0.5, "b", n=4)])
     assert level == "a and b cannot be told apart: win rate 50 % (ties half) on 4 prompts."
@@ -172,3 +172,12 @@ def test_curves_choose_what_matters_and_stay_small() -> None:
     long = [{"step": i, "loss": float(i % 7)} for i in range(50_000)]
     assert len(curve(long, "loss")) < 60_000
     assert curve([{"step": 1}], "loss") == ""
+
+
+def test_lengths_that_cannot_be_told_apart_are_not_called_equal_or_different() -> None:
+    """A difference whose interval holds 0 is no equality, and one without an interval is no difference."""
+    both = Finding("mean_length_delta_tokens", "a", 3.2, "b", interval=(-1.0, 7.4), n=40)
+    few = Finding("mean_length_delta_tokens", "a", 3.2, "b", n=4)
+    unclear = "Responses of a cannot be told to be longer or shorter than those of b: +3.2 tokens"
+    assert words.summary([both]) == f"{unclear} (−1.0 to +7.4)."
+    assert words.summary([few]) == f"{unclear}, too few to say."

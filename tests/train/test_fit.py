@@ -8,7 +8,7 @@ import torch
 
 import bounds
 from small_models import build, exact
-from truing import registry
+from truing import registry, seals
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed, UserError
 from truing.objectives import bradley_terry, dpo, nll
@@ -122,7 +122,7 @@ def test_resume_needs_all_of_the_state(folder, trees, tmp_path, part) -> None:
     manifest = path.with_name("manifest.json")
     facts = json.loads(manifest.read_text())
     facts["files"][path.name][0] = checkpoint.file_digest(path)
-    manifest.write_text(json.dumps(facts))
+    manifest.write_text(json.dumps(seals.sealed(facts)))
     again = run(folder, trees, tmp_path / "b", options, terms(dpo))
     assert any(not torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(again).values(), strict=True))
 

@@ -57,7 +57,12 @@ def test_a_look_has_every_mean_with_its_error_and_changes_nothing(folder, tmp_pa
     found = looks(tmp_path / "b")
     assert [look["step"] for look in found] == [0, 2, 4, 5]
     means = ("kl", "proxy", "above", "reward_length", "length")
-    assert set(found[0]) == {"step", "tokens", "prompts", "failed", *means, *(f"{name}_se" for name in means)}
+    assert set(found[0]) == {"step", "tokens", "prompts", "failed", "each", *means, *(f"{name}_se" for name in means)}
+    for look in found:
+        assert set(look["each"]) == {"kl", "proxy", "above", "reward_length", "length"}
+        for name, values in look["each"].items():
+            assert len(values) == 4 and look[name] == pytest.approx(sum(values) / 4, abs=1e-12)
+    assert not any("each" in key for row in rows for key in row)
     assert abs(found[0]["kl"]) < 1e-3 and found[-1]["kl"] > 0.01 and found[0]["tokens"] == 0 < found[1]["tokens"]
     assert all(look["proxy"] + look["above"] == pytest.approx(1.0) and look["prompts"] == 4 for look in found)
     assert [row.get("watch_above") for row in rows] == [
@@ -199,6 +204,7 @@ def test_a_watched_reward_that_fails_is_no_number(folder, tmp_path) -> None:
     trained(folder, tmp_path / "b", "grpo", steps=1, watch=dropping, judge=judged(on_error="drop"))
     (look, _) = looks(tmp_path / "b")
     assert look["odd"] == 2.0 and look["odd_se"] == 0.0 and look["failed"] == 1
+    assert look["each"]["odd"] == [2.0, None, 2.0, 2.0]
 
 
 def test_moments_are_those_of_the_formulas_however_they_are_joined() -> None:

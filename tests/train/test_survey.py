@@ -9,7 +9,7 @@ import bounds
 from small_fit import apart, fitted, weights
 from small_models import build, exact
 from small_trees import fitting, ragged, trainable
-from truing import registry
+from truing import registry, seals
 from truing.data.batch import Batch
 from truing.errors import UserError
 from truing.objectives import bco, dapo, dr_grpo, grpo, kldo, kto, nll, prm, regression
@@ -98,7 +98,7 @@ def test_a_moving_statistic_is_part_of_the_checkpoint(folder, tmp_path) -> None:
     facts = json.loads(path.read_text())
     assert set(facts["facts"]["statistics"]) == {"bco"}
     facts["facts"]["statistics"]["bco"]["shift_B"] += 0.5
-    path.write_text(json.dumps(facts))
+    path.write_text(json.dumps(seals.sealed(facts)))
     again, _ = trained("bco", folder, tmp_path / "b", checkpoint_every=2)
     assert apart(whole, again) > 1e-6
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from truing import seals
 from truing.data import files
 from truing.data.beside import Beside
 from truing.data.conventions import META, ROLES, SAFE, Record, Turns, Want, as_demonstration
@@ -45,7 +46,8 @@ def load(
     "response": "answer"}`), and by None which one is not to be read (`{"winner": None}`). `turns` says whether a
     conversation teaches every assistant turn or its last one only; `unmarked` that nothing is learned, so that marks of
     what is (`weight: 0`) play no part. A row that cannot be used is an error that names row and field, all of them at
-    once; with `on_bad_row="drop"` it is left out and noted.
+    once; with `on_bad_row="drop"` it is left out and noted. UserError for a file of a run's stage that was changed
+    since the stage left it.
     """
     for name, value, known in (
         ("want", want, get_args(Want)),
@@ -54,6 +56,7 @@ def load(
     ):
         if value not in known:
             raise UserError(unknown(f"value of {name}", value, known))
+    seals.check_file(Path(source))
     bad: list[tuple[int, str, str]] = []
     read = list(files.rows(source, lambda row, field, problem: bad.append((row, field, problem))))
     found_columns = list(dict.fromkeys(str(name) for _, row in read for name in row))

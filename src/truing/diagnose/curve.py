@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,8 +75,9 @@ def read_watch(path: Path, name: str, against: str = "", truth: str = "gold") ->
     """The curve of a `watch.jsonl`: a line a look, the first before any update. `truth` is the watched reward that
     counts as gold.
 
-    A look at which proxy or truth has no number is left out, and `notes` say so. UserError names the file and the line
-    that cannot be read, and lists the watched rewards where `truth` is none of them.
+    A look at which proxy or truth has no number is left out, and `notes` say so. Where every look tells what each
+    prompt's answer got, looks are compared prompt by prompt, without the prompts that lack a score. UserError names the
+    file and the line that cannot be read, and lists the watched rewards where `truth` is none of them.
     """
     looks = list(_looks(path, truth))
     kept = [row for row in looks if all(is_number(row.get(key)) for key in (*FIGURES, truth))]
@@ -89,9 +90,15 @@ def read_watch(path: Path, name: str, against: str = "", truth: str = "gold") ->
 
     left_out = [str(row.get("step")) for row in looks if row not in kept]
     notes = [f"{name}: {len(left_out)} looks without a number left out: step {', '.join(left_out)}"] if left_out else []
-    proxy, gold = (Series(column(key), column(f"{key}_se")) for key in ("proxy", truth))
     steps = tuple(int(row["step"]) for row in kept)
-    prompts = int(kept[0].get("prompts") or 0)
+    prompts, each = int(kept[0].get("prompts") or 0), _each(kept, ("proxy", truth))
+    if each is None:
+        proxy, gold = (Series(column(key), column(f"{key}_se")) for key in ("proxy", truth))
+    else:
+        proxy, gold = (Series.of(rows) for rows in each)
+        if len(each[0]) < prompts:
+            notes.append(f"{name}: {prompts - len(each[0])} of {prompts} prompts left out: an answer has no score")
+        prompts = len(each[0])
     return Curve(name, against, "rl", steps, column("kl"), proxy, gold, prompts, column("kl_se"), tuple(notes))
 
 
@@ -117,6 +124,23 @@ def _looks(path: Path, truth: str) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {number}: has no {missing[0]}")
         rows.append(row)
     return rows
+
+
+def _each(looks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Array] | None:
+    """What every prompt got at every look, of each name [prompts, looks], without prompts that lack a score; None where
+    not all looks tell it."""
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for look in looks:
+        each = look.get("each")
+        for name in names:
+            columns[name].append(each.get(name) if isinstance(each, Mapping) else None)
+    lists = [column for name in names for column in columns[name]]
+    if not all(isinstance(column, list) for column in lists) or len({len(column) for column in lists}) != 1:
+        return None
+    whole = [i for i in range(len(lists[0])) if all(is_number(column[i]) for column in lists)]
+    if not whole:
+        return None
+    return [np.array([[column[i] for column in columns[name]] for i in whole], dtype=np.float64) for name in names]
 
 
 def _error(rows: Array) -> Array:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from truing.evaluate.intervals import Interval, finite, independent, mean_interval, same_length
-from truing.evaluate.winrate import share_interval
+from truing.evaluate.intervals import (
+    Interval,
+    finite,
+    independent,
+    mean_interval,
+    not_below,
+    same_length,
+    share_interval,
+)
 from truing.types import Finding
 
 
@@ -19,7 +26,6 @@ def length_delta(
     check: str = "mean_length_delta_tokens",
     *,
     counted_by: str = "",
-    seed: int = 0,
 ) -> Finding:
     """By how many tokens the responses of `model` are longer than those of `against` to the same prompts, on average.
 
@@ -30,7 +36,7 @@ def length_delta(
     """
     same_length(lengths=lengths, lengths_against=lengths_against, prompt_ids=prompt_ids)
     ours, theirs = finite(lengths, f"length of {model}"), finite(lengths_against, f"length of {against}")
-    interval = mean_interval((ours - theirs).tolist(), prompt_ids, seed)
+    interval = mean_interval((ours - theirs).tolist(), prompt_ids)
     whose = f", counted by {counted_by}'s tokenizer" if counted_by else ""
     return Finding(
         check,
@@ -56,7 +62,6 @@ def kl(
     check: str = "kl_to_reference",
     *,
     against: str = "reference",
-    seed: int = 0,
 ) -> Finding:
     """KL(model || reference) in nats per response: the mean of logp - ref_logp.
 
@@ -68,7 +73,7 @@ def kl(
     """
     same_length(logp=logp, ref_logp=ref_logp, prompt_ids=prompt_ids)
     ratio = finite(logp, "logp") - finite(ref_logp, "ref_logp")
-    interval = mean_interval(ratio.tolist(), prompt_ids, seed)
+    interval = mean_interval(ratio.tolist(), prompt_ids)
     return Finding(
         check,
         model,
@@ -89,8 +94,6 @@ def truncated_share(
     prompt_ids: Sequence[str] | None = None,
     slice: str = "all",
     check: str = "truncated_share",
-    *,
-    seed: int = 0,
 ) -> Finding:
     """The share of responses that ran into the length limit instead of ending by themselves.
 
@@ -104,7 +107,7 @@ def truncated_share(
         model,
         float(cut.mean()),
         slice=slice,
-        interval=share_interval(cut.tolist(), prompt_ids, seed),
+        interval=share_interval(cut.tolist(), prompt_ids),
         n=independent(cut.tolist(), prompt_ids),
         verdict="measured",
         evidence=f"{int(cut.sum())} of {len(cut)} responses ran into the length limit",
@@ -117,8 +120,6 @@ def disagreement(
     prompt_ids: Sequence[str] | None = None,
     slice: str = "all",
     check: str = "disagreement",
-    *,
-    seed: int = 0,
 ) -> Finding:
     """How far the members of a judging ensemble are apart on the responses of `model`: the mean of their standard
     deviation. Responses unlike those that they were fitted on show in it.
@@ -133,7 +134,7 @@ def disagreement(
         model,
         float(spread.mean()),
         slice=slice,
-        interval=mean_interval(spread.tolist(), prompt_ids, seed),
+        interval=not_below(0.0, mean_interval(spread.tolist(), prompt_ids)),
         n=independent(spread.tolist(), prompt_ids),
         verdict="measured",
         evidence=f"mean deviation over the judging members, in units of their common scale, on {len(spread)} responses",
@@ -147,8 +148,6 @@ def disagreement_delta(
     apart_against: Sequence[float],
     prompt_ids: Sequence[str] | None = None,
     check: str = "disagreement_delta",
-    *,
-    seed: int = 0,
 ) -> Finding:
     """By how much the members of a judging ensemble are further apart on one model's responses than on another's to the
     same prompts.
@@ -158,7 +157,7 @@ def disagreement_delta(
     """
     same_length(disagreement=apart, against=apart_against, prompt_ids=prompt_ids)
     ours, theirs = finite(apart, f"disagreement on {model}"), finite(apart_against, f"disagreement on {against}")
-    interval = mean_interval((ours - theirs).tolist(), prompt_ids, seed)
+    interval = mean_interval((ours - theirs).tolist(), prompt_ids)
     return Finding(
         check,
         model,

@@ -12,6 +12,7 @@ from truing.data.batch import Batch, Branch, Tree, pack
 from truing.data.render import Renderer, renderer_of
 from truing.errors import UserError
 from truing.evaluate import behaviour, reward_model, winrate
+from truing.evaluate.corrected import Mean, mean_of, points_of
 from truing.evaluate.held_out import is_tie
 from truing.policy.policy import Policy
 from truing.policy.portable import settled
@@ -90,6 +91,13 @@ def compare(one: Answers, other: Answers, prompts: Sequence[Messages], judged_by
     if one.policy and other.policy:
         found.append(_longer(one, one.policy, other, other.policy, ids))
     return found
+
+
+def judged_rate(one: Answers, other: Answers, prompts: Sequence[Messages], head: str = "") -> Mean:
+    """How often the judge, or one head of it, likes the answer of `one` better, with its error."""
+    ours, theirs = ([row[head] for row in answers.parts] if head else answers.values for answers in (one, other))
+    points = points_of(ours, theirs, max(one.within, other.within))
+    return mean_of(points, [prompt_id(p) for p in prompts])
 
 
 def by_head(head: str, one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:

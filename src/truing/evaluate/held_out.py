@@ -161,7 +161,7 @@ def ranked(held: Held) -> Found:
 def scored(held: Held) -> Found:
     """Correlation with scores, and the squared error where this is what the objective makes small."""
     given = held.name, held["reward_B"], held["target_B"], held.prompt_B, held.slice
-    errors: Found = [reward_model.squared_error(*given)] if held.term.objective.name == "regression" else []
+    errors: Found = [*reward_model.squared_error(*given)] if held.term.objective.name == "regression" else []
     return [*errors, reward_model.rank_correlation(*given)]
 
 
@@ -179,7 +179,7 @@ def outcomes(held: Held) -> Found:
 
 def _told(held: Held, logits: list[float], good: list[bool]) -> Found:
     given = held.name, logits, good, held.prompt_B, held.slice
-    return [reward_model.label_accuracy("held_out_accuracy", *given, held.noise), reward_model.area(*given)]
+    return [*reward_model.label_accuracy("held_out_accuracy", *given, held.noise), reward_model.area(*given)]
 
 
 def steps(held: Held) -> Found:
@@ -193,22 +193,19 @@ def steps(held: Held) -> Found:
     rows = zip(held["step_logit_BS"], held["step_label_BS"], held["step_mask_BS"], held.prompts, strict=True)
     for z, labels, mask, prompt in rows:
         count = int(sum(mask))
-        told = [label > 0 or (label == 0 and neutral == "good") for label in labels[:count]]
+        fine = [label > 0 or (label == 0 and neutral == "good") for label in labels[:count]]
         logits.extend(z[:count])
-        good.extend(told)
+        good.extend(fine)
         owners.extend([prompt] * count)
-        true.append(_first_bad(told))
+        true.append(_first_bad(fine))
         ways = [_first_bad([x > side * held.noise for x in z[:count]]) for side in (1, -1)]  # a tie counts half
         first.append(sum(way == true[-1] for way in ways) / 2)
     given = held.name, logits, good, owners, held.slice, held.noise
-    found = reward_model.label_accuracy("held_out_step_accuracy", *given)
-    common = max(map(true.count, true)) / len(true)
-    evidence = (
-        f"{len(first)} solutions: of {sum(first):g} the first bad step was found, or that there is none; "
-        f"always the commonest answer is right for {100 * common:.1f} %"
-    )
+    evidence = f"{len(first)} solutions: of {sum(first):g} the first bad step was told, or that there is none"
     check = "held_out_first_error_accuracy"
-    return [found, reward_model.share(check, held.name, first, held.prompts, common, evidence, slice=held.slice)]
+    errors = reward_model.share(check, held.name, first, held.prompts, None, evidence, slice=held.slice)
+    beside = reward_model.above_commonest(errors, first, true, held.prompts, "the commonest answer")
+    return [*reward_model.label_accuracy("held_out_step_accuracy", *given), errors, beside]
 
 
 def _first_bad(good: Sequence[bool]) -> int:

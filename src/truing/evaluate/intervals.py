@@ -1,96 +1,93 @@
-"""Intervals: how far a measured share or mean can be trusted. Nothing that failed becomes a number here."""
+"""Intervals: how far a measured share or mean can be trusted. Nothing that failed becomes a number here.
+
+docs/coverage.md has how often each of them holds the truth, and where none does (`make coverage`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import betaincinv, stdtrit
 
 from truing.errors import UserError
 
 Interval = tuple[float, float]
-FEWEST, FEW = 3, 30  # below FEWEST independent items a mean has no interval; below FEW it is Student's, not a bootstrap
+Array = NDArray[np.float64]
+FEWEST = 10  # independent items below which nothing has an interval: 5 % cannot be kept there
+APART = 5  # items away from the commonest value below which a mean has none: no spread among few is no certainty
 ALIKE = 1e-12  # a width below this share of the value is rounding, not spread
-_HELD_AT_ONCE = 4_000_000  # drawn indices in memory at a time
+GROUPS = 100  # of clusters that are left out together, at most: what a statistic is computed for so many times
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
-    """The Wilson score interval of a share. `successes` may hold halves: a tie is half a win.
+@dataclass(frozen=True)
+class Scale:
+    """A scale on which a statistic's error hardly depends on its value, and the way back."""
 
-    >>> low, high = wilson(53, 88)
+    to: Callable[[float], float]
+    back: Callable[[float], float]
+
+
+def _fisher(x: float) -> float:
+    return math.atanh(x) if abs(x) < 1 else math.nan
+
+
+def _logit(x: float) -> float:
+    return math.log(x / (1 - x)) if 0 < x < 1 else math.nan
+
+
+CORRELATION = Scale(_fisher, math.tanh)
+SHARE = Scale(_logit, lambda z: 1 / (1 + math.exp(-z)) if abs(z) < 700 else float(z > 0))
+
+
+@dataclass(frozen=True)
+class Items:
+    """Independent items (values, or whole clusters of them) as one number each: the mean of `values` is the estimate,
+    their spread its error. `own` is each item's own mean; `effective` how many of equal size they are worth."""
+
+    values: Array
+    own: Array
+    effective: float
+
+    def apart(self) -> int:
+        """How many differ, beyond rounding, from the commonest."""
+        size = float(np.abs(self.own).max())
+        _, counts = np.unique(np.round(self.own / size, 12) if size else self.own, return_counts=True)
+        return len(self.own) - int(counts.max())
+
+    def error(self) -> float:
+        """The standard error of the mean; over G clusters the cluster-robust one of a ratio, times G/(G - 1)."""
+        return float(self.values.std(ddof=1)) / math.sqrt(len(self.values))
+
+    def quantile(self, level: float) -> float:
+        """Student's quantile, by the effective number of items (Carter, Schnepel & Steigerwald 2017)."""
+        return float(stdtrit(self.effective - 1, 0.5 + _checked(level) / 2))
+
+
+def exact(successes: float, n: float, level: float = 0.95) -> Interval:
+    """The interval of a share by Clopper & Pearson (1934), which misses on neither side more often than it says. Both
+    may be fractions: an effective number of items, a tie that counts half.
+
+    >>> low, high = exact(53, 88)
     >>> round(low, 4), round(high, 4)
-    (0.4978, 0.6982)
+    (0.4923, 0.7051)
     """
-    if n <= 0:
+    if not n > 0:
         raise UserError("a share of no items has no interval")
     if not (math.isfinite(successes) and 0 <= successes <= n):
         raise UserError(f"{successes} successes of {n} items is not a share")
-    z = NormalDist().inv_cdf(0.5 + _checked(level) / 2)
-    share, spread = successes / n, z * z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    # At 0 and 1 the formula meets the edge exactly; rounding must not step over it.
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    high = 1.0 if successes == n else min(1.0, middle + half)
+    tail = (1 - _checked(level)) / 2
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes > 0 else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
     return low, high
 
 
-def bootstrap_mean(
-    values: Sequence[float],
-    clusters: Sequence[Any] | None = None,
-    level: float = 0.95,
-    seed: int = 0,
-    resamples: int = 2000,
-) -> Interval:
-    """The percentile bootstrap interval of a mean, in the unit of `values`. Too narrow for few items: see `t_mean`.
-
-    With `clusters` (one label per value, such as its prompt) whole clusters are drawn, because answers to one prompt
-    are not independent. One cluster alone says nothing of the spread between clusters, and is refused.
-
-    >>> bootstrap_mean([2.0, 2.0, 2.0])
-    (2.0, 2.0)
-    """
-    x = finite(values, "value")
-    sums, counts = (x, np.ones_like(x)) if clusters is None else _by_cluster(x, clusters)
-    if len(sums) < 2:
-        raise UserError("one item (or one prompt) has no interval: at least two are needed")
-    if resamples < 1:
-        raise UserError(f"resamples is {resamples}; at least 1 is needed")
-    tail = (1 - _checked(level)) / 2
-    draws = np.random.default_rng(seed)
-    means: list[NDArray[np.float64]] = []
-    rows = max(1, _HELD_AT_ONCE // len(sums))
-    for start in range(0, resamples, rows):
-        drawn = draws.integers(0, len(sums), size=(min(rows, resamples - start), len(sums)))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def t_mean(values: Sequence[float], clusters: Sequence[Any] | None = None, level: float = 0.95) -> Interval:
-    """Student's interval of a mean, which holds its level where items are few. With `clusters` whole clusters count as
-    items, and the spread is that of their sums about the mean.
-
-    >>> low, high = t_mean([1.0, 2.0, 3.0])
-    >>> round(low, 3), round(high, 3)
-    (-0.484, 4.484)
-    """
-    x = finite(values, "value")
-    sums, counts = (x, np.ones_like(x)) if clusters is None else _by_cluster(x, clusters)
-    items = len(sums)
-    if items < 2:
-        raise UserError("one item (or one prompt) has no interval: at least two are needed")
-    mean = sums.sum() / counts.sum()
-    error = math.sqrt(items / (items - 1) * float(((sums - mean * counts) ** 2).sum())) / counts.sum()
-    return student(float(mean), float(error), items, level)
-
-
-def student(mean: float, error: float, items: int, level: float = 0.95) -> Interval:
+def student(mean: float, error: float, items: float, level: float = 0.95) -> Interval:
     """Student's interval of a mean over so many items, by its standard error.
 
     >>> [round(x, 3) for x in student(2.0, 3**-0.5, 3)]
@@ -100,48 +97,102 @@ def student(mean: float, error: float, items: int, level: float = 0.95) -> Inter
     return mean - half, mean + half
 
 
-def mean_interval(values: Sequence[float], clusters: Sequence[Any] | None, seed: int = 0) -> Interval | None:
-    """The interval of a mean at 95 %: Student's below 30 independent items, a bootstrap from there on.
+def mean_interval(
+    values: Sequence[float], clusters: Sequence[Any] | None = None, level: float = 0.95
+) -> Interval | None:
+    """The interval of a mean, in the unit of `values`: at either end the wider of Student's and of Hall's (1992), which
+    allows for skewness. With `clusters` (one label per value, such as its prompt) whole clusters are the items, because
+    answers to one prompt are not independent.
 
-    None below 3 items, and where few items are all alike: no spread among few is no certainty.
+    None below 10 independent items, and where fewer than 5 of them differ from the commonest value.
 
-    >>> mean_interval([0.1, 0.1], None), mean_interval([0.1] * 12, None)
+    >>> low, high = mean_interval([float(i) for i in range(10)])
+    >>> round(low, 3), round(high, 3)
+    (2.334, 6.666)
+    >>> mean_interval([0.1] * 40), mean_interval([0.1, 0.4, 0.2])
     (None, None)
     """
-    items = independent(values, clusters)
-    if items < FEWEST:
-        return None
-    if items >= FEW:
-        return bootstrap_mean(values, clusters, seed=seed)
-    low, high = t_mean(values, clusters)
-    return (low, high) if high - low > ALIKE * max(abs(low), abs(high)) else None
+    items = items_of(finite(values, "value"), clusters)
+    return _of_mean(items, level) if _vary(items) else None
 
 
-def bootstrap(
-    statistic: Callable[[NDArray[np.intp]], float], clusters: Sequence[Any], seed: int = 0, resamples: int = 1000
+def share_interval(
+    points: Sequence[float], clusters: Sequence[Any] | None = None, level: float = 0.95
 ) -> Interval | None:
-    """The 95 % interval of a statistic of rows, given as a function of their numbers; whole clusters are drawn (one
-    label a row). The percentiles of the draws from 30 clusters on, Student's with their deviation below.
+    """The interval of a mean of points in [0, 1] (1, half, 0): `exact` where each is 0 or 1 and independent, else with
+    the effective number of items, by the spread between them (Korn & Graubard 1998, Survey Methodology 24).
 
-    None below 3 clusters, where the draws of few clusters are all alike, and where more than one draw in twenty has no
-    value (it is not a number): what is often undefined has no interval.
+    Where fewer than 10 items differ from the commonest, that spread is no certainty: each cluster then counts as one
+    item. None below 10 independent items.
+
+    >>> share_interval([1.0] * 12 + [0.0] * 8) == exact(12, 20), share_interval([1.0] * 9)
+    (True, None)
     """
-    labels = list(dict.fromkeys(clusters))
-    if len(labels) < FEWEST:
+    x = finite(points, "point")
+    wrong = np.flatnonzero((x < 0) | (x > 1))
+    if len(wrong):
+        raise UserError(f"row {wrong[0] + 1}: point is {x[wrong[0]]}, and a share is of points from 0 to 1")
+    items = items_of(x, clusters)
+    count, whole = len(items.values), bool(np.isin(x, (0.0, 1.0)).all())
+    if count < FEWEST:
         return None
-    places = {label: number for number, label in enumerate(labels)}
-    numbers = np.array([places[label] for label in clusters])
-    rows = [np.flatnonzero(numbers == number) for number in range(len(labels))]
-    draws = np.random.default_rng(seed).integers(0, len(rows), size=(resamples, len(rows)))
-    values = np.array([statistic(np.concatenate([rows[i] for i in drawn])) for drawn in draws])
-    known = values[np.isfinite(values)]
-    if len(known) < 0.95 * resamples:
+    share = min(1.0, max(0.0, float(x.mean())))
+    if count == len(x) and whole:
+        return exact(float(x.sum()), len(x), level)
+    effective = _effective(items, share, level)
+    if count == len(x):  # no points in [0, 1] spread further than zeros and ones of the same mean
+        effective = max(effective, float(count))
+    if whole:
+        effective = min(effective, float(len(x)))
+    if items.apart() < FEWEST:
+        effective = min(effective, items.effective)
+    return exact(share * effective, effective, level)
+
+
+def jackknife(
+    statistic: Callable[[NDArray[np.intp]], float],
+    clusters: Sequence[Any],
+    scale: Scale,
+    level: float = 0.95,
+) -> Interval | None:
+    """The interval of a statistic of rows, given as a function of their numbers, by leaving out one cluster at a time
+    (one label a row; of more than 100 clusters so many random groups of them): Student's, by Tukey's standard error on
+    a scale that keeps it steady.
+
+    None below 10 clusters, where the statistic or one of those has no value (it is not a number, or lies at the end of
+    its scale), and where they are all alike.
+    """
+    groups = _left_out(clusters)
+    if len(groups) < FEWEST:
         return None
-    if len(rows) >= FEW:
-        low, high = np.quantile(known, [0.025, 0.975])
-        return float(low), float(high)
-    half, middle = stdtrit(len(rows) - 1, 0.975) * known.std(ddof=1), statistic(np.arange(len(numbers)))
-    return (float(middle - half), float(middle + half)) if half > ALIKE else None
+    kept = np.ones((len(groups), len(clusters)), dtype=bool)
+    for row, rows in zip(kept, groups, strict=True):
+        row[rows] = False
+    whole = scale.to(statistic(np.arange(len(clusters))))
+    without = np.array([scale.to(statistic(np.flatnonzero(row))) for row in kept])
+    if not (math.isfinite(whole) and np.isfinite(without).all()):
+        return None
+    error = math.sqrt((len(groups) - 1) / len(groups) * float(((without - without.mean()) ** 2).sum()))
+    low, high = student(whole, error, len(groups), level)
+    return (scale.back(low), scale.back(high)) if error > ALIKE else None
+
+
+def not_below(least: float, interval: Interval | None) -> Interval | None:
+    """An interval cut at what the quantity cannot be below.
+
+    >>> not_below(0.0, (-0.1, 0.4))
+    (0.0, 0.4)
+    """
+    return interval and (max(least, interval[0]), interval[1])
+
+
+def vary(values: Sequence[float], clusters: Sequence[Any] | None = None) -> bool:
+    """Whether there are at least 10 independent items, of which 5 or more differ from the commonest value.
+
+    >>> vary([1.0] * 95 + [2.0] * 5), vary([1.0] * 96 + [2.0] * 4)
+    (True, False)
+    """
+    return _vary(items_of(finite(values, "value"), clusters))
 
 
 def independent(values: Sequence[Any], clusters: Sequence[Any] | None) -> int:
@@ -153,7 +204,7 @@ def independent(values: Sequence[Any], clusters: Sequence[Any] | None) -> int:
     return len(values) if clusters is None else len(set(clusters))
 
 
-def finite(values: Sequence[float], what: str) -> NDArray[np.float64]:
+def finite(values: Sequence[float], what: str) -> Array:
     """The values as an array; an error that names the row (counted from 1) where one is not a number."""
     try:
         x = np.asarray(values, dtype=np.float64)
@@ -177,23 +228,83 @@ def same_length(**columns: Sequence[Any] | None) -> None:
         raise UserError("rows do not match: " + ", ".join(f"{size} of {name}" for name, size in sizes.items()))
 
 
-def _by_cluster(x: NDArray[np.float64], clusters: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    same_length(values=x.tolist(), clusters=clusters)
-    places: dict[Any, int] = {}
-    index = np.array([places.setdefault(label, len(places)) for label in clusters])
-    return np.bincount(index, weights=x).astype(np.float64), np.bincount(index).astype(np.float64)
-
-
-def _checked(level: float) -> float:
-    if not 0 < level < 1:
-        raise UserError(f"level is {level}; give a number between 0 and 1, such as 0.95")
-    return level
-
-
-def settled(difference: NDArray[np.float64], within: float | Sequence[float]) -> NDArray[np.float64]:
+def settled(difference: Array, within: float | Sequence[float]) -> Array:
     """Differences with those that are within rounding of 0 at 0.
 
     >>> settled(np.array([0.5, -1e-7]), 1e-6).tolist()
     [0.5, 0.0]
     """
     return np.where(np.abs(difference) <= np.asarray(within), 0.0, difference)
+
+
+def items_of(x: Array, clusters: Sequence[Any] | None) -> Items:
+    """The independent items of some values. A cluster stands for its sum about the common mean, linearised, so that
+    larger ones weigh more, as they do in the mean of all values.
+
+    >>> items_of(np.array([1.0, 3.0, 5.0]), ["a", "a", "b"]).own.tolist()
+    [2.0, 5.0]
+    """
+    if clusters is None:
+        return Items(x, x, float(len(x)))
+    same_length(values=x.tolist(), clusters=clusters)
+    index = _numbered(clusters)
+    sums, counts = np.bincount(index, weights=x), np.bincount(index).astype(np.float64)
+    if len(sums) == len(x):
+        return Items(x, x, float(len(x)))
+    mean = float(x.mean())
+    values = mean + (sums - mean * counts) * len(sums) / len(x)
+    return Items(values, sums / counts, len(x) ** 2 / float((counts**2).sum()))
+
+
+def _vary(items: Items) -> bool:
+    return len(items.values) >= FEWEST and items.apart() >= APART
+
+
+def _of_mean(items: Items, level: float) -> Interval | None:
+    mean, error, reach = float(items.values.mean()), items.error(), items.quantile(level)
+    skew = _skewness(items.values) / math.sqrt(len(items.values))
+    low = mean - error * max(reach, _hall(reach, skew))
+    high = mean - error * min(-reach, _hall(-reach, skew))
+    spread = math.isfinite(low) and math.isfinite(high) and high - low > ALIKE * max(abs(low), abs(high))
+    return (low, high) if spread else None
+
+
+def _hall(t: float, skew: float) -> float:
+    """What Student's t becomes where values are skewed: Hall's cubic transformation, the other way round."""
+    return t if abs(skew) < 1e-6 else 3 / skew * (math.cbrt(1 + skew * (t - skew / 6)) - 1)
+
+
+def _skewness(x: Array) -> float:
+    n, d = len(x), x - x.mean()
+    square = float((d**2).mean())
+    return math.sqrt(n * (n - 1)) / (n - 2) * float((d**3).mean()) / square**1.5 if square > 0 else 0.0
+
+
+def _effective(items: Items, share: float, level: float) -> float:
+    """How many independent zeros and ones would say as much of a share, at a normal quantile instead of Student's."""
+    variance = items.error() ** 2
+    if variance <= ALIKE * share * (1 - share):
+        return items.effective
+    reach = NormalDist().inv_cdf(0.5 + _checked(level) / 2) / items.quantile(level)
+    return share * (1 - share) / variance * reach**2
+
+
+def _left_out(clusters: Sequence[Any]) -> list[NDArray[np.intp]]:
+    """The rows of each cluster; of many clusters those of random groups of them, always the same."""
+    index = _numbered(clusters)
+    count = int(index.max()) + 1
+    if count > GROUPS:
+        index = np.random.default_rng(0).permutation(count)[index] % GROUPS
+    order = np.argsort(index, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(index[order])) + 1)
+
+
+def _numbered(clusters: Sequence[Any]) -> NDArray[np.intp]:
+    places: dict[Any, int] = {}
+    return np.array([places.setdefault(label, len(places)) for label in clusters], dtype=np.intp)
+
+
+def _checked(level: float) -> float:
+    if not 0 < level < 1:
+        raise UserError(f"level is {level}; give a number between 0 and 1, such as 0.95")
+    return level

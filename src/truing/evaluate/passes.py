@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from truing.errors import UserError
-from truing.evaluate.intervals import Interval, finite, mean_interval, same_length, wilson
+from truing.evaluate.intervals import finite, mean_interval, same_length, share_interval
 from truing.evaluate.winrate import held_against
 from truing.types import Finding
 
@@ -63,23 +63,15 @@ def counts(scores: Sequence[float], answers: int, passing: float) -> list[int]:
 
 
 def _finding(check: str, model: str, values: Sequence[float], evidence: str) -> Finding:
-    mean = math.fsum(values) / len(values)
-    return Finding(check, model, mean, interval=_share(values), n=len(values), verdict="measured", evidence=evidence)
-
-
-def _share(values: Sequence[float]) -> Interval:
-    """The interval of a mean of shares: Wilson's where each is 0 or 1, or all are alike, which is no certainty."""
-    spread = None if set(values) <= {0.0, 1.0} else mean_interval(values, None)
-    if spread is None or spread[0] == spread[1]:
-        return wilson(math.fsum(values), len(values))
-    return max(0.0, spread[0]), min(1.0, spread[1])
+    mean, between = math.fsum(values) / len(values), share_interval(values)
+    return Finding(check, model, mean, interval=between, n=len(values), verdict="measured", evidence=evidence)
 
 
 def _difference(
     check: str, model: str, against: str, one: Sequence[float], other: Sequence[float], evidence: str
 ) -> Finding:
     apart = [a - b for a, b in zip(one, other, strict=True)]
-    mean, spread = math.fsum(apart) / len(apart), mean_interval(apart, None)
+    mean, spread = math.fsum(apart) / len(apart), mean_interval(apart)
     return Finding(
         check, model, mean, against, "all", spread, len(apart), 0.0, held_against(0.0, spread), evidence=evidence
     )

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.evaluate.intervals import Interval, bootstrap, finite, independent, mean_interval, same_length, settled
-from truing.evaluate.winrate import held_against, share_interval
+from truing.evaluate import baselines
+from truing.evaluate.intervals import (
+    CORRELATION,
+    FEWEST,
+    SHARE,
+    Interval,
+    Scale,
+    finite,
+    independent,
+    jackknife,
+    mean_interval,
+    not_below,
+    same_length,
+    settled,
+    share_interval,
+)
+from truing.evaluate.winrate import held_against
 from truing.types import Finding
 
 
@@ -23,14 +39,13 @@ def accuracy(
     slice: str = "all",
     ties_left_out: int = 0,
     within: float | Sequence[float] = 0.0,
-    seed: int = 0,
 ) -> Finding:
     """The share of pairs with chosen reward above rejected reward, equal rewards counted as half. Rewards are equal
     that differ by no more than `within` (of all pairs, or of each): by their rounding.
 
     The strict share (equal is a miss, as RewardBench counts) stands in the evidence. With `groups` (the prompt of
-    each pair) the interval is one over whole groups, else Wilson's. `ties_left_out` says how many pairs are not among
-    these because the raters called them a tie.
+    each pair) the interval is one over whole groups. `ties_left_out` says how many pairs are not among these because
+    the raters called them a tie.
 
     >>> f = accuracy("rm", [1.0, 0.2, 0.5, 0.5], [0.5, 0.4, 0.5, 0.1])
     >>> f.value, f.evidence
@@ -43,7 +58,7 @@ def accuracy(
     left = f"; {ties_left_out} tie{'s' * (ties_left_out > 1)} of the raters left out" if ties_left_out else ""
     evidence = f"{_counted(len(gap), 'pair', groups)}: {right} right, {tied} tied (counted half), {wrong} wrong; "
     evidence += f"strict accuracy {100 * right / len(gap):.1f} %{left}"
-    return share(check, model, points.tolist(), groups, 0.5, evidence, slice=slice, seed=seed)
+    return share(check, model, points.tolist(), groups, 0.5, evidence, slice=slice)
 
 
 def share(
@@ -51,16 +66,16 @@ def share(
     model: str,
     points: Sequence[float],
     groups: Sequence[str] | None,
-    bound: float,
+    bound: float | None,
     evidence: str,
     *,
     slice: str = "all",
-    seed: int = 0,
 ) -> Finding:
-    """A mean of points in [0, 1], held against a bound: `better`, `worse` or `unclear`."""
-    interval = share_interval(points, groups, seed)
+    """A mean of points in [0, 1], held against a bound: `better`, `worse` or `unclear`; without one it is `measured`. A
+    bound that was measured on these rows is none (`baselines`)."""
+    interval = share_interval(points, groups)
     value = float(finite(points, "point").mean())
-    n, verdict = independent(points, groups), held_against(bound, interval)
+    n, verdict = independent(points, groups), "measured" if bound is None else held_against(bound, interval)
     return Finding(check, model, value, "", slice, interval, n, bound, verdict, evidence)
 
 
@@ -72,24 +87,31 @@ def label_accuracy(
     groups: Sequence[str],
     slice: str = "all",
     within: float = 0.0,
-) -> Finding:
-    """The share of labels told right by the sign of a logit (0, or what is `within` its rounding, counts as half), held
-    against always giving the commoner label.
+) -> list[Finding]:
+    """The share of labels told right by the sign of a logit (0, or what is `within` its rounding, counts as half), and
+    how far it lies above always giving the commoner label.
 
-    >>> f = label_accuracy("held_out_accuracy", "rm", [2.0, -1.0, 0.5], [True, False, False], ["a", "b", "c"])
-    >>> round(f.value, 3), round(f.bound, 3), f.evidence
-    (0.667, 0.667, '3 labels, 1 of them good: 2 told right; always the commoner one is right for 66.7 %')
+    >>> found = label_accuracy("held_out_accuracy", "rm", [2.0, -1.0, 0.5], [True, False, False], ["a", "b", "c"])
+    >>> [round(f.value, 3) for f in found], found[0].evidence
+    ([0.667, 0.0], '3 labels, 1 of them good: 2 told right')
     """
     same_length(logits=logits, labels=labels, groups=groups)
     sign = np.sign(settled(finite(logits, "logit"), within))
     good = np.asarray(labels, dtype=bool)
-    points = 0.5 + 0.5 * sign * np.where(good, 1, -1)
-    common = float(max(good.mean(), 1 - good.mean()))
-    evidence = (
-        f"{_counted(len(good), 'label', groups)}, {int(good.sum())} of them good: {int((points == 1).sum())} told "
-        f"right; always the commoner one is right for {100 * common:.1f} %"
-    )
-    return share(check, model, points.tolist(), groups, common, evidence, slice=slice)
+    points = (0.5 + 0.5 * sign * np.where(good, 1, -1)).tolist()
+    counted = f"{_counted(len(good), 'label', groups)}, {int(good.sum())} of them good"
+    evidence = f"{counted}: {points.count(1.0)} told right"
+    measured = share(check, model, points, groups, None, evidence, slice=slice)
+    return [measured, above_commonest(measured, points, good.tolist(), groups, "the commoner label")]
+
+
+def above_commonest(
+    measured: Finding, points: Sequence[float], labels: Sequence[Hashable], groups: Sequence[str], what: str
+) -> Finding:
+    """What an accuracy is worth beside always giving the commonest of these labels (`what` says it in words)."""
+    value, interval = baselines.over_commonest(points, labels, groups)
+    evidence = f"beside always giving {what}, right for {100 * (measured.value - value):.1f} % of the same rows"
+    return baselines.delta(measured, value, interval, held_against(0.0, interval), evidence)
 
 
 def rankings(
@@ -110,7 +132,8 @@ def rankings(
         points += [0.5 + 0.5 * sign for sign in signs]
         owners += [group] * len(signs)
         taus.append(float(np.mean(signs)))
-    interval = mean_interval(taus, groups)
+    between = share_interval([(tau + 1) / 2 for tau in taus], groups)
+    interval = (2 * between[0] - 1, 2 * between[1] - 1) if between else None
     counted = _counted(len(taus), "ranking", groups)
     tau = Finding(
         "held_out_kendall_tau",
@@ -129,28 +152,20 @@ def rankings(
 
 def squared_error(
     model: str, rewards: Sequence[float], targets: Sequence[float], groups: Sequence[str], slice: str = "all"
-) -> Finding:
-    """The mean squared difference of rewards and raters' scores, in squared units of the score, held against giving
-    the mean of these scores to every response (their variance).
+) -> list[Finding]:
+    """The mean squared difference of rewards and raters' scores, in squared units of the score, and what it is beside
+    giving the mean of these scores to every response: below 0 is better.
 
-    >>> squared_error("rm", [1.0, 2.0], [1.0, 4.0], ["a", "b"]).value
-    2.0
+    >>> [f.value for f in squared_error("rm", [1.0, 2.0], [1.0, 4.0], ["a", "b"])]
+    [2.0, -2.5]
     """
     same_length(rewards=rewards, targets=targets, groups=groups)
-    given = finite(targets, "score")
-    errors = (finite(rewards, "reward") - given) ** 2
-    interval, spread = mean_interval(errors.tolist(), groups), float(given.var())
-    return Finding(
-        "held_out_squared_error",
-        model,
-        float(errors.mean()),
-        slice=slice,
-        interval=interval,
-        n=independent(errors.tolist(), groups),
-        bound=spread,
-        verdict=lower_is_better(spread, interval),
-        evidence=f"{_counted(len(errors), 'score', groups)}; always their mean would be off by {spread:.4g}",
-    )
+    scores = finite(targets, "score")
+    errors = ((finite(rewards, "reward") - scores) ** 2).tolist()
+    apart = baselines.over_mean(errors, targets)
+    measured = _loss("held_out_squared_error", model, errors, groups, slice, _counted(len(errors), "score", groups))
+    evidence = f"beside always giving the mean score, which is off by {measured.value - apart.mean():.4g}"
+    return [measured, _below(measured, apart, baselines.paired(apart, targets, groups), evidence)]
 
 
 def rank_correlation(
@@ -172,14 +187,15 @@ def rank_correlation(
     if y.min() == y.max():
         return f"no rank correlation of {of}: every held-out score is {y[0]:g}"
     evidence = f"Spearman's correlation over {_counted(len(x), 'score', groups)}"
-    return _statistic("held_out_spearman", model, x, y, spearman, groups, 0.0, (-1.0, 1.0), evidence, slice)
+    return _statistic("held_out_spearman", model, x, y, spearman, groups, 0.0, CORRELATION, evidence, slice)
 
 
 def area(
     model: str, logits: Sequence[float], labels: Sequence[bool], groups: Sequence[str], slice: str = "all"
 ) -> Finding | str:
     """The area under the ROC curve: how often a good response has a higher logit than a bad one, equal ones half.
-    With labels of one kind it is undefined, and why is returned instead.
+    No interval below 10 prompts with a label of either kind; with labels of one kind it is undefined, and why is
+    returned instead.
 
     >>> area("rm", [0.1, 0.9, 0.4], [False, True, True], ["a", "b", "c"]).value
     1.0
@@ -190,7 +206,9 @@ def area(
     if good.min() == good.max():
         return f"no ROC curve of {of}: every held-out label is {'good' if good[0] else 'bad'}"
     evidence = f"{_counted(len(x), 'label', groups)}, {int(good.sum())} of them good"
-    return _statistic("held_out_auc", model, x, good, under_curve, groups, 0.5, (0.0, 1.0), evidence, slice)
+    measured = _statistic("held_out_auc", model, x, good, under_curve, groups, 0.5, SHARE, evidence, slice)
+    rarer = min(len({group for group, g in zip(groups, good, strict=True) if g == kind}) for kind in (0.0, 1.0))
+    return measured if rarer >= FEWEST else replace(measured, interval=None, verdict="unclear")
 
 
 def ties(
@@ -201,44 +219,29 @@ def ties(
     groups: Sequence[str],
     slice: str = "all",
 ) -> list[Finding]:
-    """How a reward model that knows ties tells them: the mean probability it gives a tie, beside the share there is,
-    and the log-loss of all outcomes, nats, held against knowing that share alone.
+    """How a reward model that knows ties tells them: the mean probability it gives a tie, and how far that is from the
+    share there is; the log-loss of all outcomes, nats, and what it is beside knowing that share alone.
 
-    >>> [f.check for f in ties("rm", [0.2, 0.4], [0.9, 0.7], [False, True], ["a", "b"])]
-    ['held_out_tie_share', 'held_out_log_loss']
+    >>> [f.check.removeprefix("held_out_") for f in ties("rm", [0.2, 0.4], [0.9, 0.7], [False, True], ["a", "b"])]
+    ['tie_share', 'tie_share_delta', 'log_loss', 'log_loss_delta']
     """
     same_length(predicted=predicted, loss=loss, tied=tied, groups=groups)
     p, losses, was = finite(predicted, "probability"), finite(loss, "loss"), np.asarray(tied, dtype=np.float64)
-    n, counted, true = independent(predicted, groups), _counted(len(p), "pair", groups), float(was.mean())
-    off = mean_interval((p - was).tolist(), groups)
+    counted, true = _counted(len(p), "pair", groups), int(was.sum())
+    mean = share(
+        "held_out_tie_share", model, p.tolist(), groups, None, f"probability of a tie over {counted}", slice=slice
+    )
+    off = baselines.paired(p - was, was.tolist(), groups)
     word = {"better": "too many", "worse": "too few", "unclear": "unclear"}[held_against(0.0, off)]
-    # A win of either side is as likely as the other's where nothing is known of the pair.
-    blind = -sum(s * math.log(s / sides) for s, sides in ((true, 1), (1 - true, 2)) if s)
-    interval = mean_interval(losses.tolist(), groups)
-    of_ties = f", {losses[was > 0].mean():.3f} on the ties" if was.any() else ""
+    of_ties = f", {losses[was > 0].mean():.3f} on the ties" if true else ""
+    measured = _loss("held_out_log_loss", model, losses.tolist(), groups, slice, f"nats over {counted}{of_ties}")
+    apart = baselines.over_share(losses.tolist(), [bool(x) for x in was])
+    evidence = f"beside knowing the share of ties alone, which gives {measured.value - apart.mean():.3f} nats"
     return [
-        Finding(
-            "held_out_tie_share",
-            model,
-            float(p.mean()),
-            slice=slice,
-            interval=mean_interval(p.tolist(), groups),
-            n=n,
-            bound=true,
-            verdict=word,
-            evidence=f"mean probability of a tie over {counted}, of which {int(was.sum())} are ties",
-        ),
-        Finding(
-            "held_out_log_loss",
-            model,
-            float(losses.mean()),
-            slice=slice,
-            interval=interval,
-            n=n,
-            bound=blind,
-            verdict=lower_is_better(blind, interval),
-            evidence=f"nats over {counted}{of_ties}; the share of ties alone gives {blind:.3f}",
-        ),
+        mean,
+        baselines.delta(mean, float((p - was).mean()), off, word, f"beside the share there is: {true} are ties"),
+        measured,
+        _below(measured, apart, baselines.paired(apart, was.tolist(), groups), evidence),
     ]
 
 
@@ -287,15 +290,24 @@ def _statistic(
     statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
     groups: Sequence[str],
     bound: float,
-    ends: Interval,
+    scale: Scale,
     evidence: str,
     slice: str,
 ) -> Finding:
-    interval = bootstrap(lambda rows: statistic(x[rows], y[rows]), groups)
-    if interval is not None:
-        interval = max(ends[0], interval[0]), min(ends[1], interval[1])
+    interval = jackknife(lambda rows: statistic(x[rows], y[rows]), groups, scale)
     n, verdict = independent(x.tolist(), groups), held_against(bound, interval)
     return Finding(check, model, statistic(x, y), "", slice, interval, n, bound, verdict, evidence)
+
+
+def _loss(check: str, model: str, losses: Sequence[float], groups: Sequence[str], slice: str, evidence: str) -> Finding:
+    """A mean of losses, which are never below 0."""
+    interval, n = not_below(0.0, mean_interval(losses, groups)), independent(losses, groups)
+    return Finding(check, model, float(np.mean(losses)), "", slice, interval, n, verdict="measured", evidence=evidence)
+
+
+def _below(measured: Finding, apart: NDArray[np.float64], interval: Interval | None, evidence: str) -> Finding:
+    """A loss beside its baseline, from their differences row by row: below 0 is better."""
+    return baselines.delta(measured, float(apart.mean()), interval, lower_is_better(0.0, interval), evidence)
 
 
 def _counted(items: int, what: str, groups: Sequence[str] | None) -> str:

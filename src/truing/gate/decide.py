@@ -1,28 +1,34 @@
-"""Ship, hold or undecided: findings held against rules, and how much more evidence would settle it."""
+"""Ship, hold or undecided: whole intervals held against rules, and how much more evidence would settle it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from truing import seals
+from truing.consistency import Ends
 from truing.disk import write_text
 from truing.errors import UserError, nearest, visible
-from truing.gate.rules import Rule
-from truing.types import Finding, digest
+from truing.gate.looks import error_of, evidence_hash, interval_at
+from truing.gate.rules import Rule, Side
+from truing.gate.standing import COMPARISONS, released, unread
+from truing.types import Finding
 
 Verdict = Literal["ship", "hold", "undecided"]
-State = Literal["passed", "failed", "too few", "missing"]
+State = Literal["passed", "failed", "straddles", "no interval", "too few", "reserved", "missing"]
 EXIT_CODES: dict[Verdict, int] = {"ship": 0, "hold": 1, "undecided": 4}
+FEWEST = 10
+"""Independent items below which nothing is decided: no interval of so few holds its level whatever the data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One rule held against one finding (or against none). `text` says what was found, in words; `samples_needed`
-    the number of samples at which the answer would be expected to turn, where more samples could turn it."""
+    """One rule held against one finding (or against none). `text` says what was measured, in words; `samples_needed`
+    the number of fresh items at which the answer would be expected to be clear, where more of them could make it so."""
 
     rule: Rule
     state: State
@@ -33,12 +39,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The gate's answer, with every rule's result and the findings it rests on."""
+    """The gate's answer at its `look`, with every rule's result and the findings it rests on."""
 
     verdict: Verdict
     results: tuple[Result, ...]
     rules: tuple[Rule, ...]
     findings: tuple[Finding, ...]
+    look: int = 1
 
     @property
     def exit_code(self) -> int:
@@ -47,17 +54,25 @@ class Decision:
 
     def text(self) -> str:
         """The lines printed for a person: one per result, then the verdict."""
-        mark = {"passed": "passed ", "failed": "FAILED ", "too few": "too few", "missing": "missing"}
-        lines = [f"{mark[r.state]}  {_line(r.rule.text())}\n         {_line(r.text)}" for r in self.results]
+        width = max(len(r.state) for r in self.results)
+        lines = []
+        for r in self.results:
+            mark = "FAILED" if r.state == "failed" else r.state
+            lines += [f"{mark:<{width}}  {_line(r.rule.text())}", f"{'':<{width}}  {_line(r.text)}"]
+        if self.look > 1:
+            lines.append(
+                f"look {self.look} of this gate: one-sided error {100 * error_of(self.look):.2g} % in place of "
+                f"{100 * error_of(1):g} %, so intervals are wider"
+            )
         passed = sum(r.state == "passed" for r in self.results)
         return "\n".join([*lines, f"{self.verdict}: {passed} of {len(self.results)} conditions met"])
 
     def as_json(self) -> dict[str, Any]:
         """The stable form of decision.json."""
-        found = [f.as_json() for f in self.findings]
         return {
             "verdict": self.verdict,
             "exit_code": self.exit_code,
+            "look": self.look,
             "results": [
                 {
                     "rule": r.rule.text(),
@@ -70,93 +85,118 @@ class Decision:
                 for r in self.results
             ],
             "rules": [rule.model_dump(exclude_none=True) for rule in self.rules],
-            "evidence_hash": digest(found),
-            "findings": found,
+            "evidence_hash": evidence_hash(self.findings),
+            "findings": [f.as_json() for f in self.findings],
         }
 
 
-def decide(findings: Sequence[Finding], rules: Sequence[Rule]) -> Decision:
-    """Hold every finding that a rule names against it. One failure holds; else missing or thin evidence is undecided.
+def decide(
+    findings: Sequence[Finding], rules: Sequence[Rule], *, production: str | None = None, look: int = 1
+) -> Decision:
+    """Hold every finding that a rule names against it.
 
-    >>> found = [Finding("win_delta", "direct", 0.12, "warm", interval=(0.08, 0.16), n=500)]
-    >>> decide(found, [Rule(check="win_delta", min=0.0, samples=200)]).verdict
+    A rule is met where the whole interval satisfies its bound, and failed where all of it lies beyond; else it is open.
+    One failure holds; else anything open or missing is undecided. With `production` (what that model is called in the
+    findings; empty where nobody said) the rules must compare with it; `look` widens the intervals of a gate that has
+    looked before. UserError without rules, and where two findings say different things of the same.
+
+    >>> wins = [Finding("win_delta", "direct", 0.12, "warm", interval=(0.08, 0.16), n=500)]
+    >>> decide(wins, [Rule(check="win_delta", min=0.0, samples=200)]).verdict
     'ship'
+    >>> decide(wins, [Rule(check="win_delta", min=0.1)]).verdict
+    'undecided'
     """
     if not rules:
         raise UserError("a gate needs at least one rule; without rules it would pass anything")
-    for f in findings:
-        ends = f.interval or ()
-        if not all(math.isfinite(x) for x in (f.value, *ends)):
-            raise UserError(f"finding {f.check} of {f.model}: its value or interval is not a number")
+    findings = each_once(findings)
     results: list[Result] = []
     for rule in rules:
-        matching = [f for f in findings if _named(rule, f)]
-        results += [_hold(rule, f) for f in matching] if matching else [_missing(rule, findings)]
+        matching = [f for f in findings if rule.names(f)]
+        results += [weigh(rule, f, look) for f in matching] if matching else [_missing(rule, findings)]
+    if production is not None:
+        results += _beside_production(rules, findings, production)
     states = {r.state for r in results}
     verdict: Verdict = "hold" if "failed" in states else "ship" if states == {"passed"} else "undecided"
-    return Decision(verdict, tuple(results), tuple(rules), tuple(findings))
+    return Decision(verdict, tuple(results), tuple(rules), tuple(findings), look)
 
 
-def write_decision(decision: Decision, path: Path) -> Path:
-    """Write decision.json so that a reader sees the old file or the whole new one, never a part."""
-    text = json.dumps(decision.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_text(path, text)
+def _beside_production(rules: Sequence[Rule], findings: Sequence[Finding], production: str) -> list[Result]:
+    """What is missing of the comparison with the model that a release would replace."""
+    if production:
+        return [Result(rule, "missing", text) for rule, text in unread(rules, findings, production)]
+    text = "it is not known what stands in production: give the recipe 'production: MODEL', and compare with it"
+    return [
+        Result(Rule(check="win_rate", model=model, min=COMPARISONS["win_rate"]), "missing", text)
+        for model in released(rules, findings, production)
+    ]
 
 
-def read_findings(path: Path) -> list[Finding]:
-    """The findings of a run's folder (of every stage its manifest calls done), of any folder (every findings.json
-    beneath it), or of any JSON file with `findings`.
-
-    A folder without findings gives none, and a gate then says which evidence is missing.
-    """
-    if not path.is_dir():
-        return _read(path)
-    if (path / "manifest.json").is_file():
-        files = [file for name in _done(path / "manifest.json") if (file := path / name / "findings.json").is_file()]
-    else:
-        files = sorted(path.rglob("findings.json")) or sorted(path.glob("decision.json"))
-    return list(dict.fromkeys(f for file in files for f in _read(file)))
-
-
-def _done(manifest: Path) -> list[str]:
-    stages = _json(manifest).get("stages")
-    rows = [row for row in stages if isinstance(row, dict)] if isinstance(stages, list) else []
-    return [str(row.get("name")) for row in rows if row.get("state") in ("done", "reused")]
+def each_once(findings: Sequence[Finding], place: str = "the evidence") -> list[Finding]:
+    """Findings without repetition. UserError where one is of no model, or two are about the same and differ; `place` is
+    what holds them."""
+    known: dict[tuple[str, str, str, str], Finding] = {}
+    for f in findings:
+        if not f.model.strip():
+            raise UserError(f"{place}: finding {f.check} names no model, so nothing can be decided by it; give 'model'")
+        about = (f.check, f.model, f.against, f.slice)
+        if known.setdefault(about, f) != f:
+            raise UserError(
+                f"{place}: says two things of {f.check} of {_subject(f)}, {known[about].value:g} and {f.value:g}; give "
+                "what one measurement found"
+            )
+    return list(known.values())
 
 
-def _read(path: Path) -> list[Finding]:
-    rows = _json(path).get("findings")
-    if not isinstance(rows, list):
-        raise UserError(
-            f"{path}: has no list under 'findings'; give a run's folder, or the findings.json of an evaluate stage"
+def weigh(rule: Rule, f: Finding, look: int = 1) -> Result:
+    """Hold a rule against a finding, whose interval is that of this look."""
+    interval = interval_at(f, look)
+    shown = f"{f.value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else " (no interval)")
+    measured = f"{_subject(f)}: {shown}"
+    if f.reservation:
+        return Result(rule, "reserved", f"{measured}; nothing is decided by it: {f.reservation}", f)
+    least = max(FEWEST, rule.samples or 0)
+    if f.n < least:
+        count = f"from {f.n} samples; {least - f.n} more" if f.n else f"does not say from how many; {least}"
+        return Result(rule, "too few", f"{measured} {count} are needed", f, least)
+    if interval is None:
+        return Result(
+            rule, "no interval", f"{measured} from {f.n} samples; a value alone does not say how sure it is", f
         )
-    return [_finding(row, f"{path}, finding {i + 1}") for i, row in enumerate(rows)]
+    ends = {"lower": interval[0], "upper": interval[1]}
+    missed = [(side, bound) for end, side, bound in rule.bounds() if not _met(ends[end], side, bound)]
+    if not missed:
+        return Result(rule, "passed", f"{measured} from {f.n} samples", f)
+    for side, bound in missed:
+        if not _met(interval[1] if side == "min" else interval[0], side, bound):
+            return Result(rule, "failed", f"{measured} from {f.n} samples; all of it misses the bound", f)
+    advice, needed = _advice(f, interval, missed)
+    return Result(
+        rule, "straddles", f"{measured}; the interval of {f.n} samples reaches over the bound. {advice}", f, needed
+    )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_no_constant)
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: is not JSON ({e})") from e
-    return loaded if isinstance(loaded, dict) else {}
+def _advice(f: Finding, interval: Ends, missed: Sequence[tuple[Side, float]]) -> tuple[str, int | None]:
+    """What it would take to decide, in words and as a number of samples.
+
+    The half-width shrinks with the root of the number of samples.
+    """
+    needed = 0
+    for _, bound in missed:
+        if math.isclose(f.value, bound, rel_tol=1e-12):
+            return "The value lies on the bound, so no number of samples is expected to settle it", None
+        # Towards the bound the interval must end before it is reached.
+        end = interval[0] if f.value > bound else interval[1]
+        ratio = (f.value - end) / (f.value - bound)
+        needed = max(needed, math.ceil(f.n * ratio * ratio - 1e-9))
+    text = f"If the value stays, about {needed} fresh samples would settle it: other prompts, not these again"
+    return text, needed
 
 
-def _finding(row: Any, place: str) -> Finding:
-    try:
-        return Finding.from_json(row)
-    except ValueError as problem:
-        raise UserError(f"{place}: {problem}") from problem
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is not a number")
-
-
-def _named(rule: Rule, f: Finding) -> bool:
-    places = ((rule.model, f.model), (rule.against, f.against), (rule.slice, f.slice))
-    return rule.check == f.check and all(asked is None or asked == has for asked, has in places)
+def write_decision(decision: Decision, path: Path, about: Mapping[str, Any] | None = None) -> Path:
+    """Write decision.json with its seal, so that a reader sees the old file or the whole new one, never a part. `about`
+    says whose weights its findings were measured on, where that is known (`evidence.Evidence`)."""
+    body = seals.sealed(decision.as_json() | {"about": dict(about or {})})
+    return write_text(path, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:
@@ -168,43 +208,6 @@ def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:
     guess = nearest(rule.check, known)
     hint = f" Did you mean '{guess}'?" if guess else f" Measured: {', '.join(known) or 'nothing'}."
     return Result(rule, "missing", f"evidence missing, no finding of check '{rule.check}'.{hint}")
-
-
-def _hold(rule: Rule, f: Finding) -> Result:
-    low, high = f.interval or (f.value, f.value)
-    shown = f"{f.value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if f.interval else " (no interval)")
-    said = f"{_subject(f)}: {shown}"
-    if rule.samples and f.n < rule.samples:
-        more = rule.samples - f.n
-        rest = (
-            f"from {f.n} samples; {more} more are needed" if f.n else f"does not say from how many; {more} are needed"
-        )
-        return Result(rule, "too few", f"{said} {rest}", f, rule.samples)
-    ends = {"lower": low, "upper": high, "value": f.value}
-    missed = [(end, side, bound) for end, side, bound in rule.bounds() if not _met(ends[end], side, bound)]
-    if not missed:
-        return Result(rule, "passed", f"{said} from {f.n} samples" if f.n else said, f)
-    needed = 0
-    for end, side, bound in missed:
-        if not _met(f.value, side, bound):
-            return Result(rule, "failed", f"{said}; the value itself misses the bound", f)
-        if f.value == bound:
-            return Result(
-                rule, "failed", f"{said}; the value lies on the bound, so more samples would not settle it", f
-            )
-        if not f.n:
-            return Result(rule, "failed", f"{said}; the interval reaches over the bound", f)
-        # The half-width shrinks with the root of the number of samples.
-        ratio = (f.value - ends[end]) / (f.value - bound)
-        needed = max(needed, math.ceil(f.n * ratio * ratio - 1e-9))
-    return Result(
-        rule,
-        "failed",
-        f"{said}; the interval of {f.n} samples reaches over the bound. "
-        f"If the value stays, about {needed} samples would show it",
-        f,
-        needed,
-    )
 
 
 def _line(text: str) -> str:

@@ -4,22 +4,27 @@
       - {check: held_out_win_delta, end: lower, min: 0.0, samples: 200}
       - {check: mean_length_delta_tokens, end: upper, max: 20}
 
-`end` says which end of a finding's interval must satisfy the bound (the value itself where a finding has no
-interval). Left out, it is the cautious end: the lower one for `min`, the upper one for `max`.
+A rule is met where the whole interval of a finding satisfies its bound: the lower end for `min`, the upper one for
+`max`. `end` may say so. An end that would let through what may lie beyond the bound is refused, and so is a bare value,
+which does not say how sure it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from truing.errors import UserError, unknown
+from truing.types import Finding
 
 _LARGEST = 1_000_000  # bytes; a rules file is a page of text
+End: TypeAlias = Literal["lower", "upper"]
+Side: TypeAlias = Literal["min", "max"]
+_CAUTIOUS: dict[Side, End] = {"min": "lower", "max": "upper"}
 
 
 class Rule(BaseModel):
@@ -28,7 +33,7 @@ class Rule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     check: str = Field(min_length=1)
-    end: Literal["lower", "upper", "value"] | None = None
+    end: End | None = None
     min: float | None = Field(default=None, allow_inf_nan=False)
     max: float | None = Field(default=None, allow_inf_nan=False)
     samples: int | None = Field(default=None, ge=1)
@@ -43,14 +48,32 @@ class Rule(BaseModel):
             raise ValueError("a number is needed, not true or false")
         return value
 
-    def bounds(self) -> list[tuple[Literal["lower", "upper", "value"], Literal["min", "max"], float]]:
+    @field_validator("end", mode="before")
+    @classmethod
+    def _no_bare_value(cls, value: Any) -> Any:
+        if value == "value":
+            raise ValueError("a bare value does not say how sure it is; leave 'end' out, and the whole interval counts")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_interval(self) -> Rule:
+        for side, cautious in _CAUTIOUS.items():
+            if getattr(self, side) is not None and self.end not in (None, cautious):
+                raise ValueError(
+                    f"'end: {self.end}' with '{side}' lets through what may lie beyond the bound; the whole interval "
+                    f"has to satisfy it: 'end: {cautious}', or leave 'end' out"
+                )
+        return self
+
+    def bounds(self) -> list[tuple[End, Side, float]]:
         """The comparisons this rule asks for: which end, which side, which number."""
-        asked: list[tuple[Literal["lower", "upper", "value"], Literal["min", "max"], float]] = []
-        if self.min is not None:
-            asked.append((self.end or "lower", "min", self.min))
-        if self.max is not None:
-            asked.append((self.end or "upper", "max", self.max))
-        return asked
+        asked = [(end, side, getattr(self, side)) for side, end in _CAUTIOUS.items()]
+        return [(end, side, number) for end, side, number in asked if number is not None]
+
+    def names(self, f: Finding) -> bool:
+        """Whether it is about this finding."""
+        places = ((self.model, f.model), (self.against, f.against), (self.slice, f.slice))
+        return self.check == f.check and all(asked is None or asked == has for asked, has in places)
 
     def text(self) -> str:
         """The rule as a sentence.
@@ -59,8 +82,7 @@ class Rule(BaseModel):
         'win_delta: lower end at least 0, from 200 samples or more'
         """
         parts = [
-            f"{'value' if end == 'value' else end + ' end'} at {'least' if side == 'min' else 'most'} {number:g}"
-            for end, side, number in self.bounds()
+            f"{end} end at {'least' if side == 'min' else 'most'} {number:g}" for end, side, number in self.bounds()
         ]
         where = [f"{name} {x}" for name in ("model", "against", "slice") if (x := getattr(self, name)) is not None]
         place = f" ({', '.join(where)})" if where else ""
@@ -129,12 +151,19 @@ def _rule(row: Any) -> Rule | list[str]:
     try:
         rule = Rule.model_validate(row)
     except ValidationError as e:
-        return [f"{'.'.join(map(str, x['loc']))}: {x['msg']} (given: {x['input']!r})" for x in e.errors()]
+        return [_mistake(x) for x in e.errors()]
     if not rule.bounds():
         return ["needs 'min' or 'max': without a bound it would pass anything"]
     if rule.min is not None and rule.max is not None and rule.min > rule.max:
         return [f"min {rule.min:g} is above max {rule.max:g}: nothing could pass"]
     return rule
+
+
+def _mistake(problem: Any) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:  # of the rule as a whole
+        return str(message)
+    return f"{'.'.join(map(str, problem['loc']))}: {message} (given: {problem['input']!r})"
 
 
 def _lines(text: str) -> list[int]:

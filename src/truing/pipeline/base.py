@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from truing import world
+from truing import caches, world
 from truing.data.render import Renderer
 from truing.data.trees import plant
-from truing.disk import made_beside
 from truing.pipeline.context import StageRun, cache_folder
 from truing.pipeline.show import Show
 from truing.policy import fresh, heads
@@ -36,7 +35,7 @@ def named(name: str, show: Show) -> str:
     if name.startswith("world:"):
         return str(world_model(tiny.size(name), show))
     if name.endswith(".gguf"):
-        return str(dequantised(Path(name), cache_folder()))
+        return str(dequantised(Path(name), cache_folder(), say=show.say))
     return name
 
 
@@ -45,22 +44,23 @@ def new_model(spec: dict[str, Any], run: StageRun) -> Path:
     records = run.records(spec["text"], on_bad_row="drop", columns=spec.get("columns"))
     size = {k: v for k, v in spec.items() if k not in ("text", "columns")}
     folder = run.root / f"base-{digest([size, records.digest, run.seed, source_digest('policy')])}"
-    if not (folder / "config.json").exists():
-        with made_beside(folder) as part:
-            fresh.make(size, records.texts(), part, seed=run.seed)
+
+    def make(part: Path) -> None:
+        fresh.make(size, records.texts(), part, seed=run.seed)
         run.show.say(f"  made a new model from the text of {records.name}")
-    return folder
+
+    return caches.kept(folder, make, run.show.say)
 
 
 def world_model(size: str, show: Show) -> Path:
     """The world's base model of this size, pretrained on the world's text with the one loop and cached by content."""
     folder = cache_folder() / f"desk-{size}-{tiny.cache_key(size)}"
-    if (folder / "config.json").exists():
-        return folder
-    show.say(f"  pretraining world:desk/{size} on the world's text (once; cached in {folder.parent})")
-    with made_beside(folder) as part:
+
+    def make(part: Path) -> None:
+        show.say(f"  pretraining world:desk/{size} on the world's text (once; cached in {folder.parent})")
         pretrain(size, part, show)
-    return folder
+
+    return caches.kept(folder, make, show.say)
 
 
 def pretrain(size: str, folder: Path, show: Show) -> None:

@@ -9,23 +9,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from truing import world
+from truing import seals, world
 from truing.data import formats
 from truing.data.conventions import Want
-from truing.disk import write_text
+from truing.disk import write_json
 from truing.errors import DataError
-from truing.gate import decide
+from truing.gate import evidence
 from truing.pipeline import labels
 from truing.pipeline.show import Show
 from truing.pipeline.spec import Recipe, Ref
-from truing.types import Finding, Records
+from truing.policy.folder_digest import model_digest
+from truing.types import Records
 
 
 @dataclass
 class StageRun:
     """One stage at work. `folder` is its own; `root` the run's; `key` is what its checkpoints are tied to; `read` the
-    content hash of every data set it read (each once); `accounts` what became of their rows, for its summary. `leads`
-    is false in the processes that only train along: they write nothing."""
+    content hash of every data set it read (each once), `models` that of every model, by where it lies; `accounts` what
+    became of their rows, for its summary. `leads` is false in the processes that only train along: they write nothing.
+    """
 
     recipe: Recipe
     name: str
@@ -35,6 +37,7 @@ class StageRun:
     show: Show
     leads: bool = True
     read: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
     accounts: list[str] = field(default_factory=list)
     _found: dict[str, Records] = field(default_factory=dict, repr=False)
 
@@ -51,11 +54,22 @@ class StageRun:
     def model(self, value: Any) -> str:
         """The folder or Hub name of a model: of an earlier stage, of the world (made on first use), or as named."""
         if isinstance(value, Ref):
-            return str(self.root / value.stage / "model")
+            folder = self.stage(value) / "model"
+            self.models[f"{value.stage}/model"] = model_digest(str(folder))
+            return str(folder)
         from truing.pipeline import base
         from truing.train import parallel
 
-        return parallel.lead(lambda: base.resolve(value, self))
+        place = parallel.lead(lambda: base.resolve(value, self))
+        name = value if isinstance(value, str) else Path(place).name
+        self.models[name] = model_digest(place) if Path(place).is_dir() else ""  # the Hub's is not fetched yet
+        return place
+
+    def stage(self, ref: Ref) -> Path:
+        """The folder of an earlier stage; UserError where its files are not what it left."""
+        folder = self.root / ref.stage
+        seals.check_stage(folder)
+        return folder
 
     def labels(self, models: Sequence[Any], taken: Sequence[str] = ()) -> list[str]:
         """What models are called in findings: short names that tell them apart."""
@@ -94,7 +108,7 @@ class StageRun:
         """The folder of the rollouts that a reference names: those of a `sample` stage, or a stage's `.rollouts`."""
         if not isinstance(value, Ref) or (self.root / value.stage / "split.json").is_file():
             return None
-        folder = self.root / value.stage / (value.part or "rollouts")
+        folder = self.stage(value) / (value.part or "rollouts")
         return folder if folder.is_dir() else None
 
     def _left(self, ref: Ref, on_bad_row: str, want: Want) -> Records:
@@ -105,14 +119,14 @@ class StageRun:
 
             given = answers.of_rollouts(sorted(folder.glob("round-*.parquet")))
             return answers.as_records(given, f"{ref.stage}/{folder.name}")
-        file = self.root / ref.stage / "data.jsonl"
+        file = self.stage(ref) / "data.jsonl"
         if not file.is_file():
             return self._part(ref)
         found = formats.load(str(file), on_bad_row=on_bad_row, want=want)  # type: ignore[arg-type]
         return replace(found, name=f"{ref.stage}/{file.name}", columns=())  # what a stage wrote beside is for people
 
     def _part(self, ref: Ref) -> Records:
-        stored = json.loads((self.root / ref.stage / "split.json").read_text(encoding="utf-8"))
+        stored = json.loads((self.stage(ref) / "split.json").read_text(encoding="utf-8"))
         data = stored["data"]
         named = Ref(**data) if isinstance(data, dict) else data
         whole = self._records(named, stored["on_bad_row"], stored.get("read", "any"), stored["columns"])
@@ -122,12 +136,11 @@ class StageRun:
         place = {row: i for i, row in enumerate(whole.rows)}
         return whole.subset([place[row] for row in stored[ref.part]], f"{whole.name} ({ref.part})")
 
-    def findings(self, value: Any) -> list[Finding]:
+    def evidence(self, value: Any) -> evidence.Evidence:
         """What an evaluate stage found, what a JSON file holds, or both and more in a list; each finding once."""
         if isinstance(value, list | tuple):
-            return list(dict.fromkeys(f for item in value for f in self.findings(item)))
-        named = self.root / value.stage / "findings.json" if isinstance(value, Ref) else Path(value)
-        return decide.read_findings(named)
+            return evidence.joined([self.evidence(item) for item in value])
+        return evidence.of_stage(self.root / value.stage) if isinstance(value, Ref) else evidence.read(Path(value))
 
     def note(self, text: str) -> None:
         """Say something, and keep it for the stage's summary; once, and nothing where there is nothing to say."""
@@ -139,11 +152,6 @@ class StageRun:
         """Write JSON into the stage's folder, whole or not at all."""
         if self.leads:
             write_json(self.folder / name, value)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader never sees half of it."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def cache_folder() -> Path:

@@ -20,6 +20,7 @@ from truing.evaluate.exam import (
     compare,
     cut_off,
     drift,
+    judged_rate,
     no_kl,
     pair_accuracy,
     respond,
@@ -28,19 +29,22 @@ from truing.evaluate.exam import (
     scored,
 )
 from truing.evaluate.passes import passes
+from truing.evaluate.trust import Trust, concluded, uncorrected
 from truing.objectives import closed_form
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import Judge
 from truing.pipeline.labels import best_of
-from truing.pipeline.lineage import learned, verdicts
+from truing.pipeline.lineage import learned, rewarded, verdicts
 from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Ref
 from truing.pipeline.table import table, trained
+from truing.pipeline.trial import Better, Trial, models_of
 from truing.policy import heads
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
 from truing.rollout.best import best_places
+from truing.rollout.combine import Parts
 from truing.rollout.engine import Sampling, fits
 from truing.types import Finding, Messages, Records, Reward
 
@@ -59,31 +63,42 @@ class Choice:
 
 @dataclass
 class Exam:
-    """Contestants and what was found of them; `notes` is what a reader must know beside it. Policies load once. Each
-    gives `answers` to a prompt, of which those with a score from `passing` on are right. With a `choice` the best
-    answers of each are a contestant too."""
+    """Contestants and what was found of them; `notes` is what a reader must know beside it, and `judged` before it: who
+    judged, and how often that judge is right (its `trial`, before which it judges nothing; `better` judges a part too).
+    Policies load once. Each gives `answers` to a prompt, of which those with a score from `passing` on are right. With
+    a `choice` the best answers of each are a contestant too. All are held against each model of `against`, and the
+    first of these is the reference where there can be one alone."""
 
     run: StageRun
     models: Sequence[Any]
-    against: Any
+    against: Sequence[Any]
     sampling: Sampling
     findings: list[Finding] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    judged: list[str] = field(default_factory=list)
     answers: int = 1
     passing: float | None = None
     choice: Choice | None = None
+    trial: Trial | None = None
+    better: Better | None = None
+    trusts: dict[str, Trust] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> list[str]:
-        """What the models are called in findings, and last the one they are held against."""
-        return self.run.labels([*self.models, self.against], taken=(LOOKUP,))
+        """What the models are called in findings, and last those they are held against."""
+        return self.run.labels([*self.models, *self.against], taken=(LOOKUP,))
+
+    @property
+    def other(self) -> str:
+        """What the first model that they are held against is called."""
+        return self.names[len(self.models)]
 
     @cached_property
     def contestants(self) -> dict[str, Policy]:
-        """The models by name, without the one they are held against."""
+        """The models by name, without the first that they are held against."""
         named = dict(zip(self.names, self.models, strict=False))
-        return {n: self.opened(load_any(self.run.model(m))) for n, m in named.items() if n != self.names[-1]}
+        return {n: self.opened(load_any(self.run.model(m))) for n, m in named.items() if n != self.other}
 
     @cached_property
     def trained_on(self) -> dict[str, list[Records]]:
@@ -91,9 +106,15 @@ class Exam:
         return {name: learned(self.run, model) for name, model in zip(self.names, self.models, strict=False)}
 
     @cached_property
+    def rivals(self) -> dict[str, Policy]:
+        """The models they are held against, by name; one that is a contestant too is loaded once."""
+        named = dict(zip(self.names[len(self.models) :], self.against, strict=True))
+        return {n: self.contestants.get(n) or self.opened(load(self.run.model(m))) for n, m in named.items()}
+
+    @property
     def rival(self) -> Policy:
-        """The model they are held against."""
-        return self.opened(load(self.run.model(self.against)))
+        """The first model that they are held against."""
+        return self.rivals[self.other]
 
     def opened(self, policy: Policy) -> Policy:
         """A policy just loaded, and what its user has to know of its folder."""
@@ -112,7 +133,7 @@ class Exam:
         for name, policy in self.contestants.items():
             reference = None if policy.is_reward else self.rival
             if reference is not None and not same_tokens(policy, reference):
-                self.note(f"no implicit accuracy of {name} against {self.names[-1]}: their tokenizers differ")
+                self.note(f"no implicit accuracy of {name} against {self.other}: their tokenizers differ")
                 continue
             limit = min(context_length(p) for p in (policy, reference) if p is not None)
             held_out = unseen(records, verdicts(self.run, named[name]))
@@ -123,13 +144,13 @@ class Exam:
             self.findings.append(pair_accuracy(name, policy, planted.trees, reference))
 
     def answer(self, records: Records, judge: Judge, samples: int, lookup: bool) -> Reward:
-        """Every language model answers the same prompts; each is compared with the rival. Gives the reward that judged,
-        an ensemble on the scale of the rival's answers."""
+        """Every language model answers the same prompts; each is compared with every rival. Gives the reward that
+        judged, an ensemble on the scale of the first rival's answers."""
         speakers = {name: policy for name, policy in self.contestants.items() if not policy.is_reward}
         choosing = self._choosing(speakers)
         if not speakers and not choosing and not lookup:
-            raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.names[-1]} itself")
-        judged_by, other = judge.judged_by, self.names[-1]
+            raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.other} itself")
+        answering = self.rivals | speakers
         taught = [r for name in {**speakers, **choosing} for r in self.trained_on.get(name, ())]
         fresh = unseen(
             without_tools(records), [*taught, *learned(self.run, self.choice.named if self.choice is not None else [])]
@@ -138,29 +159,33 @@ class Exam:
             self.note(
                 f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
             )
-        for policy in (self.rival, *speakers.values()):
+        for policy in answering.values():
             self.run.note(clock.note(policy.tokenizer))
-        readable = self._readable(distinct_prompts(fresh, samples), {other: self.rival} | speakers)
+        readable = self._readable(distinct_prompts(fresh, samples), answering)
         prompts = [prompt for prompt in readable for _ in range(self.answers)]
         said = respond(self.rival, readable, self.sampling, self.answers)
         reward = judge.settled(prompts, [response_text(self.rival, r) for r in said])
-        given = {other: scored(other, self.rival, prompts, reward, said)}
-        for name, policy in speakers.items():
+        self._try(judge, reward, [*speakers, *choosing])
+        given = {self.other: scored(self.other, self.rival, prompts, reward, said)}
+        for name, policy in answering.items():
+            if name == self.other:
+                continue
             times = f", {self.answers} times each" if self.answers > 1 else ""
             self.run.show.say(f"  {name} answers {len(readable)} prompts{times}")
             given[name] = scored(name, policy, prompts, reward, respond(policy, readable, self.sampling, self.answers))
         chosen = [self._best(name, policy, readable, prompts, reward) for name, policy in choosing.items()]
         given |= {best.name: best for best in chosen}
         prompts, given = self._scored_by_all(prompts, given)
-        rival = given[other]
-        for name, answers in list(given.items())[1:]:
-            self.findings += self._beside(answers, rival, prompts, judge)
+        for name in (*speakers, *(best.name for best in chosen)):
+            for rival in self.rivals:
+                if rival != name:
+                    self.findings += self._beside(given[name], given[rival], prompts, judge)
             if name in speakers:
-                self._drift(answers, speakers[name], other, prompts)
+                self._drift(given[name], speakers[name], self.other, prompts)
         if lookup:
             table = look_up(prompts, reward)
             for answers in given.values():
-                self.findings += compare(answers, table, prompts, judged_by)
+                self.findings += self._compared(answers, table, prompts, judge.judged_by)
         self.findings = list({(f.check, f.model, f.against, f.slice): f for f in self.findings}.values())
         self.examples = side_by_side(prompts, list(given.values()), self.answers)
         return reward
@@ -189,15 +214,45 @@ class Exam:
 
     def _beside(self, one: Answers, rival: Answers, prompts: Sequence[Messages], judge: Judge) -> list[Finding]:
         """What is found of a contestant beside the rival from their answers alone."""
-        found = [*compare(one, rival, prompts, judge.judged_by), cut_off(one, prompts)]
-        return [*found, *judge.findings(one, rival, prompts), *self._passed(one, rival, judge.judged_by)]
+        found = [*self._compared(one, rival, prompts, judge.judged_by), cut_off(one, prompts)]
+        said = judge.findings(one, rival, prompts, self.trusts)
+        return [*found, *said, *uncorrected(self._passed(one, rival, judge.judged_by), self.trusts[""])]
+
+    def _compared(self, one: Answers, rival: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
+        """Win rate and scores of a contestant beside the rival, as far as the judge is trusted."""
+        found = compare(one, rival, prompts, judged_by)
+        powered = self.better.powered(one, rival, prompts, self.answers) if self.better is not None else None
+        if self.better is not None and powered is not None:
+            self.findings += self.better.trial.findings
+            line = f"On a part of the prompts: {powered.trust.sentence}"
+            self.judged += [line] if line not in self.judged else []
+        return concluded(found, judged_rate(one, rival, prompts), self.trusts[""], powered)
+
+    def _try(self, judge: Judge, reward: Reward, names: Sequence[str]) -> None:
+        """Try the judge on labelled pairs before it judges, and say whom it has taught already."""
+        assert self.trial is not None
+        self.trusts = self.trial.trusts(reward)
+        self.findings += self.trial.findings
+        self.judged.append(self.trusts[""].sentence)
+        self.run.show.say(f"  {self.judged[0]}")
+        if self.trial.exact:
+            return
+        by = set(models_of(self.trial.named))
+        named = dict(zip(self.names, self.models, strict=False))
+        for name in dict.fromkeys(names):
+            if by & set(models_of(rewarded(self.run, named.get(name)))):
+                self.judged.append(
+                    f"The judge is the reward that {name} was trained on: it errs for {name} where it can"
+                )
+        if self.choice is not None and by & set(models_of(self.choice.named)):
+            self.judged.append("The judge also chose the best of several answers: it errs for what it chose")
 
     def _choosing(self, speakers: dict[str, Policy]) -> dict[str, Policy]:
         """The models whose best answers are contestants: all of `models` that answer, the rival too if it is one."""
         if self.choice is None:
             return {}
-        known = {self.names[-1]: self.rival} | speakers
-        return {name: known[name] for name in self.names[:-1] if name in known}
+        known = {self.other: self.rival} | speakers
+        return {name: known[name] for name in self.names[: len(self.models)] if name in known}
 
     def _best(
         self, name: str, policy: Policy, readable: Sequence[Messages], prompts: Sequence[Messages], reward: Reward
@@ -222,11 +277,15 @@ class Exam:
             return []
         return passes(one.name, one.values, other.name, other.values, self.answers, self.passing, judged_by)
 
-    def disagree(self, records: Records, judge: Judge, reward: Reward, named: Any, samples: int) -> None:
-        """How far the members of an ensemble are apart on held-out data, beside which their disagreement on answers is
-        to be read."""
-        held_out = unseen(records, verdicts(self.run, named))
-        self.findings += judge.on_data(reward, held_out, samples)
+    def disagree(self, records: Records | None, judge: Judge, reward: Reward, named: Any, samples: int) -> None:
+        """How far the members of an ensemble are apart on held-out data, where there are any, beside which their
+        disagreement on answers is to be read."""
+        if records is not None and judge.panel is not None:
+            self.findings += judge.on_data(reward, unseen(records, verdicts(self.run, named)), samples)
+
+    def hung(self, judge: Judge) -> list[Parts]:
+        """Of each answer that hung a reward, or that it could not read, the part that says so."""
+        return [*judge.hung, *(self.choice.judge.hung if self.choice is not None else ())]
 
     def _readable(self, prompts: Sequence[Messages], speakers: dict[str, Policy]) -> list[Messages]:
         """The prompts that every model can read with room for its answer; how many are left out, and why, is said."""
@@ -255,6 +314,11 @@ class Exam:
         rates = [f for f in self.findings if f.check == "win_rate" and f.slice == "all"]
         return "; ".join(f"{f.model} over {f.against}: win rate {_percent(f)}" for f in rates)
 
+    def summary(self) -> dict[str, Any]:
+        """What a report and a terminal say of it at once."""
+        notes = list(dict.fromkeys([*self.run.accounts, *self.notes]))
+        return {"do": "evaluate", "headline": self.headline(), "judged": self.judged, "notes": notes}
+
     def table(self) -> str:
         """What was found, for a terminal, and how long each model of this recipe was trained."""
         seconds = {}
@@ -266,7 +330,8 @@ class Exam:
 
 def _percent(f: Finding) -> str:
     spread = f" [{100 * f.interval[0]:.0f}, {100 * f.interval[1]:.0f}]" if f.interval else ""
-    return f"{100 * f.value:.0f} %{spread} on {f.n} prompts, ties half"
+    doubt = f" as judged, and nothing is concluded: {f.reservation}" if f.reservation else ""
+    return f"{100 * f.value:.0f} %{spread} on {f.n} prompts, ties half{doubt}"
 
 
 def distinct_prompts(records: Records, samples: int) -> list[Messages]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from truing.errors import UserError
 from truing.evaluate import behaviour
-from truing.evaluate.exam import Answers, by_head, by_part
+from truing.evaluate.exam import Answers, by_head, by_part, judged_rate
+from truing.evaluate.trust import Trust, concluded
 from truing.pipeline.context import StageRun
 from truing.pipeline.rewards import check_columns, check_rows, columns_of, reward_model, term_of
 from truing.pipeline.table import PARTS
@@ -53,12 +54,17 @@ class Judge:
         assert self.reward is not None
         return self.reward
 
-    def findings(self, one: Answers, rival: Answers, prompts: Sequence[Messages]) -> list[Finding]:
-        """What it says of one model's answers beside their score: head by head, part by part, or how far its
-        members are apart."""
+    def findings(
+        self, one: Answers, rival: Answers, prompts: Sequence[Messages], trusts: Mapping[str, Trust]
+    ) -> list[Finding]:
+        """What it says of one model's answers beside their score: head by head, as far as each is trusted, part by
+        part, or how far its members are apart."""
         if self.panel is None:
-            of_parts = [f for part in self.told for f in by_part(part, one, rival, prompts, self.judged_by)]
-            return of_parts + [f for head in self.heads for f in by_head(head, one, rival, prompts, self.judged_by)]
+            found = [f for part in self.told for f in by_part(part, one, rival, prompts, self.judged_by)]
+            for head in self.heads:
+                said = by_head(head, one, rival, prompts, self.judged_by)
+                found += concluded(said, judged_rate(one, rival, prompts, head), trusts[head])
+            return found
         ids, apart = [prompt_id(p) for p in prompts], [[p[DISAGREEMENT] for p in a.parts] for a in (one, rival)]
         return [
             behaviour.disagreement(one.name, apart[0], ids),
@@ -68,8 +74,6 @@ class Judge:
 
     def on_data(self, reward: Reward, records: Records, most: int) -> list[Finding]:
         """How far an ensemble's members are apart on the responses of held-out data, of at most so many rows."""
-        if self.panel is None:
-            return []
         rows = [record for record in records.records[:most] if isinstance(record, Judgement)]
         said = [(r.prompt, response[0].content) for r in rows for response in r.responses if len(response) == 1]
         if not said:

@@ -38,6 +38,22 @@ def learned(run: StageRun, model: Any) -> list[Records]:
     return found
 
 
+def rewarded(run: StageRun, model: Any) -> list[Any]:
+    """The rewards that a model of this recipe was trained on, however many stages ago: named by its stages, or by those
+    that judged the answers it learned from, and with `patience` what its best weights were chosen by."""
+    found: list[Any] = []
+    while isinstance(model, Ref) and model.stage != "base":
+        options = run.recipe.stage(model.stage).options
+        found.append(options.get("rewards"))
+        if options.get("patience") is not None:
+            found.append(options.get("watch"))
+        data = options.get("data")
+        if isinstance(data, Ref):
+            found.append(run.recipe.stage(data.stage).options.get("rewards"))
+        model = options.get("model")
+    return [reward for reward in found if reward is not None]
+
+
 def by_stage(run: StageRun, options: Mapping[str, Any]) -> list[Records]:
     """What one stage learned from."""
     on_bad_row, columns = options.get("on_bad_row", "error"), options.get("columns")

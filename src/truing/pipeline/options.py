@@ -129,7 +129,7 @@ def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) ->
         return scope.data(value, node, what, scope.fitting(option))
     if value == scope.base:  # looked up where it stands
         return value
-    if kind in ("Model", "Models", "RewardModel"):
+    if kind in ("Model", "Models", "Rivals", "RewardModel"):
         hint = guess(parse_type(option.type), value)
         if hint and not HUB.fullmatch(value) and not scope.found(value, node):
             scope.mistakes.add(node.line, f"{what}: there is no folder '{value}'{hint}")
@@ -257,12 +257,15 @@ def check_reference(part: Part, found: dict[str, Any], given: dict[str, Node], s
 def check_gold(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
     """`gold` is the world's truth: it can judge answers to prompts of the world only."""
     judge, prompts = part.option("judge"), found.get("prompts")
-    if judge is None or prompts is None or found.get("judge", "" if "judge" in given else judge.default) != "gold":
+    if judge is None or prompts is None:
         return
     origin = scope.origin(prompts)
-    if isinstance(origin, str) and not origin.startswith("world:"):
+    if not isinstance(origin, str) or origin.startswith("world:"):
+        return
+    named = {"judge": found.get("judge", "" if "judge" in given else judge.default), "trusted": found.get("trusted")}
+    for option in (name for name, value in named.items() if value == "gold"):
         scope.mistakes.add(
-            given.get("judge", given["prompts"]).line,
-            f"{scope.place}judge is gold, which knows the truth of prompts of the world only, and these come from "
+            given.get(option, given["prompts"]).line,
+            f"{scope.place}{option} is gold, which knows the truth of prompts of the world only, and these come from "
             f"'{origin}'; fit a reward model and give it as judge",
         )

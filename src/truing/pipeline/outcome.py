@@ -1,13 +1,13 @@
-"""What a run came to: the answer of all its gates, and the expectations of its recipe that were not met."""
+"""What a run came to: the answer of all its gates."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from truing.gate import decide
+from truing import seals
+from truing.gate import decide, evidence
 from truing.pipeline.plan import read_json
-from truing.pipeline.spec import Recipe
 from truing.types import digest
 
 WORST_FIRST: tuple[decide.Verdict, ...] = ("hold", "undecided", "ship")
@@ -15,12 +15,14 @@ WORST_FIRST: tuple[decide.Verdict, ...] = ("hold", "undecided", "ship")
 
 def decision(root: Path, gates: list[str]) -> dict[str, Any]:
     """One decision of several gates' (their stages' names): the worst verdict, over every gate's results."""
-    found = {name: read_json(root / name / "decision.json") for name in gates}
+    for name in gates:
+        seals.check_stage(root / name)
+    found = {name: read_json(root / name / seals.DECISION) for name in gates}
     verdict = next(word for word in WORST_FIRST if word in {d["verdict"] for d in found.values()})
     if len(found) == 1:
         return found[gates[0]]
     findings = list({digest(f): f for d in found.values() for f in d["findings"]}.values())
-    return {
+    body = {
         "verdict": verdict,
         "exit_code": decide.EXIT_CODES[verdict],
         "gates": {name: d["verdict"] for name, d in found.items()},
@@ -28,19 +30,6 @@ def decision(root: Path, gates: list[str]) -> dict[str, Any]:
         "rules": [rule for d in found.values() for rule in d["rules"]],
         "evidence_hash": digest(findings),
         "findings": findings,
+        "about": evidence.together([d["about"] for d in found.values()]),
     }
-
-
-def unmet(recipe: Recipe, root: Path) -> list[str]:
-    """The lines of the recipe's `expect` block that did not come true: `stage.model.check: [low, high]`."""
-    missed = []
-    for path, (low, high) in recipe.expect.items():
-        stage, _, rest = path.partition(".")
-        model, _, check = rest.rpartition(".")
-        stored = read_json(root / stage / "findings.json").get("findings", [])
-        values = [f["value"] for f in stored if (f["model"], f["check"]) == (model, check)]
-        if not values:
-            missed.append(f"{path} was not measured")
-        elif not low <= values[0] <= high:
-            missed.append(f"{path} is {values[0]:.3f}, not within [{low}, {high}]")
-    return missed
+    return seals.sealed(body)

@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from truing import registry
+from truing import registry, seals
 from truing.disk import is_part
 from truing.errors import UserError
 from truing.pipeline.spec import Recipe, Ref, StageSpec
@@ -26,7 +26,8 @@ HARMLESS = frozenset({"tokens_per_device", "gradient_checkpointing", "checkpoint
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a plan. `parts` is all that it depends on, `key` their hash; `note` is said before it begins."""
+    """One stage of a plan. `parts` is all that it depends on, `key` their hash; `note` is said before it begins.
+    `product` is the identity of what a stage that is reused has left, empty where that is still to be made."""
 
     spec: StageSpec
     gives: str
@@ -34,6 +35,7 @@ class Step:
     key: str
     action: Action = "run"
     note: str = ""
+    product: str = ""
 
     @property
     def tie(self) -> str:
@@ -46,25 +48,32 @@ def plan(recipe: Recipe, root: Path, *, resume: bool = False, restart: bool = Fa
     if resume and restart:
         raise UserError("--resume goes on from what --restart throws away: give one of them")
     keys: dict[str, str] = {}
+    products: dict[str, str] = {}
     steps = []
     for spec in recipe.stages:
         part = registry.resolve(spec.do, "stage", recipe.folder)
         parts = parts_of(recipe, spec, part, keys)
-        step = settle(Step(spec, part.gives, parts, digest(parts)), root / spec.name, resume, restart)
-        keys[spec.name] = step.key
+        before = {name: products[name] for name in read_by(spec)}
+        step = settle(Step(spec, part.gives, parts, digest(parts)), root / spec.name, resume, restart, before)
+        keys[spec.name], products[spec.name] = step.key, step.product
         steps.append(step)
     return steps
 
 
-def settle(step: Step, folder: Path, resume: bool, restart: bool) -> Step:
-    """Whether a stage is reused, gone on with, or run from its beginning."""
+def settle(step: Step, folder: Path, resume: bool, restart: bool, before: Mapping[str, str]) -> Step:
+    """Whether a stage is reused, gone on with, or run from its beginning. `before` are the products of the stages that
+    it reads, empty for those that are still to be made. UserError where what is to be reused is not what was left."""
     spec, parts = step.spec, step.parts
     stored = made_by_truing(folder)
     changed = changes(stored.get("parts", {}), parts) if stored else {}
     only_code = list(changed) == ["code"]
     if stored.get("state") == "done" and (not changed or (resume and only_code)):
         note = "unchanged" if not changed else f"{changed['code']}, nothing else has"
-        return Step(spec, step.gives, stored["parts"], stored["key"], "reuse", f"{note}, not run again")
+        again = replace(step, note=outdated(stored, before) or spoilt(folder, restart))
+        if again.note:
+            return again
+        left = seals.product(stored["outputs"])
+        return Step(spec, step.gives, stored["parts"], stored["key"], "reuse", f"{note}, not run again", left)
     reached = checkpoints(folder)
     if stored.get("state") in (None, "done") or not reached or restart:
         return step
@@ -77,15 +86,55 @@ def settle(step: Step, folder: Path, resume: bool, restart: bool) -> Step:
             f"{said}, but cannot go on from it: {'; '.join(others)}.\n"
             "  Put that back, or throw the checkpoint away with --restart."
         )
+    seals.check(folder / seals.STAGE, stored, "Throw the checkpoint away with --restart.")
     return Step(spec, step.gives, parts, step.key, "resume", changed.get("code", ""))
+
+
+def outdated(stored: Mapping[str, Any], before: Mapping[str, str]) -> str:
+    """Why a finished stage is run again though its options are unchanged; empty where nothing speaks for it."""
+    if seals.SEAL not in stored:
+        return "made by an earlier truing, which kept no hashes: run again"
+    other = [name for name, product in before.items() if not product or stored.get("read", {}).get(name) != product]
+    return f"what stage '{other[0]}' leaves is made anew: run again" if other else ""
+
+
+def spoilt(folder: Path, restart: bool) -> str:
+    """Why a finished stage is run again where `restart` allows it: its files are not what it left; empty where they
+    are. UserError where it does not."""
+    try:
+        seals.check_stage(folder)
+    except UserError as problem:
+        if not restart:
+            raise
+        return f"{str(problem).partition(chr(10))[0]}: run again"
+    return ""
+
+
+def read_by(spec: StageSpec) -> list[str]:
+    """The stages whose results a stage's options name, each once."""
+    return list(dict.fromkeys(ref.stage for ref in refs(list(spec.options.values()))))
+
+
+def refs(value: Any) -> Iterator[Ref]:
+    """The references in an option's value."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from refs(item)
 
 
 def made_by_truing(folder: Path) -> dict[str, Any]:
     """The stage.json of a folder that a run made, empty where there is no folder; UserError for anyone else's."""
-    stored = read_json(folder / "stage.json")
+    stored = read_json(folder / seals.STAGE)
     if stored.get("name") == folder.name and "key" in stored:
         return stored
-    if folder.exists() and not (folder.is_dir() and all(is_part(p, "stage.json") for p in folder.iterdir())):
+    if (folder / seals.STAGE).is_file():
+        raise UserError(
+            f"{folder / seals.STAGE}: is not what a run writes there (cut off, or that of another stage), so nothing "
+            "says what this folder holds; put the file back, or remove the folder to have the stage run again"
+        )
+    if folder.exists() and not (folder.is_dir() and all(is_part(p, seals.STAGE) for p in folder.iterdir())):
         raise UserError(
             f"{folder}: truing did not make this folder (it has no stage.json) and leaves it alone; "
             "give another --out, or call the stage something else"

@@ -18,7 +18,7 @@ from truing.types import is_number
 
 __all__ = ["Recipe", "Ref", "StageSpec", "check"]
 
-KEYS = ("title", "seed", "base", "inputs", "stages", "expect")
+KEYS = ("title", "seed", "base", "production", "inputs", "stages", "expect")
 NEW_MODEL = {
     "new": Option("new", "str", required=True),
     "hidden": Option("hidden", "Count", 256),
@@ -54,7 +54,7 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
             mistakes.add(node.line, unknown("top-level key", key, KEYS))
     top = Top(root.value, Scope(folder=path.parent if path else None, mistakes=mistakes))
     top.inputs()
-    base = top.base()
+    base, production = top.base(), top.production()
     stages = top.stages()
     expect = top.expect()
     recipe = Recipe(
@@ -62,6 +62,7 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         stages=stages,
         seed=top.value("seed", "int", 0),
         base=base,
+        production=production,
         inputs={key: node.plain for key, node in top.scope.inputs.items()},
         expect=expect,
         text=document.write(root) if overrides else text,
@@ -125,6 +126,20 @@ class Top:
         self.scope.base = plain
         return plain
 
+    def production(self) -> str | None:
+        """The model that a release would replace, where that is not the base."""
+        node = self.scope.fill(self.entries.get("production", Node("$base")))
+        if node.value in ("$base", LOST):
+            return None
+        if isinstance(node.value, str) and node.value and not node.value.startswith("$"):
+            return str(self.scope.model(node.value, node, "production"))
+        self.scope.mistakes.add(
+            node.line,
+            "production is the model that a release would replace, which no stage here makes: $base, a Hub name, a "
+            f"folder or world:desk/small, not {node.plain!r}",
+        )
+        return None
+
     def new_model(self, node: Node) -> dict[str, Any]:
         """A new model's description: `{new: llama, hidden: 256, layers: 6, vocab: 8000, text: DATA}`."""
         mistakes, plain = self.scope.mistakes, {}
@@ -158,7 +173,7 @@ class Top:
         return tuple(specs)
 
     def expect(self) -> dict[str, tuple[float, float]]:
-        """Bounds on findings: `stage.model.check: [low, high]`."""
+        """Bounds on findings: `stage.model.check: [low, high]`, or `stage.model.check@against#slice`."""
         found: dict[str, tuple[float, float]] = {}
         for path, node in self.mapping("expect", "{exam.policy.win_rate: [0.6, 1.0]}").items():
             trouble = self.scope.expectation_trouble(path)

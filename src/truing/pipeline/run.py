@@ -16,22 +16,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from truing import registry
+from truing import registry, seals
 from truing.data import clock
+from truing.disk import write_json
 from truing.errors import UserError, redacted
-from truing.pipeline import outcome
-from truing.pipeline.context import StageRun, write_json
-from truing.pipeline.plan import Step, plan, read_json
+from truing.pipeline import expectations, outcome
+from truing.pipeline.context import StageRun
+from truing.pipeline.deciding import foreseen, production
+from truing.pipeline.plan import Step, plan, read_by, read_json
 from truing.pipeline.recipe import Recipe
 from truing.pipeline.show import Show
 from truing.report import html
 from truing.settings import Training
 from truing.types import source_digest
 
+EXPECTED = {"missed": 1, "open": 4}
+"""The exit code for an expectation that is not met, and for one of which that is not known."""
+WORST = (0, 4, 1)
+
 
 def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = False, quiet: bool = False) -> int:
     """Run every stage of `recipe` under `out`; returns the exit code (0 done or ship, 1 hold or an expectation not met,
-    4 a gate that cannot decide). Raises UserError or RunFailed with what is on disk left resumable.
+    4 a gate or an expectation that cannot be decided). Raises UserError or RunFailed with what is on disk left
+    resumable.
 
     A stage whose options, inputs and code are unchanged is not run again. One that was interrupted goes on from its
     last checkpoint with `resume`, and begins anew with `restart`. Of the processes that torchrun started, the first
@@ -58,6 +65,8 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
         planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
         parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
         forget(out)
+        for text in foreseen(recipe):
+            show.say(f"note: {text}")
         record = manifest(recipe, steps, moment)
         with recorded(record, out), clock.fixed(moment):
             for step, row in zip(steps, record["stages"], strict=True):
@@ -65,17 +74,18 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
             gates = [step.spec.name for step in steps if step.gives == "decision"]
             decision = outcome.decision(out, gates) if gates else {}
             if decision:
-                write_json(out / "decision.json", decision)
-            missed = outcome.unmet(recipe, out)
+                write_json(out / seals.DECISION, decision)
+                record["decision"] = decision[seals.SEAL]
+            troubles = expectations.unmet(recipe.expect, out)
     show.say(f"\nreport: {out / 'report.html'}   ({record['seconds']:.0f} s)")
-    for line in missed:
-        show.say(f"expected, and not met: {line}")
-    if recipe.expect and not missed:
+    for trouble in troubles:
+        show.say(f"expected, and {'not met' if trouble.state == 'missed' else 'undecided'}: {trouble.text}")
+    if recipe.expect and not troubles:
         show.say(f"all {len(recipe.expect)} expectations of the recipe are met")
     if len(gates) > 1:
         show.say(f"{decision['verdict']}: the worst answer of {len(gates)} gates")
     code: int = decision.get("exit_code", 0)
-    return code or (1 if missed else 0)
+    return code or max((EXPECTED[trouble.state] for trouble in troubles), key=WORST.index, default=0)
 
 
 def follow(recipe: Recipe, out: Path) -> None:
@@ -109,14 +119,17 @@ def trains(stage: registry.Stage) -> bool:
 
 def moment_of(root: Path) -> datetime:
     """The moment that chat templates write in this run's folder: that of its first run, whenever it goes on."""
-    there = read_json(root / "manifest.json").get("moment")
-    return clock.now() if there is None else clock.read(there, str(root / "manifest.json"))
+    path = root / seals.MANIFEST
+    there = read_json(path)
+    if seals.SEAL in there:
+        seals.check(path, there, "Put it back, or remove it: the moment of this run's chat templates is then now.")
+    return clock.now() if there.get("moment") is None else clock.read(there["moment"], str(path))
 
 
 def forget(root: Path) -> None:
     """Remove the answer of an earlier run; UserError where a file of its name is not a run's."""
-    there = [root / name for name in ("manifest.json", "decision.json", "report.html") if (root / name).exists()]
-    if there and "stages" not in read_json(root / "manifest.json"):
+    there = [root / name for name in (seals.MANIFEST, seals.DECISION, "report.html") if (root / name).exists()]
+    if there and "stages" not in read_json(root / seals.MANIFEST):
         raise UserError(
             f"{there[0]}: no run of truing wrote this file, and a run would write over it; use another --out"
         )
@@ -128,7 +141,7 @@ def forget(root: Path) -> None:
 def recorded(record: dict[str, Any], root: Path) -> Iterator[None]:
     """Keep manifest.json true while a run works, and write it and the report however the run ends."""
     began = time.monotonic()
-    write_json(root / "manifest.json", record)
+    write_manifest(record, root)
     try:
         yield
         record["state"] = "done"
@@ -144,8 +157,13 @@ def recorded(record: dict[str, Any], root: Path) -> Iterator[None]:
         record["seconds"] = round(time.monotonic() - began, 1)
         told = record["state"] != "done"
         with suppress(OSError) if told else nullcontext():  # a full disk must not hide what went wrong
-            write_json(root / "manifest.json", record)
+            write_manifest(record, root)
             html.write(root)
+
+
+def write_manifest(record: dict[str, Any], root: Path) -> None:
+    """Write manifest.json with its seal."""
+    write_json(root / seals.MANIFEST, seals.sealed(record))
 
 
 def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str, Any], root: Path, show: Show) -> None:
@@ -155,20 +173,23 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     work = StageRun(recipe=recipe, name=step.spec.name, do=step.spec.do, root=root, key=step.tie, show=show)
     heading = f"{work.name} ({work.do})"
     if step.action == "reuse":
-        stored = read_json(work.folder / "stage.json")
+        stored = seals.check_stage(work.folder)
         show.say(f"{heading}: {step.note}")
         for note in read_json(work.folder / "summary.json").get("notes", []):
             if clock.MARK in str(note):  # the date that its template wrote holds for what is reused too
                 show.say(f"  {note}")
-        row |= {"state": "reused", "seconds": stored.get("seconds")}
+        row |= {"state": "reused", "seconds": stored.get("seconds"), seals.SEAL: stored[seals.SEAL]}
         record["data"] |= stored.get("data", {})
         return
+    read = products(step, root)
+    facts = {"name": work.name, "do": work.do, "key": step.key, "parts": step.parts, "read": read}
     if step.action == "run":
         clear(work.folder)
+    else:
+        check_read(work.folder, read)
     row["state"] = "running"
-    write_json(root / "manifest.json", record)
-    facts = {"name": work.name, "do": work.do, "key": step.key, "parts": step.parts}
-    work.write("stage.json", facts | {"state": "running"})
+    write_manifest(record, root)
+    work.write(seals.STAGE, seals.sealed(facts | {"state": "running"}))
     show.say(heading + (f": {step.note}" if step.note else ""))
     began = time.monotonic()
     stage = registry.load(work.do, "stage", recipe.folder)
@@ -177,10 +198,28 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
         stage(work, **step.spec.options)
     seconds = round(time.monotonic() - began, 1)
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
-    work.write("stage.json", facts | {"state": "done", "gives": step.gives, "seconds": seconds, "data": work.read})
-    row |= {"state": "done", "seconds": seconds}
+    ended = {"state": "done", "gives": step.gives, "seconds": seconds, "data": work.read}
+    stored = seals.sealed(facts | ended | {"outputs": seals.outputs_of(work.folder)})
+    work.write(seals.STAGE, stored)
+    row |= {"state": "done", "seconds": seconds, seals.SEAL: stored[seals.SEAL]}
     record["data"] |= work.read
     parallel.meet()
+
+
+def products(step: Step, root: Path) -> dict[str, str]:
+    """The identity of what each stage that a stage reads has left; UserError where it is no longer there as it was."""
+    return {name: seals.product(seals.check_stage(root / name)["outputs"]) for name in read_by(step.spec)}
+
+
+def check_read(folder: Path, now: dict[str, str]) -> None:
+    """UserError where an interrupted stage was begun with other results of the stages before it than those of now."""
+    stored = seals.read_object(folder / seals.STAGE)
+    other = [name for name, product in now.items() if stored.get("read", {}).get(name) != product]
+    if other:
+        raise UserError(
+            f"{folder}: this stage was begun with another result of stage '{other[0]}' than the one that is there now; "
+            "put that back, or throw the checkpoint away with --restart"
+        )
 
 
 def clear(folder: Path) -> None:
@@ -208,6 +247,7 @@ def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, A
         "state": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "moment": moment.isoformat(),
+        "production": production(recipe),
         "seconds": 0.0,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
         "code": source_digest(),

@@ -11,12 +11,15 @@ from typing import Any
 from truing.errors import nearest, unknown
 from truing.pipeline import names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
+from truing.pipeline.expectations import FORM, Expected
 from truing.pipeline.labels import best_of, labels
 from truing.pipeline.spec import Ref
 from truing.signature import Option, Part
 from truing.typewords import REFERENCES, describe, parse_type
 
 TURN = re.compile(r"\$turn\b")
+COMPARISON = re.compile(r"(win_rate|_delta|_delta_tokens)$")
+"""What an exam finds of a model beside another one."""
 
 
 @dataclass
@@ -250,37 +253,61 @@ class Scope:
 
     def expected(self, path: str) -> str:
         """A path of the expect block with the stages that `loop.stage` stands for: of the last turn."""
-        model, dot, check = path.rpartition(".")
+        named, at, against = path.partition("@")
+        model, dot, check = named.rpartition(".")
+        return self.in_last_turn(model) + dot + check + at + self.in_last_turn(against)
+
+    def in_last_turn(self, text: str) -> str:
+        """A text with the stages that each `loop.stage` in it stands for."""
         for loop, last in self.loops.items():
             for name, real in last.items():
-                model = re.sub(rf"(?:^|(?<=\.)){re.escape(f'{loop}.{name}')}(?=\.|$)", real, model)
-        return model + dot + check
+                text = re.sub(rf"(?:^|(?<=\.)){re.escape(f'{loop}.{name}')}(?=[.#]|$)", real, text)
+        return text
 
     def expectation_trouble(self, path: str) -> str:
-        """What is wrong with `stage.model.check` in the expect block, or an empty string."""
-        stage, _, rest = self.expected(path).partition(".")
-        model, _, check = rest.rpartition(".")
-        if not (stage and model and check):
-            return f"'{path}' is not of the form stage.model.check"
-        if stage not in self.done:
-            return f"'{path}': {unknown('stage', stage, self.done)}"
-        part, options = self.done[stage], self.options[stage]
+        """What is wrong with a path of the expect block, or an empty string."""
+        asked = Expected.read(self.expected(path))
+        if asked is None:
+            return f"'{path}' is not of the form {FORM}"
+        if asked.stage not in self.done:
+            return f"'{path}': {unknown('stage', asked.stage, self.done)}"
+        part, options = self.done[asked.stage], self.options[asked.stage]
         if part is None:
             return ""
         if part.gives not in ("findings", "reward"):
-            return f"'{path}': stage '{stage}' ({part.name}) measures nothing"
-        listed = measured(options) if part.gives == "findings" else [Ref("", stage)]
+            return f"'{path}': stage '{asked.stage}' ({part.name}) measures nothing"
         if part.gives == "reward" and "eval" not in options:
-            return f"'{path}': stage '{stage}' ({part.name}) measures nothing without 'eval'"
-        models = labels([model for model in listed if model is not None], self.base)
+            return f"'{path}': stage '{asked.stage}' ({part.name}) measures nothing without 'eval'"
+        models, rivals = self.named_in(part, asked.stage)
+        if asked.model not in (*models, *rivals):
+            return f"'{path}': {unknown('model', asked.model, dict.fromkeys([*models, *rivals]))}"
+        opponents = [rival for rival in dict.fromkeys(rivals) if rival != asked.model and asked.model in models]
+        opponents += ["lookup"] * (options.get("lookup") is True)
+        if asked.against and asked.against not in opponents:
+            return f"'{path}': {unknown('opponent', asked.against, opponents)}"
+        if not asked.against and len(opponents) > 1 and COMPARISON.search(asked.check):
+            return f"'{path}' could be against {' or '.join(opponents)}: say '{path}@{opponents[0]}'"
+        return ""
+
+    def named_in(self, part: Part, stage: str) -> tuple[list[str], list[str]]:
+        """What the models of a stage that measures are called in its findings, and those they are held against."""
+        options = self.options[stage]
+        against = [model for model in options.get("against", []) if model is not None]
+        own = (
+            [model for model in measured(options) if model is not None]
+            if part.gives == "findings"
+            else [Ref("", stage)]
+        )
+        called = labels([*own, *against], self.base)
+        models, rivals = called[: len(own)], called[len(own) :]
         if "reward" in options:  # one curve, of the best of n
             models = [best_of(model, "n") for model in models]
         if options.get("best_of") is not None:
-            models += [best_of(model, options["best_of"]) for model in models[:-1]]
-        return "" if model in models else f"'{path}': {unknown('model', model, models)}"
+            models += [best_of(model, options["best_of"]) for model in models]
+        return models, rivals
 
 
 def measured(options: Mapping[str, Any]) -> list[Any]:
     """The models whose findings a stage gives: those of an exam, runs that are diagnosed, or the one that answers."""
     named = options.get("models", options.get("runs", options.get("model", [])))
-    return [*(named if isinstance(named, list) else [named]), options.get("against")]
+    return named if isinstance(named, list) else [named]

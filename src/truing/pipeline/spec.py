@@ -34,8 +34,9 @@ class StageSpec:
 class Recipe:
     """A pipeline of stages.
 
-    `base` is a Hub name, a folder, `world:desk/small`, or a mapping that describes a new model. `expect` maps
-    `stage.model.check` to the bounds its value must lie in. `text` is the recipe with `overrides` (the command line's
+    `base` is a Hub name, a folder, `world:desk/small`, or a mapping that describes a new model; `production` the model
+    that a release would replace, where that is another one. `expect` maps `stage.model.check` to the bounds within
+    which its whole interval must lie. `text` is the recipe with `overrides` (the command line's
     `a.b=c`) put in, `path` its file.
 
     >>> warm = StageSpec("warm", "sft", {"model": "world:desk/tiny", "data": "world:demonstrations"})
@@ -47,11 +48,17 @@ class Recipe:
     stages: tuple[StageSpec, ...]
     seed: int = 0
     base: str | Mapping[str, Any] | None = None
+    production: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
     expect: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     text: str = ""
     path: str | None = None
     overrides: tuple[str, ...] = ()
+
+    @property
+    def replaced(self) -> Any:
+        """The model that a release would replace: that in production, or else the base; None where there is neither."""
+        return self.base if self.production is None else self.production
 
     @property
     def folder(self) -> Path | None:

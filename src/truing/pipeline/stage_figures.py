@@ -19,12 +19,12 @@ from typing import Any
 from truing.data.batch import trees_digest
 from truing.data.files import SUFFIXES
 from truing.data.trees import Planted
-from truing.evaluate.intervals import ALIKE, FEWEST, student
+from truing.evaluate.intervals import mean_interval
 from truing.pipeline.context import StageRun
 from truing.pipeline.table import LOOP_TIME
 from truing.policy.policy import Policy
 from truing.report import card, figures, words
-from truing.report.figures import WHOLE, Figure, Interval, Stretch
+from truing.report.figures import WHOLE, Figure, Stretch
 from truing.settings import Training
 from truing.train.terms import Sum
 from truing.types import Finding
@@ -58,11 +58,11 @@ class Look:
         shown |= {"proxy": "training reward (proxy)", "kl": "KL to the reference", "length": "length"}
         found = {}
         for name, title in shown.items():
-            value, error = self.row.get(name), self.row.get(f"{name}_se")
+            value, known = self.row.get(name), [x for x in self.row["each"].get(name, ()) if x is not None]
             if value is None:
                 continue
             n = int(self.row.get(f"{name}_n", self.row["prompts"]))
-            spread = None if best or error is None else look_interval(value, error, n)
+            spread = None if best or not known else mean_interval(known)
             unit = {"kl": "nats", "length": "tokens"}.get(name, "")
             note = CHOSEN.format(words.label(self.names[0])) if best else ""
             found[f"watch_{name}"] = Figure(f"{kind} {title}", value, of, unit, spread, n, note)
@@ -167,16 +167,6 @@ class StageFigures:
         stretch = self.stretch.as_json() if self.stretch else None
         kept = {"kept": self.kept()} if self.kept() else {}
         return {"held_out": held_out, "last_tenth": stretch, "whole_stage": self.whole(), **kept}
-
-
-def look_interval(mean: float, error: float, n: int) -> Interval | None:
-    """Student's 95 % interval of a mean over `n` prompts by its standard error; None where few say nothing of it, or
-    all are alike.
-
-    >>> [round(x, 3) for x in look_interval(2.0, 3**-0.5, 3)], look_interval(2.0, 0.0, 30)
-    ([-0.484, 4.484], None)
-    """
-    return None if n < FEWEST or error <= ALIKE * abs(mean) else student(mean, error, n)
 
 
 def tell(run: StageRun, policy: Policy, planted: Planted, training: Training, terms: Sum, measured: Measured) -> None:

@@ -10,11 +10,12 @@ from truing.data import formats
 from truing.data import split as splitting
 from truing.errors import UserError
 from truing.evaluate.held_out import measure
-from truing.gate import decide
+from truing.gate import decide, looks
 from truing.gate import rules as gate_rules
-from truing.pipeline import examine
+from truing.pipeline import examine, trial
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
+from truing.pipeline.deciding import production
 from truing.pipeline.judge import appoint
 from truing.pipeline.lineage import taught_from
 from truing.pipeline.mixture import weights_of
@@ -26,7 +27,19 @@ from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.recompute import recompute_layers
 from truing.policy.scalars import Heads
-from truing.registry import Columns, Data, Evidence, Model, Models, ObjectiveSpec, RewardModel, RewardSpec, Rules, stage
+from truing.registry import (
+    Columns,
+    Data,
+    Evidence,
+    Model,
+    Models,
+    ObjectiveSpec,
+    RewardModel,
+    RewardSpec,
+    Rivals,
+    Rules,
+    stage,
+)
 from truing.rollout.combine import hung
 from truing.rollout.engine import Sampling
 from truing.settings import Lora, Training
@@ -186,7 +199,7 @@ def evaluate(
     run: StageRun,
     *,
     models: Models,
-    against: Model,
+    against: Rivals,
     prompts: Data | None = None,
     data: Data | None = None,
     columns: Columns | None = None,
@@ -199,6 +212,11 @@ def evaluate(
     passing: float | None = None,
     best_of: Count | None = None,
     best_by: RewardModel | None = None,
+    labelled: Data | None = None,
+    least_accuracy: Fraction = 0.6,
+    exact: bool = False,
+    trusted: RewardModel | RewardSpec | Literal["gold"] | None = None,
+    trusted_samples: Count = 100,
     max_new_tokens: Count = 64,
     temperature: NonNegative = 1.0,
     seed: int = 0,
@@ -207,42 +225,49 @@ def evaluate(
     reward (`{verifier: {answer: number}}`), or by an ensemble: several reward models, or with `aggregate` the heads of
     one. It gives their mean, the lowest, or the mean less `coefficient` (0.5) times their variance.
 
-    Finds, for each model against `against`, paired by prompt: win rate, mean score, change of length, KL to the
-    reference. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
+    Finds, for each model against each of `against`, paired by prompt: win rate, mean score, change of length; and KL to
+    the first of them. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
     `lookup` adds the world's template look-up as a contestant. Of an ensemble it finds how far its members disagree on
     answers and on `data`; of a judge with several heads what each of them says. Every prompt has `answers`; where one
     is right whose score is at least `passing`, pass@k is found for k = 1, 2, 4, ... as far as there are answers. With
     `best_of: 8` the best of 8 answers by `best_by`, a reward model, is a contestant too, for each of `models`.
+    A judge that errs is tried first, on pairs of `labelled` and `data` that it did not learn from: below
+    `least_accuracy` it decides nothing, above it win rates are corrected for its errors. `exact` says that it makes
+    none. `trusted`, a better judge, judges `trusted_samples` prompts too (prediction-powered inference).
     """
     sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
     exam = examine.Exam(run, models, against, sampling, answers=answers, passing=passing)
-    if data is not None:
-        exam.order(run.records(data, columns=columns))
+    held_out = run.records(data, columns=columns) if data is not None else None
+    if held_out is not None:
+        exam.order(held_out)
     if prompts is not None:
         asked = run.records(prompts, want="prompts", columns=columns if data is None else None)
         who = appoint(run, judge, aggregate, coefficient, asked)
+        trying = trial.Trying(labelled, held_out, least_accuracy, exact, trusted, trusted_samples)
+        exam.trial, exam.better = trying.of(run, who, judge, asked)
         if best_of is not None:
             exam.choice = examine.Choice(best_of, appoint(run, best_by, None, None, asked), best_by)
         reward = exam.answer(asked, who, samples, lookup)
-        exam.notes += hung([*who.hung, *(exam.choice.judge.hung if exam.choice else ())])
-        if data is not None:
-            exam.disagree(run.records(data, columns=columns), who, reward, judge, samples)
+        exam.notes += hung(exam.hung(who))
+        exam.disagree(held_out, who, reward, judge, samples)
     if not exam.findings:
         raise UserError(f"stage {run.name} has nothing to measure: give prompts (to answer) or data (pairs to order)")
-    exam.notes += run.accounts
     work.found(run, exam.findings, exam.examples)
     run.show.say(exam.table())
-    run.write("summary.json", {"do": "evaluate", "headline": exam.headline(), "notes": [*run.accounts, *exam.notes]})
+    run.write("summary.json", exam.summary())
 
 
 @stage(gives="decision")
 def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     """May it ship? Holds the findings of `evidence` against a rules file, and writes decision.json.
 
-    Of several gates in a recipe the worst answer is the run's.
+    The rules have to compare with what stands in production: `$base`, or the recipe's `production`. Of several gates in
+    a recipe the worst answer is the run's.
     """
-    decision = decide.decide(run.findings(evidence), gate_rules.read_rules(Path(rules)))
-    decide.write_decision(decision, run.folder / "decision.json")
+    read, asked = run.evidence(evidence), gate_rules.read_rules(Path(rules))
+    look = looks.look_number(run.root, run.name, read.findings, asked)
+    decision = decide.decide(read.findings, asked, production=production(run.recipe), look=look)
+    decide.write_decision(decision, run.folder / "decision.json", read.weights)
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from truing import seals
 from truing.data.split import unseen
 from truing.diagnose.best_of import best_of_curve
 from truing.diagnose.curve import Curve, read_watch
@@ -18,6 +20,7 @@ from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import appoint
 from truing.pipeline.lineage import learned
+from truing.pipeline.reward_spec import GOLD
 from truing.pipeline.spec import Ref
 from truing.pipeline.stages_online import askable, distinct
 from truing.pipeline.table import table
@@ -42,6 +45,8 @@ def diagnose(run: StageRun, *, runs: Models, truth: str = "gold") -> None:
     """
     named = runs if isinstance(runs, list) else [runs]
     names = run.labels(named)
+    for value in named:  # its findings are about these weights
+        run.model(value)
     curves = [
         read_watch(watched(run, model), name, started(run, model), truth)
         for name, model in zip(names, named, strict=True)
@@ -89,15 +94,19 @@ def diagnose_best_of(
     if not places:
         raise UserError(f"stage {run.name}: no prompt is left whose answers can all be scored; lower max_new_tokens")
     rows = ([given[i] for i in places] for given in both)
-    tell(run, [best_of_curve(name, *rows)], judges[1].name, [*run.accounts, f"proxy: {judges[0].judged_by}"])
+    doubt = "" if judge == GOLD else f"the truth here is {judges[1].judged_by}, which was never tried on labelled pairs"
+    proxy_note = f"proxy: {judges[0].judged_by}"
+    tell(run, [best_of_curve(name, *rows)], judges[1].name, [*run.accounts, proxy_note], doubt)
 
 
 def watched(run: StageRun, model: Any) -> Path:
     """Where a run keeps what it watched: in the stage's folder, beside its model."""
     if isinstance(model, Ref):
-        return run.root / model.stage / WATCH
+        return run.stage(model) / WATCH
     beside = Path(model).parent / WATCH
-    return beside if beside.is_file() else Path(model) / WATCH
+    path = beside if beside.is_file() else Path(model) / WATCH
+    seals.check_file(path)
+    return path
 
 
 def started(run: StageRun, model: Any) -> str:
@@ -106,11 +115,12 @@ def started(run: StageRun, model: Any) -> str:
     return run.labels([begun])[0] if begun is not None else ""
 
 
-def tell(run: StageRun, curves: Sequence[Curve], truth: str, notes: Sequence[str] = ()) -> None:
-    """Write what the curves say: findings.json, curve.json for the report, summary.json; and a table."""
+def tell(run: StageRun, curves: Sequence[Curve], truth: str, notes: Sequence[str] = (), doubt: str = "") -> None:
+    """Write what the curves say: findings.json, curve.json for the report, summary.json; and a table. `doubt` is why
+    nothing may be decided by them, where the truth is a judge that may err."""
     told = [diagnosed(curve) for curve in curves]
-    findings = [f for one in told for f in one.findings]
-    notes = [*notes, *(note for one in told for note in one.notes)]
+    findings = [replace(f, reservation=doubt or f.reservation) for one in told for f in one.findings]
+    notes = [*notes, *(note for one in told for note in one.notes), *([doubt] if doubt else [])]
     work.found(run, findings)
     run.write("curve.json", {"truth": truth, "curves": [one.as_json() for one in told]})
     run.write("summary.json", {"do": run.do, "headline": "; ".join(map(headline, told)), "notes": notes})

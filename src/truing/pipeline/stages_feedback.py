@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from truing import seals
 from truing.data import formats
 from truing.data.conventions import Record
 from truing.disk import write_text
@@ -178,6 +179,7 @@ def answers_of(run: StageRun, data: Any, columns: Mapping[str, str] | None, judg
     folder = run.rollouts(data)
     if folder is None:
         if isinstance(data, str) and experience.is_experience(Path(data)):
+            seals.check_file(Path(data))
             return lying.of_rollouts([Path(data)])
         return lying.of_records(run.records(data, columns=columns))
     known: dict[int, Mapping[str, Any]] = {}

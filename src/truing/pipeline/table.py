@@ -37,7 +37,20 @@ def table(findings: Sequence[Finding], seconds: Mapping[str, float | None]) -> s
     answers = [f for f in findings if f.slice == "all" and f.check in (*COLUMNS, "win_delta")]
     pairs = dict.fromkeys((f.model, f.against) for f in answers if f.check == "win_rate")
     others = [f for f in findings if not pairs or f not in answers]
-    return "\n".join([*rows(pairs, answers, seconds), *lines(others)])
+    return "\n".join([*rows(pairs, answers, seconds), *lines(others), *doubts(answers)])
+
+
+def doubts(findings: Sequence[Finding]) -> list[str]:
+    """Why nothing is concluded, each reason once, with the win rates that it is about.
+
+    >>> doubts([Finding("win_rate", "dpo", 0.6, "warm", reservation="the judge was never tried")])
+    ['  nothing is concluded of dpo over warm: the judge was never tried']
+    """
+    reasons: dict[str, list[str]] = {}
+    for f in findings:
+        if f.reservation and f.check == "win_rate":
+            reasons.setdefault(f.reservation, []).append(who(f))
+    return [f"  nothing is concluded of {', '.join(pairs)}: {why}" for why, pairs in reasons.items()]
 
 
 def rows(
@@ -65,7 +78,8 @@ def rows(
 def cell(f: Finding) -> str:
     """A value in its unit, and the interval of a win rate."""
     spread = f" ({words.interval(f)})" if f.check == "win_rate" and f.interval else ""
-    return words.figure(f.check, f.value) + spread
+    doubt = " (as judged)" if f.check == "win_rate" and f.reservation else ""
+    return words.figure(f.check, f.value) + spread + doubt
 
 
 def lines(findings: Sequence[Finding]) -> list[str]:
@@ -75,7 +89,8 @@ def lines(findings: Sequence[Finding]) -> list[str]:
     found = []
     for f in findings:
         interval = f"[{f.interval[0]:8.3f}, {f.interval[1]:8.3f}]" if f.interval else " " * 20
-        found.append(f"  {who(f):{names}}  {f.check:{width}}  {f.value:8.3f}  {interval}  {f.verdict}")
+        verdict = "decides nothing" if f.reservation else f.verdict
+        found.append(f"  {who(f):{names}}  {f.check:{width}}  {f.value:8.3f}  {interval}  {verdict}")
     return found
 
 

@@ -9,13 +9,14 @@ from truing import registry
 from truing.errors import unknown
 from truing.pipeline.document import Node
 from truing.pipeline.mixture import names_of
-from truing.pipeline.reward_spec import COST, WEIGHT, WITHIN, options_of
+from truing.pipeline.reward_spec import COST, GOLD, WEIGHT, WITHIN, options_of
 from truing.pipeline.scope import Scope
 from truing.pipeline.spec import Ref
 from truing.signature import Part
 
 WATCHING = ("watch_prompts", "watch_every", "patience")
 ANSWERED = ("judge", "aggregate", "lookup", "samples", "answers", "passing", "max_new_tokens", "temperature")
+TRYING = ("labelled", "least_accuracy", "exact", "trusted", "trusted_samples")
 """What says nothing in an exam where no prompts are answered."""
 
 
@@ -34,15 +35,32 @@ def check_together(part: Part, found: dict[str, Any], given: dict[str, Node], sc
 
 
 def examined(found: dict[str, Any], given: dict[str, Node]) -> Iterator[tuple[str, str]]:
-    """An exam has prompts to answer, or pairs to order."""
+    """An exam has prompts to answer, or pairs to order; its judge is tried where it may err, and nowhere else."""
     if "prompts" in given:
+        yield from trusting(found, given)
         return
     if "data" not in given and "models" in given:
         yield "models", "there is nothing to measure: give prompts (to answer) or data (pairs to order)"
         return
-    for name in ANSWERED:
+    for name in (*ANSWERED, *TRYING):
         if name in found:
             yield name, f"'{name}' says nothing without 'prompts' (to answer)"
+
+
+def trusting(found: dict[str, Any], given: dict[str, Node]) -> Iterator[tuple[str, str]]:
+    """What is said of a judge's errors goes together."""
+    judge = found.get("judge", "" if "judge" in given else GOLD)
+    if "judge" in given and "judge" not in found:  # a mistake already noted
+        return
+    if judge == GOLD or found.get("exact"):
+        why = "judge is gold, which makes no errors" if judge == GOLD else "'exact' says that the judge makes no errors"
+        for name in (n for n in TRYING if n in found and (n != "exact" or judge == GOLD)):
+            yield name, f"'{name}' says nothing where {why}; leave it out"
+        return
+    if found.get("trusted_samples") is not None and "trusted" not in given:
+        yield "trusted_samples", "'trusted_samples' says nothing without 'trusted' (a better judge, such as gold)"
+    if found.get("trusted") is not None and found["trusted"] == judge:
+        yield "trusted", "'trusted' is the judge itself; give a better one, or leave it out"
 
 
 def watched(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from truing import registry
+from truing import registry, seals
 from truing.data import clock
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.kinds import Shape, common_shape, shape_of, ties_of
@@ -20,6 +20,7 @@ from truing.data.trees import Planted, plant, with_shadows
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, same_tokens
 from truing.pipeline import stage_figures
+from truing.pipeline.about import about
 from truing.pipeline.context import StageRun
 from truing.pipeline.mixture import check_heads
 from truing.pipeline.stage_figures import Measured
@@ -286,9 +287,9 @@ def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
 
 
 def found(run: StageRun, findings: Sequence[Finding], examples: Sequence[Any] = ()) -> None:
-    """findings.json, and examples.json where there are any."""
+    """findings.json with what it is about, and examples.json where there are any."""
     names = sorted({f.model for f in findings})
-    body = {"suite": run.name, "models": names, "findings": [f.as_json() for f in findings]}
-    run.write("findings.json", body)
+    body = {"suite": run.name, "models": names, "findings": [f.as_json() for f in findings], "about": about(run)}
+    run.write("findings.json", seals.sealed(body))
     if examples:
         run.write("examples.json", list(examples))

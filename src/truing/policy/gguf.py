@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from truing.disk import file_digest, made_beside
+from truing import caches
+from truing.disk import file_digest
 from truing.errors import UserError
 
 
-def dequantised(file: Path, cache: Path, sha256: str = "") -> Path:
+def dequantised(file: Path, cache: Path, sha256: str = "", say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder in `cache` that holds the weights of a GGUF file in fp32, its tokenizer and its chat template.
 
-    Made by transformers' own reader at the first call and found by the file's content later. What quantisation has
-    rounded stays rounded: the model is the one that llama.cpp runs, and not the one that was quantised.
+    Made by transformers' own reader at the first call and found by the file's content later; a folder that is no
+    longer what was made is made again, and `say` is told so. What quantisation has rounded stays rounded: the model is
+    the one that llama.cpp runs, and not the one that was quantised.
 
     UserError for a file that is not there, is not GGUF, has another hash than `sha256`, or whose architecture or
     tokenizer transformers does not read, and where the library `gguf` is missing.
@@ -28,12 +31,7 @@ def dequantised(file: Path, cache: Path, sha256: str = "") -> Path:
         raise UserError(f"model '{file}' cannot be read ({error.strerror})") from error
     if sha256 and digest != sha256:
         raise UserError(f"model '{file}' has the SHA-256 {digest}, and {sha256} was expected; fetch it again")
-    folder = cache / f"{file.stem}-{digest[:16]}"
-    if (folder / "config.json").exists():
-        return folder
-    with made_beside(folder) as part:
-        convert(file, part)
-    return folder
+    return caches.kept(cache / f"{file.stem}-{digest[:16]}", lambda part: convert(file, part), say)
 
 
 def convert(file: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from truing import seals
 from truing.data import clock
 from truing.errors import UserError
 from truing.policy import adapter_files, adapters, model_files, trees
@@ -36,6 +37,7 @@ def load(
     network.
     """
     folder = Path(name)
+    seals.check_model(folder)
     if adapter_files.is_adapter(folder):
         return load_adapter(folder, kind, seed=seed, fresh=fresh)
     if folder.exists():

@@ -8,6 +8,7 @@ of the policy reaches.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,11 @@ class Reference:
 
     def __init__(self, logp: Tensor, offsets: Tensor, left: bool = False) -> None:
         self.logp, self.offsets, self.left = logp, offsets, left
+
+    def digest(self) -> str:
+        """The SHA-256 of the numbers."""
+        tensors = (self.logp.contiguous(), self.offsets.contiguous())
+        return hashlib.sha256(b"".join(t.cpu().view(torch.uint8).numpy().tobytes() for t in tensors)).hexdigest()
 
     def tokens(self, batch: Batch) -> Tensor:
         """The reference's log-probabilities of the batch's response tokens, shape [R], in the batch's order."""
@@ -68,16 +74,18 @@ def cached(
     if not keep:
         return reference
     part = path.with_name(path.name + ".part")
-    save_file({"logp": reference.logp, "offsets": reference.offsets}, part, metadata={"key": json.dumps(key)})
+    facts = {"key": json.dumps(key), "content": reference.digest()}
+    save_file({"logp": reference.logp, "offsets": reference.offsets}, part, metadata=facts)
     part.replace(path)
     return reference
 
 
 def read(path: Path, key: dict[str, str]) -> Reference:
-    """Stored reference log-probabilities, refused if they belong to other weights or other data."""
+    """Stored reference log-probabilities, refused if they belong to other weights or other data, or were changed."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get("key", "{}"))
+            facts = file.metadata() or {}
+            found = json.loads(facts.get("key", "{}"))
             reference = Reference(file.get_tensor("logp"), file.get_tensor("offsets"))
     except (SafetensorError, OSError, ValueError) as error:
         again = "Delete it to have it computed again."
@@ -87,6 +95,11 @@ def read(path: Path, key: dict[str, str]) -> Reference:
         told = "; ".join(f"{name}: {found.get(name, 'unknown')} there, {key[name]} here" for name in wrong)
         raise UserError(
             f"{path}: these reference log-probabilities come from other {' and '.join(wrong)} ({told}).\n"
+            "  Delete the file to have them computed again."
+        )
+    if facts.get("content") != reference.digest():
+        raise UserError(
+            f"{path}: these reference log-probabilities were changed after they were written.\n"
             "  Delete the file to have them computed again."
         )
     return reference

@@ -47,6 +47,7 @@ def model_card(
         lines += ["", "## Measured", "", "| check | model | against | slice | value | 95 % interval | n |"]
         lines += ["|---|---|---|---|---:|---:|---:|", *map(_row, findings)]
         shown = dict.fromkeys(f"{label(f.check)}: {f.evidence}" for f in findings if f.evidence)
+        shown |= dict.fromkeys(f"{label(f.check)} decides nothing: {f.reservation}" for f in findings if f.reservation)
         lines += ["", *(f"- {_plain(text)}" for text in shown)]
     if figures:
         lines += ["", "## Training", "", "| figure | value |", "|---|---:|"]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from truing.errors import visible
+from truing.evaluate.intervals import FEWEST, student
 from truing.report.distance import Way
 from truing.report.words import label
 from truing.types import Finding
@@ -160,7 +161,8 @@ def over_distance(ways: Sequence[Way], truth: str) -> str:
             point = {"color": colour, "marker": marker, "markersize": 3.2, "linewidth": 0.7, "elinewidth": 0.6}
             values = ((way.gold, way.gold_error), (way.gained, way.proxy_error))
             for axes, (value, error) in zip(panels, values, strict=True):
-                bars = None if error is None else [1.96 * e for e in error]
+                few = error is None or way.prompts < FEWEST
+                bars = None if few else [student(0.0, e, way.prompts)[1] for e in error or ()]
                 axes.errorbar(way.distance, value, bars, label=_short(way.name), alpha=0.75, **point)
             if way.line:
                 panels[0].plot(*zip(*way.line, strict=True), color=colour, linewidth=1.5, linestyle=(0, (4, 2)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from truing import seals
 from truing.errors import UserError
 from truing.report.distance import Way
 from truing.types import Finding, is_number
@@ -54,7 +55,7 @@ def read_run(folder: Path) -> RunPieces:
     if not (folder / "manifest.json").is_file():
         raise UserError(f"{folder}: there is no such run; a run's folder has a manifest.json")
     damaged: list[str] = []
-    manifest = _mapping(_json(folder / "manifest.json", damaged))
+    manifest = _mapping(_json(folder / seals.MANIFEST, damaged))
     listed = {str(row.get("name", "")): row for row in _rows(manifest.get("stages"))}
     stages = []
     for name, row in listed.items():
@@ -62,7 +63,10 @@ def read_run(folder: Path) -> RunPieces:
         if stage.state not in UNFINISHED:
             _fill(stage, folder / name, damaged)
         stages.append(stage)
-    decision = _mapping(_json(folder / "decision.json", damaged))
+    decision = _mapping(_json(folder / seals.DECISION, damaged))
+    if decision and manifest.get("decision", decision.get(seals.SEAL)) != decision.get(seals.SEAL):
+        damaged.append(f"{seals.DECISION}: is not the decision that this run came to, and is not shown")
+        decision = {}
     return RunPieces(folder.resolve().name, manifest, stages, decision, damaged)
 
 
@@ -98,10 +102,14 @@ def _json(path: Path, damaged: list[str]) -> Any:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        body = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as e:
         damaged.append(f"{path.parent.name}/{path.name}: cannot be read ({e})")
         return None
+    if isinstance(body, dict) and seals.SEAL in body and not seals.fits(body):
+        damaged.append(f"{path.parent.name}/{path.name}: was changed after it was written, and is not shown")
+        return None
+    return body
 
 
 def _metrics(path: Path, damaged: list[str]) -> list[dict[str, float]]:

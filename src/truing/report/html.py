@@ -41,12 +41,13 @@ def render(run: RunPieces) -> str:
         lstrip_blocks=True,
     )
     page.filters |= {"seconds": words.seconds, "number": _number}
-    rates = [f for f in run.findings if f.check.endswith("win_rate")]
+    rates = [f for f in run.findings if f.check.endswith("win_rate") and f.check != "judged_win_rate"]
     overall = [f for f in rates if f.slice == "all"] or rates
     return page.get_template("page.html.j2").render(
         title=str(run.manifest.get("title") or run.name),
         manifest=run.manifest,
         banner=_banner(run),
+        judged=[line for stage in run.stages for line in _lines(stage.summary.get("judged"))],
         summary=words.summary(run.findings),
         tables=_tables(run.findings),
         plot=Markup(curves.intervals(overall)),
@@ -82,6 +83,10 @@ def _listed(x: Any) -> list[Mapping[str, Any]]:
     return [row for row in x if isinstance(row, Mapping)] if isinstance(x, list) else []
 
 
+def _lines(x: Any) -> list[str]:
+    return [str(line) for line in x] if isinstance(x, list) else []
+
+
 def _banner(run: RunPieces) -> dict[str, str]:
     decision, state = run.decision, run.manifest.get("state")
     if state in ("failed", "stopped"):
@@ -114,6 +119,7 @@ def _tables(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def _cell(f: Finding) -> dict[str, Any]:
     tone = {"better": "good", "passed": "good", "worse": "bad", "failed": "bad"}.get(f.verdict, "")
+    tone = "warn" if f.reservation else tone
     return {
         "value": words.figure(f.check, f.value),
         "interval": words.interval(f),
@@ -121,6 +127,7 @@ def _cell(f: Finding) -> dict[str, Any]:
         "verdict": f.verdict,
         "tone": tone,
         "evidence": f.evidence,
+        "reservation": f.reservation,
     }
 
 

@@ -12,10 +12,12 @@ from truing.types import Finding
 def unit(check: str) -> str:
     """The unit in which a check's values are shown: `%`, `points` (of per cent), `tokens`, `nats` or none.
 
-    >>> unit("held_out_win_rate"), unit("win_delta"), unit("mean_length_delta_tokens"), unit("mean_score")
+    >>> unit("held_out_win_rate"), unit("held_out_accuracy_delta"), unit("mean_length_delta_tokens"), unit("mean_score")
     ('%', 'points', 'tokens', '')
     """
-    if check.endswith("win_delta") or (check.startswith("pass_at_") and check.endswith("_delta")):
+    if check.endswith(("win_delta", "accuracy_delta", "share_delta")) or (
+        check.startswith("pass_at_") and check.endswith("_delta")
+    ):
         return "points"
     if check.endswith(("rate", "accuracy", "share")) or check.startswith("pass_at_"):
         return "%"
@@ -96,10 +98,13 @@ def summary(findings: Sequence[Finding]) -> str:
     'direct beats warm: win rate 62 % (58–66 %; ties half) on 500 prompts.'
     """
     everywhere = [f for f in findings if f.slice == "all"]
-    sentences = [_compared(f) for f in everywhere if f.check.endswith("win_rate")][:6]
+    rates = [f for f in everywhere if f.check.endswith("win_rate") and f.check != "judged_win_rate"]
+    sentences = [_compared(f) for f in rates][:6]
     sentences += [_priced(f) for f in everywhere if f.check.endswith("mean_length_delta_tokens") and f.against][:6]
     sentences += [_distance(f) for f in everywhere if "kl_to" in f.check][:6]
-    sentences += [_told_apart(f) for f in everywhere if f.check.endswith("accuracy")][:3]
+    sentences += [_told_apart(f) for f in everywhere if f.check.endswith("accuracy") and f.check != "judge_accuracy"][
+        :3
+    ]
     return " ".join(sentences)
 
 
@@ -108,6 +113,8 @@ def _compared(f: Finding) -> str:
     counted = f"; {f.evidence}" if f.evidence else f" on {f.n} prompts" if f.n else ""
     rate = f"win rate {100 * f.value:.0f} % ({spread}ties half){counted}."
     other = f.against or "the other"
+    if f.reservation:
+        return f"Nothing is concluded of {f.model} and {other}: {f.reservation}. As judged, {rate}"
     if f.interval and f.interval[0] > 0.5:
         return f"{f.model} beats {other}: {rate}"
     if f.interval and f.interval[1] < 0.5:
@@ -117,9 +124,9 @@ def _compared(f: Finding) -> str:
 
 def _priced(f: Finding) -> str:
     spread = f" ({interval(f)})" if f.interval else ""
-    if f.interval and f.interval[0] <= 0 <= f.interval[1]:
-        by = f"{figure(f.check, f.value)} tokens{spread}"
-        return f"Responses of {f.model} are about as long as those of {f.against}: {by}."
+    if f.interval is None or f.interval[0] <= 0 <= f.interval[1]:
+        by = f"{figure(f.check, f.value)} tokens{spread or ', too few to say'}"
+        return f"Responses of {f.model} cannot be told to be longer or shorter than those of {f.against}: {by}."
     word = "longer" if f.value > 0 else "shorter"
     size = f"{abs(f.value):.1f} tokens {word}"
     return f"Responses of {f.model} are {size} than those of {f.against}{spread}."

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors in safetensors, scalars in JSON, a hash of each file; whole or not there at all.
+"""Checkpoints: tensors in safetensors, scalars in sealed JSON, a hash of each file; whole or not there at all.
 
 Every rank writes the rows it holds; the manifest says where they begin. So any number of ranks can read what another
 number wrote. Nothing is pickled: a folder without our manifest, whatever else lies in it, is not read at all.
@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from truing import seals
 from truing.disk import file_digest
 from truing.errors import RunFailed, UserError
 from truing.train import parallel
@@ -117,8 +118,8 @@ def _write(part: Path, group: str, tensors: Mapping[str, torch.Tensor]) -> tuple
 def _finish(part: Path, target: Path, manifest: Mapping[str, Any]) -> str:
     """Make a checkpoint whole, and remove what it replaces; what went wrong, if anything did."""
     try:
-        path = part / "manifest.json"
-        path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        path = part / seals.MANIFEST
+        path.write_text(json.dumps(seals.sealed(manifest), indent=1), encoding="utf-8")
         _sync(path)
         _sync(part)
         shutil.rmtree(target, ignore_errors=True)
@@ -136,7 +137,10 @@ def latest(folder: Path) -> tuple[Stored | None, list[str]]:
     damaged: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+            manifest = json.loads((path / seals.MANIFEST).read_text(encoding="utf-8"))
+            if not seals.fits(manifest) or path.name != f"step-{manifest['step']:08d}":
+                damaged.append(f"{path.name} is damaged ({seals.MANIFEST} is not what was written there)")
+                continue
             files = {name: (digest, starts) for name, (digest, starts) in manifest["files"].items()}
             wrong = [n for n, (known, _) in files.items() if not FILE.fullmatch(n) or file_digest(path / n) != known]
             if not wrong:

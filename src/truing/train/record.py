@@ -21,7 +21,7 @@ from truing.disk import write_text
 from truing.errors import UserError
 from truing.policy.policy import Policy
 from truing.policy.precision import Rounding
-from truing.train import checkpoint, parallel
+from truing.train import believed, checkpoint, parallel
 from truing.train.optim import Optim
 from truing.train.shard import full, piece
 
@@ -84,6 +84,7 @@ class Record:
                 f"{self.folder}: its checkpoint was trained over other frozen weights than those of '{policy.name}' "
                 f"now ({found.facts['frozen']} then, {self.frozen} now); put that model back, or begin with --restart"
             )
+        believed.check(self.folder, found.facts["believed"], found.step)
         for name, now in layout().items():
             if (then := found.facts.get(name, "unknown")) != now:
                 self.messages.append(f"resumed with {now} {name}, begun with {then}: equal, but not bitwise")
@@ -153,6 +154,7 @@ class Record:
         weights = {name: tensor.detach() for name, tensor in optim.named.items()}
         tensors = {"model": weights, "optim": optim.state()}
         facts = {"key": self.key, "frozen": self.frozen, "statistics": self.state}
+        facts["believed"] = believed.listed(self.folder, self.step) if parallel.rank() == 0 else {}
         if self._policy is not None and self._policy.rounding is not None:
             facts["rounding"] = asdict(self._policy.rounding)  # what later steps tell ties by
         checkpoint.save(self.folder / "checkpoints", self.step, tensors, facts | layout())

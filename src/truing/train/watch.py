@@ -26,7 +26,7 @@ from truing.train.checkpoint import room
 from truing.train.past import Moments, moments
 from truing.types import Rollout, Score
 
-TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed")
+TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed", "each")
 """What a line of watch.jsonl says by itself; a watched reward of such a name is called `reward_length` there."""
 
 
@@ -92,6 +92,7 @@ class Watch:
             row: dict[str, Any] = {"step": step, "tokens": tokens, "prompts": len(answers)}
             row |= said("kl", moments(ratio_to_reference)) | said("length", moments(lengths))
             row |= self.scored(proxy, answers, before)
+            row["each"] |= {"kl": list(ratio_to_reference), "length": lengths}
             with room(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             return json.dumps(row)
@@ -102,7 +103,7 @@ class Watch:
     def scored(self, proxy: Rewards, answers: Sequence[Answer], before: Sequence[Parts]) -> dict[str, Any]:
         """The means of the training reward and of the watched ones. What failed is left out and counted, or, where it
         was not the answer's own doing, ends the run, as in training. Where rewards go one before the other there is no
-        sum: the first one's mean is given."""
+        sum: the first one's mean is given. `each` has what every prompt's answer got, null where it has no score."""
         alone = proxy.combine == "lexicographic"
         given = {"proxy": proxy.terms[0].scores(answers) if alone else proxy(answers, before)}
         given |= {name: term.scores(answers) for name, term in zip(self.names, self.rewards.terms, strict=True)}
@@ -118,11 +119,13 @@ class Watch:
             known = [score.value for score in scores if not score.failed]
             row |= said(name, moments(known)) | ({f"{name}_n": len(known)} if len(known) < len(scores) else {})
             row |= {f"unread_{name}": count for count in [sum(map(unread, scores))] if count}
-        return row | {"failed": sum(any(map(failure, each)) for each in zip(*given.values(), strict=True))}
+        row["failed"] = sum(any(map(failure, answer)) for answer in zip(*given.values(), strict=True))
+        each = {name: [None if s.failed else s.value for s in scores] for name, scores in given.items()}
+        return row | {"each": each}  # prompt by prompt, so that looks can be compared so
 
     def figures(self) -> dict[str, float]:
         """The last look, for the metrics of its update."""
-        hidden = ("step", "tokens")
+        hidden = ("step", "tokens", "each")
         return {f"watch_{k}": v for k, v in self.rows[-1].items() if k not in hidden and v is not None}
 
     @property

@@ -1,0 +1,83 @@
+"""Folders that are costly to make and are kept: made once, with hashes of their files, made again when damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from truing import seals
+from truing.disk import write_json
+from truing.errors import UserError
+
+RECORD = "made.json"
+
+
+def kept(folder: Path, make: Callable[[Path], None], say: Callable[[str], None]) -> Path:
+    """`folder`, made by `make` where there is none or where it is not what was made; the latter is said.
+
+    Several processes may ask at once: each makes its own beside, and the first whole one stays. UserError where a
+    damaged one cannot be moved away.
+    """
+    if not folder.exists():
+        return made(folder, make)
+    if wrong := trouble(folder):
+        say(f"  {wrong}; it is made again")
+        made(folder, make)
+    return folder
+
+
+def made(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Make a folder beside and put it in its place, with the hashes of its files; one that is there and whole stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        make(part)
+        body = {"name": folder.name, "outputs": seals.outputs_of(part, RECORD)}
+        write_json(part / RECORD, seals.sealed(body))
+        part.chmod(0o755)
+        with alone(folder):
+            if trouble(folder):
+                put_away(folder)
+                part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time look at a folder and replace it; the lock goes with the process, however it ends."""
+    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def trouble(folder: Path) -> str:
+    """Why a folder is not the one that was made under its name; empty where it is."""
+    try:
+        body = seals.read_object(folder / RECORD)
+        seals.check(folder / RECORD, body)
+        wrong = next(seals.differences(folder, body["outputs"], without=RECORD), "")
+    except UserError as problem:
+        return str(problem).partition("\n")[0]
+    except OSError as problem:
+        return f"{folder}: cannot be read ({problem.strerror})"
+    return wrong if body.get("name") == folder.name else f"{folder}: is another's, '{body.get('name')}'"
+
+
+def put_away(folder: Path) -> None:
+    """Remove a damaged folder, if there is one; UserError where that cannot be done."""
+    if not folder.exists():
+        return
+    try:
+        away = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        folder.rename(away / folder.name)
+    except OSError as problem:
+        raise UserError(
+            f"{folder}: is damaged, and cannot be moved ({problem.strerror}): delete this folder"
+        ) from problem
+    shutil.rmtree(away, ignore_errors=True)

@@ -1,0 +1,232 @@
+"""Evidence as a gate reads it: findings, and whose weights they were measured on; refused where anything is amiss.
+
+What a stage wrote is sealed and says what it is about; all of that is checked against what lies on the disk. A file of
+findings that somebody wrote by hand is believed as it stands (docs/integrity.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from truing import seals
+from truing.errors import UserError, unknown
+from truing.gate.decide import each_once
+from truing.policy.folder_digest import model_digest
+from truing.types import Finding, is_number
+
+FINDINGS = "findings.json"
+ENDED = ("done", "reused")
+AGAIN = "Run the recipe again, and gate what it leaves."
+KEYS = frozenset({"suite", "models", "findings", "about", seals.SEAL})
+DECIDED = frozenset({"verdict", "exit_code", "look", "gates", "results", "rules", "evidence_hash", "findings", "about"})
+ABOUT = frozenset({"stage", "models", "data", "judge", "recipe", "code"})
+"""What a findings.json, a decision.json and the part `about` of both may say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Findings, each once, and what they are about: `models` by where they lie, with the hash of their files."""
+
+    findings: tuple[Finding, ...]
+    about: Mapping[str, Any]
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The part of `about` that a decision repeats: whose weights it is about."""
+        return together([self.about])
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """The findings of `read`."""
+    return list(read(path).findings)
+
+
+def read(path: Path) -> Evidence:
+    """The evidence in a run's folder (of all its stages), in any folder (of every findings.json beneath it), or in a
+    JSON file with `findings`. UserError for a run that is not done, and for anything changed since it was made.
+
+    A folder without findings gives none, and a gate then says which evidence is missing.
+    """
+    if path.is_dir():
+        return of_folder(path)
+    if path.name == seals.DECISION and is_run(path.parent):
+        of_run(path.parent)  # a decision is believed with the run that came to it
+    elif path.name in (FINDINGS, seals.DECISION) and is_stage(path.parent):
+        return of_stage(path.parent, path.name)
+    return of_file(path)
+
+
+def of_folder(folder: Path) -> Evidence:
+    """The evidence of a run, of a stage, or of every findings.json beneath any other folder."""
+    if is_run(folder):
+        return of_run(folder)
+    if is_stage(folder):
+        return of_stage(folder)
+    files = sorted(folder.rglob(FINDINGS)) or sorted(folder.glob(seals.DECISION))
+    return joined([read(file) for file in files])
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: it has a manifest, or at least stages."""
+    return (folder / seals.MANIFEST).exists() or any(folder.glob(f"*/{seals.STAGE}"))
+
+
+def is_stage(folder: Path) -> bool:
+    """Whether a folder is that of a run's stage."""
+    return (folder / seals.STAGE).exists() or is_run(folder.parent)
+
+
+def of_run(folder: Path) -> Evidence:
+    """The evidence of a run that is done, and whose every stage still is what it left."""
+    path = folder / seals.MANIFEST
+    manifest = _object(path, f"\n  {AGAIN}")
+    seals.check(path, manifest, AGAIN)
+    if manifest.get("state") != "done":
+        why = f" ({manifest['reason']})" if manifest.get("reason") else ""
+        raise UserError(f"{folder}: this run is not done, it is '{manifest.get('state')}'{why}.\n  {AGAIN}")
+    rows = manifest["stages"]
+    for row in rows:
+        if row["state"] not in ENDED:
+            raise UserError(
+                f"{folder}: stage '{row['name']}' of this run is not done, it is '{row['state']}'.\n  {AGAIN}"
+            )
+        if seals.check_stage(folder / row["name"])[seals.SEAL] != row[seals.SEAL]:
+            raise UserError(
+                f"{folder / row['name'] / seals.STAGE}: is not the one that this run left: it comes from another run.\n"
+                f"  {AGAIN}"
+            )
+    check_decision(folder, manifest)
+    return joined([of_stage(folder / row["name"]) for row in rows if (folder / row["name"] / FINDINGS).is_file()])
+
+
+def check_decision(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """UserError where a run's decision.json is not the one that it left."""
+    path, known = folder / seals.DECISION, manifest.get("decision")
+    if path.is_file() or known is not None:
+        body = _object(path, f"\n  {AGAIN}")
+        seals.check(path, body, AGAIN)
+        if body[seals.SEAL] != known:
+            raise UserError(f"{path}: is not the decision that this run came to: it comes from another run.\n  {AGAIN}")
+
+
+def of_stage(folder: Path, name: str = FINDINGS) -> Evidence:
+    """The evidence that a finished stage left, about models that still are what was measured."""
+    seals.check_stage(folder)
+    path = folder / name
+    evidence = of_file(path, sealed=True)
+    if name == FINDINGS and evidence.about.get("stage") != folder.resolve().name:
+        raise UserError(f"{path}: is that of another stage, '{evidence.about.get('stage')}'.\n  {AGAIN}")
+    check_models(path, evidence.about.get("models", {}), folder.parent)
+    return evidence
+
+
+def check_models(path: Path, models: Mapping[str, str], root: Path) -> None:
+    """UserError where a model that findings are about is no longer what was measured. One that lies outside the run and
+    is not on this disk cannot be looked at."""
+    for place, known in models.items():
+        beside = root / place
+        folder = beside if beside.is_dir() or (beside.parent / seals.STAGE).is_file() else Path(place)
+        if folder != beside and not folder.is_dir():
+            continue
+        now = model_digest(str(folder)) if folder.is_dir() else "nothing"
+        if now != known:
+            raise UserError(
+                f"{path}: was measured on other weights than those in {folder} now ({known[:12]} then, {now[:12]} now)."
+                f"\n  Put that model back, or measure this one: {AGAIN[0].lower()}{AGAIN[1:]}"
+            )
+
+
+def of_file(path: Path, sealed: bool = False) -> Evidence:
+    """The evidence in one file. A seal, where there is one or one is needed, fits."""
+    body = _object(path)
+    rows = body.get("findings")
+    if not isinstance(rows, list):
+        raise UserError(
+            f"{path}: has no list under 'findings'; give a run's folder, or the findings.json of an evaluate stage"
+        )
+    if sealed or seals.SEAL in body or {"about", "verdict"} & set(body):
+        seals.check(path, body, AGAIN)
+    known = DECIDED | {seals.SEAL} if "verdict" in body else KEYS
+    about = body.get("about", {})
+    if not isinstance(about, dict) or not isinstance(about.get("models", {}), dict):
+        raise UserError(f"{path}: 'about' must be an object that names models, not {about!r}")
+    for place, keys, words in ((str(path), body, known), (f"{path}, about", about, ABOUT)):
+        for key in keys:
+            if key not in words:
+                raise UserError(f"{place}: {unknown('key', key, words)}")
+    findings = [_finding(row, f"{path}, finding {i + 1}") for i, row in enumerate(rows)]
+    return Evidence(tuple(each_once(findings, str(path))), about)
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """Several pieces of evidence as one; UserError where they are about different models of one name."""
+    findings = dict.fromkeys(f for part in parts for f in part.findings)
+    return Evidence(tuple(findings), together([part.about for part in parts]))
+
+
+def together(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The models that several pieces of evidence are about; UserError where two of them have one name."""
+    models: dict[str, str] = {}
+    for part in parts:
+        for place, known in part.get("models", {}).items():
+            if models.setdefault(place, known) != known:
+                raise UserError(
+                    f"the evidence is about two different models called '{place}' ({models[place][:12]} and "
+                    f"{known[:12]}): it comes from several runs.\n  Give the evidence of one run."
+                )
+    return {"models": models} if models else {}
+
+
+def _object(path: Path, way_out: str = "") -> dict[str, Any]:
+    try:
+        body = json.loads(
+            path.read_bytes().decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_each_once
+        )
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}){way_out}") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path}: is not JSON ({e}){way_out}") from e
+    return body if isinstance(body, dict) else {}
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is not a number")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    body = dict(pairs)
+    if len(body) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key '{twice}' stands twice in one object")
+    return body
+
+
+def _finding(row: Any, place: str) -> Finding:
+    try:
+        finding = Finding.from_json(row)
+    except ValueError as problem:
+        raise UserError(f"{place}: {problem}") from problem
+    if problems := list(_problems(row)):
+        raise UserError(f"{place}: {problems[0]} ({finding.check})")
+    return finding
+
+
+def _problems(row: Mapping[str, Any]) -> Iterator[str]:
+    """What is amiss in a row that `Finding.from_json` lets pass: it takes what is left out or empty as not said."""
+    for key, value in row.items():
+        if key not in Finding.__dataclass_fields__:
+            yield unknown("key", key, Finding.__dataclass_fields__)
+        elif key in ("value", "bound", "interval", "n"):
+            if key == "n" and (isinstance(value, bool) or not isinstance(value, int)):
+                yield f"n must be a whole number from 0 up, not {value!r}"
+            if key == "bound" and value is not None and not is_number(value):
+                yield f"bound must be a number, not {value!r}"
+        elif value is not None and not isinstance(value, str):
+            yield f"{key} must be text, not {value!r}"
+    if not row.get("model"):
+        yield "names no model, so nothing can be decided by it; say under 'model' what was measured"
