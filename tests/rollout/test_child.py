@@ -80,7 +80,7 @@ except OSError:
 """
     ended = child.run(code, seconds=20)
     assert ended.well and ended.output.splitlines() == [
-        "None ['input', 'program.py'] True",
+        "None ['program.py'] True",
         "True ['lo']",
         "no way out",
     ]

@@ -61,12 +61,12 @@ def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 51
             "truing in a container of its own and set isolate: false"
         )
     with tempfile.TemporaryDirectory(prefix="truing-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o777)
+        folder = Path(name)  # 0700, and so it stays: who could write here would run as this user
         (folder / "program.py").write_text(code, encoding="utf-8", errors="replace")
-        (folder / "input").write_text(stdin, encoding="utf-8", errors="replace")
-        with (folder / "input").open("rb") as given, tempfile.TemporaryFile() as output:
-            status = _wait(folder, given.fileno(), output.fileno(), seconds, megabytes, apart)
+        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output:
+            source.write(stdin.encode("utf-8", "replace"))
+            source.seek(0)
+            status = _wait(folder, source.fileno(), output.fileno(), seconds, megabytes, apart)
             late = status is None
             why = f"did not end within {seconds:g} s" if late else f"ended with {status}" if status else ""
             output.seek(0)
