@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,51 @@ def made_beside(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, however deep, wide or closed, through no link; OSError where that fails.
+
+    A folder within a folder is first moved to the top. So no depth needs a deep stack, a long path or many open files:
+    `shutil.rmtree` calls itself once a level, and 3,000 levels end it.
+    """
+    with suppress(FileNotFoundError):
+        top = _open_folder(str(folder))
+        try:
+            while names := os.listdir(top):
+                for name in names:
+                    _take_down(name, top)
+        finally:
+            os.close(top)
+        folder.rmdir()
+
+
+def _take_down(name: str, top: int) -> None:
+    """Remove a file or link of the folder `top`, or a folder, whose own folders come to stand in `top`."""
+    with suppress(IsADirectoryError):
+        os.unlink(name, dir_fd=top)
+        return
+    here = _open_folder(name, top)
+    try:
+        with os.scandir(here) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.name, 0o700, dir_fd=here)  # else its '..' cannot be written
+                    os.rename(entry.name, secrets.token_hex(16), src_dir_fd=here, dst_dir_fd=top)
+                else:
+                    os.unlink(entry.name, dir_fd=here)
+    finally:
+        os.close(here)
+    os.rmdir(name, dir_fd=top)
+
+
+def _open_folder(name: str, beside: int | None = None) -> int:
+    """The descriptor of a folder that its owner may read and write from now on; OSError for a link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        handle = os.open(name, flags, dir_fd=beside)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=beside)
+        handle = os.open(name, flags, dir_fd=beside)
+    os.fchmod(handle, 0o700)
+    return handle

@@ -1,6 +1,7 @@
 """The folder of an answer's program: nobody else opens it."""
 
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -52,3 +53,47 @@ def test_another_user_never_replaces_a_program(shared) -> None:
 def test_a_folder_is_its_owners_alone_while_the_program_runs() -> None:
     code = "import os; print(oct(os.stat('.').st_mode & 0o777), os.listdir('.'))"
     assert child.run(code, seconds=20, apart=False).output.split(maxsplit=1)[0] == "0o700"
+
+
+LEAVES = {
+    "3,000 nested folders": "import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')",
+    "1,500 folders side by side": "import os\nfor i in range(1500): os.mkdir(str(i))",
+    "closed folders": "import os\nos.makedirs('a/b/c'); os.chmod('a/b/c', 0); os.chmod('a/b', 0); os.chmod('a', 0)",
+    "a closed folder of its own": "import os\nos.mkdir('a'); os.chmod('.', 0)",
+    "a link": "import os\nos.symlink('/etc', 'a'); os.symlink('nowhere', 'b'); os.mkfifo('c')",
+    "no folder": "import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)",
+}
+
+
+@pytest.mark.parametrize("case", LEAVES)
+def test_whatever_a_program_leaves_is_removed(shared, case) -> None:
+    """Fault 27: 3,000 nested folders ended the run with a RecursionError."""
+    ended = child.run(LEAVES[case] + "\nprint('done')", seconds=30, apart=False)
+    assert ended.output == "done\n", ended
+    assert list(shared.iterdir()) == []
+    assert os.path.exists("/etc/passwd")
+
+
+def test_a_folder_that_cannot_be_removed_is_said_and_ends_nothing(monkeypatch) -> None:
+    def refuses(folder):
+        shutil.rmtree(folder)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(child, "remove_folder", refuses)
+    with pytest.warns(UserWarning, match="left by an answer's program, cannot be removed"):
+        assert child.run("print(1)", seconds=20, apart=False).well
+
+
+def test_many_open_files_fail_no_program() -> None:
+    """Fault 27: from the 1,024th open file on every program was "could not be started"."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip("this machine lets nobody open 1,200 files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert child.run("print(1)", seconds=20, apart=False).output == "1\n"
+    finally:
+        for handle in held:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -14,10 +14,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from truing.disk import remove_folder
 from truing.errors import RunFailed, UserError
 
 APART = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -60,8 +63,7 @@ def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 51
             "this machine cannot keep a program apart from others (Linux with unshare and user namespaces can); run "
             "truing in a container of its own and set isolate: false"
         )
-    with tempfile.TemporaryDirectory(prefix="truing-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)  # 0700, and so it stays: who could write here would run as this user
+    with own_folder() as folder:
         (folder / "program.py").write_text(code, encoding="utf-8", errors="replace")
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output:
             source.write(stdin.encode("utf-8", "replace"))
@@ -71,6 +73,19 @@ def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 51
             why = f"did not end within {seconds:g} s" if late else f"ended with {status}" if status else ""
             output.seek(0)
             return Ended(not why, output.read(MOST).decode("utf-8", "replace"), why, late)
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder in the shared temporary one, removed at the end; one that cannot be is said, and ends nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="truing-"))  # 0700, and so it stays: who writes here runs as this user
+    try:
+        yield folder
+    finally:
+        try:
+            remove_folder(folder)
+        except OSError as problem:
+            warnings.warn(f"{folder}: left by an answer's program, cannot be removed ({problem})", stacklevel=1)
 
 
 def _wait(folder: Path, given: int, output: int, seconds: float, megabytes: int, apart: bool) -> int | None:
@@ -109,8 +124,9 @@ def _wait(folder: Path, given: int, output: int, seconds: float, megabytes: int,
 
 def _began(started: int) -> bool:
     """Whether the process said that the program begins now; a busy machine has `START` seconds for it."""
-    ready, _, _ = select.select([started], [], [], START)
-    return bool(ready) and os.read(started, 1) == b"."
+    poll = select.poll()  # `select.select` raises for descriptors from 1,024 on
+    poll.register(started, select.POLLIN)
+    return bool(poll.poll(START * 1000)) and os.read(started, 1) == b"."
 
 
 @functools.cache
