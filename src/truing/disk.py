@@ -67,40 +67,43 @@ def made_beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+LEVELS = 32
+"""How deep `remove_folder` goes before it moves what is deeper to the top."""
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder with all that is in it, however deep, wide or closed, through no link; OSError where that fails.
 
-    A folder within a folder is first moved to the top. So no depth needs a deep stack, a long path or many open files:
-    `shutil.rmtree` calls itself once a level, and 3,000 levels end it.
+    What is deeper than `LEVELS` is first moved to the top. So no depth needs a deep stack, a long path or many open
+    files: `shutil.rmtree` calls itself once a level, and 3,000 levels end it.
     """
     with suppress(FileNotFoundError):
         top = _open_folder(str(folder))
         try:
             while names := os.listdir(top):
                 for name in names:
-                    _take_down(name, top)
+                    _take_down(name, top, top, LEVELS)
         finally:
             os.close(top)
         folder.rmdir()
 
 
-def _take_down(name: str, top: int) -> None:
-    """Remove a file or link of the folder `top`, or a folder, whose own folders come to stand in `top`."""
+def _take_down(name: str, beside: int, top: int, levels: int) -> None:
+    """Remove a file, link or folder of the folder `beside`; a folder with no levels left goes to `top` as it is."""
     with suppress(IsADirectoryError):
-        os.unlink(name, dir_fd=top)
+        os.unlink(name, dir_fd=beside)
         return
-    here = _open_folder(name, top)
+    if not levels:
+        os.chmod(name, 0o700, dir_fd=beside)  # else its '..' cannot be written
+        os.rename(name, secrets.token_hex(16), src_dir_fd=beside, dst_dir_fd=top)
+        return
+    here = _open_folder(name, beside)
     try:
-        with os.scandir(here) as entries:
-            for entry in list(entries):
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.name, 0o700, dir_fd=here)  # else its '..' cannot be written
-                    os.rename(entry.name, secrets.token_hex(16), src_dir_fd=here, dst_dir_fd=top)
-                else:
-                    os.unlink(entry.name, dir_fd=here)
+        for inner in os.listdir(here):
+            _take_down(inner, here, top, levels - 1)
     finally:
         os.close(here)
-    os.rmdir(name, dir_fd=top)
+    os.rmdir(name, dir_fd=beside)
 
 
 def _open_folder(name: str, beside: int | None = None) -> int:

@@ -25,7 +25,8 @@ done
 @pytest.fixture
 def shared(monkeypatch):
     """A temporary folder that every user writes in, as /tmp is."""
-    folder = Path(tempfile.mkdtemp(prefix="shared-", dir="/tmp"))
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="shared-", dir=memory if memory.is_dir() else "/tmp"))
     folder.chmod(0o1777)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
