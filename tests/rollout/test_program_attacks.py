@@ -64,6 +64,22 @@ def _command_line(place):
         return b""
 
 
+def test_it_has_python_with_its_packages_processes_and_pipes(kind) -> None:
+    """A box that is closed too far would make right answers wrong."""
+    code = """
+import asyncio, numpy, subprocess, tempfile, threading
+asyncio.run(asyncio.sleep(0))
+with tempfile.NamedTemporaryFile("w+") as file:
+    print(file.write("text"), int(numpy.ones(3).sum()))
+worker = threading.Thread(target=print, args=("thread",))
+worker.start()
+worker.join()
+print(subprocess.run(["echo", "process"], capture_output=True, text=True).stdout.strip())
+"""
+    ended = attack(kind, code, megabytes=4096)
+    assert ended.well and ended.output.split() == ["4", "3", "thread", "process"]
+
+
 READS_ENVIRONMENTS = """
 import glob, os
 for name in [f"/proc/{os.getppid()}/environ", *glob.glob("/proc/*/environ")]:

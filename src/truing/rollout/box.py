@@ -30,12 +30,14 @@ SCRATCH = 16 << 20
 """The bytes that each of /tmp and /dev/shm holds there."""
 SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store", "/sys/devices/system/cpu")
 SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+PACKAGES = ("site-packages", "dist-packages")
 
 
 def readable() -> list[str]:
-    """The files and folders of this machine that a program may read: Python and the system's libraries."""
+    """The files and folders of this machine that a program may read: Python, its packages, the system's libraries."""
     prefixes = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)]
-    places = dict.fromkeys([*SYSTEM, *SETTINGS, *prefixes, *map(os.path.realpath, prefixes)])
+    packages = [path for path in sys.path if Path(path).name in PACKAGES]  # a .pth file names some elsewhere
+    places = dict.fromkeys([*SYSTEM, *SETTINGS, *prefixes, *map(os.path.realpath, prefixes), *packages])
     return [place for place in places if place != "/" and Path(place).exists()]
 
 
