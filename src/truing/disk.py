@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,54 @@ def made_beside(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+LEVELS = 32
+"""How deep `remove_folder` goes before it moves what is deeper to the top."""
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, however deep, wide or closed, through no link; OSError where that fails.
+
+    What is deeper than `LEVELS` is first moved to the top. So no depth needs a deep stack, a long path or many open
+    files: `shutil.rmtree` calls itself once a level, and 3,000 levels end it.
+    """
+    with suppress(FileNotFoundError):
+        top = _open_folder(str(folder))
+        try:
+            while names := os.listdir(top):
+                for name in names:
+                    _take_down(name, top, top, LEVELS)
+        finally:
+            os.close(top)
+        folder.rmdir()
+
+
+def _take_down(name: str, beside: int, top: int, levels: int) -> None:
+    """Remove a file, link or folder of the folder `beside`; a folder with no levels left goes to `top` as it is."""
+    with suppress(IsADirectoryError):
+        os.unlink(name, dir_fd=beside)
+        return
+    if not levels:
+        os.chmod(name, 0o700, dir_fd=beside)  # else its '..' cannot be written
+        os.rename(name, secrets.token_hex(16), src_dir_fd=beside, dst_dir_fd=top)
+        return
+    here = _open_folder(name, beside)
+    try:
+        for inner in os.listdir(here):
+            _take_down(inner, here, top, levels - 1)
+    finally:
+        os.close(here)
+    os.rmdir(name, dir_fd=beside)
+
+
+def _open_folder(name: str, beside: int | None = None) -> int:
+    """The descriptor of a folder that its owner may read and write from now on; OSError for a link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        handle = os.open(name, flags, dir_fd=beside)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=beside)
+        handle = os.open(name, flags, dir_fd=beside)
+    os.fchmod(handle, 0o700)
+    return handle
