@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from truing import __version__
-from truing.disk import write_text
+from truing.disk import check_target
 from truing.errors import TruingError, UserError, redacted, unknown, visible
 
 if TYPE_CHECKING:
     from truing.signature import Kind
-    from truing.types import Records
 
 HELP = """Bring a language model into true: feedback in, aligned models, measurements and a release decision out.
 
@@ -240,6 +239,8 @@ def split(
     from truing.data import formats
     from truing.data import split as splitting
 
+    for name in ("train", "eval"):
+        check_target(out / f"{name}.jsonl")
     if data.startswith("world:"):
         from truing import world
 
@@ -250,16 +251,8 @@ def split(
     train, held_out = splitting.split(records, eval=share, seed=seed)
     for name, part in (("train", train), ("eval", held_out)):
         with users_files():
-            path = write_rows(part, out / f"{name}.jsonl")
+            path = splitting.write(part, out / f"{name}.jsonl")
         typer.echo(f"{path}: {len(part)} rows")
-
-
-def write_rows(records: Records, path: Path) -> Path:
-    """Records as JSONL in the columns of the ecosystem (docs/data.md), as they are read again."""
-    from truing.data import formats
-
-    rows = (json.dumps(formats.as_row(record), ensure_ascii=False) + "\n" for record in records.records)
-    return write_text(path, "".join(rows))
 
 
 def remark(text: str) -> None:
@@ -354,6 +347,8 @@ def gate(
     from truing.gate.decide import write_decision
     from truing.pipeline.deciding import decide_by_hand
 
+    if out is not None:
+        check_target(out)
     decision, weights = decide_by_hand(evidence, rules)
     typer.echo(decision.text())
     if out is not None:

@@ -18,7 +18,7 @@ from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import THOUGHT_OUT, Planted, plant
-from truing.disk import made_beside, write_text
+from truing.disk import check_target, made_beside, refuse_link, write_text
 from truing.errors import DataError, UserError, unknown, visible
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
@@ -52,6 +52,7 @@ def sample(
     that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one
     of the two without the other. `say` is told what there is to be known of the chat templates, or an empty text.
     """
+    check_target(out)
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
     asked = read_prompts(prompts)
@@ -135,6 +136,7 @@ def score(model: str, data: str, out: Path, say: Callable[[str], None] = lambda 
     alike, and marks of what is to be learned (`weight: 0`) play no part. `say` is told what there is to be known of
     the chat template, or an empty text.
     """
+    check_target(out)
     policy = opened(load_any(base.named(model, Show(quiet=True))))
     records, shape = scorable(read_records(data, unmarked=True))
     most = context_length(policy)
@@ -168,6 +170,10 @@ def export(model: str, out: Path | None, gguf: Path | None, dtype: str = "f16") 
     stored = next((known for known in llama_cpp.FILE_TYPES if known == dtype), None)
     if stored is None:
         raise UserError(unknown("dtype", dtype, llama_cpp.FILE_TYPES))
+    if out is not None:
+        refuse_link(out)
+    if gguf is not None:
+        check_target(gguf)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something already; name a new folder")
     policy = load_any(base.named(model, Show(quiet=True)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from truing import registry, seals
-from truing.disk import is_part
+from truing.disk import is_part, refuse_link, refuse_links
 from truing.errors import UserError
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.plugins import sources
@@ -55,6 +55,8 @@ def plan(recipe: Recipe, root: Path, *, resume: bool = False, restart: bool = Fa
         parts = parts_of(recipe, spec, part, keys)
         before = {name: products[name] for name in read_by(spec)}
         step = settle(Step(spec, part.gives, parts, digest(parts)), root / spec.name, resume, restart, before)
+        if step.action != "reuse":  # a finished stage may be read through a link
+            (refuse_links if step.action == "resume" else refuse_link)(root / spec.name)
         keys[spec.name], products[spec.name] = step.key, step.product
         steps.append(step)
     return steps

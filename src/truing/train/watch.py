@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.disk import write_text
+from truing.disk import appending, write_text
 from truing.errors import RunFailed
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
@@ -93,7 +93,7 @@ class Watch:
             row |= said("kl", moments(ratio_to_reference)) | said("length", moments(lengths))
             row |= self.scored(proxy, answers, before)
             row["each"] |= {"kl": list(ratio_to_reference), "length": lengths}
-            with room(self.path), self.path.open("a", encoding="utf-8") as file:
+            with room(self.path), appending(self.path) as file:
                 file.write(json.dumps(row) + "\n")
             return json.dumps(row)
 
