@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from truing.errors import UserError
+from truing.errors import UserError, cleaned, redacted
 
 
 def is_part(path: Path, name: str) -> bool:
@@ -78,7 +78,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write `path` so that a reader, or a kill at any moment, leaves the old file or the whole new one.
+    """Write words of ours, such as a report, without the keys that may have come into them."""
+    return write_exact(path, redacted(text))
+
+
+def write_exact(path: Path, text: str) -> Path:
+    """Write a text as it is, the user's own rows and templates and what has a seal, so that a reader, or a kill at any
+    moment, leaves the old file or the whole new one.
 
     Half a surrogate pair, which no text may hold, is written as its escape. Raises OSError, and UserError where
     something other than a file is there.
@@ -91,8 +97,8 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader never sees half of it."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+    """Write JSON of ours, without keys, so that a reader never sees half of it."""
+    write_exact(path, json.dumps(cleaned(value), indent=1, ensure_ascii=False))
 
 
 def appending(path: Path) -> TextIO:

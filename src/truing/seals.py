@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from truing.errors import UserError
+from truing.errors import UserError, cleaned
 
 SEAL = "seal"
 STAGE = "stage.json"
@@ -59,11 +59,12 @@ def seal_of(body: Mapping[str, Any]) -> str:
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its seal.
+    """A JSON object with its seal; keys are taken out of it first, for what is sealed is written as it is.
 
     >>> fits(sealed({"verdict": "hold"})), fits(sealed({"verdict": "hold"}) | {"verdict": "ship"})
     (True, False)
     """
+    body = cleaned(dict(body))
     return {**body, SEAL: seal_of(body)}
 
 

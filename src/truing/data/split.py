@@ -11,7 +11,7 @@ from typing import Literal
 
 from truing.data.conventions import Record
 from truing.data.formats import as_row, content_digest, record_json
-from truing.disk import write_text
+from truing.disk import write_exact
 from truing.errors import DataError, UserError, unknown
 from truing.types import Demonstration, Records, RowNote, digest, messages_json
 
@@ -45,7 +45,7 @@ def split(
 
 def write(records: Records, path: Path) -> Path:
     """Records as JSONL in the columns of the ecosystem (docs/data.md), as they are read again."""
-    return write_text(path, "".join(json.dumps(as_row(r), ensure_ascii=False) + "\n" for r in records.records))
+    return write_exact(path, "".join(json.dumps(as_row(r), ensure_ascii=False) + "\n" for r in records.records))
 
 
 def overlap(a: Records, b: Records) -> list[tuple[int, int]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from truing import world
+from truing import terminal, world
 from truing.data import clock, file_nature, formats
 from truing.data.batch import Tree
 from truing.data.conventions import Want
@@ -18,8 +17,8 @@ from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import THOUGHT_OUT, Planted, plant
-from truing.disk import check_target, made_beside, refuse_link, write_text
-from truing.errors import DataError, UserError, unknown, visible
+from truing.disk import check_target, made_beside, refuse_link, write_exact
+from truing.errors import DataError, UserError, unknown
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
 from truing.pipeline.show import Show
@@ -82,7 +81,7 @@ def sample(
 def opened(policy: Policy) -> Policy:
     """The policy, and what its user has to know of its folder, on stderr."""
     for note in policy.notes:
-        print(f"truing: {note}", file=sys.stderr)
+        terminal.say(f"truing: {note}", err=True)
     return policy
 
 
@@ -121,7 +120,7 @@ def read_records(name: str, want: Want = "any", unmarked: bool = False) -> Recor
     what became of columns that no convention names, is said. With `unmarked` marks of learning play no part."""
     records = world.records(name) if name.startswith("world:") else formats.load(name, want=want, unmarked=unmarked)
     if records.notes or records.columns:
-        print(visible(formats.describe(records)), file=sys.stderr)
+        terminal.say(formats.describe(records), err=True)
     return records
 
 
@@ -221,4 +220,4 @@ def read_branches(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, Any]]
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSONL, whole or not at all."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_exact(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from truing import registry, seals
 from truing.disk import is_part, refuse_link, refuse_links
-from truing.errors import UserError
+from truing.errors import UserError, cleaned
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.plugins import sources
 from truing.policy import adapter_files
@@ -151,6 +151,7 @@ def checkpoints(folder: Path) -> list[str]:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """What differs between two sets of parts: its name, and a sentence for a person."""
+    old, new = cleaned(old), cleaned(new)  # a stage.json holds no keys
     said = {"code": "truing's own source has changed"} if old.get("code") != new["code"] else {}
     for name in ("do", "seed"):
         if old.get(name) != new[name]:
