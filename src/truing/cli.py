@@ -373,6 +373,10 @@ def answer() -> None:
         stop(f"this needs the package {problem.name}: pip install 'truing[train]'", 2)
     except Exception:
         fault()
+    except BaseException as problem:
+        if type(problem).__module__ != "pyo3_runtime":  # a panic in Rust is no Exception, and Python would end with 1
+            raise
+        stop(f"a file could not be read: the library that reads it gave up ({problem}); look at the tokenizer", 3)
 
 
 def fault() -> NoReturn:

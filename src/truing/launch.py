@@ -29,6 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         return code_of(failed.failures)
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
+    except (RuntimeError, OSError) as problem:  # the port that the processes meet at is taken, or cannot be reached
+        say(f"truing: the processes could not be started: {problem}", err=True)
+        return 3
     return 0
 
 

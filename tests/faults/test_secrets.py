@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
-from truing import seals
+from truing import cli, seals
 from truing.disk import write_exact, write_json, write_text
 from truing.errors import DataError, RunFailed, UserError, cleaned, holds_key, redacted, visible
 
@@ -206,8 +206,6 @@ def test_a_traceback_an_argument_and_a_server(place, good_rows, monkeypatch) -> 
 
 
 def test_a_traceback_of_ours_holds_no_key(monkeypatch, capsys) -> None:
-    from truing import cli
-
     key = SHAPES["OpenAI"]
 
     def broken(**_):
@@ -230,3 +228,16 @@ def test_what_a_terminal_would_act_on_is_shown(place, good_rows) -> None:
     place("check", recipe.name)
     assert "\x1b" not in place.said
     assert visible("a\r\nb\rc") == "a\r\nb⟨U+000D⟩c"
+
+
+def test_a_panic_in_rust_is_no_hold(monkeypatch, capsys) -> None:
+    """It is no Exception, and Python would end with 1, which is the word for a model that may not ship."""
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+    def broken(**_):
+        raise panic("index out of bounds")
+
+    monkeypatch.setattr(cli.typer.main, "get_command", lambda _: broken)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 3 and "index out of bounds" in capsys.readouterr().err
