@@ -20,7 +20,7 @@ from truing.data import clock
 from truing.disk import check_target, locked, remove_whole, write_json
 from truing.errors import UserError, redacted
 from truing.gate.looks import LEDGER
-from truing.pipeline import expectations, outcome
+from truing.pipeline import agreement, expectations, outcome
 from truing.pipeline.context import StageRun
 from truing.pipeline.deciding import foreseen, production
 from truing.pipeline.plan import Step, plan, read_by, read_json
@@ -49,6 +49,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = Fals
     again = parallel.restarted()
     resume, restart = resume or again, restart and not again
     with parallel.joined():
+        agreement.check(recipe)
         if parallel.rank():
             follow(recipe, out)
             return 0
