@@ -6,6 +6,7 @@ import math
 import re
 
 Ends = tuple[float, float]
+MOST = 10**15  # items that anything was ever measured on
 ROUNDING = 1e-9  # of a value beside its own interval, as a share of their size
 
 _RANGES: tuple[tuple[re.Pattern[str], Ends], ...] = (
@@ -39,8 +40,8 @@ def contradiction(check: str, value: float, interval: Ends | None, n: int, bound
         return "its value or interval is not a number"
     if interval is not None and interval[0] > interval[1]:
         return f"interval {_text(interval)} has its ends the wrong way round"
-    if n < 0:
-        return f"n is {n}, and a count is 0 or more"
+    if not 0 <= n <= MOST:
+        return f"n is {n if n < 0 else 'a number of more than fifteen digits'}, and a count is from 0 to {MOST}"
     ends = range_of(check)
     # A mean's interval may reach beyond what a mean can be; that of a share is made so that it cannot.
     further = interval if interval is not None and ends == (0.0, 1.0) else ()

@@ -354,7 +354,12 @@ def marked_json(messages: Messages) -> list[dict[str, Any]]:
 
 def is_number(x: Any) -> bool:
     """Whether `x` is a finite number (true and false are none)."""
-    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+    if isinstance(x, bool) or not isinstance(x, int | float):
+        return False
+    try:
+        return math.isfinite(float(x))
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def source_digest(*parts: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from truing.evaluate.corrected import Mean, corrected_rate, mean_of, points_of
 from truing.evaluate.trust import (
     LEAST,
+    UNCORRECTED,
     Origin,
     Powered,
     Tried,
@@ -63,9 +64,9 @@ def test_a_judge_that_errs_is_corrected() -> None:
     assert rate.value == pytest.approx(0.5 + 0.08 / 0.6)
     assert expected.interval is not None and rate.interval == pytest.approx(expected.interval)
     assert delta.value == pytest.approx(rate.value - 0.5) and delta.verdict == rate.verdict
-    assert (raw.value, raw.verdict, raw.reservation, rate.reservation) == (0.58, "measured", "", "")
+    assert (raw.value, raw.verdict, raw.reservation, rate.reservation) == (0.58, "measured", UNCORRECTED, "")
     assert rate.evidence.startswith("judged 0.580, corrected for a judge right in 0.800 [0.740, 0.860]; 200 prompts: ")
-    assert rate.n == 200 and said["mean_score"].reservation == ""
+    assert rate.n == 200 and said["mean_score"].reservation == said["mean_score_delta"].reservation == UNCORRECTED
     for f in said.values():
         consistent(f)
 

@@ -9,7 +9,7 @@ import pytest
 
 from truing.errors import UserError
 from truing.evaluate import intervals
-from truing.gate.decide import FEWEST, decide, write_decision
+from truing.gate.decide import FEWEST, decide, each_once, write_decision
 from truing.gate.evidence import read_findings
 from truing.gate.rules import Rule
 from truing.types import Finding
@@ -108,12 +108,23 @@ def test_no_rules_and_no_numbers_are_refused() -> None:
         decide([], [])
 
 
-def test_evidence_that_says_two_things_or_of_no_model_is_refused() -> None:
+def test_one_place_says_one_thing_and_names_a_model() -> None:
     with pytest.raises(UserError, match="says two things of win_delta of direct against warm"):
-        decide([delta(0.12, 0.04), delta(0.13, 0.04)], [LOW])
+        each_once([delta(0.12, 0.04), delta(0.13, 0.04)], "findings.json")
     with pytest.raises(UserError, match="names no model"):
         decide([delta(0.12, 0.04, model=" ")], [LOW])
     assert decide([delta(0.12, 0.04), delta(0.12, 0.04)], [LOW]).verdict == "ship"
+    both = decide([delta(0.12, 0.04), delta(-0.12, 0.04)], [LOW])
+    assert [r.state for r in both.results] == ["passed", "failed"], "of two exams, each has to pass"
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "bound"), [(1e-170, 1e-3, 0.0), (3e-17, 0.01, 0.0), (1e308, 1e307, 1e308), (-3e-17, 0.01, 0.0)]
+)
+def test_what_no_number_of_samples_settles_is_not_given_one(value: float, half: float, bound: float) -> None:
+    finding = Finding("score", "direct", value, interval=(value - half, value + half), n=500)
+    result = decide([finding], [Rule(check="score", min=bound)]).results[0]
+    assert result.samples_needed is None and "no number of samples" in result.text
 
 
 def test_decision_file_round_trip(tmp_path: Path) -> None:
@@ -156,6 +167,8 @@ def test_a_run_folder_gives_every_finding_once(tmp_path: Path) -> None:
         ('{"findings": [{"check": "a", "value": 1, "interval": [2, 1]}]}', "the wrong way round"),
         ('{"findings": [{"check": "a", "value": 1, "n": 1.5}]}', "n must be a whole number"),
         ('{"findings": [{"check": "a", "value": 1, "n": -1}]}', "n must be a whole number"),
+        ('{"findings": [{"check": "a", "value": 1' + "0" * 400 + "}]}", "value must be a number"),
+        ('{"findings": [{"check": "a", "value": 1, "n": 1' + "0" * 400 + "}]}", "a count is from 0 to"),
         ('{"findings": [{"check": "a", "value": 1, "bound": "0"}]}', "bound must be a number"),
         ('{"findings": [{"check": "a", "value": 1, "interval": [2, 3]}]}', "outside its own interval"),
         ('{"findings": [{"check": "win_rate", "value": 7}]}', "value 7 is outside \\[0, 1\\]"),

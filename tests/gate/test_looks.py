@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from truing.errors import UserError
 from truing.gate.decide import decide
-from truing.gate.looks import error_of, interval_at, look_number, read_looks
+from truing.gate.looks import check_kept, error_of, interval_at, look_number, read_looks
 from truing.gate.rules import Rule
 from truing.types import Finding
 
@@ -59,8 +59,20 @@ def test_the_same_evidence_is_the_same_look(tmp_path: Path) -> None:
     assert [look_number(tmp_path, "release", [f], [rule]) for f in (one, other, one, other)] == [1, 2, 1, 2]
     easier = Rule(check="win_delta", min=-0.1)
     assert look_number(tmp_path, "release", [one], [easier]) == 3, "other rules for seen evidence are another look"
-    assert look_number(tmp_path, "second", [one], [rule]) == 1, "gates count for themselves"
-    assert len(read_looks(tmp_path / "looks.json")) == 4
+    gates = ("release", "second")
+    assert look_number(tmp_path, "second", [one], [rule], beside=gates) == 1, "two gates of a recipe both have to pass"
+    assert look_number(tmp_path, "renamed", [one], [Rule(check="win_delta", min=-0.2)], beside=("renamed",)) == 5
+    assert look_number(tmp_path, "", [one], [Rule(check="win_delta", min=-0.3)]) == 6, "by hand, all count"
+    assert len(read_looks(tmp_path / "looks.json")) == 6
+
+
+def test_a_ledger_that_is_gone_is_missed(tmp_path: Path) -> None:
+    f = Finding("win_delta", "direct", 0.1, "warm", interval=(0.0, 0.2), n=50)
+    look_number(tmp_path, "release", [f], [Rule(check="win_delta", min=0.0)])
+    check_kept(tmp_path, 1)
+    (tmp_path / "looks.json").unlink()
+    with pytest.raises(UserError, match="1 looks of this run's gates were counted here, and they are gone"):
+        check_kept(tmp_path, 1)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"looks": 3}', '{"looks": [3]}', '{"looks": [{}]}', '{"looks": []}'])

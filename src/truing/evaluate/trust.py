@@ -15,6 +15,7 @@ LEAST = 0.6
 """What the lower end of a judge's accuracy must reach, unless told otherwise, for anything to be decided by it."""
 JUDGED, CONCLUDED = "judged_win_rate", ("win_rate", "win_delta")
 Origin = Literal["own", "other", "unknown"]
+UNCORRECTED = "it is as judged, not corrected for the judge's errors; win_rate is"
 WORDS: dict[Origin, str] = {
     "own": "held out of what the judge learned from",
     "other": "of another source than the judge learned from",
@@ -123,14 +124,15 @@ def concluded(findings: Sequence[Finding], rate: Mean, trust: Trust, powered: Po
 
     `rate` is the judge's own win rate with its error. It stays under `judged_win_rate`; `win_rate` and `win_delta` hold
     the rate corrected for the judge's errors, with an interval of both uncertainties. Where nothing may be decided by
-    the judge they keep its own rate, without an interval, and the reason in `reservation`, which mean scores carry too.
+    the judge they keep its own rate, without an interval, and the reason in `reservation`. What is not corrected, its
+    own rate and mean scores, always carries one: by a few large errors a mean rises where most answers are no better.
     """
     if trust.exact and powered is None:
         return list(findings)
     (raw,) = (f for f in findings if f.check == "win_rate")
     by_judge = conclude(rate, trust)
     conclusion = by_judge if powered is None else by_better(powered, rate)
-    doubt = "" if trust.exact else by_judge.reservation
+    doubt = "" if trust.exact else by_judge.reservation or UNCORRECTED
     judged = replace(raw, check=JUDGED, bound=None, verdict="measured", reservation=doubt)
     others = [replace(f, reservation=doubt) for f in findings if f.check not in CONCLUDED]
     return [*_told(raw, conclusion), judged, *others]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,8 @@ State = Literal["passed", "failed", "straddles", "no interval", "too few", "rese
 EXIT_CODES: dict[Verdict, int] = {"ship": 0, "hold": 1, "undecided": 4}
 FEWEST = 10
 """Independent items below which nothing is decided: no interval of so few holds its level whatever the data."""
+NEAR = 1e-3
+"""A value is on a bound that lies within this share of its half-width: it would take a million times the samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +93,20 @@ class Decision:
 
 
 def decide(
-    findings: Sequence[Finding], rules: Sequence[Rule], *, production: str | None = None, look: int = 1
+    findings: Sequence[Finding],
+    rules: Sequence[Rule],
+    *,
+    production: Sequence[str] = (),
+    vouched: Collection[Finding] | None = None,
+    look: int = 1,
 ) -> Decision:
     """Hold every finding that a rule names against it.
 
     A rule is met where the whole interval satisfies its bound, and failed where all of it lies beyond; else it is open.
-    One failure holds; else anything open or missing is undecided. With `production` (what that model is called in the
-    findings; empty where nobody said) the rules must compare with it; `look` widens the intervals of a gate that has
-    looked before. UserError without rules, and where two findings say different things of the same.
+    One failure holds; else anything open or missing is undecided. With `production` (what exams call that model; an
+    empty name where nobody said) the rules must compare with it, by findings that are `vouched` for (all, unless
+    told); `look` widens the intervals of a gate that has looked before. UserError without rules, and for a finding of
+    no model.
 
     >>> wins = [Finding("win_delta", "direct", 0.12, "warm", interval=(0.08, 0.16), n=500)]
     >>> decide(wins, [Rule(check="win_delta", min=0.0, samples=200)]).verdict
@@ -108,22 +116,24 @@ def decide(
     """
     if not rules:
         raise UserError("a gate needs at least one rule; without rules it would pass anything")
-    findings = each_once(findings)
+    findings = _of_models(findings)
     results: list[Result] = []
     for rule in rules:
         matching = [f for f in findings if rule.names(f)]
         results += [weigh(rule, f, look) for f in matching] if matching else [_missing(rule, findings)]
-    if production is not None:
-        results += _beside_production(rules, findings, production)
+    if production:
+        results += _beside_production(rules, findings, production, findings if vouched is None else vouched)
     states = {r.state for r in results}
     verdict: Verdict = "hold" if "failed" in states else "ship" if states == {"passed"} else "undecided"
     return Decision(verdict, tuple(results), tuple(rules), tuple(findings), look)
 
 
-def _beside_production(rules: Sequence[Rule], findings: Sequence[Finding], production: str) -> list[Result]:
+def _beside_production(
+    rules: Sequence[Rule], findings: Sequence[Finding], production: Sequence[str], vouched: Collection[Finding]
+) -> list[Result]:
     """What is missing of the comparison with the model that a release would replace."""
-    if production:
-        return [Result(rule, "missing", text) for rule, text in unread(rules, findings, production)]
+    if any(production):
+        return [Result(rule, "missing", text) for rule, text in unread(rules, findings, production, vouched)]
     text = "it is not known what stands in production: give the recipe 'production: MODEL', and compare with it"
     return [
         Result(Rule(check="win_rate", model=model, min=COMPARISONS["win_rate"]), "missing", text)
@@ -131,13 +141,19 @@ def _beside_production(rules: Sequence[Rule], findings: Sequence[Finding], produ
     ]
 
 
-def each_once(findings: Sequence[Finding], place: str = "the evidence") -> list[Finding]:
-    """Findings without repetition. UserError where one is of no model, or two are about the same and differ; `place` is
-    what holds them."""
-    known: dict[tuple[str, str, str, str], Finding] = {}
+def _of_models(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, each once; UserError for one of no model."""
     for f in findings:
         if not f.model.strip():
-            raise UserError(f"{place}: finding {f.check} names no model, so nothing can be decided by it; give 'model'")
+            raise UserError(f"finding {f.check} names no model, so nothing can be decided by it; give 'model'")
+    return list(dict.fromkeys(findings))
+
+
+def each_once(findings: Sequence[Finding], place: str) -> list[Finding]:
+    """The findings of one place, without repetition. UserError where one is of no model, or two differ in what they say
+    of the same."""
+    known: dict[tuple[str, str, str, str], Finding] = {}
+    for f in _of_models(findings):
         about = (f.check, f.model, f.against, f.slice)
         if known.setdefault(about, f) != f:
             raise UserError(
@@ -182,12 +198,11 @@ def _advice(f: Finding, interval: Ends, missed: Sequence[tuple[Side, float]]) ->
     """
     needed = 0
     for _, bound in missed:
-        if math.isclose(f.value, bound, rel_tol=1e-12):
-            return "The value lies on the bound, so no number of samples is expected to settle it", None
         # Towards the bound the interval must end before it is reached.
-        end = interval[0] if f.value > bound else interval[1]
-        ratio = (f.value - end) / (f.value - bound)
-        needed = max(needed, math.ceil(f.n * ratio * ratio - 1e-9))
+        apart, half = f.value - bound, f.value - (interval[0] if f.value > bound else interval[1])
+        if abs(apart) <= NEAR * abs(half):
+            return "The value lies on the bound, so no number of samples is expected to settle it", None
+        needed = max(needed, math.ceil(f.n * (half / apart) ** 2 - 1e-9))
     text = f"If the value stays, about {needed} fresh samples would settle it: other prompts, not these again"
     return text, needed
 

@@ -15,6 +15,7 @@ from typing import Any
 from truing import seals
 from truing.errors import UserError, unknown
 from truing.gate.decide import each_once
+from truing.gate.standing import UNMEASURED
 from truing.policy.folder_digest import model_digest
 from truing.types import Finding, is_number
 
@@ -23,7 +24,7 @@ ENDED = ("done", "reused")
 AGAIN = "Run the recipe again, and gate what it leaves."
 KEYS = frozenset({"suite", "models", "findings", "about", seals.SEAL})
 DECIDED = frozenset({"verdict", "exit_code", "look", "gates", "results", "rules", "evidence_hash", "findings", "about"})
-ABOUT = frozenset({"stage", "models", "data", "judge", "recipe", "code"})
+ABOUT = frozenset({"stage", "models", "data", "judge", "recipe", "code", "production"})
 """What a findings.json, a decision.json and the part `about` of both may say."""
 
 
@@ -33,6 +34,13 @@ class Evidence:
 
     findings: tuple[Finding, ...]
     about: Mapping[str, Any]
+    vouched: frozenset[Finding] = frozenset()
+    """Those that a stage made, and no hand."""
+
+    @property
+    def production(self) -> tuple[str, ...]:
+        """What the exams call the model in production; none where they do not say, as findings by hand do not."""
+        return tuple(self.about.get("production", ()))
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -49,21 +57,30 @@ def read(path: Path) -> Evidence:
     """The evidence in a run's folder (of all its stages), in any folder (of every findings.json beneath it), or in a
     JSON file with `findings`. UserError for a run that is not done, and for anything changed since it was made.
 
-    A folder without findings gives none, and a gate then says which evidence is missing.
+    A part of a run (a stage, its file, the decision) is believed with the run that it lies in. A folder without
+    findings gives none, and a gate then says which evidence is missing.
     """
+    path = path.resolve()
+    root = run_of(path)
+    if root == path:
+        return of_run(path)
+    if root is not None:
+        of_run(root)
     if path.is_dir():
         return of_folder(path)
-    if path.name == seals.DECISION and is_run(path.parent):
-        of_run(path.parent)  # a decision is believed with the run that came to it
-    elif path.name in (FINDINGS, seals.DECISION) and is_stage(path.parent):
+    if path.name in (FINDINGS, seals.DECISION) and is_stage(path.parent):
         return of_stage(path.parent, path.name)
     return of_file(path)
 
 
+def run_of(path: Path) -> Path | None:
+    """The folder of the run that a resolved path is, or is a stage, a file, or a stage's file of; None where it is none
+    of these."""
+    return next((folder for folder in (path, path.parent, path.parent.parent) if is_run(folder)), None)
+
+
 def of_folder(folder: Path) -> Evidence:
-    """The evidence of a run, of a stage, or of every findings.json beneath any other folder."""
-    if is_run(folder):
-        return of_run(folder)
+    """The evidence of a stage, or of every findings.json beneath any other folder."""
     if is_stage(folder):
         return of_stage(folder)
     files = sorted(folder.rglob(FINDINGS)) or sorted(folder.glob(seals.DECISION))
@@ -72,7 +89,7 @@ def of_folder(folder: Path) -> Evidence:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's: it has a manifest, or at least stages."""
-    return (folder / seals.MANIFEST).exists() or any(folder.glob(f"*/{seals.STAGE}"))
+    return folder.is_dir() and ((folder / seals.MANIFEST).exists() or any(folder.glob(f"*/{seals.STAGE}")))
 
 
 def is_stage(folder: Path) -> bool:
@@ -154,31 +171,40 @@ def of_file(path: Path, sealed: bool = False) -> Evidence:
     about = body.get("about", {})
     if not isinstance(about, dict) or not isinstance(about.get("models", {}), dict):
         raise UserError(f"{path}: 'about' must be an object that names models, not {about!r}")
+    if not all(isinstance(name, str) for name in about.get("production", ())):
+        raise UserError(f"{path}: 'production' must be a list of names, not {about['production']!r}")
     for place, keys, words in ((str(path), body, known), (f"{path}, about", about, ABOUT)):
         for key in keys:
             if key not in words:
                 raise UserError(f"{place}: {unknown('key', key, words)}")
     findings = [_finding(row, f"{path}, finding {i + 1}") for i, row in enumerate(rows)]
-    return Evidence(tuple(each_once(findings, str(path))), about)
+    once = tuple(each_once(findings, str(path)))
+    return Evidence(once, about, frozenset(once if seals.SEAL in body else ()))
 
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
     """Several pieces of evidence as one; UserError where they are about different models of one name."""
     findings = dict.fromkeys(f for part in parts for f in part.findings)
-    return Evidence(tuple(findings), together([part.about for part in parts]))
+    about, vouched = together([part.about for part in parts]), frozenset(f for part in parts for f in part.vouched)
+    return Evidence(tuple(findings), about, vouched)
 
 
 def together(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The models that several pieces of evidence are about; UserError where two of them have one name."""
+    """The models that several pieces of evidence are about, and what they call the one in production; UserError where
+    two models have one name."""
     models: dict[str, str] = {}
+    names: dict[str, None] = {}
     for part in parts:
+        names |= dict.fromkeys(part.get("production", ()))
         for place, known in part.get("models", {}).items():
             if models.setdefault(place, known) != known:
                 raise UserError(
                     f"the evidence is about two different models called '{place}' ({models[place][:12]} and "
                     f"{known[:12]}): it comes from several runs.\n  Give the evidence of one run."
                 )
-    return {"models": models} if models else {}
+    measured = [name for name in names if name and not name.startswith(UNMEASURED)]
+    production = {"production": measured or list(names)} if names else {}
+    return {"models": models} | production if models else production
 
 
 def _object(path: Path, way_out: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +52,38 @@ def interval_at(f: Finding, look: int) -> Ends | None:
     return max(low, least), min(high, most)
 
 
-def look_number(folder: Path, gate: str, findings: Sequence[Finding], rules: Sequence[Rule]) -> int:
+def look_number(
+    folder: Path, gate: str, findings: Sequence[Finding], rules: Sequence[Rule], beside: Collection[str] = ()
+) -> int:
     """Which look of this gate it is, in the folder of its run: the same evidence held against the same rules is the
     same look however often; anything else is one more, and is written into looks.json. What no rule reads is none.
 
-    A look by hand (`gate` is empty) counts for every gate, and every gate's for it.
+    Every look in the folder counts, by hand (`gate` is empty) or by a gate that was called otherwise, but for those of
+    the other gates of the same recipe (`beside`), all of which must let a model ship.
     """
     read = [f for f in findings if any(rule.names(f) for rule in rules)]
     shown = [evidence_hash(read), digest([rule.text() for rule in rules])]
     earlier = read_looks(folder / LEDGER)
-    seen = [[look["evidence"], look["rules"]] for look in earlier if not gate or look["gate"] in (gate, "")]
+    others = {name for name in beside if name != gate}
+    seen = [[look["evidence"], look["rules"]] for look in earlier if look["gate"] not in others]
     if shown in seen:
         return seen.index(shown) + 1
     looks = [*earlier, {"gate": gate, "evidence": shown[0], "rules": shown[1]}]
     try:
         write_text(folder / LEDGER, json.dumps(seals.sealed({"looks": looks}), indent=1))
     except OSError as error:
-        raise UserError(
-            f"{folder / LEDGER}: cannot be written ({error.strerror}), and a look has to be counted"
-        ) from error
+        why = f"cannot be written ({error.strerror}), and a look has to be counted"
+        raise UserError(f"{folder / LEDGER}: {why}") from error
     return len(seen) + 1
+
+
+def check_kept(folder: Path, known: int) -> None:
+    """UserError where a run's ledger has fewer looks than its manifest knows of: it was removed, or put back."""
+    if len(read_looks(folder / LEDGER)) < known:
+        raise UserError(
+            f"{folder / LEDGER}: {known} looks of this run's gates were counted here, and they are gone; put the file "
+            "back, or give another --out"
+        )
 
 
 def evidence_hash(findings: Sequence[Finding]) -> str:

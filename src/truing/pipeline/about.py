@@ -6,6 +6,7 @@ from typing import Any
 
 from truing import registry
 from truing.pipeline.context import StageRun
+from truing.pipeline.deciding import production
 from truing.pipeline.plan import plain
 from truing.policy.folder_digest import model_digest
 from truing.types import digest, source_digest
@@ -16,10 +17,12 @@ JUDGES = ("judge", "aggregate", "coefficient", "best_by", "reward", "truth")
 
 def about(run: StageRun) -> dict[str, Any]:
     """The stage, and by content hash every model that it read or made (by where it lies, as the recipe names it), every
-    data set that it read, the recipe and truing's source; and by name who judged."""
+    data set that it read, the recipe and truing's source; and by name who judged, and of an exam what stands in
+    production."""
     models = {place: known or model_digest(place) for place, known in run.models.items()}
     if (run.folder / "model").is_dir():
         models[f"{run.name}/model"] = model_digest(str(run.folder / "model"))
+    spec = run.recipe.stage(run.name)
     return {
         "stage": run.name,
         "models": models,
@@ -27,7 +30,7 @@ def about(run: StageRun) -> dict[str, Any]:
         "judge": judge_of(run),
         "recipe": digest(run.recipe.text),
         "code": source_digest(),
-    }
+    } | ({"production": [production(run.recipe, spec)]} if run.do == "evaluate" else {})
 
 
 def judge_of(run: StageRun) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from truing import seals, world
 from truing.data import formats
 from truing.data.conventions import Want
 from truing.disk import write_json
-from truing.errors import DataError
+from truing.errors import DataError, UserError
 from truing.gate import evidence
 from truing.pipeline import labels
 from truing.pipeline.show import Show
@@ -140,7 +140,16 @@ class StageRun:
         """What an evaluate stage found, what a JSON file holds, or both and more in a list; each finding once."""
         if isinstance(value, list | tuple):
             return evidence.joined([self.evidence(item) for item in value])
-        return evidence.of_stage(self.root / value.stage) if isinstance(value, Ref) else evidence.read(Path(value))
+        if isinstance(value, Ref):
+            return evidence.of_stage(self.root / value.stage)
+        read = evidence.read(Path(value))
+        for place, known in read.about.get("models", {}).items():
+            own = self.root / place
+            if not Path(place).is_absolute() and own.is_dir() and model_digest(str(own)) != known:
+                raise UserError(
+                    f"{value}: is about another '{place}' than this recipe's; give evidence measured on this one"
+                )
+        return read
 
     def note(self, text: str) -> None:
         """Say something, and keep it for the stage's summary; once, and nothing where there is nothing to say."""

@@ -3,29 +3,41 @@ decide, said before anything is trained."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from truing.gate.decide import Decision, decide
-from truing.gate.evidence import read
+from truing.gate.evidence import read, run_of
 from truing.gate.looks import look_number
 from truing.gate.rules import Rule, read_rules
-from truing.gate.standing import COMPARISONS
+from truing.gate.standing import COMPARISONS, UNMEASURED
 from truing.pipeline.labels import labels
-from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Recipe, Ref, StageSpec
-from truing.seals import MANIFEST
 
 
-def production(recipe: Recipe) -> str:
-    """What the model in production is called in the findings of a recipe; empty where the recipe names none."""
+def production(recipe: Recipe, exam: StageSpec) -> str:
+    """What the model in production is called in the findings of an exam. Where that is not among its models, a name
+    that no model has, and an empty one where the recipe names none.
+
+    >>> exam = StageSpec("exam", "evaluate", {"models": ["a/new"], "against": ["a/old"], "prompts": "p.jsonl"})
+    >>> [production(Recipe("t", (exam,), base=base), exam) for base in ("a/old", "a/older", None)]
+    ['base', '$base', '']
+    """
     if recipe.replaced is None:
         return ""
-    for values in map(contestants, recipe.stages):
-        if recipe.replaced in values:
-            return labels(values, recipe.base)[values.index(recipe.replaced)]
-    return labels([recipe.replaced], recipe.base)[0]
+    values = contestants(exam)
+    place = next((i for i, value in enumerate(values) if same_model(value, recipe.replaced)), None)
+    if place is not None:
+        return labels(values, recipe.base)[place]
+    return UNMEASURED + ("base" if recipe.production is None else recipe.production)
+
+
+def same_model(value: Any, other: Any) -> bool:
+    """Whether two names are of one model: the same, or two spellings of one folder."""
+    folders = all(isinstance(name, str) and os.path.isdir(name) for name in (value, other))
+    return bool(value == other) or (folders and os.path.realpath(value) == os.path.realpath(other))
 
 
 def contestants(spec: StageSpec) -> list[Any]:
@@ -34,14 +46,12 @@ def contestants(spec: StageSpec) -> list[Any]:
 
 
 def decide_by_hand(evidence: Path, rules_file: Path) -> tuple[Decision, dict[str, Any]]:
-    """The decision that `truing gate` makes, and whose weights it is about: of a run's folder with what stands in
-    production there, and as one more look; of a file from elsewhere as it is, which says neither."""
+    """The decision that `truing gate` makes, and whose weights it is about: of what lies in a run's folder as one more
+    look; of findings by hand as they are, which say neither what stands in production nor how often was looked."""
     given, rules = read(evidence), read_rules(rules_file)
-    root = next((p for p in (evidence, evidence.parent.parent) if (p / MANIFEST).is_file()), None)
-    if root is None:
-        return decide(given.findings, rules), given.weights
-    stands, look = read_json(root / MANIFEST).get("production"), look_number(root, "", given.findings, rules)
-    return decide(given.findings, rules, production=stands, look=look), given.weights
+    root = run_of(evidence.resolve())
+    look = 1 if root is None else look_number(root, "", given.findings, rules)
+    return decide(given.findings, rules, production=given.production, vouched=given.vouched, look=look), given.weights
 
 
 def foreseen(recipe: Recipe) -> list[str]:
@@ -56,16 +66,18 @@ def blind(recipe: Recipe, gate: StageSpec) -> Iterator[str]:
     exams = [s for s in recipe.stages if s.name in named and s.do == "evaluate" and "prompts" in s.options]
     if not exams:
         return
-    stands = production(recipe)
-    if not stands:
+    names = {production(recipe, exam) for exam in exams}
+    stands = next((name for name in names if name and not name.startswith(UNMEASURED)), "")
+    if recipe.replaced is None:
         yield (
             f"stage '{gate.name}' cannot decide: the recipe names no base and no production, so nothing is known of "
             "the model that a release would replace; give production: MODEL, and name it under 'against' of the exam"
         )
-    elif not any(recipe.replaced in contestants(exam) for exam in exams):
+    elif not stands:
+        missing = names.pop().removeprefix(UNMEASURED)
         yield (
-            f"stage '{gate.name}' cannot decide: {stands} stands in production, and no exam compares with it; give "
-            f"against: [{exams[0].options['against'][0]}, {'$base' if stands == 'base' else recipe.replaced}] in stage "
+            f"stage '{gate.name}' cannot decide: {missing} stands in production, and no exam compares with it; give "
+            f"against: [{exams[0].options['against'][0]}, {'$base' if missing == 'base' else missing}] in stage "
             f"'{exams[0].name}'"
         )
     elif not any(compares(rule, stands) for rule in read_rules(Path(gate.options["rules"]))):
@@ -78,4 +90,5 @@ def blind(recipe: Recipe, gate: StageSpec) -> Iterator[str]:
 def compares(rule: Rule, stands: str) -> bool:
     """Whether a rule may ask that a model be no worse than the one in production."""
     level = COMPARISONS.get(rule.check)
-    return level is not None and rule.min is not None and rule.min >= level and rule.against in (None, stands)
+    at_least = level is not None and rule.min is not None and rule.min >= level
+    return at_least and rule.against in (None, stands) and rule.slice in (None, "all")

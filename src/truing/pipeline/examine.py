@@ -50,6 +50,7 @@ from truing.types import Finding, Messages, Records, Reward
 
 EXAMPLES = 6
 LOOKUP = "lookup"
+CHOSE = "the judge chose this best of several answers itself, and errs most on those it chose; give a trusted judge"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Exam:
     trial: Trial | None = None
     better: Better | None = None
     trusts: dict[str, Trust] = field(default_factory=dict)
+    chose: bool = False  # the judge chose the best of several answers too
 
     @cached_property
     def names(self) -> list[str]:
@@ -226,7 +228,17 @@ class Exam:
             self.findings += self.better.trial.findings
             line = f"On a part of the prompts: {powered.trust.sentence}"
             self.judged += [line] if line not in self.judged else []
-        return concluded(found, judged_rate(one, rival, prompts), self.trusts[""], powered)
+        told = concluded(found, judged_rate(one, rival, prompts), self.trusts[""], powered)
+        if powered is None and one.name in self._chosen:
+            return [f if f.reservation else replace(f, reservation=CHOSE) for f in told]
+        return told
+
+    @property
+    def _chosen(self) -> set[str]:
+        """The contestants whose best answers the judge itself has chosen."""
+        return (
+            {best_of(name, self.choice.of) for name in self.names} if self.chose and self.choice is not None else set()
+        )
 
     def _try(self, judge: Judge, reward: Reward, names: Sequence[str]) -> None:
         """Try the judge on labelled pairs before it judges, and say whom it has taught already."""
@@ -244,7 +256,8 @@ class Exam:
                 self.judged.append(
                     f"The judge is the reward that {name} was trained on: it errs for {name} where it can"
                 )
-        if self.choice is not None and by & set(models_of(self.choice.named)):
+        self.chose = self.choice is not None and bool(by & set(models_of(self.choice.named)))
+        if self.chose:
             self.judged.append("The judge also chose the best of several answers: it errs for what it chose")
 
     def _choosing(self, speakers: dict[str, Policy]) -> dict[str, Policy]:

@@ -24,6 +24,11 @@ HARMLESS = frozenset({"tokens_per_device", "gradient_checkpointing", "checkpoint
 """Options of `Training` that change no result: an interrupted stage may go on with others, on a smaller machine."""
 
 
+DECIDING = ("evaluate", "gate")
+"""Stages whose answer is about what stands in production too."""
+MODEL = Option("production", "Model", required=False)
+
+
 @dataclass(frozen=True)
 class Step:
     """One stage of a plan. `parts` is all that it depends on, `key` their hash; `note` is said before it begins.
@@ -167,12 +172,14 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
 def parts_of(recipe: Recipe, spec: StageSpec, part: Part, keys: Mapping[str, str]) -> dict[str, Any]:
     """All that a stage depends on: its options, the content of what they name, the seed and the code."""
     inputs = {name: list(contents(part.option(name), value, keys)) for name, value in spec.options.items()}
+    stands = {"production": recipe.replaced} if spec.do in DECIDING else {}  # and what they call a model by
+    inputs |= {name: list(contents(MODEL, value, keys)) for name, value in stands.items()}
     if is_plug_in(spec.do):
         inputs["do"] = [content_digest(file) for file in sources(Path(part.file))]
     return {
         "do": spec.do,
         "seed": recipe.seed,
-        "options": {name: plain(value) for name, value in spec.options.items() if name not in HARMLESS},
+        "options": {n: plain(value) for n, value in ({**spec.options, **stands}).items() if n not in HARMLESS},
         "inputs": {name: found for name, found in inputs.items() if found},
         "code": source_digest(),
     }

@@ -20,9 +20,10 @@ from truing import registry, seals
 from truing.data import clock
 from truing.disk import write_json
 from truing.errors import UserError, redacted
+from truing.gate import looks
 from truing.pipeline import expectations, outcome
 from truing.pipeline.context import StageRun
-from truing.pipeline.deciding import foreseen, production
+from truing.pipeline.deciding import foreseen
 from truing.pipeline.plan import Step, plan, read_by, read_json
 from truing.pipeline.recipe import Recipe
 from truing.pipeline.show import Show
@@ -64,10 +65,12 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
         moment = moment_of(out)
         planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
         parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
+        known = read_json(out / seals.MANIFEST).get("looks", 0)
+        looks.check_kept(out, known)
         forget(out)
         for text in foreseen(recipe):
             show.say(f"note: {text}")
-        record = manifest(recipe, steps, moment)
+        record = manifest(recipe, steps, moment) | {"looks": known}
         with recorded(record, out), clock.fixed(moment):
             for step, row in zip(steps, record["stages"], strict=True):
                 carry_out(recipe, step, row, record, out, show)
@@ -76,6 +79,7 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
             if decision:
                 write_json(out / seals.DECISION, decision)
                 record["decision"] = decision[seals.SEAL]
+            record["looks"] = len(looks.read_looks(out / looks.LEDGER))
             troubles = expectations.unmet(recipe.expect, out)
     show.say(f"\nreport: {out / 'report.html'}   ({record['seconds']:.0f} s)")
     for trouble in troubles:
@@ -84,8 +88,8 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
         show.say(f"all {len(recipe.expect)} expectations of the recipe are met")
     if len(gates) > 1:
         show.say(f"{decision['verdict']}: the worst answer of {len(gates)} gates")
-    code: int = decision.get("exit_code", 0)
-    return code or max((EXPECTED[trouble.state] for trouble in troubles), key=WORST.index, default=0)
+    codes: list[int] = [decision.get("exit_code", 0), *(EXPECTED[trouble.state] for trouble in troubles)]
+    return max(codes, key=WORST.index)
 
 
 def follow(recipe: Recipe, out: Path) -> None:
@@ -247,7 +251,6 @@ def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, A
         "state": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "moment": moment.isoformat(),
-        "production": production(recipe),
         "seconds": 0.0,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
         "code": source_digest(),

@@ -12,10 +12,10 @@ from truing.errors import UserError
 from truing.evaluate.held_out import measure
 from truing.gate import decide, looks
 from truing.gate import rules as gate_rules
+from truing.gate.standing import UNMEASURED
 from truing.pipeline import examine, trial
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
-from truing.pipeline.deciding import production
 from truing.pipeline.judge import appoint
 from truing.pipeline.lineage import taught_from
 from truing.pipeline.mixture import weights_of
@@ -265,8 +265,10 @@ def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     a recipe the worst answer is the run's.
     """
     read, asked = run.evidence(evidence), gate_rules.read_rules(Path(rules))
-    look = looks.look_number(run.root, run.name, read.findings, asked)
-    decision = decide.decide(read.findings, asked, production=production(run.recipe), look=look)
+    gates = [spec.name for spec in run.recipe.stages if spec.do == "gate"]
+    look = looks.look_number(run.root, run.name, read.findings, asked, beside=gates)
+    stands = read.production or (("",) if run.recipe.replaced is None else (UNMEASURED + "base",))
+    decision = decide.decide(read.findings, asked, production=stands, vouched=read.vouched, look=look)
     decide.write_decision(decision, run.folder / "decision.json", read.weights)
     run.show.say(decision.text())
     run.write("summary.json", {"do": "gate", "headline": decision.verdict})

@@ -167,6 +167,11 @@ def prepare(
     """The trial of a judge: on `labelled` pairs and on the stage's own `data`, less the rows that begin as one that the
     judge learned from. UserError where `labelled` cannot be used, or nothing of it is left; of `data` the trial says
     so, and why."""
+    if exact and models_of(named):
+        raise UserError(
+            f"stage {run.name}: exact: true says that the judge makes no errors, and a reward model makes some; give "
+            "labelled: (pairs that it did not learn from) instead"
+        )
     if exact or named == GOLD or (isinstance(named, Mapping) and next(iter(named)) in EXACT):
         return Trial(run, judge, named, exact=True)
     taught, sources, why = verdicts(run, models_of(named)), [], NOTHING_LABELLED
