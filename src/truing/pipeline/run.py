@@ -65,9 +65,7 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
         moment = moment_of(out)
         planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
         parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
-        known = read_json(out / seals.MANIFEST).get("looks", 0)
-        looks.check_kept(out, known)
-        forget(out)
+        known = forget(out)
         for text in foreseen(recipe):
             show.say(f"note: {text}")
         record = manifest(recipe, steps, moment) | {"looks": known}
@@ -130,8 +128,9 @@ def moment_of(root: Path) -> datetime:
     return clock.now() if there.get("moment") is None else clock.read(there["moment"], str(path))
 
 
-def forget(root: Path) -> None:
-    """Remove the answer of an earlier run; UserError where a file of its name is not a run's, or a link."""
+def forget(root: Path) -> int:
+    """Remove the answer of an earlier run, but for how many looks its gates have had: this is given. UserError where a
+    file of its name is not a run's, or a link."""
     for name in (seals.MANIFEST, seals.DECISION, looks.LEDGER, "report.html"):
         check_target(root / name)
     there = [root / name for name in (seals.MANIFEST, seals.DECISION, "report.html") if (root / name).exists()]
@@ -139,8 +138,11 @@ def forget(root: Path) -> None:
         raise UserError(
             f"{there[0]}: no run of truing wrote this file, and a run would write over it; use another --out"
         )
+    known: int = read_json(root / seals.MANIFEST).get("looks", 0)
+    looks.check_kept(root, known)
     for path in there[1:]:
         path.unlink()
+    return known
 
 
 @contextmanager
