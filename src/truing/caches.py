@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from truing import seals
-from truing.disk import write_json
+from truing.disk import folder_beside, locked, refuse_link, write_json
 from truing.errors import UserError
 
 RECORD = "made.json"
@@ -32,28 +30,15 @@ def kept(folder: Path, make: Callable[[Path], None], say: Callable[[str], None])
 
 def made(folder: Path, make: Callable[[Path], None]) -> Path:
     """Make a folder beside and put it in its place, with the hashes of its files; one that is there and whole stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with folder_beside(folder) as part:
         make(part)
         body = {"name": folder.name, "outputs": seals.outputs_of(part, RECORD)}
         write_json(part / RECORD, seals.sealed(body))
-        part.chmod(0o755)
-        with alone(folder):
+        with locked(folder.parent / f".{folder.name}.lock", wait=True):
             if trouble(folder):
                 put_away(folder)
                 part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time look at a folder and replace it; the lock goes with the process, however it ends."""
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def trouble(folder: Path) -> str:
@@ -73,6 +58,7 @@ def put_away(folder: Path) -> None:
     """Remove a damaged folder, if there is one; UserError where that cannot be done."""
     if not folder.exists():
         return
+    refuse_link(folder)
     try:
         away = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
         folder.rename(away / folder.name)

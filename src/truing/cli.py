@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from truing import __version__
-from truing.disk import write_text
-from truing.errors import TruingError, UserError, redacted, unknown, visible
+from truing.disk import check_target
+from truing.errors import TruingError, UserError, one_line, unknown
+from truing.terminal import guarded, say
 
 if TYPE_CHECKING:
     from truing.signature import Kind
-    from truing.types import Records
 
 HELP = """Bring a language model into true: feedback in, aligned models, measurements and a release decision out.
 
@@ -66,7 +66,7 @@ RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file
 def show_version(asked: bool) -> None:
     """Print the version and end."""
     if asked:
-        typer.echo(f"truing {__version__}")
+        say(f"truing {__version__}")
         raise typer.Exit
 
 
@@ -115,8 +115,8 @@ def check_recipe(recipe: RecipePath, overrides: Overrides = None) -> None:
     checked = check(recipe, overrides or [])
     stages = ", ".join(f"{spec.name} ({spec.do})" for spec in checked.stages)
     count = len(checked.stages)
-    typer.echo(f"{recipe}: no mistakes. {count} stage{'s' if count != 1 else ''}: {stages}")
-    typer.echo("".join(f"note: {text}\n" for text in foreseen(checked)), nl=False)
+    say(f"{one_line(recipe)}: no mistakes. {count} stage{'s' if count != 1 else ''}: {stages}")
+    say("".join(f"note: {text}\n" for text in foreseen(checked)), end="")
 
 
 @app.command("list")
@@ -142,16 +142,16 @@ def list_parts(
         raise UserError(f"--from lists {', '.join(PARTS)}, and {kind} are none of them")
     rows = {k: described(k, own) for k in kinds}
     if as_json:
-        typer.echo(json.dumps([row for k in kinds for row in rows[k]], indent=1, ensure_ascii=False))
+        say(json.dumps([row for k in kinds for row in rows[k]], indent=1, ensure_ascii=False))
         return
     for k in kinds:
         width = max((len(row["name"]) for row in rows[k]), default=0)
-        typer.echo(f"{k}")
+        say(f"{k}")
         for row in rows[k]:
-            typer.echo(f"  {row['name']:{width}}  {first_sentence(row['doc'])}")
+            say(f"  {row['name']:{width}}  {first_sentence(row['doc'])}")
             if kind is not None and k == "objectives":
                 more = [*overview.lines(row), f"source: {row['source']}"]
-                typer.echo("".join(f"  {'':{width}}  {line}\n" for line in more))
+                say("".join(f"  {'':{width}}  {line}\n" for line in more))
 
 
 def described(kind: str, own: str | None = None) -> list[dict[str, Any]]:
@@ -190,26 +190,7 @@ def show(
         if name not in rows:
             raise UserError(unknown(kind, name, rows))
         row, place = rows[name], ""
-    typer.echo("\n".join(portrait(row, place, overview.lines(row) if plural == "objectives" else [])))
-
-
-def portrait(row: dict[str, Any], place: str, view: list[str]) -> list[str]:
-    """One part as lines of text, with those of its place in the unifying view."""
-    lines = [row["name"], "", row["doc"], "", *view]
-    lines += [f"source: {row['source']}"] if row["source"] else []
-    lines += [f"needs:  {', '.join(row['needs'])}"] if row["needs"] else []
-    lines += [f"takes:  {', '.join(row['optional'])}, where the data has it"] if row.get("optional") else []
-    if row["options"]:
-        width, kinds = (max(len(option[key]) for option in row["options"]) for key in ("name", "type"))
-        lines.append("options:")
-        for option in row["options"]:
-            default = (
-                "required"
-                if option["required"]
-                else f"default {'none' if option['default'] is None else option['default']}"
-            )
-            lines.append(f"  {option['name']:{width}}  {option['type']:{kinds}}  {default}")
-    return [*lines, f"code:   {place}"] if place else lines
+    say("\n".join(overview.portrait(row, place, overview.lines(row) if plural == "objectives" else [])))
 
 
 @app.command()
@@ -224,7 +205,7 @@ def verify(
 
     found = [one for place in where for one in contract.verify(place)]
     for one in found:
-        typer.echo(one.text)
+        say(one.text)
     raise typer.Exit(1 if any(one.broken for one in found) else 0)
 
 
@@ -240,32 +221,26 @@ def split(
     from truing.data import formats
     from truing.data import split as splitting
 
+    for name in ("train", "eval"):
+        check_target(out / f"{name}.jsonl")
     if data.startswith("world:"):
         from truing import world
 
         records = world.records(data)
     else:
         records = formats.load(data, on_bad_row="drop" if drop else "error")
-    typer.echo(formats.describe(records))
+    say(formats.describe(records))
     train, held_out = splitting.split(records, eval=share, seed=seed)
     for name, part in (("train", train), ("eval", held_out)):
         with users_files():
-            path = write_rows(part, out / f"{name}.jsonl")
-        typer.echo(f"{path}: {len(part)} rows")
-
-
-def write_rows(records: Records, path: Path) -> Path:
-    """Records as JSONL in the columns of the ecosystem (docs/data.md), as they are read again."""
-    from truing.data import formats
-
-    rows = (json.dumps(formats.as_row(record), ensure_ascii=False) + "\n" for record in records.records)
-    return write_text(path, "".join(rows))
+            path = splitting.write(part, out / f"{name}.jsonl")
+        say(f"{one_line(str(path))}: {len(part)} rows")
 
 
 def remark(text: str) -> None:
     """Say something beside the result of a command, where there is something to say."""
     if text:
-        typer.echo(visible(text), err=True)
+        say(text, err=True)
 
 
 @app.command()
@@ -295,7 +270,7 @@ def sample(
 
     with users_files():
         count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed, best_of, reward, remark)
-    typer.echo(f"{out}: {count} responses")
+    say(f"{one_line(str(out))}: {count} responses")
 
 
 @app.command()
@@ -309,7 +284,7 @@ def score(
 
     with users_files():
         count = commands.score(model, data, out, remark)
-    typer.echo(f"{out}: {count} rows")
+    say(f"{one_line(str(out))}: {count} rows")
 
 
 @app.command()
@@ -328,7 +303,7 @@ def export(
 
     with users_files():
         for path in commands.export(model, out, gguf, dtype):
-            typer.echo(path)
+            say(path)
 
 
 @app.command()
@@ -339,7 +314,7 @@ def report(
     from truing.report import html
 
     with users_files():
-        typer.echo(html.write(folder))
+        say(html.write(folder))
 
 
 @app.command()
@@ -354,8 +329,10 @@ def gate(
     from truing.gate.decide import write_decision
     from truing.pipeline.deciding import decide_by_hand
 
+    if out is not None:
+        check_target(out)
     decision, weights = decide_by_hand(evidence, rules)
-    typer.echo(decision.text())
+    say(decision.text())
     if out is not None:
         with users_files():
             write_decision(decision, out, weights)
@@ -375,8 +352,15 @@ def users_files() -> Iterator[None]:
 
 
 def main() -> None:
-    """The entry point: runs a command and turns every outcome into a message and an exit code."""
+    """The entry point: runs a command and turns every outcome into a message and an exit code. Nothing that is printed
+    on the way, by whomever, holds a key."""
     signal.signal(signal.SIGTERM, lambda *_: stop("stopped", 143))
+    with guarded():
+        answer()
+
+
+def answer() -> None:
+    """Run the command and end with its exit code."""
     try:
         typer.main.get_command(app)(prog_name="truing")
     except TruingError as problem:
@@ -385,16 +369,24 @@ def main() -> None:
         stop("stopped", 130)
     except ModuleNotFoundError as problem:
         if (problem.name or "").partition(".")[0] not in TRAIN_PACKAGES:
-            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
-            stop("this is a fault of truing, not of yours; what is on disk can be resumed", 3)
+            fault()
         stop(f"this needs the package {problem.name}: pip install 'truing[train]'", 2)
     except Exception:
-        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
-        stop("this is a fault of truing, not of yours; what is on disk can be resumed", 3)
+        fault()
+    except BaseException as problem:
+        if type(problem).__module__ != "pyo3_runtime":  # a panic in Rust is no Exception, and Python would end with 1
+            raise
+        stop(f"a file could not be read: the library that reads it gave up ({problem}); look at the tokenizer", 3)
+
+
+def fault() -> NoReturn:
+    """Show the traceback of what should not have happened, and end."""
+    say(traceback.format_exc(), err=True, end="")
+    stop("this is a fault of truing, not of yours; what is on disk can be resumed", 3)
 
 
 def stop(message: str, code: int) -> NoReturn:
-    """Say why on stderr, hidden characters made visible, and end with an exit code."""
+    """Say why on stderr and end with an exit code."""
     sys.stdout.flush()
-    print(f"truing: {visible(redacted(message))}", file=sys.stderr)
+    say(f"truing: {message}", err=True)
     sys.exit(code)

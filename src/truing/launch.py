@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from truing.terminal import say
+
 
 def main(arguments: Sequence[str]) -> int:
     """Do what torchrun does with these arguments; gives the exit code of the run.
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         return code_of(failed.failures)
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
+    except (RuntimeError, OSError) as problem:  # the port that the processes meet at is taken, or cannot be reached
+        say(f"truing: the processes could not be started: {problem}", err=True)
+        return 3
     return 0
 
 
@@ -41,7 +46,7 @@ def code_of(failures: Mapping[int, Any]) -> int:
     if (code := codes[rank]) > 0:
         return code
     name = signal.Signals(-code).name
-    print(f"truing: process {rank} was ended by {name}; a run goes on with --resume", file=sys.stderr)
+    say(f"truing: process {rank} was ended by {name}; a run goes on with --resume", err=True)
     return 3
 
 

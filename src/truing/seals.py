@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from truing.errors import UserError
+from truing.errors import UserError, cleaned
 
 SEAL = "seal"
 STAGE = "stage.json"
@@ -58,11 +59,12 @@ def seal_of(body: Mapping[str, Any]) -> str:
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its seal.
+    """A JSON object with its seal; keys are taken out of it first, for what is sealed is written as it is.
 
     >>> fits(sealed({"verdict": "hold"})), fits(sealed({"verdict": "hold"}) | {"verdict": "ship"})
     (True, False)
     """
+    body = cleaned(dict(body))
     return {**body, SEAL: seal_of(body)}
 
 
@@ -139,7 +141,7 @@ def check_stage(folder: Path, below: str = "") -> dict[str, Any]:
     """
     body = read_object(folder / STAGE)
     check(folder / STAGE, body)
-    if body.get("name") != folder.resolve().name:
+    if body.get("name") != Path(os.path.abspath(folder)).name:  # not where a link leads: stages may be moved, not mixed
         raise UserError(f"{folder / STAGE}: is that of another stage, '{body.get('name')}'.\n  {MEND}")
     if body.get("state") != "done":
         raise UserError(
@@ -156,9 +158,10 @@ def check_stage(folder: Path, below: str = "") -> dict[str, Any]:
 def check_model(folder: Path) -> None:
     """UserError where a folder is the model of a run's stage and not what the stage left; any other folder is the
     user's own, of which nothing is recorded."""
-    place = folder.resolve()
-    if place.name == "model" and (place.parent / STAGE).is_file():
-        check_stage(place.parent, "model/")
+    for place in (Path(os.path.abspath(folder)), folder.resolve()):  # a stage's folder may be a link, and so may this
+        if place.name == "model" and (place.parent / STAGE).is_file():
+            check_stage(place.parent, "model/")
+            return
 
 
 def check_file(path: Path) -> None:

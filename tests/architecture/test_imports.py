@@ -50,6 +50,7 @@ LAYERS = [
         "disk",
         "seals",
         "caches",
+        "terminal",
     },
 ]
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}

@@ -221,3 +221,37 @@ def test_a_depth_bomb_in_data_and_findings(place, good_rows) -> None:
     (place.out / "data" / "summary.json").write_text(DEEP)
     assert place("report", "out") == 0
     assert "data/summary.json: cannot be read" in place.page()
+
+
+def test_an_out_that_is_a_link(place, good_rows) -> None:
+    """No command writes through a link that stands where its result should, nor before it has worked."""
+    place.write(good_rows())
+    mine = place.write("mine", "mine.txt")
+    place.write('{"findings": [{"check": "win_rate", "model": "m", "value": 0.6}]}', "found.json")
+    place.write("rules: [{check: win_rate, min: 0.5}]", "rules.yaml")
+    (place.folder / "link").symlink_to(mine)
+    (place.folder / "parts").mkdir()
+    (place.folder / "parts" / "eval.jsonl").symlink_to(mine)
+    for command in (
+        ("sample", "no-such-model", "rows.jsonl", "--out", "link"),
+        ("score", "no-such-model", "rows.jsonl", "--out", "link"),
+        ("export", "no-such-model", "--out", "link"),
+        ("export", "no-such-model", "--gguf", "link"),
+        ("gate", "found.json", "--rules", "rules.yaml", "--out", "link"),
+        ("split", "rows.jsonl", "--out", "parts"),
+    ):
+        assert place(*command) == 2, command
+        assert "is a link to" in place.said and mine.read_text() == "mine", command
+    assert [path.name for path in (place.folder / "parts").iterdir()] == ["eval.jsonl"]
+
+
+def test_weights_have_the_mode_of_the_umask(place, good_rows) -> None:
+    """Safetensors gives its files 0600; a colleague who may read the run may read its weights."""
+    place.write(good_rows())
+    before = os.umask(0o027)
+    try:
+        assert place.run("warm: {do: sft, model: model, data: rows.jsonl, steps: 1}") == 0
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in place.out.rglob("*") if path.is_file()}
+    assert modes == {0o640}

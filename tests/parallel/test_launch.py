@@ -1,10 +1,12 @@
 """The launcher's exit code is the run's, which torchrun's is not."""
 
 import json
+import socket
 import subprocess
 import sys
 
 from parallel import jobs
+from truing import launch
 
 RANK = """\
 import os, signal, sys
@@ -34,3 +36,14 @@ def test_the_launcher_ends_with_the_code_of_the_run(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert dict(zip(ENDS, json.loads(done.stdout), strict=True)) == ENDS
     assert "truing: process 1 was ended by SIGKILL; a run goes on with --resume" in done.stderr
+
+
+def test_a_port_that_is_taken_is_no_hold(capsys) -> None:
+    """1 is the word for a model that may not ship."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        arguments = ["--nnodes", "1", "--nproc-per-node", "2", "--master-port", port, "--master-addr", "127.0.0.1"]
+        assert launch.main([*arguments, "-m", "truing", "list"]) == 3
+    assert "could not be started" in capsys.readouterr().err

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from truing.errors import RunFailed, UserError
-from truing.rollout import child
+from truing.rollout import box, child
 from truing.rollout.call import Answer, Call
 from truing.rollout.combine import Rewards, Term
 from truing.rollout.reward_program import program
 from truing.types import Message
 
-apart = pytest.mark.skipif(not child.can_part(), reason="this machine has no user namespaces: nothing is run")
+apart = pytest.mark.skipif(
+    not (box.works("bubblewrap") or box.works("unshare")), reason="this machine has no user namespaces: nothing is run"
+)
 ASKED = (Message("user", "print twice the number"),)
 GOOD = "print(2 * int(input()))"
 
@@ -49,8 +51,6 @@ def children() -> set[str]:
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_program_is_wrong_in_time(case) -> None:
     """Fault 62: whatever it does it is the lowest value, and no process of it stays."""
-    if case == "forks" and os.geteuid() == 0:
-        pytest.skip("the kernel does not count the processes of root")
     before, others = time.monotonic(), children()
     found = scored(BAD[case])
     assert not found.failed and found.value == 0.0
@@ -72,7 +72,7 @@ def test_it_sees_no_keys_no_network_no_others_and_no_tests(monkeypatch) -> None:
     code = """
 import os, socket
 print(os.environ.get("SECRET_KEY"), sorted(os.listdir(".")), os.path.expanduser("~") == os.getcwd())
-print(len([p for p in os.listdir("/proc") if p.isdigit()]) < 5, [n for _, n in socket.if_nameindex()])
+print(len([p for p in os.listdir("/proc") if p.isdigit()]) < 5, open("/proc/net/dev").read().count(":") == 1)
 try:
     socket.create_connection(("1.1.1.1", 53), 1)
 except OSError:
@@ -80,8 +80,8 @@ except OSError:
 """
     ended = child.run(code, seconds=20)
     assert ended.well and ended.output.splitlines() == [
-        "None ['input', 'program.py'] True",
-        "True ['lo']",
+        "None ['program.py'] True",
+        "True True",
         "no way out",
     ]
 
@@ -112,10 +112,10 @@ def _read(path):
 
 def test_a_machine_that_cannot_run_it_is_no_fault_of_the_answer(monkeypatch) -> None:
     """Missing and counted, or refused: never the lowest value."""
-    monkeypatch.setattr(child, "can_part", lambda: False)
+    monkeypatch.setattr(box, "works", lambda kind: False)
     with pytest.raises(UserError, match=r"this machine cannot keep a program apart .* set isolate: false"):
         scored(GOOD)
-    monkeypatch.setattr(child.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(box.sys, "executable", "/nowhere/python")
     with pytest.raises(RunFailed, match="a program could not be started"):
         scored(GOOD, isolate=False)
     with pytest.raises(UserError, match=r"'tests' is a list of \[input, output\], two texts each; got \['3'\]"):

@@ -14,7 +14,7 @@ from truing.data.marks import says_nothing
 from truing.data.oddities import Oddities, Unusable
 from truing.data.recognise import find
 from truing.data.thoughts import joined, parted
-from truing.errors import DataError, UserError, nearest, unknown
+from truing.errors import DataError, UserError, nearest, one_line, unknown
 from truing.types import (
     ColumnNote,
     Demonstration,
@@ -184,11 +184,11 @@ def grouped(notes: Iterable[RowNote]) -> list[dict[str, Any]]:
 def describe(records: Records, *, columns: bool = True) -> str:
     """The summary as lines to print, with what became of other `columns` unless that has been said already."""
     facts = summary(records)
-    lines = [f"{facts['file']}: {facts['read']} rows read, {facts['usable']} usable"]
+    lines = [f"{one_line(facts['file'])}: {facts['read']} rows read, {facts['usable']} usable"]
     for note in facts["notes"]:
         rows, field = note["rows"], f"{note['field']} " if note["field"] else ""
-        lines.append(f"  {note['action']} {len(rows)}: {field}{note['problem']} ({_row_list(rows)})")
-    return "\n".join([*lines, *(f"  {note.text}" for note in records.columns if columns)])
+        lines.append(f"  {note['action']} {len(rows)}: {one_line(field + note['problem'])} ({_row_list(rows)})")
+    return "\n".join([*lines, *(f"  {one_line(note.text)}" for note in records.columns if columns)])
 
 
 def _row_list(rows: list[int]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from truing.data.conventions import Record
-from truing.data.formats import content_digest, record_json
+from truing.data.formats import as_row, content_digest, record_json
+from truing.disk import write_exact
 from truing.errors import DataError, UserError, unknown
 from truing.types import Demonstration, Records, RowNote, digest, messages_json
 
@@ -38,6 +41,11 @@ def split(
     sides = ([i for i in range(len(records)) if i not in held_out], sorted(held_out))
     train, exam = (_part(records, side, name) for side, name in zip(sides, ("train", "eval"), strict=True))
     return train, exam
+
+
+def write(records: Records, path: Path) -> Path:
+    """Records as JSONL in the columns of the ecosystem (docs/data.md), as they are read again."""
+    return write_exact(path, "".join(json.dumps(as_row(r), ensure_ascii=False) + "\n" for r in records.records))
 
 
 def overlap(a: Records, b: Records) -> list[tuple[int, int]]:

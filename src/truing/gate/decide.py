@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from truing import seals
 from truing.consistency import Ends
-from truing.disk import write_text
-from truing.errors import UserError, nearest, visible
+from truing.disk import write_exact
+from truing.errors import UserError, nearest, redacted, visible
 from truing.gate.looks import error_of, evidence_hash, interval_at
 from truing.gate.rules import Rule, Side
 from truing.gate.standing import COMPARISONS, released, unread
@@ -211,7 +211,7 @@ def write_decision(decision: Decision, path: Path, about: Mapping[str, Any] | No
     """Write decision.json with its seal, so that a reader sees the old file or the whole new one, never a part. `about`
     says whose weights its findings were measured on, where that is known (`evidence.Evidence`)."""
     body = seals.sealed(decision.as_json() | {"about": dict(about or {})})
-    return write_text(path, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_exact(path, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:
@@ -227,7 +227,7 @@ def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:
 
 def _line(text: str) -> str:
     """A text that may come from a file, on one line, with nothing in it that a terminal would act on."""
-    return visible(" ".join(text.split()))
+    return visible(redacted(" ".join(text.split())))
 
 
 def _met(x: float, side: str, bound: float) -> bool:

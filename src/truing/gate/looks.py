@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from truing import seals
 from truing.consistency import Ends, range_of
-from truing.disk import write_text
+from truing.disk import write_exact
 from truing.errors import UserError
 from truing.gate.rules import Rule
 from truing.types import Finding, digest
@@ -70,7 +70,7 @@ def look_number(
         return seen.index(shown) + 1
     looks = [*earlier, {"gate": gate, "evidence": shown[0], "rules": shown[1]}]
     try:
-        write_text(folder / LEDGER, json.dumps(seals.sealed({"looks": looks}), indent=1))
+        write_exact(folder / LEDGER, json.dumps(seals.sealed({"looks": looks}), indent=1))
     except OSError as error:
         why = f"cannot be written ({error.strerror}), and a look has to be counted"
         raise UserError(f"{folder / LEDGER}: {why}") from error

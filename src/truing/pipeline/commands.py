@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from truing import world
+from truing import terminal, world
 from truing.data import clock, file_nature, formats
 from truing.data.batch import Tree
 from truing.data.conventions import Want
@@ -18,8 +17,8 @@ from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import THOUGHT_OUT, Planted, plant
-from truing.disk import made_beside, write_text
-from truing.errors import DataError, UserError, unknown, visible
+from truing.disk import check_target, made_beside, refuse_link, write_exact
+from truing.errors import DataError, UserError, unknown
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
 from truing.pipeline.show import Show
@@ -52,6 +51,7 @@ def sample(
     that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one
     of the two without the other. `say` is told what there is to be known of the chat templates, or an empty text.
     """
+    check_target(out)
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
     asked = read_prompts(prompts)
@@ -81,7 +81,7 @@ def sample(
 def opened(policy: Policy) -> Policy:
     """The policy, and what its user has to know of its folder, on stderr."""
     for note in policy.notes:
-        print(f"truing: {note}", file=sys.stderr)
+        terminal.say(f"truing: {note}", err=True)
     return policy
 
 
@@ -120,7 +120,7 @@ def read_records(name: str, want: Want = "any", unmarked: bool = False) -> Recor
     what became of columns that no convention names, is said. With `unmarked` marks of learning play no part."""
     records = world.records(name) if name.startswith("world:") else formats.load(name, want=want, unmarked=unmarked)
     if records.notes or records.columns:
-        print(visible(formats.describe(records)), file=sys.stderr)
+        terminal.say(formats.describe(records), err=True)
     return records
 
 
@@ -135,6 +135,7 @@ def score(model: str, data: str, out: Path, say: Callable[[str], None] = lambda 
     alike, and marks of what is to be learned (`weight: 0`) play no part. `say` is told what there is to be known of
     the chat template, or an empty text.
     """
+    check_target(out)
     policy = opened(load_any(base.named(model, Show(quiet=True))))
     records, shape = scorable(read_records(data, unmarked=True))
     most = context_length(policy)
@@ -168,6 +169,10 @@ def export(model: str, out: Path | None, gguf: Path | None, dtype: str = "f16") 
     stored = next((known for known in llama_cpp.FILE_TYPES if known == dtype), None)
     if stored is None:
         raise UserError(unknown("dtype", dtype, llama_cpp.FILE_TYPES))
+    if out is not None:
+        refuse_link(out)
+    if gguf is not None:
+        check_target(gguf)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something already; name a new folder")
     policy = load_any(base.named(model, Show(quiet=True)))
@@ -215,4 +220,4 @@ def read_branches(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, Any]]
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSONL, whole or not at all."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_exact(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -13,7 +13,7 @@ from truing import seals, world
 from truing.data import formats
 from truing.data.conventions import Want
 from truing.disk import write_json
-from truing.errors import DataError, UserError
+from truing.errors import DataError, UserError, one_line
 from truing.gate import evidence
 from truing.pipeline import labels
 from truing.pipeline.show import Show
@@ -90,7 +90,7 @@ class StageRun:
     def _account_for_columns(self, records: Records) -> None:
         """Say once what became of the columns of a file that no convention names."""
         for note in records.columns:
-            line = f"{records.name}: {note.text}"
+            line = one_line(f"{records.name}: {note.text}")
             if line not in self.accounts:
                 self.accounts.append(line)
                 self.show.say(f"  {line}")

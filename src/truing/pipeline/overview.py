@@ -70,3 +70,22 @@ def lines(row: dict[str, Any]) -> list[str]:
     out += [f"estimates {row['estimates']}"] if row["estimates"] else []
     out += ["teaches a cost: lower is better"] if row["lower_is_better"] else []
     return out + [f"exempt from '{clause}': {reason}" for clause, reason in row["exempt"].items()]
+
+
+def portrait(row: dict[str, Any], place: str, view: list[str]) -> list[str]:
+    """One part as lines of text, with those of its place in the unifying view."""
+    lines = [row["name"], "", row["doc"], "", *view]
+    lines += [f"source: {row['source']}"] if row["source"] else []
+    lines += [f"needs:  {', '.join(row['needs'])}"] if row["needs"] else []
+    lines += [f"takes:  {', '.join(row['optional'])}, where the data has it"] if row.get("optional") else []
+    if row["options"]:
+        width, kinds = (max(len(option[key]) for option in row["options"]) for key in ("name", "type"))
+        lines.append("options:")
+        for option in row["options"]:
+            default = (
+                "required"
+                if option["required"]
+                else f"default {'none' if option['default'] is None else option['default']}"
+            )
+            lines.append(f"  {option['name']:{width}}  {option['type']:{kinds}}  {default}")
+    return [*lines, f"code:   {place}"] if place else lines

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from truing import registry, seals
-from truing.disk import is_part
-from truing.errors import UserError
+from truing.disk import is_part, refuse_link, refuse_links
+from truing.errors import UserError, cleaned
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.plugins import sources
 from truing.policy import adapter_files
@@ -60,6 +60,8 @@ def plan(recipe: Recipe, root: Path, *, resume: bool = False, restart: bool = Fa
         parts = parts_of(recipe, spec, part, keys)
         before = {name: products[name] for name in read_by(spec)}
         step = settle(Step(spec, part.gives, parts, digest(parts)), root / spec.name, resume, restart, before)
+        if step.action != "reuse":  # a finished stage may be read through a link
+            (refuse_links if step.action == "resume" else refuse_link)(root / spec.name)
         keys[spec.name], products[spec.name] = step.key, step.product
         steps.append(step)
     return steps
@@ -154,6 +156,7 @@ def checkpoints(folder: Path) -> list[str]:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """What differs between two sets of parts: its name, and a sentence for a person."""
+    old, new = cleaned(old), cleaned(new)  # a stage.json holds no keys
     said = {"code": "truing's own source has changed"} if old.get("code") != new["code"] else {}
     for name in ("do", "seed"):
         if old.get(name) != new[name]:

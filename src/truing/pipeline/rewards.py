@@ -14,6 +14,7 @@ from truing.pipeline.context import StageRun
 from truing.pipeline.reward_spec import COST, LATE, WEIGHT, WITHIN, options_of
 from truing.policy.load import load
 from truing.registry import RewardFunction
+from truing.rollout import box
 from truing.rollout.call import Call
 from truing.rollout.combine import Combine, Cost, OnError, Rewards, Term
 from truing.rollout.late import watched
@@ -67,6 +68,8 @@ def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, ta
     )
     called = label(run, function, options, taken)
     loaded = {key: with_models(run, function, key, value) for key, value in options.items()}
+    if name == "program":
+        run.note(box.unkept(options.get("isolate", True)))
     call = Call(function, loaded, seconds)
     asked = made(call, first) if late is None else watched(name, call, late)
     return Term(called, asked, weight, within, cost)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -10,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +17,10 @@ from typing import Any
 
 from truing import registry, seals
 from truing.data import clock
-from truing.disk import write_json
+from truing.disk import check_target, locked, remove_whole, write_json
 from truing.errors import UserError, redacted
 from truing.gate import looks
-from truing.pipeline import expectations, outcome
+from truing.pipeline import agreement, expectations, outcome
 from truing.pipeline.context import StageRun
 from truing.pipeline.deciding import foreseen
 from truing.pipeline.plan import Step, plan, read_by, read_json
@@ -50,6 +49,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = Fals
     again = parallel.restarted()
     resume, restart = resume or again, restart and not again
     with parallel.joined():
+        agreement.check(recipe)
         if parallel.rank():
             follow(recipe, out)
             return 0
@@ -65,9 +65,7 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
         moment = moment_of(out)
         planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
         parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
-        known = read_json(out / seals.MANIFEST).get("looks", 0)
-        looks.check_kept(out, known)
-        forget(out)
+        known = forget(out)
         for text in foreseen(recipe):
             show.say(f"note: {text}")
         record = manifest(recipe, steps, moment) | {"looks": known}
@@ -130,15 +128,21 @@ def moment_of(root: Path) -> datetime:
     return clock.now() if there.get("moment") is None else clock.read(there["moment"], str(path))
 
 
-def forget(root: Path) -> None:
-    """Remove the answer of an earlier run; UserError where a file of its name is not a run's."""
+def forget(root: Path) -> int:
+    """Remove the answer of an earlier run, but for how many looks its gates have had: this is given. UserError where a
+    file of its name is not a run's, or a link."""
+    for name in (seals.MANIFEST, seals.DECISION, looks.LEDGER, "report.html"):
+        check_target(root / name)
     there = [root / name for name in (seals.MANIFEST, seals.DECISION, "report.html") if (root / name).exists()]
     if there and "stages" not in read_json(root / seals.MANIFEST):
         raise UserError(
             f"{there[0]}: no run of truing wrote this file, and a run would write over it; use another --out"
         )
+    known: int = read_json(root / seals.MANIFEST).get("looks", 0)
+    looks.check_kept(root, known)
     for path in there[1:]:
         path.unlink()
+    return known
 
 
 @contextmanager
@@ -160,7 +164,7 @@ def recorded(record: dict[str, Any], root: Path) -> Iterator[None]:
     finally:
         record["seconds"] = round(time.monotonic() - began, 1)
         told = record["state"] != "done"
-        with suppress(OSError) if told else nullcontext():  # a full disk must not hide what went wrong
+        with suppress(OSError, UserError) if told else nullcontext():  # a full disk must not hide what went wrong
             write_manifest(record, root)
             html.write(root)
 
@@ -188,7 +192,7 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     read = products(step, root)
     facts = {"name": work.name, "do": work.do, "key": step.key, "parts": step.parts, "read": read}
     if step.action == "run":
-        clear(work.folder)
+        remove_whole(work.folder)
     else:
         check_read(work.folder, read)
     row["state"] = "running"
@@ -226,15 +230,6 @@ def check_read(folder: Path, now: dict[str, str]) -> None:
         )
 
 
-def clear(folder: Path) -> None:
-    """Remove a stage's folder, of which the plan has said that truing made it. A kill leaves it whole or gone."""
-    away = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(away, ignore_errors=True)
-    if folder.exists():
-        folder.rename(away)
-        shutil.rmtree(away)
-
-
 def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, Any]:
     """What a run is: recipe, versions, machine, and the `moment` that chat templates write. The environment is not
     written, so no secret can be."""
@@ -265,16 +260,14 @@ def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, A
 @contextmanager
 def only_writer(root: Path) -> Iterator[None]:
     """Refuse a second run in the same folder; the lock goes with the process, however it ends."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        file = (root / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{root}: cannot be the run's folder ({error.strerror}); give another --out") from error
-    with file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            root.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(root / ".lock", wait=False))
+        except BlockingIOError as error:
             raise UserError(f"{root}: another run is writing here; wait for it, or give another --out") from error
+        except OSError as error:
+            raise UserError(f"{root}: cannot be the run's folder ({error.strerror}); give another --out") from error
         yield
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from truing.errors import visible
+from truing.terminal import say
 
 INTERESTING = ("loss", "accuracy", "margin", "margin_nats", "chosen_log_ratio")
 
@@ -23,7 +23,7 @@ class Show:
         """A line for the reader, unless quiet; what a text from elsewhere would do to the terminal is made visible."""
         if not self.quiet:
             self._clear()
-            print(visible(text), flush=True)
+            say(text)
 
     def begin(self) -> None:
         """A new stretch of steps starts now."""

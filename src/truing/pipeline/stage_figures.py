@@ -19,6 +19,7 @@ from typing import Any
 from truing.data.batch import trees_digest
 from truing.data.files import SUFFIXES
 from truing.data.trees import Planted
+from truing.disk import write_text
 from truing.evaluate.intervals import mean_interval
 from truing.pipeline.context import StageRun
 from truing.pipeline.table import LOOP_TIME
@@ -207,7 +208,7 @@ def write_card(run: StageRun, policy: Policy, planted: Planted, made: StageFigur
         base_model=base_model,
         datasets=[*before, *hub_names(run.read)],
     )
-    (run.folder / "model" / "README.md").write_text(text, encoding="utf-8")
+    write_text(run.folder / "model" / "README.md", text)
 
 
 def where_from(run: StageRun, name: str) -> str:

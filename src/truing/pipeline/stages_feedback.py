@@ -13,7 +13,7 @@ from typing import Any, Literal
 from truing import seals
 from truing.data import formats
 from truing.data.conventions import Record
-from truing.disk import write_text
+from truing.disk import write_exact
 from truing.errors import RunFailed, UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline import answers as lying
@@ -138,7 +138,7 @@ def judge(
     count["kept"] = len(rows)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for _, row in rows.values())
     if run.leads:
-        write_text(run.folder / "data.jsonl", "".join(lines))
+        write_exact(run.folder / "data.jsonl", "".join(lines))
     run.show.say(f"  {told(count)}")
     figures = [{"name": name, "value": value, "unit": WORDS[name]} for name, value in count.items()]
     failed = [one.why for one in given if one.why]

@@ -17,6 +17,7 @@ from truing.data.kinds import Shape, common_shape, shape_of, ties_of
 from truing.data.render import Turns
 from truing.data.thoughts import Thoughts
 from truing.data.trees import Planted, plant, with_shadows
+from truing.disk import replacing
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, same_tokens
 from truing.pipeline import stage_figures
@@ -283,7 +284,8 @@ def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
         "length": [len(r.response_ids) for r in rollouts],
         "stop": [r.stop for r in rollouts],
     }
-    parquet.write_table(pa.table(table), run.folder / "samples.parquet")
+    with replacing(run.folder / "samples.parquet") as part:
+        parquet.write_table(pa.table(table), part)
 
 
 def found(run: StageRun, findings: Sequence[Finding], examples: Sequence[Any] = ()) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from truing.data.render import Renderer
 from truing.data.whole_conversation import WholeConversation
+from truing.disk import share_alike
 from truing.errors import DataError, UserError
 from truing.policy import adapters, portable, value
 from truing.policy.load import load
@@ -82,3 +83,4 @@ def save(policy: Policy, folder: Path) -> None:
         if policy.is_reward and policy.scalars != Heads():
             policy.scalars.keep(folder)
     portable.write_beside(policy.model, policy.tokenizer, folder, speaks=not policy.is_reward)
+    share_alike(folder)

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from truing.data.render import Renderer
+from truing.disk import check_target
 from truing.errors import UserError
 from truing.policy import heads
 from truing.policy.policy import Policy
@@ -57,6 +58,7 @@ def write(policy: Policy, out: Path, dtype: Dtype = "f16") -> None:
         )
     converter, gguf = modules()
     policy.merge = policy.adapter is not None
+    check_target(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
         folder, part = Path(place) / out.stem, Path(place) / "whole.gguf"

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from truing import seals
 from truing.data import clock
-from truing.errors import UserError
+from truing.errors import UserError, redacted
 from truing.policy import adapter_files, adapters, model_files, trees
 from truing.policy.policy import Layout, Policy
 from truing.policy.scalars import Heads
@@ -241,7 +241,7 @@ def attends_by_mask(config: Any, auto: Any = AutoModelForCausalLM) -> bool:
 
 
 def _why(name: str, error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
+    text = redacted(str(error)).strip() or type(error).__name__  # before it is cut
     if Path(name).exists():
         return f"model '{name}': {text.splitlines()[0]}"
     return (

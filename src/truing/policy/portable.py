@@ -17,7 +17,7 @@ from typing import Any
 from truing.data import clock
 from truing.data.render import TEXT_END, Renderer
 from truing.data.template import ChatTemplate
-from truing.disk import write_text
+from truing.disk import write_exact
 from truing.errors import DataError, UserError
 from truing.types import Message, Messages
 
@@ -135,13 +135,13 @@ def write_beside(model: Any, tokenizer: Any, folder: Path, *, speaks: bool = Tru
         tokenizer = settled(tokenizer)
         settings.eos_token_id = listed if len(listed) > 1 else next(iter(listed), None)
         settings.pad_token_id = tokenizer.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
-        write_text(folder / "generation_config.json", settings.to_json_string())
+        write_exact(folder / "generation_config.json", settings.to_json_string())
     write_tokenizer(tokenizer, folder)
     if not path.exists():
         return
     config = json.loads(path.read_text(encoding="utf-8"))
     config |= {"eos_token_id": tokenizer.eos_token_id} if speaks else {}
-    write_text(path, json.dumps(both_forms(config, type(model.config)), indent=2, ensure_ascii=False) + "\n")
+    write_exact(path, json.dumps(both_forms(config, type(model.config)), indent=2, ensure_ascii=False) + "\n")
 
 
 ADDS_BOS = ("LlamaTokenizer", "GemmaTokenizer", "CodeLlamaTokenizer", "CohereTokenizer")
@@ -169,7 +169,7 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     pieces = Path(getattr(tokenizer, "vocab_file", None) or "")
     if pieces.name == "tokenizer.model" and pieces.is_file() and pieces.parent.resolve() != folder.resolve():
         shutil.copyfile(pieces, folder / pieces.name)
-    write_text(path, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+    write_exact(path, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
 
 
 def both_forms(config: dict[str, Any], kind: Any) -> dict[str, Any]:

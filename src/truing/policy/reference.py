@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from truing.data.batch import Batch, Tree, pack, trees_digest
+from truing.disk import replacing
 from truing.errors import UserError
 from truing.policy.policy import Policy
 
@@ -73,10 +74,9 @@ def cached(
     reference = compute(policy, trees, tokens_per_device)
     if not keep:
         return reference
-    part = path.with_name(path.name + ".part")
     facts = {"key": json.dumps(key), "content": reference.digest()}
-    save_file({"logp": reference.logp, "offsets": reference.offsets}, part, metadata=facts)
-    part.replace(path)
+    with replacing(path) as part:
+        save_file({"logp": reference.logp, "offsets": reference.offsets}, part, metadata=facts)
     return reference
 
 

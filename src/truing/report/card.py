@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from truing.errors import visible
+from truing.errors import redacted, visible
 from truing.report.usage import PIPELINE, Kind, usage
 from truing.report.words import figure, interval, label, unit
 from truing.types import Finding
@@ -98,7 +98,7 @@ def _front(facts: Mapping[str, object]) -> str:
 
 
 def _visible(x: object) -> object:
-    return [visible(str(y)) for y in x] if isinstance(x, list) else visible(str(x))
+    return [visible(redacted(str(y))) for y in x] if isinstance(x, list) else visible(redacted(str(x)))
 
 
 def _row(f: Finding) -> str:
@@ -115,6 +115,6 @@ def _licence(licence: str) -> str:
 
 def _plain(text: str) -> str:
     """One line of Markdown that means only its own letters."""
-    line = re.sub(r"\s+", " ", visible(text)).strip()
+    line = re.sub(r"\s+", " ", visible(redacted(text))).strip()
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|!#$~])", r"\\\1", line)

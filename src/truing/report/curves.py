@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.errors import visible
+from truing.errors import redacted, visible
 from truing.evaluate.intervals import FEWEST, student
 from truing.report.distance import Way
 from truing.report.words import label
@@ -187,7 +187,7 @@ def _name(f: Finding) -> str:
 
 
 def _short(text: str) -> str:
-    text = visible(text).replace("\n", " ")
+    text = visible(redacted(text)).replace("\n", " ")
     return text if len(text) <= 44 else text[:43] + "…"
 
 
@@ -219,7 +219,7 @@ def _inline(svg: str, said: str) -> str:
     body = re.sub(r'xlink:href="#([\w.-]+)"', rf'href="#{mark}-\1"', body)
     inner = body[body.index(">") + 1 :].strip()
     view = box[1] if box else "0 0 100 100"
-    return f'<svg viewBox="{view}" role="img" aria-label="{_escaped(visible(said))}">{inner}'
+    return f'<svg viewBox="{view}" role="img" aria-label="{_escaped(visible(redacted(said)))}">{inner}'
 
 
 def _mark(body: str) -> str:

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from truing.disk import write_text
-from truing.errors import visible
+from truing.errors import redacted, visible
 from truing.report import curves, figures, words
 from truing.report.distance import COLUMNS
 from truing.report.folder import RunPieces, StagePieces, as_number, read_run
@@ -67,7 +67,7 @@ def render(run: RunPieces) -> str:
 def _shown(x: Any) -> Any:
     if x is None:
         return ""
-    return x if hasattr(x, "__html__") else visible(str(x))
+    return x if hasattr(x, "__html__") else visible(redacted(str(x)))
 
 
 def _number(x: Any) -> str:

@@ -18,10 +18,10 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from truing.errors import TruingError, UserError
+from truing.errors import TruingError, UserError, redacted
 from truing.registry import RewardFunction
 from truing.signature import TRL, TRL_TAKES
 from truing.types import Messages, NotRead, Score, is_number, messages_json
@@ -217,7 +217,9 @@ def listed(found: Any) -> list[Any]:
 def scored(value: Any) -> Score:
     """A value that a function gave as a score: a finite number, true or false, or a `Score`; all else has failed."""
     if isinstance(value, Score):
-        return value if value.failed or is_number(value.value) else failed(value.why or f"its value is {value.value!r}")
+        if value.failed or is_number(value.value):
+            return replace(value, why=redacted(value.why)) if value.why else value
+        return failed(value.why or f"its value is {value.value!r}")
     if isinstance(value, NotRead):
         return Score(float(value), unread=True) if is_number(value) else failed(f"gave {float(value)!r}")
     if getattr(value, "ndim", None) == 0:  # a number of numpy or torch
@@ -228,5 +230,5 @@ def scored(value: Any) -> Score:
 
 
 def failed(why: str, blame: Literal["reward", "response"] = "reward") -> Score:
-    """A score that is missing."""
-    return Score(math.nan, failed=True, why=why, blame=blame)
+    """A score that is missing. `why` may be what a function of the user's raised, and is kept in the rounds."""
+    return Score(math.nan, failed=True, why=redacted(why), blame=blame)

@@ -1,40 +1,29 @@
 """Code that nobody has read, run in a process of its own that can be ended with all that it started.
 
-Linux alone: `unshare` (util-linux) gives it process numbers and a network of its own, which hold nothing else. It has
-limits of time, memory, output, open files and (unless truing runs as root) processes, an empty environment and an empty
-working folder. It is no jail: files that truing may read or write it may too; a container of its own keeps those safe.
+It has the best box of this machine (`box.py`), limits of time, memory, output, open files and processes, an empty
+environment and an empty folder. What that keeps it from, and what not, stands in SECURITY.md.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import select
-import signal
 import subprocess
-import sys
 import tempfile
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from truing.errors import RunFailed, UserError
+from truing.disk import remove_folder
+from truing.errors import RunFailed
+from truing.rollout import box, watch
+from truing.rollout.begin import FILE
 
-APART = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 START = 60.0
 """Seconds within which a process has to come to the point where its program begins."""
-MOST = 1 << 20
-"""The bytes that it may write to any one file, its output among them."""
-BEGIN = """\
-import os, resource as r, sys
-program, seconds, megabytes, told = sys.argv[1], *map(int, sys.argv[2:])
-limits = ((r.RLIMIT_AS, megabytes << 20), (r.RLIMIT_CPU, seconds), (r.RLIMIT_FSIZE, 1 << 20), (r.RLIMIT_NOFILE, 64))
-for kind, most in (*limits, (r.RLIMIT_CORE, 0), (r.RLIMIT_NPROC, 64)):
-    r.setrlimit(kind, (most, most))
-os.write(told, b".")
-os.close(told)
-os.execv(sys.executable, [sys.executable, "-I", program])
-"""
 
 
 @dataclass(frozen=True)
@@ -50,73 +39,88 @@ class Ended:
 
 def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 512, apart: bool = True) -> Ended:
     """Run Python code with this text as its input; whatever the code does, this returns after about `seconds`, and
-    nothing of it is left running.
+    nothing of it is left running. `megabytes` is what all its processes may take together.
 
     RunFailed where the process could not even be started: that is no fault of the code's. UserError where this machine
     cannot keep it `apart`.
     """
-    if apart and not can_part():
-        raise UserError(
-            "this machine cannot keep a program apart from others (Linux with unshare and user namespaces can); run "
-            "truing in a container of its own and set isolate: false"
-        )
-    with tempfile.TemporaryDirectory(prefix="truing-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        (folder / "program.py").write_text(code, encoding="utf-8", errors="replace")
-        (folder / "input").write_text(stdin, encoding="utf-8", errors="replace")
-        with (folder / "input").open("rb") as given, tempfile.TemporaryFile() as output:
-            status = _wait(folder, given.fileno(), output.fileno(), seconds, megabytes, apart)
-            late = status is None
-            why = f"did not end within {seconds:g} s" if late else f"ended with {status}" if status else ""
+    return run_in(box.kind_of(apart), code, stdin, seconds=seconds, megabytes=megabytes)
+
+
+def run_in(kind: box.Kind, code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 512) -> Ended:
+    """Run Python code in a box of one kind."""
+    try:
+        with own_folder() as folder, _file(code) as program, _file(stdin) as source, _file("") as output:
+            if kind != "bubblewrap":  # which reads it by its descriptor
+                (folder / "program.py").write_text(code, encoding="utf-8", errors="replace")
+            limits = [str(int(seconds) + 1), str(megabytes)]
+            status, why = _wait(kind, folder, (program, source, output), limits, seconds)
+            late = bool(why)
+            if status and not late:
+                why = f"ended with {status}"
             output.seek(0)
-            return Ended(not why, output.read(MOST).decode("utf-8", "replace"), why, late)
+            return Ended(not why, output.read(FILE).decode("utf-8", "replace"), why, late)
+    except OSError as problem:
+        raise RunFailed(f"a program could not be started: {problem}") from problem
 
 
-def _wait(folder: Path, given: int, output: int, seconds: float, megabytes: int, apart: bool) -> int | None:
-    """Start the program and end it; what it ended with, or None where it had to be ended."""
+def _file(text: str) -> BinaryIO:
+    """A file without a name that holds a text."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (who asked closes it)
+    file.write(text.encode("utf-8", "replace"))
+    file.seek(0)
+    return file
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder in the shared temporary one, removed at the end; one that cannot be is said, and ends nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="truing-"))  # 0700, and so it stays: who writes here runs as this user
+    try:
+        yield folder
+    finally:
+        try:
+            remove_folder(folder)
+        except OSError as problem:
+            warnings.warn(f"{folder}: left by an answer's program, cannot be removed ({problem})", stacklevel=1)
+
+
+def _wait(
+    kind: box.Kind, folder: Path, files: tuple[BinaryIO, BinaryIO, BinaryIO], limits: list[str], seconds: float
+) -> tuple[int, str]:
+    """Start the program, with its code, input and output as files, and end it; what it ended with, and why it had to
+    be ended, where it had."""
+    program, source, output = (file.fileno() for file in files)
+    home = str(box.HOME if kind == "bubblewrap" else folder)
     started, told = os.pipe()
-    limits = [str(int(seconds) + 1), str(megabytes), str(told)]
-    command = [sys.executable, "-I", "-c", BEGIN, str(folder / "program.py"), *limits]
-    plain = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8"}
     try:
         child = subprocess.Popen(
-            [*APART, *command] if apart else command,
-            stdin=given,
+            box.command(kind, folder, program, [*limits, str(told)]),
+            stdin=source,
             stdout=output,
             stderr=subprocess.DEVNULL,
             cwd=folder,
-            env=plain,
-            pass_fds=[told],
+            env={"PATH": "/usr/bin:/bin", "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"},
+            pass_fds=[told, program] if kind == "bubblewrap" else [told],
             start_new_session=True,
         )
-    except OSError as problem:
-        raise RunFailed(f"a program could not be started: {problem}") from problem
+    except OSError:
+        os.close(started)
+        raise
     finally:
         os.close(told)
     try:
         if not _began(started):
             raise RunFailed("a program could not be started: its process ended, or gave no sign, before it began")
-        return child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
+        why = watch.held(child, seconds, int(limits[1]))
     finally:
         os.close(started)
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        watch.end(child)
+    return child.returncode, why
 
 
 def _began(started: int) -> bool:
     """Whether the process said that the program begins now; a busy machine has `START` seconds for it."""
-    ready, _, _ = select.select([started], [], [], START)
-    return bool(ready) and os.read(started, 1) == b"."
-
-
-@functools.cache
-def can_part() -> bool:
-    """Whether this machine lets a process be kept apart."""
-    try:
-        return subprocess.run([*APART, "true"], capture_output=True, timeout=10, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    poll = select.poll()  # `select.select` raises for descriptors from 1,024 on
+    poll.register(started, select.POLLIN)
+    return bool(poll.poll(START * 1000)) and os.read(started, 1) == b"."

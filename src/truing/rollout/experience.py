@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from truing.disk import replacing
 from truing.errors import DataError, RunFailed
 from truing.types import Message, Messages, messages_json
 
@@ -52,15 +53,13 @@ class Experience:
 
 def write(path: Path, rows: Sequence[Experience]) -> str:
     """Write a round's experience, whole or not at all; gives the file's name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(Experience)}
     columns["prompt"] = [messages_json(row.prompt) for row in rows]
     known = SCHEMA
     if not any(row.parts or row.why for row in rows):  # never scored: a file of demonstrations, not of missing scores
         known = pa.schema([f for f in SCHEMA if f.name not in ("score", "parts", "why")])
-    part = path.with_name(f".{path.name}")
-    parquet.write_table(pa.table({name: columns[name] for name in known.names}, schema=known), part)
-    part.replace(path)
+    with replacing(path) as part:
+        parquet.write_table(pa.table({name: columns[name] for name in known.names}, schema=known), part)
     return path.name
 
 

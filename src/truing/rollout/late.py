@@ -28,6 +28,7 @@ from truing import registry
 from truing.errors import RunFailed, TruingError, UserError
 from truing.rollout.call import Answer, Call, attempt, failed
 from truing.rollout.combine import shown
+from truing.terminal import redacting
 from truing.types import Score
 
 START = 120.0
@@ -230,6 +231,7 @@ def serve(channel: int) -> None:
     os.register_at_fork(after_in_child=line.own.close)
     with suppress(OSError):
         os.dup2(2, 1)  # what the function prints is no answer
+    sys.stdout, sys.stderr = redacting(sys.stdout), redacting(sys.stderr)
     name, options, seconds, sys.path[:] = line.receive()
     try:
         call = Call(registry.load(name, "reward"), options, FOR_EVER)

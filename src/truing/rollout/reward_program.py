@@ -29,10 +29,10 @@ def program(
     """`right` where the answer's Python program turns every input of the prompt's row into its output, else `wrong`.
 
     What comes after a thought (`<think>...</think>`) is the answer. The row's column holds a list of [input, output];
-    the program is the last ``` block of the answer, or all of it. It runs apart, once a test, with limits of time and
-    memory, and never sees the tests: what it prints is compared here, white space at the ends of lines aside. A program
-    that hangs, crashes or writes without end is wrong; those that had to be ended are counted (`late_program`). A
-    machine that cannot run it is a failure of the reward.
+    the program is the last ``` block of the answer, or all of it. It runs apart, once a test, and never sees the
+    tests: what it prints is compared here, white space at the ends of lines aside. `seconds` and `megabytes` bound all
+    its processes together. A program that hangs, crashes or writes without end is wrong; those that had to be ended are
+    counted (`late_program`). A machine that cannot run it is a failure of the reward. See SECURITY.md.
     """
     from truing.rollout.child import run
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from truing.disk import replacing
 from truing.errors import RunFailed
 from truing.train import parallel
 from truing.train.checkpoint import cannot_write
@@ -43,14 +44,11 @@ class Aside:
                 whole[name] = tensor.cpu().contiguous()
 
         def write() -> str:
-            part = self.folder / f".step-{step:08d}"
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                save_file(whole, part)
-                part.replace(self.path(step))
+                with replacing(self.path(step)) as part:
+                    save_file(whole, part)
                 self._tidy()
             except (OSError, SafetensorError) as error:
-                part.unlink(missing_ok=True)
                 return cannot_write(self.path(step), error)
             return ""
 

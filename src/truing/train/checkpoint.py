@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from truing import seals
-from truing.disk import file_digest
+from truing.disk import file_digest, share_alike
 from truing.errors import RunFailed, UserError
 from truing.train import parallel
 from truing.train.shard import held_here, piece
@@ -121,6 +121,7 @@ def _finish(part: Path, target: Path, manifest: Mapping[str, Any]) -> str:
         path = part / seals.MANIFEST
         path.write_text(json.dumps(seals.sealed(manifest), indent=1), encoding="utf-8")
         _sync(path)
+        share_alike(part)
         _sync(part)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)

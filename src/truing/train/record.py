@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from truing.data.batch import Batch
-from truing.disk import write_text
+from truing.disk import appending, write_exact
 from truing.errors import UserError
 from truing.policy.policy import Policy
 from truing.policy.precision import Rounding
@@ -104,7 +104,7 @@ class Record:
             lines = [x for x in self.metrics_path.read_text(encoding="utf-8").split("\n") if x.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= self.step]
         with checkpoint.room(self.metrics_path):
-            write_text(self.metrics_path, "".join(line + "\n" for line in kept))
+            write_exact(self.metrics_path, "".join(line + "\n" for line in kept))
 
     def note(
         self,
@@ -140,7 +140,7 @@ class Record:
         """Add a line to the metrics; what went wrong, if anything did, and then no half of the line stays."""
         before = self.metrics_path.stat().st_size
         try:
-            with self.metrics_path.open("a", encoding="utf-8") as file:
+            with appending(self.metrics_path) as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             with suppress(OSError):

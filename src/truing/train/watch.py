@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.disk import write_text
+from truing.disk import appending, write_exact
 from truing.errors import RunFailed
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
@@ -55,7 +55,7 @@ class Watch:
             lines = self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else []
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
             with room(self.path):
-                write_text(self.path, "".join(line + "\n" for line in kept))
+                write_exact(self.path, "".join(line + "\n" for line in kept))
             return json.dumps([json.loads(line) for line in kept])
 
         self.rows = json.loads(parallel.lead(cut))
@@ -93,7 +93,7 @@ class Watch:
             row |= said("kl", moments(ratio_to_reference)) | said("length", moments(lengths))
             row |= self.scored(proxy, answers, before)
             row["each"] |= {"kl": list(ratio_to_reference), "length": lengths}
-            with room(self.path), self.path.open("a", encoding="utf-8") as file:
+            with room(self.path), appending(self.path) as file:
                 file.write(json.dumps(row) + "\n")
             return json.dumps(row)
 

@@ -1,0 +1,114 @@
+"""The box that an answer's program runs in: the best that this machine has, and what it does not keep.
+
+    bubblewrap    files of its own, in memory and of one size; of the host's, Python and the system's libraries, to be
+                  read; process numbers, network, users and messages of its own. An apt package, `bubblewrap`.
+    unshare       the same but for the files (util-linux)
+    open          neither: `isolate: false`, for a machine that has no namespaces
+
+In each `begin.py` then gives up what is left, and `watch.py` holds the program to its memory and its processes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from truing.errors import RunFailed, UserError
+from truing.rollout import begin, watch
+
+Kind: TypeAlias = Literal["bubblewrap", "unshare", "open"]
+UNSHARE = ("unshare", "--user", "--map-root-user", "--net", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
+HOME = Path("/program")
+"""The folder of a program in bubblewrap."""
+FILES = 64 << 20
+"""The bytes that a program's own folder holds in bubblewrap."""
+SCRATCH = 16 << 20
+"""The bytes that each of /tmp and /dev/shm holds there."""
+SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store", "/sys/devices/system/cpu")
+SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+PACKAGES = ("site-packages", "dist-packages")
+
+
+def readable() -> list[str]:
+    """The files and folders of this machine that a program may read: Python, its packages, the system's libraries."""
+    prefixes = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)]
+    packages = [path for path in sys.path if Path(path).name in PACKAGES]  # a .pth file names some elsewhere
+    places = dict.fromkeys([*SYSTEM, *SETTINGS, *prefixes, *map(os.path.realpath, prefixes), *packages])
+    return [place for place in places if place != "/" and Path(place).exists()]
+
+
+def command(kind: Kind, folder: Path, code: int, limits: Sequence[str]) -> list[str]:
+    """How a program is started: the one in the folder, or in bubblewrap what the descriptor `code` reads."""
+    here = HOME if kind == "bubblewrap" else folder
+    text = Path(begin.__file__).read_text(encoding="utf-8")
+    started = [sys.executable, "-I", "-c", text, str(here / "program.py"), *limits, kind, *readable()]
+    if kind == "bubblewrap":
+        return [*_bubblewrap(code), *started]
+    return [*UNSHARE, *started] if kind == "unshare" else started
+
+
+def _bubblewrap(code: int) -> list[str]:
+    """The options of bubblewrap; nothing in the box can be written but three places, each of one size."""
+    options = ["--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"]
+    for place, size in (("/tmp", SCRATCH), ("/dev/shm", SCRATCH), (str(HOME), FILES)):
+        options += ["--size", str(size), "--tmpfs", place]
+    for place in readable():
+        options += ["--ro-bind", place, place]
+    options += ["--file", str(code), str(HOME / "program.py"), "--chdir", str(HOME)]
+    return ["bwrap", *options, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def kind_of(isolate: bool) -> Kind:
+    """The best box of this machine; UserError where it has to be closed and this machine has none that is."""
+    if not isolate:
+        return "open"
+    for kind in ("bubblewrap", "unshare"):
+        if works(kind):
+            return kind
+    raise UserError(
+        "this machine cannot keep a program apart from others (Linux with bubblewrap, or unshare and user namespaces, "
+        "can); run truing in a container of its own and set isolate: false"
+    )
+
+
+@functools.cache
+def works(kind: Kind) -> bool:
+    """Whether a program runs in a box of this kind here."""
+    from truing.rollout.child import run_in
+
+    try:
+        return run_in(kind, "print(6 * 7)", seconds=20).output == "42\n"
+    except RunFailed:
+        return False
+
+
+def losses(kind: Kind) -> list[str]:
+    """What a program in a box of this kind is not kept from on this machine, in the words of SECURITY.md."""
+    landlock, boxed = begin.landlock_version(), kind == "bubblewrap"
+    filtered = begin.can_filter()
+    kept = {
+        "filling the disk": boxed,
+        "the files of this user": boxed or landlock >= 1,
+        "the list of processes": kind != "open",
+        "the environment of this user's processes": kind != "open" or landlock >= 1,
+        "signals to this user's processes": kind != "open" or landlock >= 6,
+        "Unix sockets": boxed or filtered,
+        "the network": kind != "open" or filtered,
+        "processes left in the background": kind != "open" or filtered,
+        "memory beyond 'megabytes', and more than 64 processes": watch.can_count(),
+        "shared memory beyond 'megabytes'": filtered,
+    }
+    return [loss for loss, is_kept in kept.items() if not is_kept]
+
+
+def unkept(isolate: bool) -> str:
+    """One line that says what a program is not kept from here; empty where that is nothing."""
+    kind = kind_of(isolate)
+    if not losses(kind):
+        return ""
+    how = {"open": "isolate: false", "unshare": "without bubblewrap", "bubblewrap": "in bubblewrap"}[kind]
+    return f"programs of answers ({how}) are not kept from: {', '.join(losses(kind))} (SECURITY.md)"
