@@ -15,7 +15,7 @@ from typing import Any
 from truing import seals
 from truing.errors import UserError, unknown
 from truing.gate.decide import each_once
-from truing.gate.standing import UNMEASURED
+from truing.gate.standing import measured
 from truing.policy.folder_digest import model_digest
 from truing.types import Finding, is_number
 
@@ -202,8 +202,7 @@ def together(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                     f"the evidence is about two different models called '{place}' ({models[place][:12]} and "
                     f"{known[:12]}): it comes from several runs.\n  Give the evidence of one run."
                 )
-    measured = [name for name in names if name and not name.startswith(UNMEASURED)]
-    production = {"production": measured or list(names)} if names else {}
+    production = {"production": measured(names) or list(names)} if names else {}
     return {"models": models} | production if models else production
 
 

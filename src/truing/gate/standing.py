@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from truing.gate.rules import Rule
 from truing.types import Finding
@@ -43,6 +43,11 @@ which stands in production; add to the rules: {check: win_rate, model: direct, a
             text += f". No exam of this evidence measured it: name {name} under 'against' of the evaluate stage too"
         lines.append((rule, text))
     return lines
+
+
+def measured(names: Iterable[str]) -> list[str]:
+    """Of the names that exams give the model in production those by which they measured it."""
+    return [name for name in names if name and not name.startswith(UNMEASURED)]
 
 
 def released(rules: Sequence[Rule], findings: Sequence[Finding], production: Sequence[str]) -> list[str]:

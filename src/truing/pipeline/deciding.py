@@ -12,7 +12,7 @@ from truing.gate.decide import Decision, decide
 from truing.gate.evidence import read, run_of
 from truing.gate.looks import look_number
 from truing.gate.rules import Rule, read_rules
-from truing.gate.standing import COMPARISONS, UNMEASURED
+from truing.gate.standing import COMPARISONS, UNMEASURED, measured
 from truing.pipeline.labels import labels
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 
@@ -67,7 +67,7 @@ def blind(recipe: Recipe, gate: StageSpec) -> Iterator[str]:
     if not exams:
         return
     names = {production(recipe, exam) for exam in exams}
-    stands = next((name for name in names if name and not name.startswith(UNMEASURED)), "")
+    stands = next(iter(measured(names)), "")
     if recipe.replaced is None:
         yield (
             f"stage '{gate.name}' cannot decide: the recipe names no base and no production, so nothing is known of "

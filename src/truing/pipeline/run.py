@@ -134,11 +134,12 @@ def forget(root: Path) -> int:
     for name in (seals.MANIFEST, seals.DECISION, looks.LEDGER, "report.html"):
         check_target(root / name)
     there = [root / name for name in (seals.MANIFEST, seals.DECISION, "report.html") if (root / name).exists()]
-    if there and "stages" not in read_json(root / seals.MANIFEST):
+    earlier = read_json(root / seals.MANIFEST)
+    if there and "stages" not in earlier:
         raise UserError(
             f"{there[0]}: no run of truing wrote this file, and a run would write over it; use another --out"
         )
-    known: int = read_json(root / seals.MANIFEST).get("looks", 0)
+    known: int = earlier.get("looks", 0)
     looks.check_kept(root, known)
     for path in there[1:]:
         path.unlink()

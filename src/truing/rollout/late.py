@@ -28,6 +28,7 @@ from truing import registry
 from truing.errors import RunFailed, TruingError, UserError
 from truing.rollout.call import Answer, Call, attempt, failed
 from truing.rollout.combine import shown
+from truing.rollout.watch import kill
 from truing.terminal import redacting
 from truing.types import Score
 
@@ -177,12 +178,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """End a process, its session, and what it started outside of that, as far as it can still be found."""
     if process.returncode is not None:
         return
-    started = descendants(process.pid)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for pid in started:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    kill(process.pid, descendants(process.pid))
     process.wait()
 
 

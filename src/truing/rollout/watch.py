@@ -86,10 +86,14 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
     Its group goes by one signal, which no fork outruns; in a box of its own the kernel then ends whatever is in there.
     """
-    processes = tree(child.pid) if child.poll() is None else []
+    kill(child.pid, tree(child.pid) if child.poll() is None else [])
+    child.wait()
+
+
+def kill(group: int, processes: Iterable[int]) -> None:
+    """Kill a group of processes by one signal, and others one by one, as far as they are there and may be signalled."""
     with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
     for pid in processes:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-    child.wait()
