@@ -110,7 +110,7 @@ docs: $(STAMP)
 
 # How often every interval holds the truth, and verdicts are false: the table in docs/coverage.md. CASES="mean share" for some.
 coverage: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py $(if $(CASES),$(CASES),--keep)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage_study.py $(if $(CASES),$(CASES),--keep)
 
 # One recipe over several seeds, and one table of all: studies/NAME.yaml gives studies/NAME.md. Goes on where it was stopped.
 NAME ?= objectives

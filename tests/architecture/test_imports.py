@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,10 @@ def test_the_registry_needs_nothing_but_the_standard_library():
     code = "import sys, truing.registry; print([m for m in ('numpy', 'pydantic', 'yaml', 'typer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "studies"])
+def test_no_script_has_the_name_of_an_installed_package(folder):
+    """Tests put these folders on the path: under pytest-cov, `coverage` was the package and not the script."""
+    taken = set(packages_distributions()) | set(sys.stdlib_module_names)
+    assert not {path.stem for path in (PACKAGE.parents[1] / folder).glob("*.py")} & taken

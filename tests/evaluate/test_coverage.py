@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from coverage import BEGIN, END, Cell, cell  # noqa: E402
 from coverage_cases import Case, cases, correlation_of_levels  # noqa: E402
+from coverage_study import BEGIN, END, Cell, cell  # noqa: E402
 
 from truing.evaluate.reward_model import spearman  # noqa: E402
 

@@ -1,7 +1,7 @@
 """How often every interval of the product holds the truth, and how often its verdicts are false: docs/coverage.md.
 
     make coverage                                       # about ten minutes on two cores; writes the table
-    .venv/bin/python benchmarks/coverage.py mean --trials 500 --sizes 10 30    # some of it, printed
+    .venv/bin/python benchmarks/coverage_study.py mean --trials 500 --sizes 10 30    # some of it, printed
 
 Truths and data are in coverage_cases.py, the intervals as they were in coverage_before.py. The same numbers every time:
 every cell has its own seed.
