@@ -49,6 +49,7 @@ LAYERS = [
         "typewords",
         "plugins",
         "disk",
+        "door",
         "seals",
         "caches",
         "terminal",
