@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test numeric older lint bench cost generate online differential decisions bf16 clients soak docs study coverage clean
+.PHONY: install demo test numeric older lint bench cost generate online differential decisions bf16 clients soak docs study coverage fuzz clean
 
 install: $(STAMP)
 
@@ -103,6 +103,11 @@ KILLS ?= 20
 SEED ?= 0
 soak: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m parallel.soak --kills $(KILLS) --seed $(SEED)
+
+# Spoilt files by the hundred thousand: only documented ends, no traceback, no hang, no NaN (the tests do a thousand).
+COUNT ?= 100000
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py --count $(COUNT) --workers $(WORKERS) $(FUZZ)
 
 # The generated tables of docs/objectives.md and docs/papers.md; a test fails where they are stale.
 docs: $(STAMP)
