@@ -174,13 +174,15 @@ while True:
 SHARES = "import os\nfor _ in range(6):\n    if os.fork() == 0: break\n"
 MEMORY = {
     "six processes": SHARES + "x = bytearray(60 << 20)\nimport time; time.sleep(60)",
+    "threads": "import threading, time\nfor _ in range(5000):\n"
+    "    threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
     "one that others read": "import mmap, os\nx = mmap.mmap(-1, 150 << 20)\nx.write(bytes(150 << 20))\ny = bytes(100 << 20)",
 }
 
 
 @pytest.mark.parametrize("case", MEMORY)
 def test_all_its_processes_together_take_no_more_memory(kind, case) -> None:
-    ended = attack(kind, MEMORY[case], megabytes=200)
+    ended = attack(kind, MEMORY[case], megabytes=200)  # threads end by the room for their stacks, or by their number
     assert not ended.well
     assert ended.why == "took more than 200 MB" or case != "six processes"
 
@@ -207,6 +209,108 @@ except OSError:
 def test_it_has_no_memory_that_its_processes_do_not_show(kind) -> None:
     if not is_stated(kind, "shared memory beyond 'megabytes'"):
         assert set(attack(kind, HIDES_MEMORY).output.split()) == {"-1"}
+
+
+PUTS_MEMORY_AWAY = """
+import ctypes, mmap, os
+for make in (lambda: mmap.mmap(-1, 1 << 20), lambda: mmap.mmap(os.open("/dev/zero", os.O_RDWR), 1 << 20)):
+    try:
+        make()
+        print("shared")
+    except OSError:
+        print("closed")
+own = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+own[:] = b"x" * len(own)
+for advice in (20, 21):
+    try:
+        own.madvise(advice)
+        print("put away")
+    except OSError:
+        print("closed")
+own.madvise(mmap.MADV_DONTNEED)
+"""
+
+
+def test_it_puts_no_memory_where_its_size_does_not_show(kind) -> None:
+    """Pages of shared memory stay when a process lets go of them; those of /dev/zero are such, too."""
+    if not is_stated(kind, "shared memory beyond 'megabytes'"):
+        assert attack(kind, PUTS_MEMORY_AWAY).output.split() == ["closed"] * 4
+
+
+REACHES_THE_KERNEL = """
+import glob, os
+for name in [*glob.glob("/proc/sys/kernel/*"), *glob.glob("/proc/sys/vm/*"), "/proc/sysrq-trigger", "/proc/1/mem"]:
+    if name == "/proc/1/mem" and os.getpid() == 1:
+        continue
+    try:
+        os.close(os.open(name, os.O_WRONLY))
+        print("open", name)
+    except OSError:
+        pass
+print("done")
+"""
+
+
+def test_it_writes_no_setting_of_the_kernel_and_no_memory_of_its_box(kind) -> None:
+    """Root writes /proc/sys without any capability; and a process of the box's own has no filter and no limits."""
+    if not is_stated(kind, "the files of this user"):
+        ended = attack(kind, REACHES_THE_KERNEL)
+        assert ended.well and ended.output == "done\n"
+
+
+CHANGES_MODES = """
+import os
+place = input()
+for act in (lambda: os.chmod(place + "/old", 0o777), lambda: os.chmod(place, 0o777), lambda: os.chown(place, 1, 1),
+            lambda: os.utime(place + "/old", (1, 1)), lambda: os.setxattr(place + "/old", "user.x", b"1")):
+    try:
+        act()
+    except OSError:
+        pass
+print("done")
+"""
+
+
+def test_it_changes_no_mode_owner_or_time_of_a_file(kind, tmp_path) -> None:
+    (tmp_path / "old").write_text("as it was")
+    places = [tmp_path, tmp_path / "old"]
+    before = [place.stat() for place in places]
+    if not is_stated(kind, "modes, owners and times of this user's files"):
+        ended = attack(kind, CHANGES_MODES, str(tmp_path))
+        assert ended.well and ended.output == "done\n"
+        assert [place.stat() for place in places] == before and os.listxattr(places[1]) == []
+
+
+LIMITS_OTHERS = """
+import os, resource
+process = int(input())
+for act in (lambda: resource.prlimit(process, resource.RLIMIT_NOFILE, (5, 5)),
+            lambda: os.sched_setaffinity(process, {0}), lambda: os.setpriority(os.PRIO_PROCESS, process, 19),
+            lambda: os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0))):
+    try:
+        act()
+        print("changed")
+    except OSError:
+        print("closed")
+resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))
+"""
+
+
+def test_it_changes_no_limit_of_another_process(kind, bystander) -> None:
+    if not is_stated(kind, "limits and priorities of this user's processes"):
+        ended = attack(kind, LIMITS_OTHERS, str(bystander.pid))
+        assert ended.well and ended.output.split() == ["closed"] * 4
+
+
+def test_it_reads_no_settings_of_the_machine(kind) -> None:
+    """Of where programs are installed it reads these, and nothing that somebody keeps beside them."""
+    read = box.readable()
+    assert not any(place in ("/usr", "/usr/local", "/etc", "/") or "etc" in place.split("/")[2:] for place in read)
+    if not is_stated(kind, "the files of this user"):
+        code = "import os\nfor name in ('/usr/local/etc', '/etc/passwd', '/root', '/home'):\n    try:\n"
+        code += "        print(os.listdir(name) if os.path.isdir(name) else open(name).read())\n"
+        code += "    except OSError:\n        pass\n"
+        assert attack(kind, code).output == ""
 
 
 WRITES = """
@@ -326,7 +430,7 @@ def test_what_an_older_kernel_does_not_keep_is_said_and_stands_in_security(kind,
     monkeypatch.setattr(watch, "can_count", lambda: False)
     line = box.unkept(isolate=kind != "open")
     assert len(line.splitlines()) == 1 and all(loss in line for loss in box.losses(kind))
-    assert len(box.losses(kind)) == {"bubblewrap": 2, "unshare": 5, "open": 10}[kind]
+    assert len(box.losses(kind)) == {"bubblewrap": 2, "unshare": 7, "open": 13}[kind]
     assert all(f"- **{loss}**" in SECURITY.read_text(encoding="utf-8") for loss in box.losses(kind))
 
 

@@ -4,10 +4,10 @@ It is run by its text (`python -I -c`), inside the box that `box.py` makes, with
 
     limits      memory, seconds, bytes of a file, open files, processes
     rights      none of root's, and none to be gained (no_new_privs)
-    Landlock    where the box has the host's files: it reads Python and the system's libraries, writes its own folder,
-                signals and looks into no process outside (https://docs.kernel.org/userspace-api/landlock.html)
-    seccomp     no socket, no namespace, mount or trace, and no memory that no process's size shows
-                (https://docs.kernel.org/userspace-api/seccomp_filter.html)
+    Landlock    it reads Python and the system's libraries, writes its own folder, signals and looks into no process
+                outside (https://docs.kernel.org/userspace-api/landlock.html)
+    seccomp     no socket, no namespace, mount or trace, no memory that no process's size shows, no change of a file's
+                mode or owner (https://docs.kernel.org/userspace-api/seccomp_filter.html)
 """
 
 from __future__ import annotations
@@ -18,34 +18,64 @@ import platform
 import resource
 import struct
 import sys
+from typing import NamedTuple
 
 PROCESSES = 64
 FILE = 1 << 20
 """The bytes that it may write to any one file, its output among them."""
+
+
+class Calls(NamedTuple):
+    """The numbers of the system calls that are looked at, on one kind of machine."""
+
+    audit: int
+    clone: int
+    socketpair: int
+    mmap: int
+    madvise: int
+    prlimit: int
+    refused: tuple[int, ...]
+    """socket; shmget semget msgget mq_open memfd_create: memory of no process; ptrace process_vm_readv and _writev;
+    unshare setns mount; add_key request_key keyctl bpf perf_event_open userfaultfd; setxattr and removexattr, six."""
+    idle: tuple[int, ...]
+    """What does nothing and says that it did: chmod chown utime, of which some libraries need the success alone."""
+    leaving: tuple[int, ...]
+    """setsid setpgid."""
+    others: tuple[int, ...]
+    """What changes another process: sched_setparam, _setscheduler, _setaffinity, _setattr; setpriority ioprio_set
+    migrate_pages move_pages."""
+
+
 FILTERED = {
-    # audit architecture, clone, socketpair, (setsid, setpgid), refused
-    "x86_64": (
-        0xC000003E,
-        56,
-        53,
-        (112, 109),
-        # socket; shmget semget msgget mq_open memfd_create: memory of no process; ptrace process_vm_readv and _writev;
-        # unshare setns mount; add_key request_key keyctl bpf perf_event_open userfaultfd
-        (41, 29, 64, 68, 240, 319, 101, 310, 311, 272, 308, 165, 248, 249, 250, 321, 298, 323),
+    "x86_64": Calls(
+        0xC000003E, 56, 53, 9, 28, 302,
+        refused=(41, 29, 64, 68, 240, 319, 101, 310, 311, 272, 308, 165, 248, 249, 250, 321, 298, 323,
+                 188, 189, 190, 197, 198, 199),
+        idle=(90, 91, 92, 93, 94, 132, 235, 260, 261, 268, 280),
+        leaving=(112, 109),
+        others=(142, 144, 203, 314, 141, 251, 256, 279),
     ),
-    "aarch64": (
-        0xC00000B7,
-        220,
-        199,
-        (157, 154),
-        (198, 194, 190, 186, 180, 279, 117, 270, 271, 97, 268, 40, 217, 218, 219, 280, 241, 282),
+    "aarch64": Calls(
+        0xC00000B7, 220, 199, 222, 233, 261,
+        refused=(198, 194, 190, 186, 180, 279, 117, 270, 271, 97, 268, 40, 217, 218, 219, 280, 241, 282,
+                 5, 6, 7, 14, 15, 16),
+        idle=(52, 53, 54, 55, 88),
+        leaving=(157, 154),
+        others=(118, 119, 122, 274, 140, 30, 238, 239),
     ),
-}
-EVERYWHERE = (425, 438, 447, 428, 429, 430)
-"""io_uring_setup pidfd_getfd memfd_secret open_tree move_mount fsopen: their numbers are the same on all machines."""
+}  # fmt: skip
+EVERYWHERE = (425, 438, 447, 428, 429, 430, 440, 463, 466, 469)
+"""io_uring_setup pidfd_getfd memfd_secret open_tree move_mount fsopen process_madvise setxattrat removexattrat
+file_setattr: their numbers are the same on all machines."""
+FCHMODAT2 = 452
 CLONE3 = 435
 NEW_NAMESPACE = 0x7E020000
 """The flags of `clone` that ask for namespaces."""
+SHARED_MEMORY = 0x21
+"""The flags of `mmap` by which memory belongs to no file and to several processes: a process that lets go of its pages
+does not show them any more, and they stay."""
+PUT_AWAY = (20, 21)
+"""The advice by which pages leave a process's size: MADV_COLD MADV_PAGEOUT."""
 X32 = 0x40000000
 """Numbers of system calls from here on are those of another x86 convention, which no list above is about."""
 READ_FILE, READ, ALL_OF_A_FILE = 0b100, 0b1101, 0b110
@@ -84,8 +114,8 @@ def give_up_rights() -> None:
     _ensure(libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)), "capset")
 
 
-def close_files(readable: list[str], folder: str) -> None:
-    """Close all files but those below `readable`, to be read, and below `folder`, to be written (Landlock)."""
+def close_files(readable: list[str], writable: list[str]) -> None:
+    """Close all files but those below `readable`, to be read, and below `writable`, to be written (Landlock)."""
     version = landlock_version()
     if not version:
         return
@@ -95,9 +125,10 @@ def close_files(readable: list[str], folder: str) -> None:
     attributes = struct.pack("QQQ", files, 0, 0b11)[: 24 if version >= 6 else 8]
     rules = libc.syscall(444, attributes, ctypes.c_size_t(len(attributes)), 0)
     _ensure(rules, "landlock_create_ruleset")
-    devices = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+    devices = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")  # /dev/zero would be shared memory
     allowed = [(path, READ if os.path.isdir(path) else READ_FILE) for path in (*readable, "/proc")]
-    for path, access in (*allowed, *((device, ALL_OF_A_FILE) for device in devices), (folder, files)):
+    allowed += [(device, ALL_OF_A_FILE) for device in devices] + [(folder, files) for folder in writable]
+    for path, access in allowed:
         if not os.path.exists(path):
             continue
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -107,23 +138,35 @@ def close_files(readable: list[str], folder: str) -> None:
     os.close(rules)
 
 
-def filter_calls(one_group: bool) -> None:
+def filter_calls(one_group: bool, files: bool) -> None:
     """Refuse the system calls by which a program reaches out of its box, or past its limits (seccomp); with
-    `one_group` those by which a process leaves its group too, so that one signal ends all at once."""
+    `one_group` those too by which a process leaves its group, so that one signal ends all at once, or changes another
+    process; and with `files` those that change the mode, owner or times of a file, which Landlock lets pass."""
     if not can_filter():
         return
-    machine, clone, socketpair, leaving, refused = FILTERED[platform.machine()]
+    calls = FILTERED[platform.machine()]
     load, equal, from_, has, and_, end = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
-    allow, refuse, absent = 0x7FFF0000, 0x50001, 0x50026  # the last two: errno 1 and 38
-    code = [(load, 0, 0, 4), (equal, 1, 0, machine), (end, 0, 0, 0x80000000)]
+    allow, done, refuse, absent = 0x7FFF0000, 0x50000, 0x50001, 0x50026  # the last three: errno 0, 1 and 38
+    code = [(load, 0, 0, 4), (equal, 1, 0, calls.audit), (end, 0, 0, 0x80000000)]
     code += [(load, 0, 0, 0), (from_, 0, 1, X32), (end, 0, 0, refuse)]
-    for number in (*refused, *EVERYWHERE, *(leaving if one_group else ())):
+    grouped = (*calls.leaving, *calls.others) if one_group else ()
+    for number in (*calls.refused, *EVERYWHERE, *grouped):
         code += [(equal, 0, 1, number), (end, 0, 0, refuse)]
+    for number in (*calls.idle, FCHMODAT2) if files else ():
+        code += [(equal, 0, 1, number), (end, 0, 0, done)]
     code += [(equal, 0, 1, CLONE3), (end, 0, 0, absent)]  # its flags cannot be read here: libc then takes `clone`
-    code += [(equal, 0, 4, clone), (load, 0, 0, 16), (has, 0, 1, NEW_NAMESPACE), (end, 0, 0, refuse)]
+    # The arguments are at 16, 24, 32, ...: each test reads its own and ends, so that the call's number is still there.
+    code += [(equal, 0, 4, calls.clone), (load, 0, 0, 16), (has, 0, 1, NEW_NAMESPACE), (end, 0, 0, refuse)]
     code += [(end, 0, 0, allow)]
+    code += [(equal, 0, 5, calls.mmap), (load, 0, 0, 40), (and_, 0, 0, SHARED_MEMORY), (equal, 0, 1, SHARED_MEMORY)]
+    code += [(end, 0, 0, refuse), (end, 0, 0, allow)]
+    code += [(equal, 0, 5, calls.madvise), (load, 0, 0, 32), (equal, 1, 0, PUT_AWAY[0]), (equal, 0, 1, PUT_AWAY[1])]
+    code += [(end, 0, 0, refuse), (end, 0, 0, allow)]
+    if one_group:  # the limits of another process, also to be read: 0 is the process itself
+        code += [(equal, 0, 4, calls.prlimit), (load, 0, 0, 16), (equal, 1, 0, 0), (end, 0, 0, refuse)]
+        code += [(end, 0, 0, allow)]
     # A pair of streams is connected for good; one of datagrams could be sent to any socket.
-    code += [(equal, 0, 5, socketpair), (load, 0, 0, 24), (and_, 0, 0, 0xF), (equal, 0, 1, 1)]
+    code += [(equal, 0, 5, calls.socketpair), (load, 0, 0, 24), (and_, 0, 0, 0xF), (equal, 0, 1, 1)]
     code += [(end, 0, 0, allow), (end, 0, 0, refuse), (end, 0, 0, allow)]
     packed = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in code))
     program = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(packed))
@@ -149,9 +192,9 @@ def main(program: str, seconds: str, megabytes: str, told: str, kind: str, *read
     limit(int(seconds), int(megabytes))
     if linux:
         give_up_rights()
-    if kind != "bubblewrap":
-        close_files(list(readable), os.path.dirname(program))
-    filter_calls(one_group=kind == "open")
+    scratch = ["/tmp", "/dev/shm"] if kind == "bubblewrap" else []
+    close_files(list(readable), [os.path.dirname(program), *scratch])
+    filter_calls(one_group=kind == "open", files=kind != "bubblewrap")
     os.write(int(told), b".")
     os.close(int(told))
     os.execv(sys.executable, [sys.executable, "-I", program])

@@ -28,7 +28,9 @@ FILES = 64 << 20
 """The bytes that a program's own folder holds in bubblewrap."""
 SCRATCH = 16 << 20
 """The bytes that each of /tmp and /dev/shm holds there."""
-SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store", "/sys/devices/system/cpu")
+SYSTEM = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store", "/sys/devices/system/cpu")
+INSTALLED = ("bin", "lib", "lib32", "lib64", "libx32", "libexec", "share", "pyvenv.cfg")
+"""What is read of a place where programs are installed, such as /usr: no settings, and nobody's data."""
 SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 PACKAGES = ("site-packages", "dist-packages")
 
@@ -36,9 +38,11 @@ PACKAGES = ("site-packages", "dist-packages")
 def readable() -> list[str]:
     """The files and folders of this machine that a program may read: Python, its packages, the system's libraries."""
     prefixes = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)]
+    roots = dict.fromkeys(["/usr", "/usr/local", *prefixes, *map(os.path.realpath, prefixes)])
+    installed = [os.path.join(root, name) for root in roots for name in INSTALLED]
     packages = [path for path in sys.path if Path(path).name in PACKAGES]  # a .pth file names some elsewhere
-    places = dict.fromkeys([*SYSTEM, *SETTINGS, *prefixes, *map(os.path.realpath, prefixes), *packages])
-    return [place for place in places if place != "/" and Path(place).exists()]
+    places = dict.fromkeys([*SYSTEM, *SETTINGS, *installed, *packages])
+    return [place for place in places if Path(place).exists()]
 
 
 def command(kind: Kind, folder: Path, code: int, limits: Sequence[str]) -> list[str]:
@@ -52,14 +56,26 @@ def command(kind: Kind, folder: Path, code: int, limits: Sequence[str]) -> list[
 
 
 def _bubblewrap(code: int) -> list[str]:
-    """The options of bubblewrap; nothing in the box can be written but three places, each of one size."""
-    options = ["--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"]
+    """The options of bubblewrap; nothing in the box can be written but three places, each of one size. The program is
+    the box's first process: one of bubblewrap's own would have neither its limits nor its filter, and be open to it."""
+    options = [
+        "--unshare-all",
+        "--as-pid-1",
+        "--die-with-parent",
+        "--cap-drop",
+        "ALL",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+    ]
     for place, size in (("/tmp", SCRATCH), ("/dev/shm", SCRATCH), (str(HOME), FILES)):
         options += ["--size", str(size), "--tmpfs", place]
     for place in readable():
         options += ["--ro-bind", place, place]
     options += ["--file", str(code), str(HOME / "program.py"), "--chdir", str(HOME)]
-    return ["bwrap", *options, "--remount-ro", "/dev", "--remount-ro", "/"]
+    # Of /proc because root may write /proc/sys without any capability.
+    return ["bwrap", *options, "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"]
 
 
 def kind_of(isolate: bool) -> Kind:
@@ -93,8 +109,11 @@ def losses(kind: Kind) -> list[str]:
     kept = {
         "filling the disk": boxed,
         "the files of this user": boxed or landlock >= 1,
+        "modes, owners and times of this user's files": boxed or filtered,
+        "names, sizes and times of this user's files": boxed,
         "the list of processes": kind != "open",
         "the environment of this user's processes": kind != "open" or landlock >= 1,
+        "limits and priorities of this user's processes": kind != "open" or filtered,
         "signals to this user's processes": kind != "open" or landlock >= 6,
         "Unix sockets": boxed or filtered,
         "the network": kind != "open" or filtered,

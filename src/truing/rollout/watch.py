@@ -20,6 +20,8 @@ PERIOD = 0.02
 PAGE = os.sysconf("SC_PAGE_SIZE")
 OF_THE_BOX = 4
 """The processes of a box itself, at most."""
+THREADS = 1024
+"""The threads of all processes together: a library that reckons takes one for each core."""
 
 
 def held(child: subprocess.Popen[bytes], seconds: float, megabytes: int) -> str:
@@ -33,9 +35,11 @@ def held(child: subprocess.Popen[bytes], seconds: float, megabytes: int) -> str:
             pass
         if time.monotonic() >= deadline:
             return f"did not end within {seconds:g} s"
-        processes = tree(child.pid)
+        processes, threads = tree(child.pid)
         if len(processes) > PROCESSES + OF_THE_BOX:
             return f"had more than {PROCESSES} processes"
+        if threads > THREADS:
+            return f"had more than {THREADS:,} threads"
         if memory(processes, megabytes << 20) > megabytes << 20:
             return f"took more than {megabytes} MB"
 
@@ -45,17 +49,21 @@ def can_count() -> bool:
     return Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
-def tree(pid: int) -> list[int]:
-    """A process with what it started, as far as their parents are still there; of too many only the first."""
-    processes = [pid]
+def tree(pid: int) -> tuple[list[int], int]:
+    """A process with what it started, as far as their parents are still there, and how many threads they have; of too
+    many only the first."""
+    processes, threads = [pid], 0
     for parent in processes:
-        if len(processes) > PROCESSES + OF_THE_BOX:  # a fork bomb grows faster than it is read
-            break
         with suppress(OSError):
-            for task in Path(f"/proc/{parent}/task").iterdir():
+            tasks = os.listdir(f"/proc/{parent}/task")
+            threads += len(tasks)
+            if len(processes) > PROCESSES + OF_THE_BOX or threads > THREADS:  # it grows faster than it is read
+                break
+            for task in tasks:
                 with suppress(OSError):
-                    processes += map(int, (task / "children").read_text().split())
-    return processes
+                    children = Path(f"/proc/{parent}/task/{task}/children").read_text()
+                    processes += map(int, children.split())
+    return processes, threads
 
 
 def memory(processes: Iterable[int], most: int) -> int:
@@ -86,7 +94,7 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
     Its group goes by one signal, which no fork outruns; in a box of its own the kernel then ends whatever is in there.
     """
-    kill(child.pid, tree(child.pid) if child.poll() is None else [])
+    kill(child.pid, tree(child.pid)[0] if child.poll() is None else [])
     child.wait()
 
 
