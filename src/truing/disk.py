@@ -123,13 +123,28 @@ def opened(path: Path, mode: int) -> int:
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock of a file, which goes with the process, however it ends; BlockingIOError where another has it and
-    this one does not `wait`."""
+    this one does not `wait`. A process that this one forks does not hold it: it may live on."""
     descriptor = opened(path, os.O_RDWR)
+    _HELD.add(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _HELD:
+            _HELD.discard(descriptor)
+            os.close(descriptor)
+
+
+_HELD: set[int] = set()
+"""The descriptors of locks, which a forked process closes: what it inherits would go on holding them."""
+
+
+def _let_go() -> None:
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -225,3 +226,23 @@ def test_a_stage_of_the_plan_says_what_it_would_do_behind_a_link(folder: Path) -
     moved(folder)
     (step,) = plan.plan(check("r.yaml", []), folder / "out")
     assert step.action == "reuse"
+
+
+def test_a_forked_process_does_not_hold_the_lock(tmp_path) -> None:
+    """It may outlive a run that is killed, and the next run would wait for it for ever."""
+    ready, begun = os.pipe()
+    with disk.locked(tmp_path / ".lock", wait=False):
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(begun, b".")
+                signal.pause()
+            finally:
+                os._exit(0)
+        assert os.read(ready, 1) == b"."
+    try:
+        with disk.locked(tmp_path / ".lock", wait=False):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
-from collections.abc import Mapping
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from truing import registry
 from truing.errors import TruingError, UserError
-from truing.pipeline.plan import changes, parts_of
+from truing.pipeline.plan import HARMLESS, changes, parts_of, plain
 from truing.pipeline.spec import Recipe
 from truing.types import digest
 
-PACKAGES = ("truing", "torch", "transformers", "tokenizers", "numpy", "safetensors")
+if TYPE_CHECKING:
+    from torch import nn
+
+    from truing.data.batch import Tree
+    from truing.policy.policy import Policy
+
+PACKAGES = (
+    "truing", "torch", "transformers", "tokenizers", "numpy", "safetensors", "peft", "pyarrow", "jinja2", "accelerate",
+)  # fmt: skip
 
 
 def check(recipe: Recipe) -> None:
@@ -27,15 +36,49 @@ def check(recipe: Recipe) -> None:
         own: dict[str, Any] = {"problem": "", **identity(recipe)}
     except (TruingError, OSError) as problem:
         own = {"problem": str(problem)}
+    compare(own, difference)
+
+
+def check_content(name: str, policy: Policy, trees: Sequence[Tree]) -> None:
+    """UserError on every rank where a stage's model or rows are not the same on all, once they are there: two machines
+    may hold different ones under one name of the Hub."""
+    from truing.train import parallel
+
+    if parallel.world() == 1:
+        return
+    rows = hashlib.sha256()
+    for tree in trees:
+        rows.update(repr(tree).encode())
+    what = {"weights": fingerprint(policy.model), "rows, or the tokens that they become": rows.hexdigest()}
+    compare({"problem": "", **what}, lambda first, other: next((f"stage '{name}': its {part}" for part in what
+                                                                if first[part] != other[part]), ""))  # fmt: skip
+
+
+def compare(own: dict[str, Any], apart: Callable[[dict[str, Any], dict[str, Any]], str]) -> None:
+    """Hold what every rank says of itself against the first one; UserError on all of them where it has a problem, or
+    `apart` finds words for a difference."""
+    from truing.train import parallel
+
     first, *others = map(json.loads, parallel.gathered(json.dumps(own)))
     for rank, other in enumerate([first, *others]):
         if other["problem"]:
             raise UserError(f"rank {rank}: {other['problem']}")
-        if apart := difference(first, other):
+        if words := apart(first, other):
             raise UserError(
-                f"rank {rank} would train with something else than rank 0: {apart}.\n"
+                f"rank {rank} would train with something else than rank 0: {words}.\n"
                 "  Give every process the same recipe, data, code and packages."
             )
+
+
+def fingerprint(module: nn.Module) -> list[Any]:
+    """Name, shape and the sum of the bits of every tensor: exact on every processor, and as fast as memory is."""
+    import torch
+
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return [
+        [name, list(tensor.shape), int(tensor.detach().contiguous().view(whole[tensor.element_size()]).sum().item())]
+        for name, tensor in sorted(module.state_dict().items())
+    ]
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
@@ -44,9 +87,19 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     for spec in recipe.stages:
         stages[spec.name] = parts_of(recipe, spec, registry.resolve(spec.do, "stage", recipe.folder), keys)
+        # They change no result, and yet how many collectives a rank takes part in.
+        stages[spec.name]["options"] |= {n: plain(v) for n, v in spec.options.items() if n in HARMLESS}
         keys[spec.name] = digest(stages[spec.name])
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    versions = {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES}
     return {"versions": versions, "stages": json.loads(json.dumps(stages)), "keys": keys}
+
+
+def installed(package: str) -> str:
+    """The version of a package, or that it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:

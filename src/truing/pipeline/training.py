@@ -20,7 +20,7 @@ from truing.data.trees import Planted, plant, with_shadows
 from truing.disk import replacing
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text, same_tokens
-from truing.pipeline import stage_figures
+from truing.pipeline import agreement, stage_figures
 from truing.pipeline.about import about
 from truing.pipeline.context import StageRun
 from truing.pipeline.mixture import check_heads
@@ -224,6 +224,7 @@ def learn(
     process; `source_for` the policy as it is trained gives the steps."""
     if policy.layout != "trees":
         run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading rows of answers (slower)")
+    agreement.check_content(run.name, policy, planted.trees)
     run.show.begin()
     record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
     with sharded(policy, first) as learner:
