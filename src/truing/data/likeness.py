@@ -37,6 +37,8 @@ AMID = 8
 """How many tokens a question must have to be met anywhere in a text."""
 LEAST = 0.6
 """The share of a long question's grams that must stand in one row."""
+GAPS = 2
+"""In how many places a long question may differ from a row that is taken for it."""
 MOST = 600_000
 """How many grams a fingerprint keeps; of more it keeps the least of every so many in a row (winnowing)."""
 BITS = 40
@@ -107,7 +109,7 @@ class Print:
         for number, question in enumerate(asked.questions):
             for row in self.exact.rows(text_hash(question.opening)):
                 yield number, Match("exact", 1.0, int(row))
-        grams, own = asked.grams(self.window)
+        grams, own, order = asked.grams(self.window)
         for place, (number, text) in enumerate(asked.texts):
             hashed = tokens_hash(text)
             for row in self.turns.rows(hashed):
@@ -117,15 +119,18 @@ class Print:
                     yield number, Match("contained", 1.0, int(row))
             if len(text) >= AMID and len(text) - GRAM + 1 >= self.window:
                 here = slice(grams.starts[place], grams.starts[place + 1])
-                overlaps = self._overlaps(grams.hashes[here], own[here], len(text) >= LONG)
+                overlaps = self._overlaps(grams.hashes[here], own[here], np.argsort(order[here]), len(text) >= LONG)
                 yield from ((number, match) for match in overlaps)
 
-    def _overlaps(self, hashes: Hashes, own: NDArray[np.bool_], long: bool) -> Iterator[Match]:
-        """The rows that hold all grams of a text, or of a long one the share `LEAST` of them, and of its `own`. A row
-        that does holds one of the rarest few, so that only rows with these are looked at."""
+    def _overlaps(
+        self, hashes: Hashes, own: NDArray[np.bool_], order: NDArray[np.int64], long: bool
+    ) -> Iterator[Match]:
+        """The rows that hold all grams of a text, or of a long one the share `LEAST` of them and of its `own`, and lack
+        others in a few places of their `order` only. A row that does holds one of the rarest few, so that only rows
+        with these are looked at."""
+        first, last = self.grams.span(hashes)
         parts = long and own.sum() >= AMID
         needed = int(np.ceil(LEAST * len(hashes))) if parts else len(hashes)
-        first, last = self.grams.span(hashes)
         rarest = np.argsort(last - first, kind="stable")[: len(hashes) - needed + 1]
         rows = self.grams.sorted[1]
         places = np.unique(np.concatenate([rows[first[i] : last[i]] for i in rarest]))
@@ -134,7 +139,7 @@ class Print:
             shared = np.isin(hashes, row, assume_unique=True)
             if shared.all():
                 yield Match("contained", 1.0, place)
-            elif shared.sum() >= needed and shared[own].mean() >= LEAST:
+            elif shared.sum() >= needed and shared[own].mean() >= LEAST and gaps(shared[order]) <= GAPS:
                 yield Match("overlapping", float(shared[own].mean()), place)
 
 
@@ -152,19 +157,19 @@ class Asked:
             rows.setdefault(key, []).append(question.row)
         self.questions, self.rows = list(distinct.values()), list(rows.values())
         self.texts = [(number, core(text)) for number, asked in enumerate(self.questions) for text in asked.texts]
-        self._grams: dict[int, tuple[Part, NDArray[np.bool_]]] = {}
+        self._grams: dict[int, tuple[Part, NDArray[np.bool_], NDArray[np.int64]]] = {}
 
-    def grams(self, window: int) -> tuple[Part, NDArray[np.bool_]]:
-        """The grams of every text, as a fingerprint with this window keeps them, and which are its own."""
+    def grams(self, window: int) -> tuple[Part, NDArray[np.bool_], NDArray[np.int64]]:
+        """The grams of every text, as a fingerprint with this window keeps them, which are its own, where they are."""
         if window not in self._grams:
-            grams = Part(*grams_of([text for _, text in self.texts], window))
-            self._grams[window] = grams, ~np.isin(grams.hashes, self.common)
+            hashes, counts, places = grams_of([text for _, text in self.texts], window)
+            self._grams[window] = Part(hashes, counts), ~np.isin(hashes, self.common), places
         return self._grams[window]
 
     @cached_property
     def common(self) -> Hashes:
         """The grams that stand in two different texts: a template, which tells no question from another."""
-        hashes, _ = grams_of(list(dict.fromkeys(text for _, text in self.texts)))
+        hashes, _, _ = grams_of(list(dict.fromkeys(text for _, text in self.texts)))
         each, counts = np.unique(hashes, return_counts=True)
         return each[counts > 1]
 
@@ -193,10 +198,10 @@ def fingerprint(records: Records, most: int = MOST) -> Print:
         runs.append(sorted({tokens_hash(c) for c in short}))
         texts.append(text)
     window = 1
-    hashes, counts = grams_of(texts, window)
+    hashes, counts, _ = grams_of(texts, window)
     while len(hashes) > most:
         window *= 2
-        hashes, counts = grams_of(texts, window)
+        hashes, counts, _ = grams_of(texts, window)
     return Print(part_of(exact), part_of(whole), part_of(runs), Part(hashes, counts), window)
 
 
@@ -248,8 +253,9 @@ def tokens_hash(tokens: Iterable[str]) -> int:
     return text_hash("\x1f".join(tokens))
 
 
-def grams_of(texts: Sequence[Sequence[str]], window: int = 1) -> tuple[Hashes, NDArray[np.uint32]]:
-    """The hashes of every `GRAM` tokens in a row, of each text once and in order, and how many each text has."""
+def grams_of(texts: Sequence[Sequence[str]], window: int = 1) -> tuple[Hashes, NDArray[np.uint32], NDArray[np.int64]]:
+    """The hashes of every `GRAM` tokens in a row, of each text once and in order; how many each text has; and where
+    each stood."""
     vocabulary: dict[str, int] = {}
     ids = np.fromiter(
         (vocabulary.setdefault(token, len(vocabulary)) for text in texts for token in text), dtype=np.int64
@@ -263,16 +269,25 @@ def grams_of(texts: Sequence[Sequence[str]], window: int = 1) -> tuple[Hashes, N
         hashes += table[ids[place : place + count]] * PLACES[place]
     hashes = mixed(hashes) >> np.uint64(64 - BITS)
     whole = owner[:count] == owner[GRAM - 1 :][:count]
-    hashes, rows = hashes[whole], owner[:count][whole]
+    hashes, rows, places = hashes[whole], owner[:count][whole], np.flatnonzero(whole)
     if window > 1:
         chosen = winnowed(hashes, rows, window)
-        hashes, rows = hashes[chosen], rows[chosen]
+        hashes, rows, places = hashes[chosen], rows[chosen], places[chosen]
     order = np.lexsort((hashes, rows))
-    hashes, rows = hashes[order], rows[order]
+    hashes, rows, places = hashes[order], rows[order], places[order]
     fresh = np.ones(len(rows), dtype=bool)
     fresh[1:] = (rows[1:] != rows[:-1]) | (hashes[1:] != hashes[:-1])
     counts = np.bincount(rows[fresh], minlength=len(texts)).astype(np.uint32)
-    return hashes[fresh], counts
+    return hashes[fresh], counts, places[fresh]
+
+
+def gaps(shared: NDArray[np.bool_]) -> int:
+    """In how many places grams in a row are not shared.
+
+    >>> gaps(np.array([True, False, False, True, False]))
+    2
+    """
+    return int((~shared & np.concatenate([[True], shared[:-1]])).sum())
 
 
 def mixed(hashes: Hashes) -> Hashes:

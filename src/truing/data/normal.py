@@ -36,6 +36,10 @@ MARKUP = re.compile(r"[_`~#|]+|</?[a-z][^<>]{0,80}>", re.IGNORECASE)
 NEGATIVE = re.compile(r"(?:^|(?<=[\s(=+*/^<>,]))-(?=\d)")
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|[\n\r\"“”„«»「」]+|[:：]\s+")
 """Where a question may begin or end within a turn."""
+BRACKET = re.compile(r"(?<!\S)[()\[\]{}<>](?:\s*[()\[\]{}<>])*(?!\S)")
+BRACKETS = {"(": "iround", ")": "oround", "[": "isquare", "]": "osquare"}
+BRACKETS |= {"{": "icurly", "}": "ocurly", "<": "iangle", ">": "oangle"}
+"""Brackets that stand alone, as in `[ ( ) ]`, are what is asked about; those at a word are punctuation."""
 TOKEN = re.compile(
     r"\d+(?:[.,]\d+)*"
     r"|[぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿]"
@@ -99,8 +103,10 @@ def tokens_of(text: str) -> list[str]:
 
     >>> tokens_of("**What** is -5 + x?"), tokens_of("- a well-known rule")
     (['what', 'is', 'minus', '5', '+', 'x'], ['a', 'well', 'known', 'rule'])
+    >>> tokens_of("( a ) (b)") == tokens_of("(a) b")
+    False
     """
-    tokens = TOKEN.findall(NEGATIVE.sub(" minus ", MARKUP.sub(" ", text)).casefold())
+    tokens = TOKEN.findall(BRACKET.sub(named, NEGATIVE.sub(" minus ", MARKUP.sub(" ", text))).casefold())
     if not any(token in SIGN for token in tokens):
         return [word(token) for token in tokens]
     words: list[str] = []
@@ -113,6 +119,13 @@ def tokens_of(text: str) -> list[str]:
         elif operand(reversed(tokens[:place])) and operand(tokens[place + 1 :]):
             words.append("minus" if token == "-" else token)
     return words
+
+
+def named(brackets: re.Match[str]) -> str:
+    """Brackets as words that no sign is taken for; a single < or > compares, or quotes."""
+    if brackets[0] in ("<", ">"):
+        return brackets[0]
+    return " ".join(BRACKETS[c] for c in brackets[0] if c in BRACKETS)
 
 
 def operand(tokens: Iterable[str]) -> bool:

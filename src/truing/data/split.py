@@ -65,12 +65,20 @@ def unseen(held_out: Records, trained: Iterable[Records | Print]) -> Records:
 
     A DataError where none is left.
     """
-    asked, known = Asked(held_out), [one if isinstance(one, Print) else fingerprint(one) for one in trained]
-    left = less(held_out, met(asked, known))
+    prints = [known if isinstance(known, Print) else fingerprint(known) for known in trained]
+    return left_of(held_out, met(Asked(held_out), prints))
+
+
+def left_of(held_out: Records, kinds: Mapping[int, Kind], where: str = "") -> Records:
+    """The rows of `held_out` but those of `kinds`, which ask what was trained on, and how alike; these are noted as
+    dropped. A DataError, which says `where`, if none is left."""
+    exact, other = "begins as one that was trained on", "asks what one that was trained on asks"
+    left = _noted(held_out, {row: exact if kind == "exact" else f"{other} ({kind})" for row, kind in kinds.items()})
     if not len(left):
         raise DataError(
             held_out.name,
-            f"nothing is held out: the first user turn of each of its {len(held_out)} rows was trained on",
+            f"nothing is held out: the first user turn of each of its {len(held_out)} rows was trained on"
+            + (f". {where}" if where else ""),
             "Divide the data with a split stage (by: prompt), train with `without:` this data, or give other data.",
         )
     return left
@@ -80,10 +88,15 @@ def met(asked: Asked, known: Iterable[Print]) -> dict[int, Kind]:
     """The rows that ask what a row of `known` asks, and how they are most alike."""
     kinds: dict[int, Kind] = {}
     for prints in known:
-        for rows, match in zip(asked.rows, prints.nearest(asked), strict=True):
-            if match is not None:
-                kinds |= {row: max(match.kind, kinds.get(row, match.kind), key=KINDS.index) for row in rows}
+        nearest = zip(asked.rows, prints.nearest(asked), strict=True)
+        kinds = merged(kinds, {row: match.kind for rows, match in nearest if match is not None for row in rows})
     return kinds
+
+
+def merged(one: Mapping[int, Kind], other: Mapping[int, Kind]) -> dict[int, Kind]:
+    """For each row of both how it is most alike."""
+    both = {**one, **other}
+    return {row: max(one.get(row, kind), kind, key=KINDS.index) for row, kind in both.items()}
 
 
 def without(trained: Records, held_out: Records) -> Records:
@@ -114,13 +127,6 @@ def _has(record: Record, openings: Set[str]) -> bool:
     response = (record.response,) if isinstance(record, Demonstration) else record.responses
     said = (m.content for part in (record.prompt, *response) for m in part if m.role == "user")
     return first_turn(record) in openings or any(" ".join(text.casefold().split()) in openings for text in said)
-
-
-def less(records: Records, kinds: Mapping[int, Kind]) -> Records:
-    """The records without these rows, which ask what was trained on; they are noted as dropped, with how alike."""
-    exact = "begins as one that was trained on"
-    other = "asks what one that was trained on asks"
-    return _noted(records, {row: exact if kind == "exact" else f"{other} ({kind})" for row, kind in kinds.items()})
 
 
 def _noted(records: Records, whys: Mapping[int, str]) -> Records:
