@@ -2,6 +2,8 @@
 
     python benchmarks/leaks.py choose ../shared/data    # the sets by which `likeness.LEAST` was chosen
     python benchmarks/leaks.py judge ../shared/data     # the other sets, looked at when it was frozen
+    python benchmarks/leaks.py between ../shared/data   # one part asked where the other was learned from
+    python benchmarks/leaks.py disguise ../shared/data  # real prompts of the judging sets in disguise; time and size
 
 Of every data set half of the groups is learned from and the other half asked (`within`); that half is asked too where
 the other sets of the same part are learned from (`across`). A set's own near-duplicates count as flagged.
@@ -15,12 +17,13 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from truing.data import likeness
 from truing.data.likeness import KINDS, Asked, fingerprint
+from truing.policy.lineage import size
 from truing.types import Demonstration, Message, Messages, Records
 
 COLUMNS = ("prompt", "question", "problem", "input", "prompt_text", "instruction", "turns", "chosen")
@@ -109,12 +112,74 @@ def judge(sets: dict[str, dict[Messages, str]]) -> None:
     print(f"{count:,} prompts learned from or asked in {time.perf_counter() - began:.0f} s")
 
 
+def between(chosen: dict[str, dict[Messages, str]], judged: dict[str, dict[Messages, str]]) -> None:
+    """What is flagged of all prompts of one part where the other was learned from."""
+    print("| learned from | asked | flagged | kinds |\n| --- | --- | --- | --- |")
+    for names, one, other in (("choosing", chosen, judged), ("judging", judged, chosen)):
+        learned, asked = ([prompt for prompts in part.values() for prompt in prompts] for part in (one, other))
+        kinds = flagged(learned, asked)
+        both = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
+        print(
+            f"| the sets for {names}: {len(learned):,} | {len(asked):,} | {sum(kinds.values())} | {both} |", flush=True
+        )
+
+
+def wide(text: str) -> str:
+    """A text in full-width letters."""
+    return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else "\u3000" if c == " " else c for c in text)
+
+
+DISGUISES: dict[str, Callable[[str], list[Message]]] = {
+    "full stop": lambda text: [Message("user", text + ".")],
+    "full-width letters": lambda text: [Message("user", wide(text))],
+    "system message": lambda text: [Message("system", "You are a careful guide."), Message("user", text)],
+    "case and blanks": lambda text: [Message("user", text.upper().replace(" ", " \n "))],
+    "polite frame": lambda text: [Message("user", f"Could you please answer: {text} Thank you very much!")],
+    "longer conversation": lambda text: [
+        Message("user", "Hello."),
+        Message("assistant", "Yes?"),
+        Message("user", text),
+    ],
+    "markdown": lambda text: [Message("user", f"> **{text}**")],
+    "few-shot example": lambda text: [Message("user", f"Q: Who?\nA: Nobody.\nQ: {text}\nA: Yes.\nQ: Why?\nA:")],
+    "amid a sentence": lambda text: [Message("user", f"My aunt wrote to me that {text} and I wonder")],
+    "a word replaced": lambda text: list(replaced((Message("user", text),), 1)),
+}
+
+
+def disguise(sets: dict[str, dict[Messages, str]]) -> None:
+    """How many real prompts are found in each disguise among all the others; and what 20,000 rows and 1,000 prompts
+    take."""
+    prompts = [prompt for each in sets.values() for prompt in each if len(prompt) == 1 and prompt[0].role == "user"]
+    some, others = prompts[:: len(prompts) // 1000][:1000], prompts[1 :: len(prompts) // 1000]
+    noise = (prompts * (19_000 // len(prompts) + 1))[:19_000]
+    print("| disguise | found | found of those of 20 words or more |\n| --- | --- | --- |")
+    for name, change in DISGUISES.items():
+        learned = [*others, *(tuple(change(prompt[0].content)) for prompt in some)]
+        asked = Asked(records(some))
+        matches = dict(zip((rows[0] for rows in asked.rows), fingerprint(records(learned)).nearest(asked), strict=True))
+        long = [row for row in matches if len(some[row - 1][0].content.split()) >= 20]
+        shares = [sum(matches[row] is not None for row in rows) / len(rows) for rows in (list(matches), long)]
+        print(f"| {name} | {shares[0]:.1%} | {shares[1]:.1%} |", flush=True)
+    began = time.perf_counter()
+    prints = fingerprint(records([*noise, *some]))
+    made = time.perf_counter()
+    asked = Asked(records(some))
+    prints.nearest(asked)
+    kept = f"{len(prints.grams.hashes):,} grams, window {prints.window}, {size(prints):,} bytes"
+    spent = f"{made - began:.1f} s; {len(some):,} prompts asked in {time.perf_counter() - made:.1f} s"
+    print(f"{len(prints):,} rows ({kept}) in {spent}")
+
+
 def main(part: str, data: str) -> None:
     """Read the sets of a part, every second one, and show its table."""
     sets = {folder.name: read(folder) for folder in sorted(Path(data).iterdir())}
     large = [name for name, prompts in sets.items() if len(prompts) > 20]
-    chosen = large[0::2] if part == "choose" else large[1::2]
-    (choose if part == "choose" else judge)({name: sets[name] for name in chosen})
+    chosen, judged = ({name: sets[name] for name in large[place::2]} for place in (0, 1))
+    if part == "between":
+        between(chosen, judged)
+    else:
+        {"choose": choose, "judge": judge, "disguise": disguise}[part](chosen if part == "choose" else judged)
 
 
 if __name__ == "__main__":

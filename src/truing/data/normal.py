@@ -36,7 +36,7 @@ MARKUP = re.compile(r"[_`~#|]+|</?[a-z][^<>]{0,80}>", re.IGNORECASE)
 NEGATIVE = re.compile(r"(?:^|(?<=[\s(=+*/^<>,]))-(?=\d)")
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|[\n\r\"“”„«»「」]+|[:：]\s+")
 """Where a question may begin or end within a turn."""
-BRACKET = re.compile(r"(?<!\S)[()\[\]{}<>](?:\s*[()\[\]{}<>])*(?!\S)")
+BRACKET = re.compile(r"(?<![^\s*])[()\[\]{}<>](?:\s*[()\[\]{}<>])*(?![^\s.,;:!?*])")
 BRACKETS = {"(": "iround", ")": "oround", "[": "isquare", "]": "osquare"}
 BRACKETS |= {"{": "icurly", "}": "ocurly", "<": "iangle", ">": "oangle"}
 """Brackets that stand alone, as in `[ ( ) ]`, are what is asked about; those at a word are punctuation."""
