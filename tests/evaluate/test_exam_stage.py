@@ -115,7 +115,13 @@ def test_kl_is_left_out_unless_drawn_at_temperature_1(root: Path, tmp_path: Path
         done = examine(tmp_path / f"t{temperature}", *models, f", temperature: {temperature}")
         assert ("kl_to_reference", "direct", "warm") not in done["found"]
         drawn = f"responses were drawn at temperature {temperature}, and a KL needs them drawn at 1"
-        assert done["notes"] == [f"no KL of direct to warm: {drawn}"]
+        unknown = (
+            "direct/model (there is no lineage.json in its folder); warm/model (there is no lineage.json in its folder)"
+        )
+        assert done["notes"] == [
+            f"what these learned from is not known, so that no leak through them is seen: {unknown}",
+            f"no KL of direct to warm: {drawn}",
+        ]
 
 
 @pytest.mark.parametrize(

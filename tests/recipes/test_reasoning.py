@@ -106,8 +106,8 @@ def test_answers_longer_than_a_reward_model_reads_are_left_out_and_counted(desk)
         desk.folder / "pairs.jsonl",
         [{"prompt": "which?", "chosen": f"it is {i}", "rejected": f"not {i}"} for i in range(8)],
     )
-    for name in ("prompts", "held"):
-        asked = [f"{name} {i}?" for i in range(3)] + [f"{name} " + "0 1 2 3 4 5 6 7 8 9 " * 4]
+    for name, digits in (("prompts", "0 1 2 3 4 5 6 7 8 9 "), ("held", "9 8 7 6 5 4 3 2 1 0 ")):
+        asked = [f"{name} {i}?" for i in range(3)] + [f"{name} " + digits * 4]
         lines(desk.folder / f"{name}.jsonl", [{"prompt": text} for text in asked])
     desk.write(LONG)
     assert desk.run() == 0, desk.said

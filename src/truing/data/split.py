@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from truing.data.conventions import Record
 from truing.data.formats import as_row, content_digest, record_json
+from truing.data.likeness import KINDS, Asked, Kind, Print, fingerprint
+from truing.data.questions import first_turn, opening
 from truing.disk import write_exact
 from truing.errors import DataError, UserError, unknown
-from truing.types import Demonstration, Records, RowNote, digest, messages_json
+from truing.types import Demonstration, Records, RowNote, digest, prompt_id
 
 
 def split(
@@ -21,9 +23,10 @@ def split(
 ) -> tuple[Records, Records]:
     """Divide into a part to train on and a part to measure on, about `eval` of all rows.
 
-    With `by="prompt"` rows with the same first user turn (case and blanks aside) stay together, and so do rows with
-    the same value of a column `group`. With `by="row"` only identical rows do. Which side a row falls on depends on
-    its content and the seed, never on the order of the file.
+    With `by="prompt"` these rows stay together: of the same first user turn (case and blanks aside), those of which one
+    asks what the other does under a disguise (`likeness`), and of the same value in a column `group`. With `by="row"`
+    only identical rows do. Which side a row falls on depends on its content and the seed, never on the order of the
+    file.
     """
     if by not in ("prompt", "row"):
         raise UserError(unknown("value of by", by, ("prompt", "row")))
@@ -56,29 +59,57 @@ def overlap(a: Records, b: Records) -> list[tuple[int, int]]:
     return [(first[key], row) for row, r in zip(b.rows, b.records, strict=True) if (key := first_turn(r)) in first]
 
 
-def unseen(held_out: Records, trained: Iterable[Records]) -> Records:
-    """The rows of `held_out` that open as no row of `trained` does (`opening`), the others noted as dropped.
+def unseen(held_out: Records, trained: Iterable[Records | Print]) -> Records:
+    """The rows of `held_out` that ask nothing that a row of `trained` asks under whatever disguise (`likeness`), the
+    others noted as dropped.
 
     A DataError where none is left.
     """
-    known = {opening(record) for records in trained for record in records.records}
-    left = _less(held_out, lambda record: opening(record) in known, "begins as one that was trained on")
+    prints = [known if isinstance(known, Print) else fingerprint(known) for known in trained]
+    return left_of(held_out, met(Asked(held_out), prints))
+
+
+def left_of(held_out: Records, kinds: Mapping[int, Kind], where: str = "") -> Records:
+    """The rows of `held_out` but those of `kinds`, which ask what was trained on, and how alike; these are noted as
+    dropped. A DataError, which says `where`, if none is left."""
+    exact, other = "begins as one that was trained on", "asks what one that was trained on asks"
+    left = _noted(held_out, {row: exact if kind == "exact" else f"{other} ({kind})" for row, kind in kinds.items()})
     if not len(left):
         raise DataError(
             held_out.name,
-            f"nothing is held out: the first user turn of each of its {len(held_out)} rows was trained on",
-            "Divide the data with a split stage (by: prompt), or give other data.",
+            f"nothing is held out: the first user turn of each of its {len(held_out)} rows was trained on"
+            + (f". {where}" if where else ""),
+            "Divide the data with a split stage (by: prompt), train with `without:` this data, or give other data.",
         )
     return left
 
 
+def met(asked: Asked, known: Iterable[Print]) -> dict[int, Kind]:
+    """The rows that ask what a row of `known` asks, and how they are most alike."""
+    kinds: dict[int, Kind] = {}
+    for prints in known:
+        nearest = zip(asked.rows, prints.nearest(asked), strict=True)
+        kinds = merged(kinds, {row: match.kind for rows, match in nearest if match is not None for row in rows})
+    return kinds
+
+
+def merged(one: Mapping[int, Kind], other: Mapping[int, Kind]) -> dict[int, Kind]:
+    """For each row of both how it is most alike."""
+    both = {**one, **other}
+    return {row: max(one.get(row, kind), kind, key=KINDS.index) for row, kind in both.items()}
+
+
 def without(trained: Records, held_out: Records) -> Records:
-    """The rows of `trained` in which no turn asks what a row of `held_out` begins with, and no plain text has it; the
-    others are noted as dropped. A DataError where none is left.
+    """The rows of `trained` in which nothing asks what a row of `held_out` asks, under whatever disguise (`likeness`),
+    no turn has what one begins with, and no plain text; the others are noted as dropped. A DataError where none is
+    left.
     """
-    openings = {first_turn(record) for record in held_out.records}
+    openings, asked = {first_turn(record) for record in held_out.records}, Asked(held_out)
     why = f"has what one of {held_out.name} asks"
-    left = _less(trained, lambda record: _has(record, openings), why)
+    gone = {row for row, record in zip(trained.rows, trained.records, strict=True) if _has(record, openings)}
+    left = _noted(trained, dict.fromkeys(gone, why))
+    while places := {place for matches in fingerprint(left).matches(asked) for place in matches}:
+        left = _noted(left, {left.rows[place]: why for place in places})  # fewer rows may be read more closely
     if not len(left):
         raise DataError(
             trained.name,
@@ -98,41 +129,12 @@ def _has(record: Record, openings: Set[str]) -> bool:
     return first_turn(record) in openings or any(" ".join(text.casefold().split()) in openings for text in said)
 
 
-def _less(records: Records, met: Callable[[Record], bool], why: str) -> Records:
-    """The records that do not meet a condition; the others are noted as dropped, and why."""
-    gone = {row for row, record in zip(records.rows, records.records, strict=True) if met(record)}
-    if not gone:
+def _noted(records: Records, whys: Mapping[int, str]) -> Records:
+    """The records without these rows, which are noted as dropped, and why."""
+    if not whys:
         return records
-    left = records.subset([i for i, row in enumerate(records.rows) if row not in gone], records.name)
-    return replace(left, notes=(*left.notes, *(RowNote(row, "prompt", why, "dropped") for row in sorted(gone))))
-
-
-def opening(record: Record) -> str:
-    """What stands before the first answer: the system's message, where there is one, and the first user turn.
-
-    Under another system message (other rules, other facts) the same question is another one.
-
-    >>> from truing.types import Demonstration, Message
-    >>> said = (Message("system", "Be kind."), Message("user", "What?"))
-    >>> opening(Demonstration(said, (Message("assistant", "c"),)))
-    'be kind. | what?'
-    """
-    system = [" ".join(m.content.casefold().split()) for m in record.prompt[:1] if m.role == "system"]
-    return " | ".join([*system, first_turn(record)])
-
-
-def first_turn(record: Record) -> str:
-    """The first thing a user says, case and blanks aside; of a plain text, the text.
-
-    >>> from truing.types import Demonstration, Message
-    >>> first_turn(Demonstration((Message("user", " What  IS it?"),), (Message("assistant", "a"),)))
-    'what is it?'
-    """
-    said = next((m.content for m in record.prompt if m.role == "user"), None)
-    if said is None:
-        rest = record_json(record).get("response") if not record.prompt else messages_json(record.prompt)
-        said = str(rest)
-    return " ".join(said.casefold().split())
+    left = records.subset([i for i, row in enumerate(records.rows) if row not in whys], records.name)
+    return replace(left, notes=(*left.notes, *(RowNote(row, "prompt", whys[row], "dropped") for row in sorted(whys))))
 
 
 def _groups(records: Records, by: str) -> list[list[int]]:
@@ -154,10 +156,25 @@ def _groups(records: Records, by: str) -> list[list[int]]:
             if "group" in record.meta:
                 leader[find("group:" + str(record.meta["group"]))] = find(key)
         keys.append(key)
+    if by == "prompt":
+        for one, other in _alike(records):
+            leader[find(keys[one])] = find(keys[other])
     groups: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
         groups.setdefault(find(key), []).append(index)
     return list(groups.values())
+
+
+def _alike(records: Records) -> Iterator[tuple[int, int]]:
+    """Places of rows of which one asks what the other does; of rows with the same prompt the first stands for all."""
+    first: dict[str, int] = {}
+    for place, record in enumerate(records.records):
+        first.setdefault(prompt_id(record.prompt) if record.prompt else opening(record), place)
+    distinct = records.subset(list(first.values()), records.name)
+    place_of = {row: place for place, row in enumerate(records.rows)}
+    asked = Asked(distinct)
+    for rows, matches in zip(asked.rows, fingerprint(distinct).matches(asked), strict=True):
+        yield from ((place_of[rows[0]], place_of[distinct.rows[match]]) for match in matches)
 
 
 def _choose(records: Records, groups: list[list[int]], eval: float, seed: int) -> set[int]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from truing import caches, world
+from truing.data.likeness import fingerprint
 from truing.data.render import Renderer
 from truing.data.trees import plant
 from truing.pipeline.context import StageRun, cache_folder
 from truing.pipeline.show import Show
-from truing.policy import fresh, heads
+from truing.policy import fresh, heads, lineage
 from truing.policy.gguf import dequantised
 from truing.policy.load import load
 from truing.train.fit import fit
@@ -47,6 +48,7 @@ def new_model(spec: dict[str, Any], run: StageRun) -> Path:
 
     def make(part: Path) -> None:
         fresh.make(size, records.texts(), part, seed=run.seed)
+        lineage.write(part, lineage.Lineage())  # its weights are drawn: they learned nothing yet
         run.show.say(f"  made a new model from the text of {records.name}")
 
     return caches.kept(folder, make, run.show.say)
@@ -76,3 +78,5 @@ def pretrain(size: str, folder: Path, show: Show) -> None:
     record = Record(folder / "training", show=show.step)
     fit(policy, source, Sum([Term(nll, {})]), Optim(policy.model, tiny.TRAINING, source.steps), record)
     heads.save(policy, folder)
+    text = lineage.Learned("", "world", f"desk/{size}", records.name, False, fingerprint(records))
+    lineage.write(folder, lineage.Lineage((text,)))

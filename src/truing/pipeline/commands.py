@@ -22,7 +22,7 @@ from truing.errors import DataError, UserError, unknown
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
 from truing.pipeline.show import Show
-from truing.policy import heads, llama_cpp
+from truing.policy import heads, lineage, llama_cpp
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
@@ -175,13 +175,15 @@ def export(model: str, out: Path | None, gguf: Path | None, dtype: str = "f16") 
         check_target(gguf)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something already; name a new folder")
-    policy = load_any(base.named(model, Show(quiet=True)))
+    place = base.named(model, Show(quiet=True))
+    policy, known = load_any(place), lineage.read(place)
     if gguf is not None:
         llama_cpp.write(policy, gguf, stored)
     if out is not None:
         policy.merge = policy.adapter is not None
         with made_beside(out) as part:
             heads.save(policy, part)
+            lineage.write(part, known.rewritten())
     return [path for path in (gguf, out) if path is not None]
 
 

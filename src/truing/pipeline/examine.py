@@ -34,7 +34,8 @@ from truing.objectives import closed_form
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import Judge
 from truing.pipeline.labels import best_of
-from truing.pipeline.lineage import learned, rewarded, verdicts
+from truing.pipeline.leaks import not_met
+from truing.pipeline.lineage import judging, rewarded, verdict_prints
 from truing.pipeline.plan import read_json
 from truing.pipeline.spec import Ref
 from truing.pipeline.table import table, trained
@@ -103,11 +104,6 @@ class Exam:
         return {n: self.opened(load_any(self.run.model(m))) for n, m in named.items() if n != self.other}
 
     @cached_property
-    def trained_on(self) -> dict[str, list[Records]]:
-        """By contestant what it learned from in this recipe, however many stages ago."""
-        return {name: learned(self.run, model) for name, model in zip(self.names, self.models, strict=False)}
-
-    @cached_property
     def rivals(self) -> dict[str, Policy]:
         """The models they are held against, by name; one that is a contestant too is loaded once."""
         named = dict(zip(self.names[len(self.models) :], self.against, strict=True))
@@ -138,7 +134,7 @@ class Exam:
                 self.note(f"no implicit accuracy of {name} against {self.other}: their tokenizers differ")
                 continue
             limit = min(context_length(p) for p in (policy, reference) if p is not None)
-            held_out = unseen(records, verdicts(self.run, named[name]))
+            held_out = unseen(records, verdict_prints(self.run, named[name]))
             planted = plant(held_out, heads.renderer(policy), max_length=limit, shape="pairs", ties="half")
             planted = replace(planted, notes=(*held_out.notes, *planted.notes))
             if planted.notes:
@@ -153,14 +149,7 @@ class Exam:
         if not speakers and not choosing and not lookup:
             raise UserError(f"stage {self.run.name}: there is no model to answer beside {self.other} itself")
         answering = self.rivals | speakers
-        taught = [r for name in {**speakers, **choosing} for r in self.trained_on.get(name, ())]
-        fresh = unseen(
-            without_tools(records), [*taught, *learned(self.run, self.choice.named if self.choice is not None else [])]
-        )
-        if len(fresh) < len(records):
-            self.note(
-                f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
-            )
+        fresh = self._fresh(records, [*speakers, *choosing, *self.rivals])
         for policy in answering.values():
             self.run.note(clock.note(policy.tokenizer))
         readable = self._readable(distinct_prompts(fresh, samples), answering)
@@ -191,6 +180,22 @@ class Exam:
         self.findings = list({(f.check, f.model, f.against, f.slice): f for f in self.findings}.values())
         self.examples = side_by_side(prompts, list(given.values()), self.answers)
         return reward
+
+    def _fresh(self, records: Records, names: Sequence[str]) -> Records:
+        """The prompts that none of these models learned from, nor a judge, nor who taught one of them."""
+        named = dict(zip(self.names, [*self.models, *self.against], strict=True))
+        asked = {name: named[name] for name in names}
+        for called, trial in (("the judge", self.trial), ("the trusted judge", self.better and self.better.trial)):
+            asked |= {called: judging(trial.named)} if trial else {}
+        asked |= {"the judge of the best": judging(self.choice.named)} if self.choice else {}
+        fresh, lines = not_met(self.run, without_tools(records), asked)
+        if len(fresh) < len(records):
+            self.note(
+                f"{len(records) - len(fresh)} of {len(records)} prompts left out: a model here was trained on them"
+            )
+        for line in lines:
+            self.note(line)
+        return fresh
 
     def _drift(self, one: Answers, policy: Policy, other: str, prompts: Sequence[Messages]) -> None:
         """The KL of a contestant to the rival, or why there is none."""
@@ -294,7 +299,7 @@ class Exam:
         """How far the members of an ensemble are apart on held-out data, where there are any, beside which their
         disagreement on answers is to be read."""
         if records is not None and judge.panel is not None:
-            self.findings += judge.on_data(reward, unseen(records, verdicts(self.run, named)), samples)
+            self.findings += judge.on_data(reward, unseen(records, verdict_prints(self.run, judging(named))), samples)
 
     def hung(self, judge: Judge) -> list[Parts]:
         """Of each answer that hung a reward, or that it could not read, the part that says so."""

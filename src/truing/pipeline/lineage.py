@@ -1,13 +1,19 @@
-"""What a model of a recipe learned from: in its own stage, and in those that its weights came through before."""
+"""What a model learned from: in its own stage, in those that its weights came through before, in this run or another,
+and what those learned from whose rewards taught it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from truing.data import split as splitting
+from truing.data.likeness import Print, fingerprint
+from truing.pipeline import base
 from truing.pipeline.context import StageRun
+from truing.pipeline.reward_spec import GOLD
 from truing.pipeline.spec import Ref
+from truing.policy.lineage import Learned, Lineage, read
 from truing.registry import Columns
 from truing.types import Judgement, Records
 
@@ -73,3 +79,59 @@ def taught_from(run: StageRun, data: Any, without: Any, on_bad_row: str, columns
     """What a stage learns from: its data, less the rows that ask what one of `without` asks."""
     records = run.records(data, on_bad_row, columns=columns)
     return records if without is None else splitting.without(records, run.records(without, want="prompts"))
+
+
+def of_stage(run: StageRun) -> Lineage:
+    """The lineage of the model that this stage has trained: its own data, its base's, and its teachers'."""
+    options = run.recipe.stage(run.name).options
+    own = tuple(as_learned(run, records) for records in by_stage(run, options) if len(records))
+    teachers = teachers_of(rewarded(run, Ref("model", run.name)))
+    return Lineage(own).before(*lineages(run, [options.get("model"), *teachers]))
+
+
+def as_learned(run: StageRun, records: Records) -> Learned:
+    """A data set of a stage as its model's lineage names it."""
+    verdicts = any(isinstance(record, Judgement) for record in records.records[:1])
+    return Learned("", run.root.name, run.name, Path(records.name).name, verdicts, fingerprint(records))
+
+
+def lineages(run: StageRun, named: Any) -> list[Lineage]:
+    """The lineage of a model, or of each of several, as its folder tells it."""
+    if isinstance(named, list | tuple):
+        return [lineage for model in named for lineage in lineages(run, model)]
+    if named is None or named == GOLD:
+        return []
+    folder = run.root / named.stage / "model" if isinstance(named, Ref) and named.stage != "base" else None
+    return [read(str(folder) if folder is not None else base.resolve(named, run))]
+
+
+def prints(run: StageRun, named: Any) -> list[Print]:
+    """What models learned from, and those that taught them."""
+    return [learned.prints for lineage in lineages(run, named) for learned in lineage.learned]
+
+
+def verdict_prints(run: StageRun, named: Any) -> list[Print]:
+    """What told models which of two responses is better, as `verdicts` has it, in this run or before."""
+    return [known for lineage in lineages(run, named) for known in lineage.verdicts()]
+
+
+def judging(named: Any) -> list[Any]:
+    """The models in what a recipe calls a judge."""
+    if isinstance(named, Mapping):
+        return teachers_of(named)
+    return list(named) if isinstance(named, list | tuple) else [named]
+
+
+def teachers_of(spec: Any) -> list[Any]:
+    """The models in what a recipe calls rewards: stages wherever they stand, and what `model` and `models` name."""
+    if isinstance(spec, Ref):
+        return [spec]
+    if isinstance(spec, Mapping):
+        strings = [part for key, value in spec.items() if key in ("model", "models") for part in texts(value)]
+        return strings + [model for value in spec.values() for model in teachers_of(value)]
+    return [model for part in spec for model in teachers_of(part)] if isinstance(spec, list | tuple) else []
+
+
+def texts(value: Any) -> list[str]:
+    """A text, or the texts of a list."""
+    return [part for part in (value if isinstance(value, list | tuple) else [value]) if isinstance(part, str)]

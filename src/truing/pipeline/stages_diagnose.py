@@ -19,7 +19,7 @@ from truing.evaluate.exam import response_text
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import appoint
-from truing.pipeline.lineage import learned
+from truing.pipeline.lineage import prints
 from truing.pipeline.reward_spec import GOLD
 from truing.pipeline.spec import Ref
 from truing.pipeline.stages_online import askable, distinct
@@ -77,7 +77,7 @@ def diagnose_best_of(
     """
     policy, name = load(run.model(model)), run.labels([model])[0]
     records = run.records(prompts, want="prompts", columns=columns)
-    fresh = distinct(unseen(records, [*learned(run, model), *learned(run, reward)]))
+    fresh = distinct(unseen(records, prints(run, [model, reward, *([] if judge == GOLD else [judge])])))
     once = fresh.subset(range(min(samples, len(fresh))), records.name)
     limits = Training(max_length=context_length(policy)), Online(max_new_tokens=max_new_tokens)
     asked, _ = askable(run, policy, once, *limits)

@@ -23,9 +23,10 @@ from truing.evaluate.exam import response_text, same_tokens
 from truing.pipeline import agreement, stage_figures
 from truing.pipeline.about import about
 from truing.pipeline.context import StageRun
+from truing.pipeline.lineage import of_stage
 from truing.pipeline.mixture import check_heads
 from truing.pipeline.stage_figures import Measured
-from truing.policy import heads
+from truing.policy import heads, lineage
 from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, cached
@@ -236,6 +237,7 @@ def learn(
         return
     with room(run.folder / "model"):
         heads.save(policy, run.folder / "model")
+        lineage.write(run.folder / "model", of_stage(run))
         if not policy.is_reward:
             write_samples(run, policy, planted)
         stage_figures.tell(run, policy, planted, training, terms, measure())

@@ -19,7 +19,7 @@ from truing.evaluate.exam import Answers
 from truing.evaluate.trust import LEAST, WORDS, Origin, Powered, Tried, Trust
 from truing.pipeline.context import StageRun
 from truing.pipeline.judge import Judge, appoint, by_reward
-from truing.pipeline.lineage import verdicts
+from truing.pipeline.lineage import judging, verdict_prints, verdicts
 from truing.pipeline.reward_spec import GOLD
 from truing.pipeline.spec import Ref
 from truing.rollout.rewards import judged
@@ -175,11 +175,11 @@ def prepare(
     if exact or named == GOLD or (isinstance(named, Mapping) and next(iter(named)) in EXACT):
         return Trial(run, judge, named, exact=True)
     taught, sources, why = verdicts(run, models_of(named)), [], NOTHING_LABELLED
-    own = {source_of(records.name) for records in taught}
+    own, known_verdicts = {source_of(r.name) for r in taught}, verdict_prints(run, judging(named))
     known = all(isinstance(model, Ref) for model in models_of(named)) and own
     for records in {r.digest: r for r in (data, labelled) if r is not None}.values():
         try:
-            fresh = unseen(records, taught)
+            fresh = unseen(records, known_verdicts)
             reading = by_reward(run, named, fresh).reward if isinstance(named, Mapping) else None
         except UserError as problem:
             if labelled is not None and records.digest == labelled.digest:

@@ -9,8 +9,11 @@ from pathlib import Path
 from truing import caches, seals
 from truing.policy import adapter_files
 
-BESIDE = frozenset({*seals.TIMED, caches.RECORD})
-"""Files of a model's folder that no number follows from: its card, how it was made, and the hashes of a cache."""
+LINEAGE = "lineage.json"
+"""The file of a model's folder that says what it learned from (`policy/lineage.py`)."""
+BESIDE = frozenset({*seals.TIMED, caches.RECORD, LINEAGE})
+"""Files of a model's folder that no number follows from: its card, how it was made, what it learned from, and a cache's
+hashes."""
 
 
 def model_digest(name: str) -> str:

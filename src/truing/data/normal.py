@@ -1,0 +1,156 @@
+"""A text without its disguises: the words of a question whatever its letters, case, accents, punctuation and frame."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+NUMBERS = {
+    word: str(number)
+    for number, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    )
+}
+BEFORE = frozenset(
+    {"please", "kindly", "could", "can", "would", "will", "you", "tell", "me", "us", "answer", "the", "following"}
+    | {"this", "hello", "hi", "hey", "dear", "assistant"}
+)
+"""Words of courtesy in front of a question; without them it asks the same."""
+BEHIND = frozenset({"please", "thanks", "thank", "you", "very", "much", "so", "in", "advance"})
+"""Words of courtesy behind a question."""
+LOOKS_LIKE = str.maketrans(
+    "АВЕЅЗІЈКМНОРСТУХЬаѕеіјорсухԁһԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧαεικνορτυχıɑɡ",
+    "ABES3IJKMHOPCTYXbaseijopcyxdhqwABEZHIKMNOPTYXaeikvoptuxiag",
+)
+"""Cyrillic, Greek and phonetic letters that are drawn as a Latin one."""
+SIGNS = str.maketrans(
+    {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "—": "-", "∕": "/", "⁄": "/", "’": "'", "ʼ": "'"}
+)
+BLANK = re.compile("[ᅟᅠㅤ⠀\ufe00-\ufe0f]")
+"""Letters and marks that nothing is drawn for."""
+MARKS = re.compile("[\u0300-\u036f]")
+"""Accents of Latin, Greek and Cyrillic letters. Marks of other scripts are vowels, and stay."""
+MARKUP = re.compile(r"[_`~#|]+|</?[a-z][^<>]{0,80}>", re.IGNORECASE)
+NEGATIVE = re.compile(r"(?:^|(?<=[\s(=+*/^<>,]))-(?=\d)")
+SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|[\n\r\"“”„«»「」]+|[:：]\s+")
+"""Where a question may begin or end within a turn."""
+BRACKET = re.compile(r"(?<![^\s*])[()\[\]{}<>](?:\s*[()\[\]{}<>])*(?![^\s.,;:!?*])")
+BRACKETS = {"(": "iround", ")": "oround", "[": "isquare", "]": "osquare"}
+BRACKETS |= {"{": "icurly", "}": "ocurly", "<": "iangle", ">": "oangle"}
+"""Brackets that stand alone, as in `[ ( ) ]`, are what is asked about; those at a word are punctuation."""
+TOKEN = re.compile(
+    r"\d+(?:[.,]\d+)*"
+    r"|[぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿]"
+    r"|[^\W\d_぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿](?:[^\W\d_]|['\u0900-\u0dff\u0610-\u06ed\u0591-\u05c7])*"
+    r"|[-+*/^%=<>()]"
+)
+"""Numbers, letters of scripts that are written without blanks, words, and signs that may be arithmetic."""
+ARITHMETIC = frozenset("+-*/^%=<>")
+SIGN = ARITHMETIC | frozenset("()")
+
+
+def segments(text: str) -> list[list[str]]:
+    """The tokens of a text, sentence by sentence: lower-case words without accents, numbers, and the signs between
+    numbers.
+
+    >>> segments('Ｗｈａｔ is  "3−4"?')
+    [['what', 'is'], ['3', 'minus', '4']]
+    """
+    parts = (tokens_of(part) for part in SENTENCE.split(plain(text)))
+    return [part for part in parts if part]
+
+
+def plain(text: str) -> str:
+    """A text in the letters that it is read in: compatible forms, look-alikes, accents, entities and what is invisible
+    are resolved."""
+    if "&" in text:
+        text = html.unescape(text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.translate(SIGNS))
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+        text = MARKS.sub("", unicodedata.normalize("NFD", BLANK.sub("", text)))
+        text = unicodedata.normalize("NFC", "".join(map(digit, text)))
+        text = re.sub(r"\w+", lambda word: latin(word[0]), text).translate(SIGNS)
+    return text
+
+
+def digit(letter: str) -> str:
+    """A digit of any script as one of ours; any other letter as it is.
+
+    >>> digit("٣")
+    '3'
+    """
+    value = unicodedata.decimal(letter, None) if not letter.isascii() else None
+    return letter if value is None else str(value)
+
+
+def latin(word: str) -> str:
+    """A word with its look-alikes as Latin letters, where no other letters are left then.
+
+    >>> latin("сар"), latin("Москва")
+    ('cap', 'Москва')
+    """
+    if word.isascii():
+        return word
+    other = word.translate(LOOKS_LIKE)
+    return other if all(c.isascii() or "LATIN" in unicodedata.name(c, "") for c in other) else word
+
+
+def tokens_of(text: str) -> list[str]:
+    """The tokens of a sentence. A sign counts where it is arithmetic: between numbers, brackets or single letters.
+
+    >>> tokens_of("**What** is -5 + x?"), tokens_of("- a well-known rule")
+    (['what', 'is', 'minus', '5', '+', 'x'], ['a', 'well', 'known', 'rule'])
+    >>> tokens_of("( a ) (b)") == tokens_of("(a) b")
+    False
+    """
+    tokens = TOKEN.findall(BRACKET.sub(named, NEGATIVE.sub(" minus ", MARKUP.sub(" ", text))).casefold())
+    if not any(token in SIGN for token in tokens):
+        return [word(token) for token in tokens]
+    words: list[str] = []
+    for place, token in enumerate(tokens):
+        if token not in SIGN:
+            words.append(word(token))
+        elif token in "()":
+            beside = tokens[max(0, place - 1) : place + 2]
+            words += [token] if any(t in ARITHMETIC for t in beside) else []
+        elif operand(reversed(tokens[:place])) and operand(tokens[place + 1 :]):
+            words.append("minus" if token == "-" else token)
+    return words
+
+
+def named(brackets: re.Match[str]) -> str:
+    """Brackets as words that no sign is taken for; a single < or > compares, or quotes."""
+    if brackets[0] in ("<", ">"):
+        return brackets[0]
+    return " ".join(BRACKETS[c] for c in brackets[0] if c in BRACKETS)
+
+
+def operand(tokens: Iterable[str]) -> bool:
+    """Whether what stands beside a sign, other signs aside, is a number, a bracket or a single letter."""
+    token = next((token for token in tokens if token not in ARITHMETIC), "")
+    return token[:1].isdigit() or (len(token) == 1 and (token in "()" or token.isalpha()))
+
+
+def word(token: str) -> str:
+    """A token in one form: numbers in digits without separators, words without apostrophes."""
+    if token[0].isdigit():
+        return token.replace(",", "")
+    token = token.replace("'", "")
+    return NUMBERS.get(token, token)
+
+
+def core(tokens: Sequence[str]) -> tuple[str, ...]:
+    """Tokens without words of courtesy at either end, unless fewer than two would be left.
+
+    >>> core("could you please tell me who won thanks".split())
+    ('who', 'won')
+    """
+    first, last = 0, len(tokens)
+    while first < last and tokens[first] in BEFORE:
+        first += 1
+    while last > first and tokens[last - 1] in BEHIND:
+        last -= 1
+    return tuple(tokens[first:last] if last - first >= 2 else tokens)
