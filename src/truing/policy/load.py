@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from truing import seals
 from truing.data import clock
-from truing.errors import UserError, redacted
-from truing.policy import adapter_files, adapters, model_files, trees
+from truing.errors import UserError
+from truing.policy import adapter_files, adapters, model_files, soundness, trees
+from truing.policy.foreign import SECONDS, foreign
 from truing.policy.policy import Layout, Policy
 from truing.policy.scalars import Heads
 from truing.policy.spare import spare_last_layer
+from truing.policy.weight_files import Tensor
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # a fresh reward head is announced as a missing weight
@@ -40,35 +40,22 @@ def load(
     seals.check_model(folder)
     if adapter_files.is_adapter(folder):
         return load_adapter(folder, kind, seed=seed, fresh=fresh)
-    if folder.exists():
-        check_folder(folder)
-    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"model '{name}': no such folder, and a Hub name has the form owner/name")
+    tensors = check_folder(name)
     tokenizer = load_tokenizer(name, revision)
+    config = load_config(name, revision)
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-    more: dict[str, Any] = {} if fresh is None else {"num_labels": len(fresh.names), "ignore_mismatched_sizes": True}
-    torch.manual_seed(seed)
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
-        if kind == "causal" and kind_of(config) == "reward":
-            raise UserError(f"model '{name}' is a reward model ({config.architectures[0]}); a language model is needed")
-        if kind == "reward" and type(config) not in auto._model_mapping:
-            raise UserError(f"model '{name}': transformers has no reward form ({auto.__name__}) of {config.model_type}")
-        heads = fresh or (scalar_heads(config) if kind == "reward" else Heads())
-        layout: Layout = "trees" if attends_by_mask(config, auto) else "padded"
-        model, report = auto.from_pretrained(
-            name,
-            use_safetensors=True,
-            trust_remote_code=False,
-            revision=revision or "main",
-            dtype=torch.float32,
-            attn_implementation=trees.NAME if layout == "trees" else None,
-            output_loading_info=True,
-            **more,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
-        raise UserError(_why(name, error)) from error
-    check_weights(name, model, report, kind, fresh is not None)
+    if kind == "causal" and kind_of(config) == "reward":
+        raise UserError(f"model '{name}' is a reward model ({config.architectures[0]}); a language model is needed")
+    if kind == "reward" and type(config) not in auto._model_mapping:
+        raise UserError(f"model '{name}': transformers has no reward form ({auto.__name__}) of {config.model_type}")
+    heads = fresh or (scalar_heads(name, config) if kind == "reward" else Heads())
+    if fresh is not None:
+        config.num_labels = len(fresh.names)
+    layout: Layout = "trees" if attends_by_mask(config, auto) else "padded"
+    if tensors:
+        soundness.check_size(f"model '{name}'", auto, config, tensors)
+    model = built(name, auto, config, kind, layout, seed=seed, revision=revision, fresh=fresh is not None)
+    soundness.check_finite(f"model '{name}'", dict(model.named_parameters()))
     if layout == "trees":
         spare_last_layer(model)
     model.eval()  # dropout stays off in training too: a run is exact and step 0 of DPO is ln 2
@@ -76,18 +63,53 @@ def load(
     policy = Policy(model=model, tokenizer=tokenizer, name=name, layout=layout)
     if kind == "reward":
         policy.put_heads(heads)
+    soundness.check_reading(f"model '{name}'", policy)
     return policy
 
 
-def scalar_heads(config: Any) -> Heads:
-    """The heads of a reward model by its config; ValueError for a classifier's, whose numbers are no rewards."""
+def built(
+    name: str, auto: Any, config: Any, kind: Kind, layout: Layout, *, seed: int, revision: str | None, fresh: bool
+) -> Any:
+    """The model of a config with the weights of its files, all of which must be there; attention is ours."""
+    torch.manual_seed(seed)
+    with foreign(lambda text: _why(name, text)):
+        model, report = auto.from_pretrained(
+            name,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            revision=revision or "main",
+            dtype=torch.float32,
+            attn_implementation=trees.NAME if layout == "trees" else None,
+            output_loading_info=True,
+            ignore_mismatched_sizes=fresh,
+        )
+    check_weights(name, model, report, kind, fresh)
+    return model
+
+
+def load_config(name: str, revision: str | None = None) -> Any:
+    """The config of a model, without what it says of how attention and experts are computed: that is ours to say, and
+    a name of a kernel there would be fetched from the Hub and run."""
+    with foreign(lambda text: _why(name, text), SECONDS):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
+        config._attn_implementation = None  # of the configs within it too, as the next
+        config._experts_implementation = None
+    return config
+
+
+def scalar_heads(name: str, config: Any) -> Heads:
+    """The heads of a reward model by its config; UserError for a classifier's, whose numbers are no rewards."""
     labels = list(config.id2label.values())
     if kind_of(config) == "reward" and len(labels) > 1 and config.problem_type != "regression":
-        raise ValueError(
-            f"it tells {len(labels)} classes apart ({', '.join(map(str, labels[:3]))}), and these are no rewards. "
-            'Where each is a score of its own, say so in its config.json: "problem_type": "regression"'
+        raise UserError(
+            f"model '{name}': it tells {len(labels)} classes apart ({', '.join(map(str, labels[:3]))}), and these are "
+            'no rewards. Where each is a score of its own, say so in its config.json: "problem_type": "regression"'
         )
-    return Heads.of(config)
+    try:
+        return Heads.of(config)
+    except ValueError as error:
+        raise UserError(f"model '{name}': {error}") from error
 
 
 def load_adapter(folder: Path, kind: Kind, *, seed: int, fresh: Heads | None) -> Policy:
@@ -156,13 +178,8 @@ def load_any(name: str) -> Policy:
     """A language model or a reward model, as its config says."""
     if adapter_files.is_adapter(Path(name)):
         return load(name, kind_of_adapter(adapter_files.read_config(Path(name))))
-    if Path(name).exists():
-        check_folder(Path(name))
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(_why(name, error)) from error
-    return load(name, kind_of(config))
+    check_folder(name)
+    return load(name, kind_of(load_config(name)))
 
 
 def kind_of(config: Any) -> Kind:
@@ -186,10 +203,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a model, which must bring a chat template; one that writes the date gets its moment."""
     if Path(name).is_dir():
         model_files.check_tokenizer(Path(name))
-    try:
+    with foreign(lambda text: _why(name, text), SECONDS):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(_why(name, error)) from error
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             f"model '{name}': its tokenizer has no chat template, so it is not known how a conversation is "
@@ -200,22 +215,24 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that is no model, whose files are not what they are called or not whole, or whose weights are
-    pickled (a pickle can run code when it is read)."""
+def check_folder(name: str) -> dict[str, Tensor]:
+    """The tensors in a model's files, by their headers; none for a Hub name. UserError for a folder that is no model,
+    whose files are not what they are called or not whole, or whose weights are pickled (a pickle can run code when it
+    is read)."""
+    folder = Path(name)
+    if not folder.exists():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            raise UserError(f"model '{name}': no such folder, and a Hub name has the form owner/name")
+        return {}
+    if not folder.is_dir():
+        raise UserError(f"model '{name}' is a file; a model is a folder with config.json and *.safetensors in it")
     if not (folder / "config.json").exists():
         named = adapter_files.inside(folder)
         hint = f"; it holds adapters, of which one is to be named: {', '.join(named[:5])}" if named else ""
         raise UserError(f"model '{folder}': there is no config.json in it{hint}")
-    model_files.check_model(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"model '{folder}': its config.json cannot be read ({error})") from error
-    if "auto_map" in config:
-        raise UserError(f"model '{folder}': its config.json asks to run code of its own (auto_map); that is refused")
+    _, tensors = model_files.read_model(folder)
     if any(folder.glob("*.safetensors")):
-        return
+        return tensors
     pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern))
     if pickled:
         raise UserError(
@@ -240,11 +257,11 @@ def attends_by_mask(config: Any, auto: Any = AutoModelForCausalLM) -> bool:
     )
 
 
-def _why(name: str, error: Exception) -> str:
-    text = redacted(str(error)).strip() or type(error).__name__  # before it is cut
+def _why(name: str, text: str) -> str:
+    """What is wrong with a model, in a library's own words."""
     if Path(name).exists():
-        return f"model '{name}': {text.splitlines()[0]}"
+        return f"model '{name}': {text}"
     return (
         f"model '{name}' is not a folder here, and the Hugging Face Hub could not give it "
-        f"({text.splitlines()[0][:160]}).\n  Check the name and the network, or download it first and give the folder."
+        f"({text[:160]}).\n  Check the name and the network, or download it first and give the folder."
     )
