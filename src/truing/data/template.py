@@ -23,7 +23,8 @@ class ChatTemplate:
         self.tokenizer, self.verbatim = tokenizer, verbatim
         sources = getattr(tokenizer, "chat_template", None) or ""
         for source in sources.values() if isinstance(sources, dict) else (sources,):
-            if problem := template_program.trouble(str(source)):
+            problem = template_program.trouble(source) if isinstance(source, str) else "is no text"
+            if problem:
                 raise UserError(f"the chat template {problem}.\n  Use another, or mend its chat_template.jinja.")
         self.moment = clock.moment_of(tokenizer) if clock.reads_clock(tokenizer) else None
 

@@ -20,6 +20,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
 from truing.data.limits import at_most
+from truing.errors import one_line
 
 SECONDS = 10.0
 """How much processor time a template may take for one conversation."""
@@ -43,7 +44,7 @@ class Generation(Extension):
 
 @lru_cache(maxsize=64)
 def trouble(source: str) -> str:
-    """Why a template is not run; empty where it is. What is no template at all is left to whoever renders it.
+    """Why a template is not run; empty where it is.
 
     >>> trouble("{{ 10 ** 10 ** 10 }}")
     'raises to a power (line 1), and nothing bounds how long that takes'
@@ -55,8 +56,10 @@ def trouble(source: str) -> str:
             tree = jinja2.Environment(extensions=[Generation, loopcontrols]).parse(source)
             powers = next((node for node in tree.find_all(nodes.Pow) if not _small(node)), None)
             rounded = next(filter(_rounds, tree.find_all(nodes.Filter)), None)
-    except (jinja2.TemplateError, RecursionError):
-        return ""
+    except jinja2.TemplateSyntaxError as error:
+        return f"is no template: {one_line(str(error.message))[:200]} (line {error.lineno})"
+    except (jinja2.TemplateError, RecursionError) as error:
+        return f"is no template: {one_line(str(error))[:200]}"
     except TimeoutError:
         return f"takes more than {SECONDS:g} s to be read"
     if powers is not None:

@@ -19,6 +19,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper
 from safetensors.torch import load_file
 
+from truing.data.foreign import foreign
 from truing.errors import UserError
 from truing.policy import ends, soundness
 from truing.policy.adapter_files import (
@@ -34,7 +35,6 @@ from truing.policy.adapter_files import (
     recorded,
 )
 from truing.policy.digest import tensors_digest
-from truing.policy.foreign import foreign
 from truing.policy.policy import Policy
 from truing.settings import Lora
 
@@ -72,7 +72,7 @@ def wrap(policy: Policy, config: Any, seed: int) -> None:
     config.inference_mode = False
     policy.base_digest = policy.base_digest or body_digest(policy)
     torch.manual_seed(seed)
-    tried = foreign(lambda text: f"model '{policy.name}' cannot take this adapter: {text}")
+    tried = foreign(lambda text: UserError(f"model '{policy.name}' cannot take this adapter: {text}"))
     with tried, warnings.catch_warnings(action="ignore"):  # of what is as it should be: GPT-2's Conv1D, the base's name
         policy.adapter = get_peft_model(policy.model, config)
     config.base_model_name_or_path = absolute(policy.name)  # peft writes the name that the model was loaded by
@@ -108,10 +108,10 @@ def read_onto(policy: Policy, folder: Path, *, seed: int) -> None:
             f"({recorded(folder)['weights']} then, {policy.base_digest} now).\n{MEND}"
         )
     who = f"adapter '{folder}'"
-    described = foreign(lambda text: f"{who}: its {CONFIG} cannot be read: {text}")
+    described = foreign(lambda text: UserError(f"{who}: its {CONFIG} cannot be read: {text}"))
     with described, warnings.catch_warnings(action="ignore"):
         config = LoraConfig.from_pretrained(str(folder))
-    with foreign(lambda text: f"{who}: {WEIGHTS} cannot be read ({text})"):
+    with foreign(lambda text: UserError(f"{who}: {WEIGHTS} cannot be read ({text})")):
         tensors = load_file(folder / WEIGHTS)
     soundness.check_finite(who, {name: tensor.float() for name, tensor in tensors.items()})
     resize(policy, folder)
@@ -176,7 +176,7 @@ def fill(policy: Policy, folder: Path, tensors: dict[str, torch.Tensor]) -> None
         whole = get_peft_model_state_dict(policy.adapter, save_embedding_layers=True)  # some of it twice, by two names
         head = {n: t for n, t in own.items() if n not in tensors and any(f".{part}." in n for part in HEADS)}
         absent = [n for n in own if "lora_" not in n and n not in tensors and n not in head]
-        with foreign(lambda text: f"adapter '{folder}': {WEIGHTS} does not fit: {text}"):
+        with foreign(lambda text: UserError(f"adapter '{folder}': {WEIGHTS} does not fit: {text}")):
             result = None if absent else set_peft_model_state_dict(policy.adapter, head | tensors)
     strange = [] if result is None else [name for name in result.unexpected_keys if name not in whole]
     absent += [] if result is None else [name for name in result.missing_keys if "lora_" in name]

@@ -120,6 +120,14 @@ CONFIG: Grammar = {
 }  # fmt: skip
 """Keys of config.json, in it and in the configs that stand within it."""
 
+GENERATION: Grammar = {
+    **{key: CONFIG[key] for key in ("eos_token_id", "pad_token_id", "bos_token_id")},
+    **dict.fromkeys(("max_length", "max_new_tokens", "min_length", "top_k", "num_beams"), maybe(whole(-1))),
+    **dict.fromkeys(("temperature", "top_p", "typical_p", "repetition_penalty"), maybe(ANY_NUMBER)),
+    **dict.fromkeys(("do_sample", "use_cache"), maybe(FLAG)),
+}
+"""Keys of generation_config.json."""
+
 PATTERN = maybe(either(TEXT, listed(TEXT)))
 ADAPTER: Grammar = {
     "peft_type": TEXT,

@@ -12,7 +12,7 @@ from typing import Any
 from truing import door
 from truing.data.file_nature import ENOUGH, nature
 from truing.errors import UserError, one_line
-from truing.policy import grammar, weight_files
+from truing.policy import grammar, tokenizer_files, weight_files
 from truing.policy.weight_files import INDEX, PATTERN, Tensor
 
 CONFIG = "config.json"
@@ -57,7 +57,9 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     config = read_config(folder)
     for name in SETTINGS[1:]:
         if (folder / name).exists():
-            refuse_code(who, name, door.read_object(folder / name, f"{who}: its {name}"))
+            body = door.read_object(folder / name, f"{who}: its {name}")
+            refuse_code(who, name, body)
+            check_grammar(who, name, body, grammar.GENERATION if name != INDEX else {})
     tensors = weight_files.read_all(who, folder)
     check_layers(who, config, tensors)
     return config, tensors
@@ -109,8 +111,13 @@ def check_tokenizer(folder: Path) -> None:
     settings = {name: _object(who, folder / name) for name in TOKENIZER_SETTINGS if (folder / name).exists()}
     for path in _matching(folder, TEMPLATES):
         door.read_text(path, f"{who}: its {path.name}")
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.json"):
+        check_grammar(who, name, settings.get(name, {}), tokenizer_files.SETTINGS)
+    if not tokenizer_files.ADDED.fits(added := settings.get("added_tokens.json", {})):
+        raise UserError(f"{who}: its added_tokens.json is {door.shown(added)}, and is to be tokens and their numbers")
     if (folder / "tokenizer.json").exists():
-        door.read_object(folder / "tokenizer.json", f"{who}: its tokenizer.json", door.VOCABULARY_BYTES)
+        place = f"{who}: its tokenizer.json"
+        tokenizer_files.check_body(who, door.read_object(folder / "tokenizer.json", place, door.VOCABULARY_BYTES))
     if any(_matching(folder, VOCABULARIES)):
         return
     if str(settings.get("tokenizer_config.json", {}).get("tokenizer_class")) in WITHOUT_VOCABULARY:

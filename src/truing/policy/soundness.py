@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
+from truing.data.foreign import foreign
 from truing.errors import UserError
 from truing.policy import ends, weight_files
-from truing.policy.foreign import foreign
 from truing.policy.plain import own_attention, uncached
 from truing.policy.policy import Policy
 
@@ -32,7 +32,7 @@ def check_size(who: str, auto: Any, config: Any, tensors: Mapping[str, weight_fi
     """Refuse a config whose model has far more weights than the files: memory would be taken for them before it is
     seen that they are missing. The model is laid out without any memory of its own."""
     plain = copy.deepcopy(config)
-    laid_out = foreign(lambda text: f"{who}: {text}", BUILDING)
+    laid_out = foreign(lambda text: UserError(f"{who}: its config.json describes no model: {text}"), BUILDING)
     with laid_out, torch.device("meta"), no_init_weights():
         empty = auto.from_config(plain)
     needed = sum(weight.numel() for weight in {id(p): p for p in empty.parameters()}.values())
@@ -67,7 +67,7 @@ def check_reading(who: str, policy: Policy) -> None:
     model = policy.model
     count = min(PROBE, getattr(model.config.get_text_config(), "max_position_embeddings", None) or PROBE)
     ids = torch.arange(count, device=policy.device)[None] % ends.rows(model)
-    tried = foreign(lambda text: f"{who}: it cannot read {count} tokens: {text}")
+    tried = foreign(lambda text: UserError(f"{who}: it cannot read {count} tokens: {text}"))
     with torch.no_grad(), own_attention(policy), tried:
         given = model(input_ids=ids, **uncached(policy)).logits
     if not given.isfinite().all():

@@ -122,7 +122,10 @@ def shards(who: str, folder: Path, there: Iterable[str]) -> list[str]:
             raise _absent(who, [INDEX])
         raise UserError(f"{who}: its weights are called {last}, and neither model.safetensors nor named by {INDEX}")
     place = f"{who}: its {INDEX}"
-    table = door.read_object(index, place).get("weight_map")
+    body = door.read_object(index, place)
+    if not isinstance(body.get("metadata"), dict):
+        raise UserError(f"{place}: metadata is {door.shown(body.get('metadata'))}, and is to be an object.\n  {AGAIN}")
+    table = body.get("weight_map")
     if not isinstance(table, dict) or not table:
         raise UserError(
             f"{place}: weight_map is {door.shown(table)}, and is to be an object of tensors and their files"

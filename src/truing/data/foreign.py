@@ -14,8 +14,8 @@ WORDS = 200
 
 
 @contextmanager
-def foreign(said: Callable[[str], str], seconds: float | None = None) -> Iterator[None]:
-    """UserError, of the text that `said` makes of what went wrong, for anything that is raised in this block.
+def foreign(said: Callable[[str], UserError], seconds: float | None = None) -> Iterator[None]:
+    """The error that `said` makes of the words for what went wrong, for anything that is raised in this block.
 
     It stands around calls of transformers, tokenizers, peft and safetensors with files from elsewhere, and around
     nothing of ours: they raise whatever a line of theirs meets (TypeError, ZeroDivisionError, a panic of Rust, which
@@ -31,15 +31,15 @@ def foreign(said: Callable[[str], str], seconds: float | None = None) -> Iterato
         raise
     except TimeoutError as error:
         text = f"it took more than {seconds:g} s to read" if seconds is not None and not error.args else words(error)
-        raise UserError(said(text)) from error
+        raise said(text) from error
     except MemoryError as error:
-        raise UserError(said("it asks for more memory than there is")) from error
+        raise said("it asks for more memory than there is") from error
     except Exception as error:
-        raise UserError(said(words(error))) from error
+        raise said(words(error)) from error
     except BaseException as error:
         if type(error).__module__ != "pyo3_runtime":
             raise
-        raise UserError(said(f"a library that reads it gave up ({words(error)})")) from error
+        raise said(f"a library that reads it gave up ({words(error)})") from error
 
 
 def words(error: BaseException) -> str:
