@@ -49,9 +49,7 @@ def check_head(file: Path) -> None:
     model_files.check_grammar(who, "metadata", config, grammar.CONFIG)
     for key, count in grammar.layers(config):
         if count > max(tensors, 100):
-            raise UserError(
-                f"{who}: it says {key} {count:,}, and holds {tensors:,} tensors; they do not belong together"
-            )
+            raise UserError(f"{who}: it says {key} {count:,} and holds {tensors:,} tensors; it is damaged")
 
 
 def convert(file: Path, folder: Path) -> None:

@@ -44,12 +44,14 @@ def maybe(kind: Kind) -> Kind:
 
 def listed(kind: Kind) -> Kind:
     """A list of such."""
-    return Kind(lambda v: isinstance(v, list) and all(map(kind.fits, v)), f"a list of {kind.words}")
+    return Kind(lambda v: isinstance(v, list) and all(map(kind.fits, v)), f"a list, each {kind.words}")
 
 
 def named(kind: Kind) -> Kind:
     """An object of such, by name."""
-    return Kind(lambda v: isinstance(v, dict) and all(map(kind.fits, v.values())), f"an object of {kind.words}")
+    return Kind(
+        lambda v: isinstance(v, dict) and all(map(kind.fits, v.values())), f"an object, each value {kind.words}"
+    )
 
 
 def either(*kinds: Kind) -> Kind:
@@ -76,10 +78,17 @@ TEXT = Kind(lambda v: isinstance(v, str), "text")
 FLAG = Kind(lambda v: type(v) is bool, "true or false")
 OBJECT = Kind(lambda v: isinstance(v, dict), "an object")
 PLACE = Kind(
-    lambda v: isinstance(v, str) and "\0" not in v and all(len(part.encode()) <= 255 for part in v.split("/")),
+    lambda v: (
+        isinstance(v, str)
+        and len(v) <= 1000
+        and "\0" not in v
+        and all(len(part.encode()) <= 255 for part in v.split("/"))
+    ),
     "the name of a folder or of a model on the Hub",
 )
 ANY_NUMBER = Kind(is_number, "a finite number")
+LENGTH = Kind(lambda v: type(v) in (int, float) and v > 0, "a number above 0")
+"""Also an endless one: tokenizers without a longest text say 1e30."""
 SIZE, TOKEN = whole(1), maybe(whole(-1))
 SIZES = maybe(either(whole(0), listed(maybe(whole(0)))))
 COUNTS = Kind(lambda v: not isinstance(v, str) and _counts(v), f"a whole number up to {MOST:,}, or a list of them")
@@ -111,6 +120,7 @@ CONFIG: Grammar = {
     **dict.fromkeys(("architectures", "layer_types"), maybe(listed(TEXT))),
     **dict.fromkeys(("head_weights",), maybe(listed(ANY_NUMBER))),
     "eos_token_id": maybe(either(whole(-1), listed(whole(-1)))),
+    "model_max_length": maybe(LENGTH),
     "tie_logit": maybe(ANY_NUMBER),
     "head_costs": maybe(listed(TEXT)),
     "head_read": maybe(TEXT),

@@ -24,7 +24,7 @@ def located(name: str, revision: str | None = None) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"model '{name}': no such folder, and a Hub name has the form owner/name")
     with foreign(lambda text: not_given(name, text)):
-        return snapshot_download(name, revision=revision or "main", allow_patterns=FETCHED, ignore_patterns=LEFT)
+        return str(snapshot_download(name, revision=revision or "main", allow_patterns=FETCHED, ignore_patterns=LEFT))
 
 
 def not_given(name: str, text: str) -> UserError:

@@ -45,7 +45,7 @@ def load(
         return load_adapter(Path(name), kind, seed=seed, fresh=fresh)
     folder = Path(located(name, revision))
     who, tensors = f"model '{folder}'", check_folder(folder)
-    tokenizer, config = load_tokenizer(str(folder)), load_config(folder)
+    config, tokenizer = load_config(folder), load_tokenizer(str(folder))
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     if kind == "causal" and kind_of(config) == "reward":
         raise UserError(f"{who} is a reward model ({config.architectures[0]}); a language model is needed")
@@ -84,10 +84,8 @@ def load(
 def load_config(folder: Path) -> Any:
     """The config of a model, without what it says of how attention and experts are computed: that is ours to say, and
     a name of a kernel there would be fetched from the Hub and run."""
-    described = foreign(
-        lambda text: UserError(f"model '{folder}': its config.json describes no model: {text}"), SECONDS
-    )
-    with described:
+    who = f"model '{folder}'"
+    with foreign(lambda text: UserError(f"{who}: its config.json describes no model: {text}"), SECONDS):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         config._attn_implementation = None  # of the configs within it too, as the next
         config._experts_implementation = None

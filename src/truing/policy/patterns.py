@@ -78,7 +78,8 @@ def _repeated(least: int, most: Any, part: Sequence[Any], strict: bool) -> int:
     ways = _ways_in_a_row(part, strict)
     if most == 1:
         return ways + 1
-    held = not strict and any(code in (codes.LITERAL, codes.IN) for code, _ in part)
+    kinds = {code for code, _ in part}
+    held = not strict and kinds & {codes.LITERAL, codes.IN} and kinds <= {codes.LITERAL, codes.IN, *REPEATS}
     if (ways > 1 and not held) or part.getwidth()[0] == 0:  # type: ignore[attr-defined]
         raise ValueError("repeats a part that varies itself, which may take for ever")
     return max(1, min(int(most), NAME) - least + 1)

@@ -86,11 +86,11 @@ def read(path: Path, key: dict[str, str]) -> Reference:
     """Stored reference log-probabilities, refused if they belong to other weights or other data, or were changed."""
     again = "Delete it to have it computed again."
     door.check_file(path)
-    with foreign(lambda text: UserError(f"{path}: this reference cannot be read ({text}).\n  {again}")):
-        with safe_open(str(path), framework="pt") as file:
-            facts = file.metadata() or {}
-            found = dict(door.parse_json(facts.get("key", "{}")))
-            reference = Reference(file.get_tensor("logp"), file.get_tensor("offsets"))
+    damaged = foreign(lambda text: UserError(f"{path}: this reference cannot be read ({text}).\n  {again}"))
+    with damaged, safe_open(str(path), framework="pt") as file:
+        facts = file.metadata() or {}
+        found = dict(door.parse_json(facts.get("key", "{}")))
+        reference = Reference(file.get_tensor("logp"), file.get_tensor("offsets"))
     wrong = [name for name in key if found.get(name) != key[name]]
     if wrong:
         told = "; ".join(f"{name}: {found.get(name, 'unknown')} there, {key[name]} here" for name in wrong)

@@ -14,13 +14,12 @@ from typing import Any
 from truing import door
 from truing.errors import UserError
 from truing.policy import patterns
-from truing.policy.grammar import FLAG, TEXT, Grammar, Kind, either, listed, maybe, named, whole
+from truing.policy.grammar import FLAG, LENGTH, TEXT, Grammar, Kind, either, listed, maybe, named, whole
 
 MOST_GROWTH = 100
 """A tokenizer's replacements together may make a text so many times as long."""
 SIDE = Kind(lambda v: v in ("left", "right"), "left or right")
 SPECIAL = maybe(either(TEXT, Kind(lambda v: isinstance(v, dict) and isinstance(v.get("content"), str), "its content")))
-LENGTH = Kind(lambda v: type(v) in (int, float) and v > 0, "a number above 0")
 SETTINGS: Grammar = {
     **dict.fromkeys(("tokenizer_class", "processor_class", "unk_token_lang", "backend"), maybe(TEXT)),
     **dict.fromkeys(("padding_side", "truncation_side"), maybe(SIDE)),
