@@ -104,7 +104,7 @@ def test_code_in_a_model_folder(place, good_rows, change) -> None:
 )
 def test_a_chat_template_that_breaks_out(place, good_rows, monkeypatch, template, told) -> None:
     """Fault 57: a template that reaches out of its sandbox, or never ends, is refused; on_bad_row cannot hide the last."""
-    monkeypatch.setattr("truing.data.template.TEMPLATE_SECONDS", 0.2)
+    monkeypatch.setattr("truing.data.template_program.SECONDS", 0.2)
     place.write(good_rows())
     (place.spoilt() / "chat_template.jinja").write_text(template)
     stage = "warm: {do: sft, model: spoilt, data: rows.jsonl, steps: 1, on_bad_row: drop}"
@@ -205,7 +205,7 @@ def test_a_depth_bomb_in_a_model(place, good_rows, name) -> None:
     place.write(good_rows())
     (place.spoilt() / name).write_text(DEEP)
     assert place("score", "spoilt", "rows.jsonl", "--out", "scored.jsonl") == 2
-    assert "model 'spoilt': " in place.said and "recursion" in place.said
+    assert "model 'spoilt': " in place.said and "nested more than 100 deep" in place.said
 
 
 def test_a_depth_bomb_in_data_and_findings(place, good_rows) -> None:

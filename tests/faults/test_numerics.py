@@ -50,7 +50,7 @@ def test_a_padding_id_outside_the_vocabulary(place, good_rows, change) -> None:
     place.write(good_rows())
     change(place.spoilt() / "config.json", pad_token_id=5000)
     assert place("score", "spoilt", "rows.jsonl", "--out", "scored.jsonl") == 2
-    assert "model 'spoilt': Padding_idx must be within num_embeddings" in place.said
+    assert "model 'spoilt': its config.json describes no model: Padding_idx must be within num_embeddings" in place.said
 
 
 def test_one_bos_everywhere(place, good_rows) -> None:

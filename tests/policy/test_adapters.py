@@ -266,7 +266,7 @@ def test_damaged_adapters(saved) -> None:
     save_file(tensors, path)
     assert "do not belong together" in told(saved)
     (saved / "adapter_config.json").write_text("{")
-    assert "its adapter_config.json cannot be read" in told(saved)
+    assert "its adapter_config.json: is not JSON that can be read" in told(saved)
 
 
 def test_an_adapter_has_one_use(saved, llama, tmp_path) -> None:

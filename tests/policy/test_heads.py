@@ -61,8 +61,10 @@ def test_an_adapter_has_them_beside_it(tmp_path) -> None:
     assert again.scalars == policy.scalars and again.scalars.names == NAMED.names
     assert again.scalars.tie_logit == pytest.approx(0.1)
     assert torch.equal(again.head_rewards(BATCH), policy.head_rewards(BATCH))
-    (tmp_path / "rm" / "heads.json").write_text('{"names": ["a"]}')
-    with pytest.raises(UserError, match=r"its heads.json cannot be read \(KeyError\('weights'\)\)"):
+    (tmp_path / "rm" / "heads.json").write_text('{"weights": [1.0]}')
+    with pytest.raises(
+        UserError, match=r"its heads.json cannot be read \(its names are None, and are to be a list of text\)"
+    ):
         load(str(tmp_path / "rm"), "reward")
 
 
@@ -85,7 +87,7 @@ def test_one_head_without_a_name_is_as_it_was(tmp_path) -> None:
             r"it tells 2 classes apart \(clarity, truth\), and these are no rewards. Where each is",
         ),
         ({"head_weights": [1.0]}, r"its head_weights are \[1.0\], and it has the heads clarity, truth"),
-        ({"tie_logit": "often"}, "its tie_logit is 'often', which is no number"),
+        ({"tie_logit": "often"}, "tie_logit is 'often', and is to be a finite number, or null"),
     ],
 )
 def test_a_config_that_says_something_else(tmp_path, change, message) -> None:

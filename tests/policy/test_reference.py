@@ -1,7 +1,10 @@
 """The reference is an artefact: a table that training does not reach, refused when anything it depends on changes."""
 
+import os
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from small_models import build
 from small_pairs import TEXT, ragged, updated
@@ -85,3 +88,22 @@ def test_a_policy_in_other_weights_is_found_out_before_the_first_update(folder, 
     ):
         patch.setattr("small_pairs.compute", lambda policy, *given: compute(load(str(other)), *given))
         updated(load(str(folder)), trees, tmp_path / "run", dpo)
+
+
+def test_a_table_that_is_damaged_is_said_so(folder, trees, tmp_path) -> None:
+    """Whatever stands in it: a pipe, a key that is no object, numbers that are none under a hash that fits."""
+    path = tmp_path / "reference.safetensors"
+    key = {"weights": "w"}
+    wrong = references.Reference(torch.tensor([0.5, float("nan")]), torch.tensor([0, 2]))
+    for facts, words in [
+        ({"key": "[1]", "content": wrong.digest()}, "cannot be read"),
+        ({"key": "{", "content": wrong.digest()}, "cannot be read"),
+        ({"key": '{"weights": "w"}', "content": wrong.digest()}, "are NaN or infinite"),
+    ]:
+        save_file({"logp": wrong.logp, "offsets": wrong.offsets}, path, metadata=facts)
+        with pytest.raises(UserError, match=words):
+            references.read(path, key)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="is no file but a pipe"):
+        references.read(path, key)

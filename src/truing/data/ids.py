@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from truing.data.foreign import foreign
 from truing.data.template import shown
 from truing.errors import DataError
 
@@ -17,7 +18,8 @@ class Ids:
 
     def of(self, text: str) -> list[int]:
         """The ids of a text that begins with it."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        with foreign(lambda words: unreadable(text, words)):
+            return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids, control tokens among them."""
@@ -72,3 +74,8 @@ class Ids:
             raise DataError(
                 "tokenizer", f"has no token for a part of this text ('{self.tokenizer.unk_token}'): {shown(piece, 0)}"
             )
+
+
+def unreadable(text: str, words: str) -> DataError:
+    """The refusal of a text that a tokenizer makes no tokens of, in its own words."""
+    return DataError("tokenizer", f"cannot read this text ({words}): {shown(text, 0)}")

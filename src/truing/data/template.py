@@ -6,14 +6,12 @@ import re
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from truing.data import clock
-from truing.data.limits import at_most
+from truing.data import clock, template_program
 from truing.data.thoughts import CLOSE, OPEN, Form, form_of
 from truing.errors import DataError, UserError
 from truing.types import Message, Messages
 
 Tools: TypeAlias = list[dict[str, Any]] | None
-TEMPLATE_SECONDS = 10.0  # a template is a program, and may have been written never to end
 ASK = (Message("user", "A"),)
 
 
@@ -23,6 +21,11 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any, *, verbatim: bool = False) -> None:
         self.tokenizer, self.verbatim = tokenizer, verbatim
+        sources = getattr(tokenizer, "chat_template", None) or ""
+        for source in sources.values() if isinstance(sources, dict) else (sources,):
+            problem = template_program.trouble(source) if isinstance(source, str) else "is no text"
+            if problem:
+                raise UserError(f"the chat template {problem}.\n  Use another, or mend its chat_template.jinja.")
         self.moment = clock.moment_of(tokenizer) if clock.reads_clock(tokenizer) else None
 
     def text(self, messages: Messages, tools: Tools = None, generation: bool = False) -> str:
@@ -94,21 +97,22 @@ class ChatTemplate:
     def _rendered(self, plain: list[dict[str, Any]], tools: Tools = None, generation: bool = False) -> str:
         more: dict[str, Any] = {}
         try:
-            with at_most(TEMPLATE_SECONDS):
+            with template_program.bounded():
                 if self.moment is not None:
                     source = self.tokenizer.get_chat_template(None, tools or None)
                     more = {"chat_template": clock.FIXED + source, clock.NAME: clock.written(self.moment)}
-                return str(
+                text = str(
                     self.tokenizer.apply_chat_template(
                         plain, tools=tools or None, add_generation_prompt=generation, tokenize=False, **more
                     )
                 )
-        except TimeoutError:
-            raise UserError(
-                f"the chat template took more than {TEMPLATE_SECONDS:g} s to write one conversation; use another"
-            ) from None
+        except (TimeoutError, MemoryError) as error:
+            raise UserError(f"the chat template {template_program.spent(error)}; use another") from None
         except Exception as error:  # the template is a program of its own and may raise anything
             raise DataError("chat template", f"refuses the conversation: {error}") from error
+        if template_program.too_long(text, (plain, tools)):
+            raise UserError(f"the chat template wrote {len(text):,} characters of one conversation; use another")
+        return text
 
     def _with_bos(self, text: str) -> str:
         """BOS once: the template's own, or the one the tokenizer would add, never both."""

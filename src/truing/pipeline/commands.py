@@ -222,4 +222,4 @@ def read_branches(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, Any]]
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSONL, whole or not at all."""
-    write_exact(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_exact(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from truing.errors import UserError
-from truing.policy import model_files
+from truing import door
+from truing.errors import UserError, one_line
+from truing.policy import grammar, model_files, weight_files
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 MEND = f"  Say in its {CONFIG}, under base_model_name_or_path, where the base is: a Hub name, or a folder."
@@ -52,21 +53,40 @@ def is_adapter(folder: Path) -> bool:
 def read_config(folder: Path) -> dict[str, Any]:
     """An adapter's own description; UserError where it cannot be read, asks for something that truing does not read, or
     has no safetensors weights."""
-    model_files.check_adapter(folder, CONFIG)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        kind, base = config["peft_type"], config["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"adapter '{folder}': its {CONFIG} cannot be read ({error!r})") from error
-    if kind != "LORA":
-        raise UserError(f"adapter '{folder}' is of the kind {kind}; truing reads LoRA adapters.\n{MERGE}")
-    if not isinstance(base, str) or not base:
-        raise UserError(f"adapter '{folder}' does not say what it belongs to.\n{MEND}")
+    who = f"adapter '{folder}'"
+    model_files.check_natures(who, folder, (CONFIG, weight_files.PATTERN))
+    config = door.read_object(folder / CONFIG, f"{who}: its {CONFIG}")
+    if absent := [key for key in ("peft_type", "base_model_name_or_path") if key not in config]:
+        raise UserError(f"{who}: its {CONFIG} cannot be read: it has no {' and no '.join(absent)}")
+    if config["peft_type"] != "LORA":
+        raise UserError(
+            f"{who} is of the kind {one_line(str(config['peft_type']))[:40]}; truing reads LoRA adapters.\n{MERGE}"
+        )
+    if not isinstance(config["base_model_name_or_path"], str) or not config["base_model_name_or_path"]:
+        raise UserError(f"{who} does not say what it belongs to.\n{MEND}")
+    model_files.refuse_code(who, CONFIG, config)
+    model_files.check_grammar(who, CONFIG, config, grammar.ADAPTER)
+    if problem := grammar.bad_pattern(config):
+        raise UserError(f"{who}: its {CONFIG} cannot be used: {problem}.\n{MERGE}")
     if trouble := unread(config):
-        raise UserError(f"adapter '{folder}': its {CONFIG} has {trouble}")
+        raise UserError(f"{who}: its {CONFIG} has {trouble}")
     if not (folder / WEIGHTS).exists():
-        raise UserError(f"adapter '{folder}': there is no {WEIGHTS} in it (pickled weights are not read)")
-    return dict(config)
+        raise UserError(f"{who}: there is no {WEIGHTS} in it (pickled weights are not read)")
+    _check_ranks(who, config, tensors(folder))
+    return config
+
+
+def _check_ranks(who: str, config: Mapping[str, Any], brought: Mapping[str, weight_files.Tensor]) -> None:
+    """Refuse a rank that no tensor of the adapter has a side of: weights of that size would be made before they are
+    compared."""
+    sides = {side for tensor in brought.values() for side in tensor.shape}
+    most = max(sides, default=0)
+    for key, rank in {"r": config.get("r", 8), **(config.get("rank_pattern") or {})}.items():
+        if rank > max(most, 8):
+            raise UserError(
+                f"{who}: its {CONFIG} says a rank of {rank:,} ({door.shown(key)}), and no side of its weights is "
+                f"longer than {most:,}; they do not belong together"
+            )
 
 
 def unread(config: Mapping[str, Any]) -> str:
@@ -100,24 +120,22 @@ def is_reward(config: Mapping[str, Any]) -> bool:
 
 
 def shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor in a safetensors file, from its head; ValueError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= os.path.getsize(path):
-                raise ValueError(f"its head says {length} bytes")
-            head = json.loads(file.read(length))
-        return {name: list(entry["shape"]) for name, entry in head.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path.name} cannot be read ({error})") from error
+    """The shape of every tensor in a safetensors file, from its header; UserError where it cannot be read."""
+    who = f"model '{path.parent}'"
+    return {name: list(tensor.shape) for name, tensor in weight_files.tensors_of(who, path).items()}
+
+
+def tensors(folder: Path) -> dict[str, weight_files.Tensor]:
+    """Every tensor that an adapter brings, by its file's header; UserError for one that is no floating-point number."""
+    who = f"adapter '{folder}'"
+    brought = weight_files.tensors_of(who, folder / WEIGHTS)
+    weight_files.check_types(who, WEIGHTS, brought)
+    return brought
 
 
 def brought(folder: Path) -> dict[str, list[int]]:
     """The shape of every tensor that an adapter brings."""
-    try:
-        return shapes(folder / WEIGHTS)
-    except ValueError as error:
-        raise UserError(f"adapter '{folder}': {error}") from error
+    return {name: list(tensor.shape) for name, tensor in tensors(folder).items()}
 
 
 def has_head(folder: Path) -> bool:
@@ -127,12 +145,11 @@ def has_head(folder: Path) -> bool:
 
 def recorded(folder: Path) -> dict[str, str]:
     """What truing wrote of the base beside an adapter: its `weights` by hash, and the `way` there; empty for others."""
-    try:
-        return {key: str(value) for key, value in json.loads((folder / BASE).read_text(encoding="utf-8")).items()}
-    except FileNotFoundError:
+    if not (folder / BASE).exists():
         return {}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"adapter '{folder}': its {BASE} cannot be read ({error!r})") from error
+    body = door.read_object(folder / BASE, f"adapter '{folder}': its {BASE}")
+    model_files.check_grammar(f"adapter '{folder}'", BASE, body, grammar.BESIDE)
+    return {key: str(value) for key, value in body.items()}
 
 
 def bases(folder: Path, config: Mapping[str, Any]) -> list[str]:
@@ -191,7 +208,7 @@ def unmergeable(folder: Path) -> str:
         return ""
     try:
         there = [name for path in base.glob("*.safetensors") for name in shapes(path)]
-    except ValueError:
+    except UserError:
         return ""  # the base is refused when it is loaded
     end = ".lora_B.bias"
     for name in (n.removeprefix("base_model.model.") for n in brought(folder) if n.endswith(end)):

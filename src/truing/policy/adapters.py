@@ -17,11 +17,11 @@ from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora.layer import Linear, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from truing.data.foreign import foreign
 from truing.errors import UserError
-from truing.policy import ends
+from truing.policy import ends, soundness
 from truing.policy.adapter_files import (
     BASE,
     CONFIG,
@@ -37,9 +37,6 @@ from truing.policy.adapter_files import (
 from truing.policy.digest import tensors_digest
 from truing.policy.policy import Policy
 from truing.settings import Lora
-
-UNFIT = (ValueError, NotImplementedError, TypeError, KeyError, IndexError, AttributeError, ImportError, RuntimeError)
-"""What peft raises of a config that it, or the model, cannot do."""
 
 
 def put_on(policy: Policy, lora: Lora, *, seed: int) -> None:
@@ -75,12 +72,9 @@ def wrap(policy: Policy, config: Any, seed: int) -> None:
     config.inference_mode = False
     policy.base_digest = policy.base_digest or body_digest(policy)
     torch.manual_seed(seed)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of what is as it should be: GPT-2's Conv1D, the base's name
-            policy.adapter = get_peft_model(policy.model, config)
-    except UNFIT as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model '{policy.name}' cannot take this adapter: {said}") from error
+    tried = foreign(lambda text: UserError(f"model '{policy.name}' cannot take this adapter: {text}"))
+    with tried, warnings.catch_warnings(action="ignore"):  # of what is as it should be: GPT-2's Conv1D, the base's name
+        policy.adapter = get_peft_model(policy.model, config)
     config.base_model_name_or_path = absolute(policy.name)  # peft writes the name that the model was loaded by
     policy.model.eval()  # an adapter read from a folder may have dropout
 
@@ -113,18 +107,18 @@ def read_onto(policy: Policy, folder: Path, *, seed: int) -> None:
             f"adapter '{folder}' was trained on other weights than those of '{base}' now "
             f"({recorded(folder)['weights']} then, {policy.base_digest} now).\n{MEND}"
         )
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            config = LoraConfig.from_pretrained(str(folder))
+    who = f"adapter '{folder}'"
+    described = foreign(lambda text: UserError(f"{who}: its {CONFIG} cannot be read: {text}"))
+    with described, warnings.catch_warnings(action="ignore"):
+        config = LoraConfig.from_pretrained(str(folder))
+    with foreign(lambda text: UserError(f"{who}: {WEIGHTS} cannot be read ({text})")):
         tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"adapter '{folder}': {WEIGHTS} cannot be read ({error})") from error
-    except UNFIT as error:
-        raise UserError(f"adapter '{folder}': its {CONFIG} cannot be read ({error})") from error
+    soundness.check_finite(who, {name: tensor.float() for name, tensor in tensors.items()})
     resize(policy, folder)
     wrap(policy, config, seed)
     check_ends(policy, folder)
     fill(policy, folder, tensors)
+    soundness.check_reading(who, policy)
 
 
 def resize(policy: Policy, folder: Path) -> None:
@@ -182,12 +176,8 @@ def fill(policy: Policy, folder: Path, tensors: dict[str, torch.Tensor]) -> None
         whole = get_peft_model_state_dict(policy.adapter, save_embedding_layers=True)  # some of it twice, by two names
         head = {n: t for n, t in own.items() if n not in tensors and any(f".{part}." in n for part in HEADS)}
         absent = [n for n in own if "lora_" not in n and n not in tensors and n not in head]
-        try:
+        with foreign(lambda text: UserError(f"adapter '{folder}': {WEIGHTS} does not fit: {text}")):
             result = None if absent else set_peft_model_state_dict(policy.adapter, head | tensors)
-        except (RuntimeError, KeyError) as error:
-            lines = [line.strip() for line in str(error).splitlines()]
-            said = next((line for line in lines if line.startswith("size mismatch")), lines[0])
-            raise UserError(f"adapter '{folder}': {WEIGHTS} does not fit: {said}") from error
     strange = [] if result is None else [name for name in result.unexpected_keys if name not in whole]
     absent += [] if result is None else [name for name in result.missing_keys if "lora_" in name]
     if absent or strange:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from truing import seals
 from truing.data import clock
-from truing.errors import UserError, redacted
-from truing.policy import adapter_files, adapters, model_files, trees
+from truing.data.foreign import SECONDS, foreign
+from truing.data.template import ChatTemplate
+from truing.errors import UserError
+from truing.policy import adapter_files, adapters, model_files, soundness, trees
+from truing.policy.hub import located
 from truing.policy.policy import Layout, Policy
 from truing.policy.scalars import Heads
 from truing.policy.spare import spare_last_layer
+from truing.policy.weight_files import BUFFERS, Tensor
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # a fresh reward head is announced as a missing weight
 Kind: TypeAlias = Literal["causal", "reward"]
+PROBES = ("A", "Hello, world! 12", "d\u00e9j\u00e0 vu \u4f60\u597d \U0001f642", " \n\t")
+"""Texts that every tokenizer makes some tokens of."""
 ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "camembert", "modernbert"})
 
 
@@ -36,58 +40,70 @@ def load(
     a Hub name. Raises UserError for a missing folder, pickled or missing weights, a tokenizer without chat template, no
     network.
     """
-    folder = Path(name)
-    seals.check_model(folder)
-    if adapter_files.is_adapter(folder):
-        return load_adapter(folder, kind, seed=seed, fresh=fresh)
-    if folder.exists():
-        check_folder(folder)
-    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"model '{name}': no such folder, and a Hub name has the form owner/name")
-    tokenizer = load_tokenizer(name, revision)
+    seals.check_model(Path(name))
+    if adapter_files.is_adapter(Path(name)):
+        return load_adapter(Path(name), kind, seed=seed, fresh=fresh)
+    folder = Path(located(name, revision))
+    who, tensors = f"model '{folder}'", check_folder(folder)
+    config, tokenizer = load_config(folder), load_tokenizer(str(folder))
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-    more: dict[str, Any] = {} if fresh is None else {"num_labels": len(fresh.names), "ignore_mismatched_sizes": True}
+    if kind == "causal" and kind_of(config) == "reward":
+        raise UserError(f"{who} is a reward model ({config.architectures[0]}); a language model is needed")
+    if kind == "reward" and type(config) not in auto._model_mapping:
+        raise UserError(f"{who}: transformers has no reward form ({auto.__name__}) of {config.model_type}")
+    heads = fresh or (scalar_heads(who, config) if kind == "reward" else Heads())
+    if fresh is not None:
+        config.num_labels = len(fresh.names)
+    layout: Layout = "trees" if attends_by_mask(config, auto) else "padded"
+    soundness.check_size(who, auto, config, tensors)
     torch.manual_seed(seed)
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
-        if kind == "causal" and kind_of(config) == "reward":
-            raise UserError(f"model '{name}' is a reward model ({config.architectures[0]}); a language model is needed")
-        if kind == "reward" and type(config) not in auto._model_mapping:
-            raise UserError(f"model '{name}': transformers has no reward form ({auto.__name__}) of {config.model_type}")
-        heads = fresh or (scalar_heads(config) if kind == "reward" else Heads())
-        layout: Layout = "trees" if attends_by_mask(config, auto) else "padded"
+    with foreign(lambda text: UserError(f"{who}: {text}")):
         model, report = auto.from_pretrained(
-            name,
+            str(folder),
+            config=config,
             use_safetensors=True,
             trust_remote_code=False,
-            revision=revision or "main",
             dtype=torch.float32,
             attn_implementation=trees.NAME if layout == "trees" else None,
             output_loading_info=True,
-            **more,
+            ignore_mismatched_sizes=True,  # `check_weights` names them
         )
-    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
-        raise UserError(_why(name, error)) from error
-    check_weights(name, model, report, kind, fresh is not None)
+    check_weights(who, model, report, kind, fresh is not None)
+    soundness.check_finite(who, dict(model.named_parameters()))
     if layout == "trees":
         spare_last_layer(model)
     model.eval()  # dropout stays off in training too: a run is exact and step 0 of DPO is ln 2
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    policy = Policy(model=model, tokenizer=tokenizer, name=name, layout=layout)
+    policy = Policy(model=model, tokenizer=tokenizer, name=name, layout=layout, notes=unused(who, report))
     if kind == "reward":
         policy.put_heads(heads)
+    soundness.check_reading(who, policy)
     return policy
 
 
-def scalar_heads(config: Any) -> Heads:
-    """The heads of a reward model by its config; ValueError for a classifier's, whose numbers are no rewards."""
+def load_config(folder: Path) -> Any:
+    """The config of a model, without what it says of how attention and experts are computed: that is ours to say, and
+    a name of a kernel there would be fetched from the Hub and run."""
+    who = f"model '{folder}'"
+    with foreign(lambda text: UserError(f"{who}: its config.json describes no model: {text}"), SECONDS):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        config._attn_implementation = None  # of the configs within it too, as the next
+        config._experts_implementation = None
+    return config
+
+
+def scalar_heads(who: str, config: Any) -> Heads:
+    """The heads of a reward model by its config; UserError for a classifier's, whose numbers are no rewards."""
     labels = list(config.id2label.values())
     if kind_of(config) == "reward" and len(labels) > 1 and config.problem_type != "regression":
-        raise ValueError(
-            f"it tells {len(labels)} classes apart ({', '.join(map(str, labels[:3]))}), and these are no rewards. "
-            'Where each is a score of its own, say so in its config.json: "problem_type": "regression"'
+        raise UserError(
+            f"{who}: it tells {len(labels)} classes apart ({', '.join(map(str, labels[:3]))}), and these are "
+            'no rewards. Where each is a score of its own, say so in its config.json: "problem_type": "regression"'
         )
-    return Heads.of(config)
+    try:
+        return Heads.of(config)
+    except ValueError as error:
+        raise UserError(f"{who}: {error}") from error
 
 
 def load_adapter(folder: Path, kind: Kind, *, seed: int, fresh: Heads | None) -> Policy:
@@ -136,33 +152,47 @@ def check_labels(folder: Path, heads: Heads) -> None:
 HEADS = ("score", "classifier", "classification_head")
 
 
-def check_weights(name: str, model: Any, report: Any, kind: Kind, fresh_head: bool) -> None:
+def check_weights(who: str, model: Any, report: Any, kind: Kind, fresh_head: bool) -> None:
     """Refuse a model some of whose weights were not in its files: they would be random numbers."""
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if fresh_head:
         absent = {key for key in absent if key.split(".")[0] not in HEADS}
     if not absent:
         return
+    for key, there, needed in sorted(report["mismatched_keys"]):
+        if key in absent and key.split(".")[0] not in HEADS:
+            raise UserError(
+                f"{who}: by its config.json {key} has the shape {list(needed)}, and in its files "
+                f"{list(there)}; they do not belong together.\n  Take both as they were published."
+            )
     if kind == "reward" and all(key.split(".")[0] in HEADS for key in absent):
         raise UserError(
-            f"model '{name}' is no reward model: it has no scalar head ({', '.join(sorted(absent))}).\n"
+            f"{who} is no reward model: it has no scalar head ({', '.join(sorted(absent))}).\n"
             "  Fit one from it with a fit_reward stage."
         )
     some = ", ".join(sorted(absent)[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
-    raise UserError(f"model '{name}': its files lack {some}, which {type(model).__name__} needs")
+    raise UserError(f"{who}: its files lack {some}, which {type(model).__name__} needs")
+
+
+def unused(who: str, report: Any) -> list[str]:
+    """A note of tensors in the files that the model has no place for; those of heads, and of masks, are none."""
+    idle = (*HEADS, "lm_head", "cls")
+    extra = sorted(
+        key for key in report["unexpected_keys"] if key.split(".")[0] not in idle and not key.endswith(BUFFERS)
+    )
+    if not extra:
+        return []
+    more = f" and {len(extra) - 2} more" if len(extra) > 2 else ""
+    return [f"{who}: its config.json has no place for {', '.join(extra[:2])}{more}; they are not used"]
 
 
 def load_any(name: str) -> Policy:
     """A language model or a reward model, as its config says."""
     if adapter_files.is_adapter(Path(name)):
         return load(name, kind_of_adapter(adapter_files.read_config(Path(name))))
-    if Path(name).exists():
-        check_folder(Path(name))
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(_why(name, error)) from error
-    return load(name, kind_of(config))
+    folder = Path(located(name))
+    check_folder(folder)
+    return load(name, kind_of(load_config(folder)))
 
 
 def kind_of(config: Any) -> Kind:
@@ -184,38 +214,40 @@ def context_length(policy: Policy) -> int:
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a model, which must bring a chat template; one that writes the date gets its moment."""
-    if Path(name).is_dir():
-        model_files.check_tokenizer(Path(name))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(_why(name, error)) from error
+    folder = located(name, revision)
+    who = f"model '{folder}'"
+    if Path(folder).is_dir():
+        model_files.check_tokenizer(Path(folder))
+    with foreign(lambda text: UserError(f"{who}: its tokenizer cannot be read: {text}"), SECONDS):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
-            f"model '{name}': its tokenizer has no chat template, so it is not known how a conversation is "
-            "written for it.\n"
+            f"{who}: its tokenizer has no chat template, so it is not known how a conversation is written for it.\n"
             "  Put a chat_template.jinja beside its tokenizer files, or use the chat version of the model."
         )
     clock.stamp(tokenizer, name)
+    try:
+        ChatTemplate(tokenizer)
+    except UserError as error:
+        raise UserError(f"{who}: {error}") from error
+    with foreign(lambda text: UserError(f"{who}: its tokenizer cannot read a few words: {text}"), SECONDS):
+        for text in PROBES:
+            tokenizer.decode(tokenizer(text).input_ids)
     return tokenizer
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that is no model, whose files are not what they are called or not whole, or whose weights are
-    pickled (a pickle can run code when it is read)."""
+def check_folder(folder: Path) -> dict[str, Tensor]:
+    """The tensors in a model's files, by their headers. UserError for a folder that is no model, whose files are not
+    what they are called or not whole, or whose weights are pickled (a pickle can run code when it is read)."""
+    if not folder.is_dir():
+        raise UserError(f"model '{folder}' is a file; a model is a folder with config.json and *.safetensors in it")
     if not (folder / "config.json").exists():
         named = adapter_files.inside(folder)
         hint = f"; it holds adapters, of which one is to be named: {', '.join(named[:5])}" if named else ""
         raise UserError(f"model '{folder}': there is no config.json in it{hint}")
-    model_files.check_model(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"model '{folder}': its config.json cannot be read ({error})") from error
-    if "auto_map" in config:
-        raise UserError(f"model '{folder}': its config.json asks to run code of its own (auto_map); that is refused")
+    _, tensors = model_files.read_model(folder)
     if any(folder.glob("*.safetensors")):
-        return
+        return tensors
     pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern))
     if pickled:
         raise UserError(
@@ -237,14 +269,4 @@ def attends_by_mask(config: Any, auto: Any = AutoModelForCausalLM) -> bool:
         getattr(known, "_supports_attention_backend", False)
         and kinds <= {"full_attention", "sliding_attention", "attention"}
         and not (encoder or getattr(config, "alibi", False) or getattr(config, "is_encoder_decoder", False))
-    )
-
-
-def _why(name: str, error: Exception) -> str:
-    text = redacted(str(error)).strip() or type(error).__name__  # before it is cut
-    if Path(name).exists():
-        return f"model '{name}': {text.splitlines()[0]}"
-    return (
-        f"model '{name}' is not a folder here, and the Hugging Face Hub could not give it "
-        f"({text.splitlines()[0][:160]}).\n  Check the name and the network, or download it first and give the folder."
     )

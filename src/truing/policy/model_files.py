@@ -1,61 +1,127 @@
-"""The files of a model's folder, before anything is loaded from them: each is what its name says, and whole."""
+"""The files of a model's folder, before anything is loaded from them: each is what its name says, whole, and no larger
+than such a file is; what they say is what their names ask for."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
-from truing.data.file_nature import first_bytes, nature
-from truing.errors import UserError
+from truing import door
+from truing.data.file_nature import ENOUGH, nature
+from truing.errors import UserError, one_line
+from truing.policy import grammar, tokenizer_files, weight_files
+from truing.policy.weight_files import INDEX, PATTERN, Tensor
 
-WEIGHTS = "*.safetensors"
-INDEX = "model.safetensors.index.json"
-SETTINGS = ("config.json", "generation_config.json", INDEX)
+CONFIG = "config.json"
+SETTINGS = (CONFIG, "generation_config.json", INDEX)
 VOCABULARIES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "tekken.json", "*.model",
     "*.tiktoken", "*.bpe", "*.vocab", "vocab.*",
 )  # fmt: skip
 """Files that hold a tokenizer's vocabulary, the customary ones first."""
-TOKENIZER = (
-    *VOCABULARIES,
+TOKENIZER_SETTINGS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    "chat_template.json",
+    "processor_config.json",
 )
+TEMPLATES = ("*.jinja", "additional_chat_templates/*.jinja")
 WITHOUT_VOCABULARY = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})
 """Tokenizers of bytes or characters, which need none of these files."""
-LONGEST_HEADER = 100_000_000  # safetensors' own limit
+CODE = "asks to run code of its own (auto_map); that is refused"
 
 
-def check_model(folder: Path) -> None:
-    """Refuse a model whose settings or weights are pointers, web pages, empty, cut off or not all there."""
+def check_places(who: str, folder: Path) -> None:
+    """Refuse a folder in which a pipe, a socket or a device has the name of a file: whatever opens it may wait for
+    ever, and a library opens files that nobody listed."""
+    try:
+        for path in sorted((*folder.iterdir(), *folder.glob("additional_chat_templates/*"))):
+            mode = path.stat().st_mode if path.exists() else stat.S_IFREG  # a link to nothing is opened by no one
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise UserError(f"{who}: its {one_line(path.name)} is no file but a pipe, a socket or a device")
+    except OSError as error:
+        raise UserError(f"{who}: cannot be read ({door.why(error)})") from error
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a model's config.json says and the tensors of its weight files, by their headers. UserError for a folder
+    that is no model, whose files are pointers, web pages, cut off or not all there, whose config asks for code of its
+    own or for what its weights cannot hold."""
     who = f"model '{folder}'"
-    _check_natures(who, folder, SETTINGS)
-    _check_weights(who, folder)
-    _check_shards(folder)
+    check_places(who, folder)
+    _check_natures(who, folder, (*SETTINGS, PATTERN))
+    config = read_config(folder)
+    for name in SETTINGS[1:]:
+        if (folder / name).exists():
+            body = door.read_object(folder / name, f"{who}: its {name}")
+            refuse_code(who, name, body)
+            check_grammar(who, name, body, grammar.GENERATION if name != INDEX else {})
+    tensors = weight_files.read_all(who, folder)
+    check_layers(who, config, tensors)
+    return config, tensors
 
 
-def check_adapter(folder: Path, config: str) -> None:
-    """Refuse an adapter whose description or weights are pointers, web pages, empty or cut off."""
-    who = f"adapter '{folder}'"
-    _check_natures(who, folder, (config,))
-    _check_weights(who, folder)
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a model's config.json says; UserError for a value of another type than its key asks for."""
+    who = f"model '{folder}'"
+    config = door.read_object(folder / CONFIG, f"{who}: its {CONFIG}")
+    refuse_code(who, CONFIG, config)
+    check_grammar(who, CONFIG, config, grammar.CONFIG)
+    if config.get("quantization_config"):
+        raise UserError(
+            f"{who}: its {CONFIG} says that its weights are quantised (quantization_config); they are read whole.\n"
+            "  Take the model's own weights, or dequantise it (transformers: model.dequantize()) and save it again."
+        )
+    return config
+
+
+def check_grammar(who: str, name: str, body: Mapping[str, Any], known: grammar.Grammar) -> None:
+    """Refuse a file with a value of another type than its key asks for, by the first such key."""
+    mistakes = list(grammar.wrong(body, known))
+    if mistakes:
+        more = f"\n  ({len(mistakes) - 1} more of its values are of another kind)" if mistakes[1:] else ""
+        raise UserError(f"{who}: its {name} cannot be used: {mistakes[0]}.{more}\n  Take the file as it was published.")
+
+
+def refuse_code(who: str, name: str, body: Any) -> None:
+    """Refuse a file that asks for code of the folder's own, at any depth."""
+    if grammar.asks_for_code(body):
+        raise UserError(f"{who}: its {name} {CODE}")
+
+
+def check_layers(who: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a config with more layers than there are tensors: they would be made one by one, for hours."""
+    for key, count in grammar.layers(config):
+        if tensors and count > max(len(tensors), 100):
+            raise UserError(
+                f"{who}: its {CONFIG} says {key} {count:,}, and its weights are {len(tensors):,} tensors; they do not "
+                "belong together.\n  Take the file as it was published."
+            )
 
 
 def check_tokenizer(folder: Path) -> None:
     """Refuse a folder without a tokenizer's vocabulary, or whose tokenizer files are not what their names say."""
-    _check_natures(f"model '{folder}'", folder, TOKENIZER)
+    who = f"model '{folder}'"
+    check_places(who, folder)
+    _check_natures(who, folder, (*VOCABULARIES, *TOKENIZER_SETTINGS, *TEMPLATES), door.VOCABULARY_BYTES)
+    settings = {name: _object(who, folder / name) for name in TOKENIZER_SETTINGS if (folder / name).exists()}
+    for path in _matching(folder, TEMPLATES):
+        door.read_text(path, f"{who}: its {path.name}")
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.json"):
+        check_grammar(who, name, settings.get(name, {}), tokenizer_files.SETTINGS)
+    if not tokenizer_files.ADDED.fits(added := settings.get("added_tokens.json", {})):
+        raise UserError(f"{who}: its added_tokens.json is {door.shown(added)}, and is to be tokens and their numbers")
+    if (folder / "tokenizer.json").exists():
+        place = f"{who}: its tokenizer.json"
+        tokenizer_files.check_body(who, door.read_object(folder / "tokenizer.json", place, door.VOCABULARY_BYTES))
     if any(_matching(folder, VOCABULARIES)):
         return
-    try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        if config["tokenizer_class"] in WITHOUT_VOCABULARY:
-            return
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # then there is no tokenizer, whatever it says
+    if str(settings.get("tokenizer_config.json", {}).get("tokenizer_class")) in WITHOUT_VOCABULARY:
+        return
     others = ", ".join(VOCABULARIES[1:4])
     raise UserError(
         f"model '{folder}': there is no tokenizer.json in it, nor another vocabulary ({others}).\n"
@@ -63,72 +129,31 @@ def check_tokenizer(folder: Path) -> None:
     )
 
 
-def _check_weights(who: str, folder: Path) -> None:
-    """Refuse weights that are another kind of file, or of which a part is missing; every safetensors file is looked at
-    by its header alone."""
-    for path in _matching(folder, (WEIGHTS,)):
-        _check_nature(who, path)
-        problem = _damage(path)
-        if problem:
-            raise UserError(f"{who}: its {path.name} cannot be read: it {problem}.\n  Download or copy it again.")
+def _object(who: str, path: Path) -> dict[str, Any]:
+    body = door.read_object(path, f"{who}: its {path.name}")
+    refuse_code(who, path.name, body)
+    return body
 
 
-def _damage(path: Path) -> str:
-    """What is wrong with a safetensors file, by its size and header; empty where nothing is."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > LONGEST_HEADER:
-            return "is no safetensors file: it begins with other bytes"
-        raw = file.read(length)
-    if len(raw) < length or size < 8:
-        return f"is cut off: it has {size:,} bytes, and its header alone needs {8 + length:,}"
-    try:
-        tensors = [entry for name, entry in json.loads(raw).items() if name != "__metadata__"]
-        whole = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return "is no safetensors file: its header cannot be read"
-    return f"is cut off: it has {size:,} of {whole:,} bytes" if size < whole else ""
+def check_natures(who: str, folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which a file of these names is a pointer, a web page, empty or no file at all."""
+    check_places(who, folder)
+    _check_natures(who, folder, names)
 
 
-def _check_shards(folder: Path) -> None:
-    """Refuse a model of several weight files of which some are missing, or whose index is."""
-    there = {path.name for path in _matching(folder, (WEIGHTS,))}
-    if not there or "model.safetensors" in there:
-        return
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            named = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"model '{folder}': its {INDEX} cannot be read ({error!r})") from error
-        absent = sorted(named - there)
-    else:
-        last = max(there)  # model-00001-of-00003.safetensors
-        absent = [INDEX] if fnmatch(last, "model-*-of-*.safetensors") else []
-    if absent:
-        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        raise UserError(
-            f"model '{folder}': a part of its weights is missing: {', '.join(absent[:3])}{more}.\n"
-            "  Download or copy the folder again."
-        )
-
-
-def _check_natures(who: str, folder: Path, patterns: Iterable[str]) -> None:
-    for path in _matching(folder, patterns):
-        _check_nature(who, path)
-
-
-def _check_nature(who: str, path: Path) -> None:
-    try:
-        found = nature(first_bytes(path))
-    except OSError as error:
-        raise UserError(f"{who}: its {path.name} cannot be read ({error.strerror or error})") from error
-    if found is not None:
-        raise UserError(f"{who}: its {path.name} is {found.what}.\n  {found.way_out}")
+def _check_natures(who: str, folder: Path, names: Iterable[str], most: int | None = None) -> None:
+    for path in _matching(folder, names):
+        name = f"{who}: its {path.name}"
+        door.check_file(path, name, most)
+        with door.opened(path, name) as file:
+            known = nature(file.read(ENOUGH))
+        if known is not None:
+            raise UserError(f"{who}: its {path.name} is {known.what}.\n  {known.way_out}")
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    """The ordinary files of a folder with such names, in the order of their names."""
+    """The files of a folder with such names, in the order of their names; also a folder with just such a name."""
     known = tuple(patterns)
-    return sorted(p for p in folder.iterdir() if any(fnmatch(p.name, pattern) for pattern in known) and p.is_file())
+    paths = [path for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")) if path.exists()]
+    names = {path: path.relative_to(folder).as_posix() for path in paths}
+    return sorted(p for p, n in names.items() if n in known or (not p.is_dir() and any(fnmatch(n, k) for k in known)))

@@ -130,6 +130,7 @@ class Policy:
             found["value"] = value.to(torch.promote_types(value.dtype, torch.float32))
         elif "value" in beside:
             found["value"] = self.model.value_model(batch)
+        self.check_numbers(found["logp"])
         return found
 
     def put_value_head(self) -> None:
@@ -151,8 +152,11 @@ class Policy:
         self.check_ids(batch)
         self.verify(batch)
         if self.layout != "trees":
-            return own_rewards(self, batch, self._together(batch))
-        return self.head_scores(self.hidden(batch, batch.ends_M))
+            scores = own_rewards(self, batch, self._together(batch))
+        else:
+            scores = self.head_scores(self.hidden(batch, batch.ends_M))
+        self.check_numbers(scores)
+        return scores
 
     def head_rewards_at(self, batch: Batch, at: Tensor) -> Tensor:
         """Every scalar head read at these places of the packed row, shape [len(at), heads]; UserError for a model that
@@ -161,7 +165,9 @@ class Policy:
         self.verify(batch)
         if self.layout != "trees":
             raise UserError(f"{self.name}: {self.model.config.model_type} gives no score inside a response")
-        return self.head_scores(self.hidden(batch, at))
+        scores = self.head_scores(self.hidden(batch, at))
+        self.check_numbers(scores)
+        return scores
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -220,6 +226,15 @@ class Policy:
             raise UserError(
                 f"model '{self.name}': its tokenizer writes {self.tokenizer.convert_ids_to_tokens(largest)!r} as "
                 f"{largest}, and its embedding has {rows} rows; they do not belong together"
+            )
+
+    def check_numbers(self, read: Tensor) -> None:
+        """RunFailed where something read of data is NaN or infinite; in training the loss shows it, and says so."""
+        if not torch.is_grad_enabled() and not read.isfinite().all():
+            count = int((~read.isfinite()).sum())
+            raise RunFailed(
+                f"{self.name}: {count:,} of the {read.numel():,} numbers that the model gives of this data are NaN or "
+                "infinite; its weights are damaged, or overflow"
             )
 
     def allowed(self, batch: Batch, dtype: torch.dtype | None = None) -> float:

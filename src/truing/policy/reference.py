@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from truing import door
 from truing.data.batch import Batch, Tree, pack, trees_digest
+from truing.data.foreign import foreign
 from truing.disk import replacing
 from truing.errors import UserError
 from truing.policy.policy import Policy
@@ -82,14 +84,13 @@ def cached(
 
 def read(path: Path, key: dict[str, str]) -> Reference:
     """Stored reference log-probabilities, refused if they belong to other weights or other data, or were changed."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            facts = file.metadata() or {}
-            found = json.loads(facts.get("key", "{}"))
-            reference = Reference(file.get_tensor("logp"), file.get_tensor("offsets"))
-    except (SafetensorError, OSError, ValueError) as error:
-        again = "Delete it to have it computed again."
-        raise UserError(f"{path}: this reference cannot be read ({error}).\n  {again}") from error
+    again = "Delete it to have it computed again."
+    door.check_file(path)
+    damaged = foreign(lambda text: UserError(f"{path}: this reference cannot be read ({text}).\n  {again}"))
+    with damaged, safe_open(str(path), framework="pt") as file:
+        facts = file.metadata() or {}
+        found = dict(door.parse_json(facts.get("key", "{}")))
+        reference = Reference(file.get_tensor("logp"), file.get_tensor("offsets"))
     wrong = [name for name in key if found.get(name) != key[name]]
     if wrong:
         told = "; ".join(f"{name}: {found.get(name, 'unknown')} there, {key[name]} here" for name in wrong)
@@ -102,4 +103,6 @@ def read(path: Path, key: dict[str, str]) -> Reference:
             f"{path}: these reference log-probabilities were changed after they were written.\n"
             "  Delete the file to have them computed again."
         )
+    if not reference.logp.isfinite().all():
+        raise UserError(f"{path}: some of these reference log-probabilities are NaN or infinite.\n  {again}")
     return reference

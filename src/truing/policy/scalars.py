@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from truing import door
 from truing.errors import UserError
 from truing.types import is_number
 
@@ -60,7 +61,9 @@ class Heads:
     @classmethod
     def of(cls, config: Any) -> Heads:
         """The heads that a model's config describes; ValueError where that is no description of its heads."""
-        labels = tuple(config.id2label[i] for i in range(len(config.id2label)))
+        if sorted(config.id2label) != list(range(len(config.id2label))):
+            raise ValueError(f"its id2label numbers its heads {door.shown(sorted(config.id2label))}, and not from 0")
+        labels = tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
         stored = {"weights": getattr(config, "head_weights", None), "tie_logit": getattr(config, "tie_logit", None)}
         stored |= {"read": getattr(config, "head_read", None), "costs": getattr(config, "head_costs", None)}
         return cls.from_json({"names": ("",) if labels == (UNNAMED,) else labels} | stored)
@@ -68,18 +71,26 @@ class Heads:
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Heads:
         """The heads that `asdict` wrote; ValueError says what is wrong with them."""
-        names, weights, tie_logit = tuple(row["names"]), tuple(row["weights"] or ()), row["tie_logit"]
+        names, weights, tie_logit = row.get("names"), row.get("weights") or (), row.get("tie_logit")
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"its names are {door.shown(names)}, and are to be a list of text")
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of its heads have one name: {door.shown(list(names))}")
+        if not isinstance(weights, list | tuple):
+            raise ValueError(f"its head_weights are {door.shown(weights)}, and are to be a list of numbers")
         if weights and (len(weights) != len(names) or not all(map(is_number, weights))):
-            raise ValueError(f"its head_weights are {list(weights)}, and it has the heads {', '.join(names)}")
+            raise ValueError(
+                f"its head_weights are {door.shown(list(weights))}, and it has the heads {', '.join(names)}"
+            )
         if tie_logit is not None and not is_number(tie_logit):
-            raise ValueError(f"its tie_logit is {tie_logit!r}, which is no number")
+            raise ValueError(f"its tie_logit is {door.shown(tie_logit)}, which is no number")
         read: Read = row.get("read") or "end"
         if read not in get_args(Read):
-            raise ValueError(f"it is read at {read!r}, which is none of {', '.join(get_args(Read))}")
+            raise ValueError(f"it is read at {door.shown(read)}, which is none of {', '.join(get_args(Read))}")
         costs = row.get("costs") or ()
         if not isinstance(costs, list | tuple) or not set(map(str, costs)) <= set(names):
-            raise ValueError(f"its head_costs are {costs!r}, and it has the heads {', '.join(names)}")
-        return cls(names, tuple(map(float, weights)), tie_logit, read, tuple(map(str, costs)))
+            raise ValueError(f"its head_costs are {door.shown(costs)}, and it has the heads {', '.join(names)}")
+        return cls(tuple(names), tuple(map(float, weights)), tie_logit, read, tuple(map(str, costs)))
 
     def into(self, config: Any) -> None:
         """Write them into a model's config, where plain transformers finds the names too."""
@@ -98,12 +109,13 @@ class Heads:
     @classmethod
     def beside(cls, folder: Path) -> Heads:
         """The heads of an adapter, as truing wrote them beside it: one without a name where it wrote none."""
-        try:
-            return cls.from_json(json.loads((folder / FILE).read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        if not (folder / FILE).exists():
             return cls()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"adapter '{folder}': its {FILE} cannot be read ({error!r})") from error
+        place = f"adapter '{folder}': its {FILE}"
+        try:
+            return cls.from_json(door.read_object(folder / FILE, place))
+        except ValueError as error:
+            raise UserError(f"{place} cannot be read ({error})") from error
 
     def keep(self, folder: Path) -> None:
         """Write them beside an adapter, whose own config has no place for them."""
