@@ -118,21 +118,21 @@ def parse_json(text: str, *, strict: bool = True) -> Any:
     ValueError: 1e999 is too large for a number
     """
     try:
-        value = json.loads(
-            text,
-            parse_constant=_no_constant if strict else None,
-            parse_float=_finite if strict else None,
-            parse_int=_whole,
-            object_pairs_hook=_each_once if strict else None,
-        )
+        value = (STRICT if strict else LENIENT).decode(text)
     except RecursionError:
         raise ValueError(f"it is nested more than {DEEPEST} deep") from None
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
-        raise ValueError(f"{error.msg} at {where}: {text[max(0, error.pos - 20) : error.pos + 20]!r}") from None
+        raise ValueError(malformed(error)) from None
     if deeper(value, DEEPEST):
         raise ValueError(f"it is nested more than {DEEPEST} deep")
     return value
+
+
+def malformed(error: json.JSONDecodeError) -> str:
+    """What is wrong with a JSON text, and where."""
+    text = error.doc
+    where = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
+    return f"{error.msg} at {where}: {text[max(0, error.pos - 20) : error.pos + 20]!r}"
 
 
 def deeper(value: Any, most: int) -> bool:
@@ -232,3 +232,11 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key '{one_line(twice)}' stands twice in one object")
     return body
+
+
+LENIENT = json.JSONDecoder(parse_int=_whole)
+STRICT = json.JSONDecoder(
+    parse_constant=_no_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_each_once
+)
+ROWS = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
+"""For rows: of a key that stands twice the last value counts, as everywhere in the ecosystem."""

@@ -158,6 +158,8 @@ def check_stage(folder: Path, below: str = "") -> dict[str, Any]:
 def check_model(folder: Path) -> None:
     """UserError where a folder is the model of a run's stage and not what the stage left; any other folder is the
     user's own, of which nothing is recorded."""
+    if not os.path.exists(folder):
+        return
     for place in (Path(os.path.abspath(folder)), folder.resolve()):  # a stage's folder may be a link, and so may this
         if place.name == "model" and (place.parent / STAGE).is_file():
             check_stage(place.parent, "model/")
@@ -166,6 +168,8 @@ def check_model(folder: Path) -> None:
 
 def check_file(path: Path) -> None:
     """UserError where a file was left by a finished stage of a run, and is not what the stage left."""
+    if not os.path.exists(path):  # a name of the Hub, or one that no file can have
+        return
     place = path.resolve()
     for folder in place.parents[:2]:
         if not (folder / STAGE).is_file():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from truing.consistency import contradiction
-from truing.errors import unknown
+from truing.errors import short, unknown
 
 Positive = Annotated[float, "a number above 0"]
 NonNegative = Annotated[float, "a number from 0 up"]
@@ -265,7 +265,7 @@ class ColumnNote:
         >>> ColumnNote(("source", "idx"), "not read", 20_000).text
         "columns 'source', 'idx' not read (20,000 rows)"
         """
-        names = ", ".join(f"'{name}'" for name in self.columns[:20])
+        names = ", ".join(f"'{short(name)}'" for name in self.columns[:20])
         more = f" and {len(self.columns) - 20} more" if len(self.columns) > 20 else ""
         plural = "s" * (len(self.columns) > 1)
         return f"{self.sort}{plural} {names}{more} {self.what} ({self.rows:,} row{'s' * (self.rows != 1)})"
