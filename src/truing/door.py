@@ -28,6 +28,8 @@ VOCABULARY_BYTES = 200 * MEGABYTE
 """How large a tokenizer's file may be. The largest that is in use has 34 MB."""
 EVIDENCE_BYTES = 100 * MEGABYTE
 """How large a file of findings may be."""
+LOG_BYTES = 1000 * MEGABYTE
+"""How large a file with a line for every step of a run may be."""
 YAML_BYTES = MEGABYTE
 YAML_NODES = 100_000
 """How many values a YAML text may hold, each counted as often as an alias repeats it."""
@@ -107,6 +109,24 @@ def read_object(path: Path, name: str = "", most: int = SETTINGS_BYTES, *, stric
     if not isinstance(value, dict):
         raise DataError(name or str(path), f"holds {kind(value)} where an object {{...}} is needed")
     return value
+
+
+def read_log(path: Path, name: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """The lines of a run's log, each with the object in it, which says its `step`. What is behind the last line's end
+    was cut off by a kill, and is no line."""
+    rows = []
+    for number, line in enumerate(read_text(path, name, LOG_BYTES).split("\n"), start=1):
+        if not line.endswith("}"):
+            continue
+        try:
+            row = parse_json(line, strict=False)
+        except ValueError as error:
+            raise DataError(f"{name or path}, line {number}", f"is not JSON that can be read: {error}") from error
+        step = row.get("step") if isinstance(row, dict) else None
+        if isinstance(step, bool) or not isinstance(step, int):
+            raise DataError(f"{name or path}, line {number}", "does not say which step it is about")
+        rows.append((line, row))
+    return rows
 
 
 def parse_json(text: str, *, strict: bool = True) -> Any:

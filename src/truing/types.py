@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
@@ -362,8 +363,10 @@ def is_number(x: Any) -> bool:
         return False
 
 
+@cache
 def source_digest(*parts: str) -> str:
-    """A content hash of the package's own source, or of some of its folders: what made a thing that is kept."""
+    """A content hash of the package's own source, or of some of its folders: what made a thing that is kept. It is
+    read once a process, whose code does not change either."""
     package = Path(__file__).parent
     files = sorted(f for part in parts or (".",) for f in (package / part).rglob("*.py"))
     return digest([[f.relative_to(package).as_posix(), f.read_text(encoding="utf-8")] for f in files])

@@ -41,6 +41,15 @@ def rows(source: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, row
 
 
+def check(source: str, path: Path) -> None:
+    """DataError for a file that cannot be read, or holds more than it may."""
+    door.check_file(path, source)
+    parquet = module("pyarrow.parquet", "Parquet files")
+    with _readable(source), parquet.ParquetFile(path) as file:
+        check_size(source, path, file)
+        check_texts(source, path, file)
+
+
 def check_size(source: str, path: Path, file: Any) -> None:
     """DataError where a file says of itself that it holds more rows, columns, values or bytes than it may."""
     size, facts = path.stat().st_size, file.metadata

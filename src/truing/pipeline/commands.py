@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import THOUGHT_OUT, Planted, plant
-from truing.disk import check_target, made_beside, refuse_link, write_exact
+from truing.disk import as_json, check_target, made_beside, refuse_link, write_exact
 from truing.errors import DataError, UserError, unknown
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
@@ -220,4 +219,4 @@ def read_branches(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, Any]]
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSONL, whole or not at all."""
-    write_exact(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_exact(path, "".join(as_json(row, f"{path.name}, row {i}") + "\n" for i, row in enumerate(rows, start=1)))
