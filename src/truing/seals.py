@@ -127,7 +127,7 @@ def differences(folder: Path, recorded: Mapping[str, Any], below: str = "", with
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file; UserError where there is none."""
     try:
-        return door.read_object(path, most=door.EVIDENCE_BYTES)
+        return door.read_object(path, most=door.EVIDENCE_BYTES, strict=True)
     except DataError as error:
         raise DataError(error.place, f"cannot be read: it {error.problem}", MEND) from error
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from truing import door, seals
-from truing.errors import DataError, UserError, unknown
+from truing.errors import DataError, UserError, short, unknown
 from truing.gate.decide import each_once
 from truing.gate.standing import measured
 from truing.policy.folder_digest import model_digest
 from truing.types import Finding, is_number
 
 FINDINGS = "findings.json"
+SAID = 1000
+"""How many characters of what is wrong with a finding are said."""
 ENDED = ("done", "reused")
 AGAIN = "Run the recipe again, and gate what it leaves."
 KEYS = frozenset({"suite", "models", "findings", "about", seals.SEAL})
@@ -229,9 +231,9 @@ def _finding(row: Any, place: str) -> Finding:
     try:
         finding = Finding.from_json(row)
     except ValueError as problem:
-        raise UserError(f"{place}: {problem}") from problem
+        raise UserError(f"{place}: {str(problem)[:SAID]}") from problem
     if problems := list(_problems(row)):
-        raise UserError(f"{place}: {problems[0]} ({finding.check})")
+        raise UserError(f"{place}: {problems[0]} ({short(finding.check)})")
     return finding
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ def _fill(stage: StagePieces, folder: Path, damaged: list[str]) -> None:
 
 
 def _json(path: Path, damaged: list[str]) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         body = door.read_json(path, f"{path.parent.name}/{path.name}", door.EVIDENCE_BYTES)
@@ -115,7 +116,7 @@ def _json(path: Path, damaged: list[str]) -> Any:
 
 
 def _metrics(path: Path, damaged: list[str]) -> list[dict[str, float]]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return []
     rows, bad = [], 0
     try:
