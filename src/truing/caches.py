@@ -46,6 +46,8 @@ def trouble(folder: Path) -> str:
     try:
         body = seals.read_object(folder / RECORD)
         seals.check(folder / RECORD, body)
+        if not seals.are_outputs(body.get("outputs")):
+            return f"{folder / RECORD}: is not what was written there"
         wrong = next(seals.differences(folder, body["outputs"], without=RECORD), "")
     except UserError as problem:
         return str(problem).partition("\n")[0]

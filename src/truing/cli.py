@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import signal
 import sys
 import traceback
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from truing import __version__
+from truing import __version__, disk
 from truing.disk import check_target
 from truing.errors import TruingError, UserError, one_line, unknown
 from truing.terminal import guarded, say
@@ -142,7 +141,7 @@ def list_parts(
         raise UserError(f"--from lists {', '.join(PARTS)}, and {kind} are none of them")
     rows = {k: described(k, own) for k in kinds}
     if as_json:
-        say(json.dumps([row for k in kinds for row in rows[k]], indent=1, ensure_ascii=False))
+        say(disk.as_json([row for k in kinds for row in rows[k]], "list", indent=1))
         return
     for k in kinds:
         width = max((len(row["name"]) for row in rows[k]), default=0)

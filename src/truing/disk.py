@@ -6,17 +6,18 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from truing.errors import UserError, cleaned, redacted
+from truing.errors import RunFailed, UserError, cleaned, redacted
 
 
 def is_part(path: Path, name: str) -> bool:
@@ -98,7 +99,34 @@ def write_exact(path: Path, text: str) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON of ours, without keys, so that a reader never sees half of it."""
-    write_exact(path, json.dumps(cleaned(value), indent=1, ensure_ascii=False))
+    write_exact(path, as_json(cleaned(value), path.name, indent=1))
+
+
+def as_json(value: Any, name: str, indent: int | None = None) -> str:
+    """The JSON text of a value that goes into the file, or the line, called `name`: every JSON of ours is made here.
+    RunFailed, which says where, for a number that is none: no JSON holds it, and a reader would be led astray.
+
+    >>> as_json({"scores": [0.5, float("nan")]}, "findings.json")
+    Traceback (most recent call last):
+    truing.errors.RunFailed: findings.json: scores[1] is nan, and no JSON holds that
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        wrong = next(no_number(value), "")
+        raise RunFailed(f"{name}: {wrong or 'a part of it'}, and no JSON holds that") from None
+
+
+def no_number(value: Any, place: str = "") -> Iterator[str]:
+    """Every float in plain data that is not a number, with its place."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{place or 'it'} is {value}"
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from no_number(part, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from no_number(part, f"{place}[{i}]")
 
 
 def appending(path: Path) -> TextIO:

@@ -28,6 +28,8 @@ VOCABULARY_BYTES = 200 * MEGABYTE
 """How large a tokenizer's file may be. The largest that is in use has 34 MB."""
 EVIDENCE_BYTES = 100 * MEGABYTE
 """How large a file of findings may be."""
+LOG_BYTES = 1000 * MEGABYTE
+"""How large a file with a line for every step of a run may be."""
 YAML_BYTES = MEGABYTE
 YAML_NODES = 100_000
 """How many values a YAML text may hold, each counted as often as an alias repeats it."""
@@ -109,6 +111,24 @@ def read_object(path: Path, name: str = "", most: int = SETTINGS_BYTES, *, stric
     return value
 
 
+def read_log(path: Path, name: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """The lines of a run's log, each with the object in it, which says its `step`. What is behind the last line's end
+    was cut off by a kill, and is no line."""
+    rows = []
+    for number, line in enumerate(read_text(path, name, LOG_BYTES).split("\n"), start=1):
+        if not line.endswith("}"):
+            continue
+        try:
+            row = parse_json(line, strict=False)
+        except ValueError as error:
+            raise DataError(f"{name or path}, line {number}", f"is not JSON that can be read: {error}") from error
+        step = row.get("step") if isinstance(row, dict) else None
+        if isinstance(step, bool) or not isinstance(step, int):
+            raise DataError(f"{name or path}, line {number}", "does not say which step it is about")
+        rows.append((line, row))
+    return rows
+
+
 def parse_json(text: str, *, strict: bool = True) -> Any:
     """The value that a JSON text says. ValueError, in words, for what is no JSON, is nested more than DEEPEST deep or
     holds a number too long to be one; `strict` as in `read_json`.
@@ -118,21 +138,21 @@ def parse_json(text: str, *, strict: bool = True) -> Any:
     ValueError: 1e999 is too large for a number
     """
     try:
-        value = json.loads(
-            text,
-            parse_constant=_no_constant if strict else None,
-            parse_float=_finite if strict else None,
-            parse_int=_whole,
-            object_pairs_hook=_each_once if strict else None,
-        )
+        value = (STRICT if strict else LENIENT).decode(text)
     except RecursionError:
         raise ValueError(f"it is nested more than {DEEPEST} deep") from None
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
-        raise ValueError(f"{error.msg} at {where}: {text[max(0, error.pos - 20) : error.pos + 20]!r}") from None
+        raise ValueError(malformed(error)) from None
     if deeper(value, DEEPEST):
         raise ValueError(f"it is nested more than {DEEPEST} deep")
     return value
+
+
+def malformed(error: json.JSONDecodeError) -> str:
+    """What is wrong with a JSON text, and where."""
+    text = error.doc
+    where = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
+    return f"{error.msg} at {where}: {text[max(0, error.pos - 20) : error.pos + 20]!r}"
 
 
 def deeper(value: Any, most: int) -> bool:
@@ -232,3 +252,11 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key '{one_line(twice)}' stands twice in one object")
     return body
+
+
+LENIENT = json.JSONDecoder(parse_int=_whole)
+STRICT = json.JSONDecoder(
+    parse_constant=_no_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_each_once
+)
+ROWS = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
+"""For rows: of a key that stands twice the last value counts, as everywhere in the ecosystem."""

@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -41,6 +42,9 @@ _KEY_NAME = re.compile(
     r"(?i)(?:^|_)(?:API_?KEY|\w*KEY|\w*TOKEN|\w*SECRET|\w*PASSWORD|PASSWD|PASSPHRASE|PASS|CREDENTIALS?|AUTH|BEARER|PAT)S?(?:_|\d|$)"
 )
 
+LONG, MOST = 100, 1000
+"""How long a name may be to be shown whole, and how many are compared with one that is misspelt."""
+
 
 class TruingError(Exception):
     """The root of every error that Truing raises on purpose."""
@@ -61,7 +65,7 @@ class DataError(UserError):
     """A row or file that cannot be used. `place` is how a person finds it: `pairs.jsonl, row 12, field chosen`."""
 
     def __init__(self, place: str, problem: str, way_out: str = "") -> None:
-        place = one_line(place)
+        place = one_line(place if len(place) <= 20 * LONG else f"{place[: 20 * LONG]}...")
         super().__init__(f"{place}: {problem}" + (f"\n  {way_out}" if way_out else ""))
         self.place, self.problem, self.way_out = place, problem, way_out
 
@@ -148,14 +152,18 @@ def _forms(value: str) -> tuple[str, ...]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that a misspelt one was most likely meant to be, or an empty string.
+    """The known word that a misspelt one was most likely meant to be, or an empty string. Of very many words the first
+    are looked at, and none that is far longer or shorter, so that a hint costs nothing.
 
     >>> nearest("lerning_rate", ["learning_rate", "epochs"])
     'learning_rate'
     >>> nearest("xyz", ["learning_rate", "epochs"])
     ''
     """
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    if len(word) > LONG:
+        return ""
+    like = (name for name in known if len(word) <= 3 * len(name) <= 9 * len(word))  # or fewer than half could agree
+    found = difflib.get_close_matches(word, list(islice(like, MOST)), n=1, cutoff=0.5)
     return found[0] if found else ""
 
 
@@ -167,5 +175,21 @@ def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     guess = nearest(word, known)
-    hint = f" Did you mean '{guess}'?" if guess else ""
-    return f"unknown {what} '{word}'.{hint} Known: {', '.join(known)}"
+    hint = f" Did you mean '{short(guess)}'?" if guess else ""
+    return f"unknown {what} '{short(word)}'.{hint} Known: {listed(known)}"
+
+
+def listed(names: Iterable[object], most: int = 200) -> str:
+    """Names as part of a line of ours: each short, and no more than `most` of them.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(short(str(name)) for name in names[:most]) + more
+
+
+def short(name: str) -> str:
+    """A name as part of a line of ours, cut where it is no name any more."""
+    return one_line(name if len(name) <= LONG else f"{name[:LONG]}...")

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from truing.errors import UserError, cleaned
+from truing import door
+from truing.errors import DataError, UserError, cleaned
 
 SEAL = "seal"
 STAGE = "stage.json"
@@ -126,12 +127,21 @@ def differences(folder: Path, recorded: Mapping[str, Any], below: str = "", with
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file; UserError where there is none."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).\n  {MEND}") from error
-    if not isinstance(body, dict):
-        raise UserError(f"{path}: is no JSON object.\n  {MEND}")
-    return body
+        return door.read_object(path, most=door.EVIDENCE_BYTES, strict=True)
+    except DataError as error:
+        raise DataError(error.place, f"cannot be read: it {error.problem}", MEND) from error
+
+
+def are_outputs(value: Any) -> bool:
+    """Whether a value is of the form of `Outputs`, and every file lies in the folder."""
+    return isinstance(value, dict) and all(
+        isinstance(facts, list)
+        and len(facts) == 2
+        and isinstance(facts[0], int)
+        and isinstance(facts[1], str)
+        and not {"", "..", "."} & set(name.split("/"))
+        for name, facts in value.items()
+    )
 
 
 def check_stage(folder: Path, below: str = "") -> dict[str, Any]:
@@ -148,6 +158,8 @@ def check_stage(folder: Path, below: str = "") -> dict[str, Any]:
             f"{folder}: this stage was not finished (its stage.json says '{body.get('state')}'), so its files are not "
             "to be used.\n  Run it to its end: `truing run` with --resume."
         )
+    if not are_outputs(body.get("outputs", {})):
+        raise UserError(f"{folder / STAGE}: 'outputs' is not what a stage writes there.\n  {MEND}")
     wrong = list(differences(folder, body.get("outputs", {}), below))
     if wrong:
         more = f"\n  ({len(wrong) - 1} more of its files are not what the stage left)" if wrong[1:] else ""
@@ -158,6 +170,8 @@ def check_stage(folder: Path, below: str = "") -> dict[str, Any]:
 def check_model(folder: Path) -> None:
     """UserError where a folder is the model of a run's stage and not what the stage left; any other folder is the
     user's own, of which nothing is recorded."""
+    if not os.path.exists(folder):
+        return
     for place in (Path(os.path.abspath(folder)), folder.resolve()):  # a stage's folder may be a link, and so may this
         if place.name == "model" and (place.parent / STAGE).is_file():
             check_stage(place.parent, "model/")
@@ -166,6 +180,8 @@ def check_model(folder: Path) -> None:
 
 def check_file(path: Path) -> None:
     """UserError where a file was left by a finished stage of a run, and is not what the stage left."""
+    if not os.path.exists(path):  # a name of the Hub, or one that no file can have
+        return
     place = path.resolve()
     for folder in place.parents[:2]:
         if not (folder / STAGE).is_file():

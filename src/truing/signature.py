@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import truing.settings
-from truing.errors import UserError, unknown
+from truing.errors import UserError, short, unknown
 from truing.plugins import module_file
 from truing.types import Advantage, Mean, Per, default_mean, per_of
 from truing.typewords import REFERENCES, convert, describe, guess, parse_type, reason
@@ -50,7 +50,7 @@ class Option:
         try:
             return convert(tree, value)
         except ValueError:
-            shown = "none" if value is None else repr(value)
+            shown = "none" if value is None else short(repr(value))
             raise ValueError(
                 f"{self.name} must be {describe(tree)}, got {shown}{reason(tree, value)}{guess(tree, value)}"
             ) from None

@@ -11,11 +11,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from truing.consistency import contradiction
-from truing.errors import unknown
+from truing.errors import short, unknown
 
 Positive = Annotated[float, "a number above 0"]
 NonNegative = Annotated[float, "a number from 0 up"]
@@ -265,7 +266,7 @@ class ColumnNote:
         >>> ColumnNote(("source", "idx"), "not read", 20_000).text
         "columns 'source', 'idx' not read (20,000 rows)"
         """
-        names = ", ".join(f"'{name}'" for name in self.columns[:20])
+        names = ", ".join(f"'{short(name)}'" for name in self.columns[:20])
         more = f" and {len(self.columns) - 20} more" if len(self.columns) > 20 else ""
         plural = "s" * (len(self.columns) > 1)
         return f"{self.sort}{plural} {names}{more} {self.what} ({self.rows:,} row{'s' * (self.rows != 1)})"
@@ -362,8 +363,10 @@ def is_number(x: Any) -> bool:
         return False
 
 
+@cache
 def source_digest(*parts: str) -> str:
-    """A content hash of the package's own source, or of some of its folders: what made a thing that is kept."""
+    """A content hash of the package's own source, or of some of its folders: what made a thing that is kept. It is
+    read once a process, whose code does not change either."""
     package = Path(__file__).parent
     files = sorted(f for part in parts or (".",) for f in (package / part).rglob("*.py"))
     return digest([[f.relative_to(package).as_posix(), f.read_text(encoding="utf-8")] for f in files])

@@ -24,6 +24,8 @@ REFERENCES: dict[str, tuple[frozenset[str], str]] = {
     "Evidence": (frozenset({"findings"}), "findings ($stage or a JSON file), or a list of them"),
     "Rules": (frozenset(), "a rules file"),
 }
+WHOLE = 2.0**53
+"""How large a whole number may be: beyond it not all of them are numbers of fp64, nor seeds."""
 NUMBERS: dict[str, tuple[str, bool, float, float]] = {
     # type word: what it is called, whole numbers only, lowest, highest
     "Positive": ("a number above 0", False, sys.float_info.min, math.inf),  # training flushes smaller ones to 0
@@ -37,8 +39,8 @@ NUMBERS: dict[str, tuple[str, bool, float, float]] = {
     "Smoothing": ("a number of at least 0 and below 0.5", False, 0.0, math.nextafter(0.5, 0)),
     "PositiveSmoothing": ("a number of at least 1e-06 and below 0.5", False, 1e-6, math.nextafter(0.5, 0)),
     "float": ("a number", False, -math.inf, math.inf),
-    "Count": ("a whole number from 1 up", True, 1, math.inf),
-    "int": ("a whole number", True, -math.inf, math.inf),
+    "Count": ("a whole number from 1 up", True, 1, WHOLE),
+    "int": ("a whole number", True, -WHOLE, WHOLE),
 }
 WHY: dict[str, str] = {
     "PositiveFraction": "at 0 there is nothing left",

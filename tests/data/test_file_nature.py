@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_a_file_is_named_for_what_it_is(write: Any, content: bytes, what: str, n
         (gzip.compress(LINES), "r.csv", "is gzip-compressed"),
         (LINES, "r.jsonl.gz", "is no gzip file, though its name ends in .gz"),
         (gzip.compress(POINTER), "r.jsonl.gz", "is a Git LFS pointer"),
-        (gzip.compress(gzip.compress(LINES)), "r.jsonl.gz", "is gzip-compressed"),
+        (gzip.compress(gzip.compress(LINES)), "r.jsonl.gz", "is compressed twice"),
         (LINES, "r.parquet", "not a readable Parquet file: it begins with other bytes"),
         (b"", "r.parquet", r"is empty \(0 bytes\)"),
         (b"PAR1\x15\x04" + bytes(40), "r.parquet", "the Parquet file is cut off: its end is missing"),
@@ -135,3 +136,18 @@ def test_prompts_may_ask_about_a_tag(write: Any, first: str) -> None:
     assert read_lines(write(first.encode() + b"\nother\n", "p.txt")) == [first, "other"]
     with pytest.raises(UserError, match=r"p.txt: is (a web page|an XML document)"):
         read_lines(write(f"{first}\nother\n</{'error' if 'error' in first else 'html'}>\n".encode(), "p.txt"))
+
+
+def test_lines_of_prompts_end_as_text_files_end_them(write):
+    content = b"\xef\xbb\xbfone\r\n\r\ntwo\rthree\n \n four"
+    assert read_lines(write(content, "p.txt")) == ["one", "two", "three", " four"]
+    with pytest.raises(DataError, match=r"p.txt, line 2: not UTF-8: byte 0xff at place 1"):
+        read_lines(write(b"one\n\xff\n", "p.txt"))
+
+
+def test_prompts_are_no_pipe_and_no_folder(tmp_path):
+    os.mkfifo(tmp_path / "p.txt")
+    (tmp_path / "q.txt").mkdir()
+    for name, word in (("p.txt", "is no file but a pipe"), ("q.txt", "is a folder"), ("qq.txt", "Did you mean")):
+        with pytest.raises(DataError, match=word):
+            read_lines(str(tmp_path / name))

@@ -56,7 +56,7 @@ def test_lists_in_csv_cells_are_read(write: Write) -> None:
     ("content", "name", "message"),
     [
         (b'{"a": 1}\n{"a": 2,}\n', "r.jsonl", r"r.jsonl, row 2: \(line 2\) malformed JSON: .* at column \d+"),
-        (b'{"a": 1}\n\n{"a": NaN}\n', "r.jsonl", r"row 2: \(line 3\) malformed JSON: NaN is not a JSON number"),
+        (b'{"a": 1}\n\n{"a": NaN}\n', "r.jsonl", r"row 2: \(line 3\) malformed JSON: NaN is not a number"),
         (b'{"a": "x"}\n{"a": "\xff"}\n', "r.jsonl", r"row 2: \(line 2\) not UTF-8: byte 0xff at place 8 of the line"),
         (b"a,b\n1,2\n3,\xe9\n", "r.csv", r"r.csv, line 3: not UTF-8: byte 0xe9 at place 3 of the line"),
         ('{"a": "x"}'.encode("utf-16"), "r.jsonl", "The file looks like UTF-16. Save the file as UTF-8"),

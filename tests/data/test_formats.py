@@ -153,7 +153,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"chosen": turns("u:q", "a:x"), "rejected": turns("u:p", "a:y")}, "shares no prompt with rejected"),
     ({"chosen": "x", "rejected": "y"}, "there is no prompt: no column 'prompt', and this text is no transcript"),
     ({"prompt": "q", "completion": "a", "label": "good"}, "field label: is 'good', not true or false"),
-    ({"prompt": "q", "chosen": "a", "rejected": "b", "margin": 10**400}, "field margin: is '1000"),
+    ({"prompt": "q", "chosen": "a", "rejected": "b", "margin": 10**350}, "field margin: is '1000"),
     ({"prompt": "q", "completions": ["a"], "labels": [True, False]}, "field labels: has 2 entries for 1 steps"),
     ({"prompt": "q", "completions": [], "labels": []}, "field completions: is an empty list of steps"),
     ({"prompt": "q", "completions": "a", "labels": [True]}, "completions: is text, not a list with one entry per step"),

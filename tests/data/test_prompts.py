@@ -68,7 +68,7 @@ def test_a_misspelt_column_is_not_taken_for_a_file_of_prompts(write: Write) -> N
         (b"", "the file is empty"),
         (b" \n\n", "there is no prompt in it"),
         (b"\xff\xfe", "not UTF-8"),
-        (None, "cannot be"),
+        (None, "no such file"),
     ],
 )
 def test_a_text_file_without_prompts_is_an_error(tmp_path: Path, content: bytes | None, problem: str) -> None:

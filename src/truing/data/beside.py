@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from truing.data import cells, columns, marks
+from truing.data import bounds, cells, columns, marks
 from truing.data import conversation as talk
 from truing.data.conventions import LAST_UNLEARNED, UNLEARNED_END, VERDICTS, Convention, Record, Want
-from truing.data.files import Row, kind
+from truing.data.files import Row
 from truing.data.oddities import Oddities, Unusable
+from truing.door import kind
 from truing.errors import DataError
 from truing.types import ColumnNote, Demonstration, Message, Messages, prompt_id
 
@@ -255,8 +256,8 @@ def earlier(value: Any, name: str, odd: Oddities) -> Messages:
     """Turns before the prompt: [user, assistant] pairs, or messages; also as the JSON text of a list."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = bounds.parse(value)
+        except ValueError:
             raise Unusable(name, "is text, not a list of earlier turns" + _way_out(name)) from None
     if not isinstance(value, list | tuple):
         raise Unusable(name, f"is {kind(value)}, not a list of earlier turns" + _way_out(name))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from truing.data.files import Row, kind
+from truing import door
+from truing.data import bounds
+from truing.data.files import Row
 from truing.data.oddities import Unusable
+from truing.door import kind
+from truing.errors import listed
 
 Score: TypeAlias = float | dict[str, float]
 """One number, or numbers by name."""
@@ -26,7 +29,7 @@ def boolean(value: Any, name: str) -> bool:
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in words:
         return words[value.strip().lower()]
-    raise Unusable(name, "is null" if value is None else f"is {value!r}, not true or false")
+    raise Unusable(name, "is null" if value is None else f"is {door.shown(value)}, not true or false")
 
 
 def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
@@ -114,7 +117,7 @@ def _tool(value: Any, name: str, as_written: bool) -> dict[str, Any]:
         raise Unusable(name, "is no tool: its 'function' is no object, or its 'type' no text")
     named = isinstance(inner.get("name"), str) and inner["name"].strip()
     if not named and tool.get("type", "function") == "function":
-        raise Unusable(name, f"is a tool without a name; it has {', '.join(map(str, inner)) or 'nothing'}")
+        raise Unusable(name, f"is a tool without a name; it has {listed(inner, 20) or 'nothing'}")
     return tool
 
 
@@ -127,10 +130,9 @@ def _json(value: str, name: str) -> Any:
         if not found.strip():
             return None
         try:
-            found = json.loads(found)
-        except (ValueError, RecursionError) as error:
-            why = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise Unusable(name, f"is text that is no JSON ({why}): {found[:40]!r}") from None
+            found = bounds.parse(found)
+        except ValueError as error:
+            raise Unusable(name, f"is text that is no JSON ({error}): {found[:40]!r}") from None
     return found
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from truing.data import marks
-from truing.data.files import kind
 from truing.data.oddities import Oddities as Oddities
 from truing.data.oddities import Unusable as Unusable
 from truing.data.thoughts import KEYS, parted
 from truing.data.thoughts import joined as joined_thought
-from truing.errors import nearest
+from truing.door import kind
+from truing.errors import listed, nearest, short
 from truing.types import Message, Messages
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -58,14 +58,14 @@ def _message(item: Any, column: str, place: int, roles: Mapping[str, str], odd: 
     learned = None if plain else marks.learned(item, (role_key, content_key), name, odd)
     for key in (role_key, content_key):
         if key not in item:
-            raise Unusable(f"{name}.{key}", f"is missing; the message has {', '.join(map(str, item)) or 'nothing'}")
+            raise Unusable(f"{name}.{key}", f"is missing; the message has {listed(item, 20) or 'nothing'}")
     role, content = item[role_key], item[content_key]
     if not isinstance(role, str):
         raise Unusable(f"{name}.{role_key}", f"is {kind(role)}, not a role")
     if role not in roles:
         guess = nearest(role, roles)
         hint = f" Did you mean '{guess}'?" if guess else ""
-        raise Unusable(f"{name}.{role_key}", f"unknown role '{role}'.{hint} Known: {', '.join(roles)}")
+        raise Unusable(f"{name}.{role_key}", f"unknown role '{short(role)}'.{hint} Known: {', '.join(roles)}")
     if learned and roles[role] != "assistant":
         odd.add(column, f"asks for a message of role '{role}' to be learned, and only the assistant's are", "kept")
     speaks = roles[role] == "assistant"

@@ -6,13 +6,14 @@ None of them is read: what was meant is a guess, and each is said with the way t
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from truing.errors import DataError
+from truing import door
+from truing.data import bounds
+from truing.errors import DataError, listed, short
 
 ENOUGH = 512
 """So many bytes at the beginning of a file tell what it is."""
@@ -67,6 +68,7 @@ _PAGE = Nature(
 _XML = Nature("an XML document, as a store sends it in place of a file", _PAGE.way_out)
 _TAR = Nature("a tar archive", _UNPACK.format("tar xf"))
 _HOLE = Nature("nothing but NUL bytes: a download that was cut off", "Download it again.")
+_TWICE = Nature("compressed twice", "Unpack it once (gunzip).")
 _EMPTY = Nature("empty (0 bytes)", "Download or write it again.")
 
 
@@ -96,14 +98,14 @@ def nature(head: bytes) -> Nature | None:
 def check(source: str, path: Path) -> None:
     """Refuse a file that is something else than its name says: a pointer, an archive, a web page, half a download.
 
-    An empty file is none of these, but for a Parquet file, which is never empty. Raises DataError and OSError.
+    An empty file is none of these, but for a Parquet file, which is never empty. Raises DataError.
     """
     head, name = first_bytes(path), path.name.lower()
     found, parquet = nature(head), name.endswith(".parquet")
     if name.endswith(".gz") and head.startswith(b"\x1f\x8b"):
-        with gzip.open(path, "rb") as file:
+        with bounds.unpacked(source, path) as file:
             head = file.read(ENOUGH)
-        found = nature(head)
+        found = _TWICE if head.startswith(b"\x1f\x8b") else nature(head)
     elif name.endswith(".gz") and head and found is None:
         raise DataError(source, "is no gzip file, though its name ends in .gz", "Take .gz off its name.")
     elif parquet and head.startswith(b"PAR1"):
@@ -119,13 +121,13 @@ def check(source: str, path: Path) -> None:
 
 
 def first_bytes(path: Path) -> bytes:
-    """So much of a file's beginning as tells what it is. Raises OSError."""
-    with path.open("rb") as file:
+    """So much of a file's beginning as tells what it is."""
+    with door.opened(path) as file:
         return file.read(ENOUGH)
 
 
 def _last_bytes(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
+    with door.opened(path) as file:
         file.seek(-min(count, path.stat().st_size), io.SEEK_END)
         return file.read()
 
@@ -164,7 +166,7 @@ def check_saved(source: str, folder: Path) -> None:
     raise DataError(
         source,
         "is a folder that save_to_disk wrote (Arrow files)"
-        + (f", one for each of {', '.join(names)}" if names else ""),
+        + (f", one for each of {listed(names, 20)}" if names else ""),
         f"Write its rows as one file: datasets.load_from_disk('{folder}'){part}.to_parquet('rows.parquet')",
     )
 
@@ -193,13 +195,13 @@ def check_whole(source: str, value: Any) -> None:
     if tables and (len(tables) == len(value) or wrapped):
         raise DataError(
             source,
-            f"holds one object with lists of rows in it ({', '.join(tables)}), not a list of rows",
-            f"Write each as a file of its own: [row, row, ...] of '{tables[0]}'.",
+            f"holds one object with lists of rows in it ({listed(tables, 20)}), not a list of rows",
+            f"Write each as a file of its own: [row, row, ...] of '{short(tables[0])}'.",
         )
     if all(isinstance(part, Mapping) and part and all(key.isdigit() for key in part) for part in value.values()):
         raise DataError(
             source,
-            f"holds columns ({', '.join(map(str, value))}), not rows",
+            f"holds columns ({listed(value, 20)}), not rows",
             "Write rows, of pandas by to_json(FILE, orient='records', lines=True).",
         )
 

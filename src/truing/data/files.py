@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
-import importlib
 import io
-import json
+import math
+import os
 import re
-import sys
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any
 
-from truing.data import file_nature
-from truing.errors import DataError, UserError, nearest
+from truing import door
+from truing.data import bounds, file_nature, parquet
+from truing.door import kind
+from truing.errors import DataError, listed, nearest, one_line, short
 
 Row = dict[str, Any]
 OnBad = Callable[[int, str, str], None]
@@ -33,7 +34,11 @@ LISTS = (
     "messages", "conversations", "responses", "completions", "labels", "ratings", "ranking", "comparisons", "score",
     "scores", "tools",
 )  # fmt: skip
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_PLACE = 200
+"""How many characters of a field's place are said."""
+_LOOKED_AT = 1000
+"""So many names of a folder are looked at for a hint."""
+_LIST = "Write [row, row, ...], or one object per line in a .jsonl file."
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^\s/]+)?")
 
 
@@ -44,17 +49,16 @@ def rows(source: str, on_bad: OnBad | None = None) -> Iterator[tuple[int, Row]]:
     given: then it is called with row number, field and problem, and reading goes on.
     """
     path = Path(source).expanduser()
-    if not path.is_file() and _is_hub_name(source, path):
-        found = _from_hub(source)
-    else:
-        _check_exists(source, path)
-        found = _from_file(source, path)
-    count = 0
+    found = _from_hub(source) if not os.path.exists(path) and _is_hub_name(source, path) else _from_file(source, path)
+    count, columns = 0, set[str]()
     for number, row, problem in found:
         count += 1
+        if new := row.keys() - columns:
+            columns |= new
+            bounds.check_columns(place(source, number), columns)
         field = ""
         if not problem:
-            field, problem = _bad_text(row)
+            field, problem = _bad_value(row)
         if not problem:
             yield number, row
         elif on_bad is None:
@@ -74,160 +78,164 @@ _Found = Iterator[tuple[int, Row, str]]
 
 
 def _is_hub_name(source: str, path: Path) -> bool:
-    if path.exists() or source.endswith(SUFFIXES) or source.startswith((".", "/", "~")):
+    if source.endswith(SUFFIXES) or source.startswith((".", "/", "~")):
         return False
-    return bool(_HUB.fullmatch(source)) and not path.parent.is_dir()
+    return bool(_HUB.fullmatch(source)) and not os.path.isdir(path.parent)
 
 
-def _check_exists(source: str, path: Path) -> None:
+def check_exists(source: str, path: Path) -> None:
+    """DataError, with what may have been meant, where there is no file of that name."""
+    if not os.path.exists(path):  # also of a name that no file can have
+        if not os.path.exists(path.parent):
+            raise DataError(source, f"no such file: there is no folder '{short(str(path.parent))}'")
+        there = [p.name for p in islice(path.parent.iterdir(), _LOOKED_AT)] if os.path.isdir(path.parent) else []
+        guess = nearest(path.name, there)
+        raise DataError(source, "no such file", f"Did you mean '{path.with_name(guess)}'?" if guess else "")
     if path.is_dir():
         file_nature.check_saved(source, path)
-        inside = sorted(p.name for p in path.iterdir() if p.name.endswith(SUFFIXES))
-        raise DataError(source, "is a folder, not a file", f"Data files in it: {', '.join(inside[:10]) or 'none'}")
-    if path.is_file():
-        return
-    if not path.parent.is_dir():
-        raise DataError(source, f"no such file: there is no folder '{path.parent}'")
-    guess = nearest(path.name, [p.name for p in path.parent.iterdir() if p.is_file()])
-    raise DataError(source, "no such file", f"Did you mean '{path.with_name(guess)}'?" if guess else "")
+        inside = sorted(p.name for p in islice(path.iterdir(), _LOOKED_AT) if p.name.endswith(SUFFIXES))
+        raise DataError(source, "is a folder, not a file", f"Data files in it: {listed(inside, 10) or 'none'}")
+    door.check_file(path, source)
 
 
 def _from_file(source: str, path: Path) -> _Found:
+    check_exists(source, path)
     name = path.name.lower()
     if not name.endswith(SUFFIXES):
         raise DataError(source, f"unknown kind of file '{path.suffix}'", file_nature.other_kind(path.suffix, SUFFIXES))
     try:
         file_nature.check(source, path)
+        packed, size = name.endswith(".gz"), path.stat().st_size
         if name.endswith(".parquet"):
-            yield from _parquet(source, path)
+            yield from ((number, row, "") for number, row in parquet.rows(source, path))
             return
-        suffix = name.removesuffix(".gz").rsplit(".", 1)[-1]
-        with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as file:
-            if suffix == "jsonl":
-                yield from _json_lines(source, file)
-            elif suffix == "json":
-                yield from _json(source, file.read())
-            else:
-                yield from _csv(source, file.read())
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(source, f"the compressed file is damaged or cut off ({error})") from error
+        if packed:
+            bounds.check_compressed(source, path)
+        with bounds.unpacked(source, path) if packed else door.opened(path, source) as file:
+            most = bounds.most_rows(size, packed)
+            for number, row, problem in _rows_of(source, name.removesuffix(".gz"), file, most):
+                bounds.check_rows(source, number, size, packed)
+                yield number, row, problem
     except OSError as error:
         raise DataError(source, f"cannot be read ({error.strerror or error})") from error
 
 
-def _text(source: str, raw: bytes, line: int = 1) -> str:
-    """Decode, or say where the first byte that is not UTF-8 stands. `line` is the number of the first line in `raw`."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line += raw.count(b"\n", 0, error.start)
-        way_out = "The file looks like UTF-16. " if raw.startswith(_UTF16) else ""
-        raise DataError(f"{source}, line {line}", _not_text(raw, error), way_out + "Save the file as UTF-8.") from error
-
-
-def _not_text(raw: bytes, error: UnicodeDecodeError) -> str:
-    byte = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
-    return f"not UTF-8: byte 0x{raw[error.start]:02x} at place {byte} of the line"
+def _rows_of(source: str, name: str, file: IO[bytes], most: int) -> _Found:
+    """The rows of an open file whose name says that it is JSON Lines, CSV or JSON."""
+    if name.endswith(".jsonl"):
+        return _json_lines(source, bounds.lines(source, file, most))
+    if name.endswith(".csv"):
+        return _csv(source, bounds.lines(source, file, most * bounds.LINES))
+    raw = file.read(bounds.WHOLE + 1)
+    if len(raw) > bounds.WHOLE:
+        raise DataError(source, f"has more than {bounds.WHOLE:,} bytes", "Write JSON Lines, which is read row by row.")
+    return _json(source, raw, most)
 
 
 def _json_lines(source: str, lines: Iterable[bytes]) -> _Found:
-    number = 0
+    number = bad = 0
     for line, raw in enumerate(lines, start=1):
         if line == 1:
             raw = raw.removeprefix(codecs.BOM_UTF8)
         if not raw.strip():
             continue
         number += 1
-        if line == 1 and raw.startswith(_UTF16):
-            _text(source, raw)
+        if line == 1 and raw.startswith(bounds.UTF16):
+            bounds.decoded(source, raw)
         try:
             text = raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            yield number, {}, f"(line {line}) {_not_text(raw, error)}"
+            yield number, {}, f"(line {line}) {bounds.not_text(raw, error)}"
             continue
         try:
-            value = _parse(text)
-        except (ValueError, RecursionError) as error:
-            if number == 1 and isinstance(error, ValueError):
+            value = bounds.parse(text)
+        except ValueError as error:
+            if number == 1 and bounds.TOO_DEEP not in str(error):
                 file_nature.check_spread(source, text)
-            yield number, {}, f"(line {line}) malformed JSON: {_why(error, text)}"
+            bad += 1
+            if bad == number == bounds.MALFORMED:
+                raise DataError(source, f"none of its first {bad:,} lines is JSON: line {line}: {error}") from error
+            yield number, {}, f"(line {line}) malformed JSON: {error}"
             continue
         if number == 1:
             file_nature.check_whole(source, value)
         yield number, value if isinstance(value, dict) else {}, _not_object(value)
 
 
-def _json(source: str, raw: bytes) -> _Found:
-    text = _text(source, raw.removeprefix(codecs.BOM_UTF8))
-    if not text.strip():
+def _json(source: str, raw: bytes, most: int) -> _Found:
+    text = bounds.decoded(source, raw.removeprefix(codecs.BOM_UTF8))
+    begin = len(text) - len(text.lstrip())
+    if begin == len(text):
         return
+    if text[begin] == "{" and len(text) > bounds.ROW_BYTES and "\n" not in text.strip():
+        raise DataError(source, f"holds one object of {len(text):,} characters, not a list of rows", _LIST)
     try:
-        value = _parse(text)
-    except (ValueError, RecursionError) as error:
-        if text.lstrip().startswith("{") and "Extra data" in str(error):  # JSON Lines under the name .json
-            yield from _json_lines(source, raw.split(b"\n"))
+        if text[begin] == "[":
+            for number, row in enumerate(bounds.elements(text, begin), start=1):
+                yield number, row if isinstance(row, dict) else {}, _not_object(row)
             return
-        raise DataError(source, f"malformed JSON: {_why(error, text)}") from error
-    if not isinstance(value, list):
-        file_nature.check_whole(source, value)
-        if isinstance(value, dict) and text.strip().count("\n") == 0:
-            yield 1, value, ""
-            return
-        raise DataError(
-            source,
-            f"the file holds {kind(value)}, not a list of rows",
-            "Write [row, row, ...], or one object per line in a .jsonl file.",
-        )
-    for number, row in enumerate(value, start=1):
-        yield number, row if isinstance(row, dict) else {}, _not_object(row)
+        value = None if _is_lines(text, begin) else bounds.parse(text)
+    except ValueError as error:
+        if text[begin] != "{" or "Extra data" not in str(error):
+            raise DataError(source, f"malformed JSON: {error}") from error
+        value = None
+    if value is None and text[begin] == "{":  # JSON Lines under the name .json
+        yield from _json_lines(source, bounds.lines(source, io.BytesIO(raw), most))
+        return
+    file_nature.check_whole(source, value)
+    if isinstance(value, dict) and text.strip().count("\n") == 0:
+        yield 1, value, ""
+        return
+    raise DataError(source, f"the file holds {kind(value)}, not a list of rows", _LIST)
 
 
-def _parse(text: str) -> Any:
-    return json.loads(text, parse_constant=_no_constant)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _why(error: Exception, text: str) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        where = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
-        return f"{error.msg} at {where}: {text[max(0, error.pos - 20) : error.pos + 20]!r}"
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+def _is_lines(text: str, begin: int) -> bool:
+    """Whether the first of several lines is an object by itself."""
+    end = text.find("\n", begin)
+    if end < 0 or end - begin > bounds.ROW_BYTES or text[begin] != "{" or not text[end:].strip():
+        return False
+    try:
+        bounds.parse(text[begin:end])
+    except ValueError:
+        return False
+    return True
 
 
 def _not_object(value: Any) -> str:
     return "" if isinstance(value, dict) else f"the row is {kind(value)}, not an object with named columns"
 
 
-def kind(value: Any) -> str:
-    """What a value is, in the words of JSON."""
-    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text"}
-    names |= {list: "a list", dict: "an object", tuple: "a list"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _csv(source: str, raw: bytes) -> _Found:
-    text = _text(source, raw.removeprefix(codecs.BOM_UTF8))
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        table = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except csv.Error as error:
-        raise DataError(source, f"malformed CSV: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
-    if not table:
-        return
-    header = [name.strip() for name in table[0]]
-    twice = sorted({name for name in header if header.count(name) > 1})
+def _csv(source: str, raw_lines: Iterable[bytes]) -> _Found:
+    table = _cells(source, raw_lines)
+    header = [name.strip() for name in next(table, [])]
+    bounds.check_columns(source, header)
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
-        raise DataError(source, f"column '{twice[0]}' stands twice in the header")
-    for number, cells in enumerate(table[1:], start=1):
+        raise DataError(source, f"column '{one_line(twice[0])}' stands twice in the header")
+    for number, cells in enumerate(table, start=1):
         if len(cells) != len(header):
             yield number, {}, f"{len(cells)} cells where the header has {len(header)}"
             continue
         yield number, {name: _cell(name, cell) for name, cell in zip(header, cells, strict=True)}, ""
+
+
+def _cells(source: str, raw_lines: Iterable[bytes]) -> Iterator[list[str]]:
+    """The rows of a CSV file that are not empty, as texts."""
+    read = bounds.Text(source, raw_lines)
+    reader = csv.reader(read, strict=True)
+    while True:
+        read.begin_row()
+        before = csv.field_size_limit(bounds.ROW_BYTES)  # one number for all readers of a process
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(source, f"malformed CSV: {error}") from error
+        finally:
+            csv.field_size_limit(before)
+        if cells is None:
+            return
+        if cells:
+            yield cells
 
 
 def _cell(name: str, cell: str) -> Any:
@@ -235,27 +243,14 @@ def _cell(name: str, cell: str) -> Any:
     opens = cell.lstrip()
     if opens.startswith("[{") or (name in LISTS and opens.startswith(("[", "{"))):
         try:
-            return _parse(cell)
-        except (ValueError, RecursionError):
+            return bounds.parse(cell)
+        except ValueError:
             return cell
     return cell
 
 
-def _parquet(source: str, path: Path) -> _Found:
-    parquet, arrow = _module("pyarrow.parquet", "Parquet files"), _module("pyarrow", "Parquet files")
-    try:
-        number = 0
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row, ""
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(source, f"not a readable Parquet file ({error})") from error
-
-
 def _from_hub(source: str) -> _Found:
-    hub = _module("datasets", "data sets of the Hub")
+    hub = parquet.module("datasets", "data sets of the Hub")
     name, _, split = source.partition(":")
     try:
         data = hub.load_dataset(name, split=split or "train")
@@ -266,7 +261,7 @@ def _from_hub(source: str) -> _Found:
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__})",
             f"Pass a local file instead ({', '.join(SUFFIXES[:4])}).",
         ) from error
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, LookupError, TypeError) as error:
         raise DataError(
             source, f"the Hub data set could not be loaded: {error}", "A split is named so: org/name:split"
         ) from error
@@ -274,31 +269,35 @@ def _from_hub(source: str) -> _Found:
         yield number, dict(row), ""
 
 
-def _module(name: str, what: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.split(".", maxsplit=1)[0]
-        raise UserError(f"{what} need the package '{package}': pip install 'truing[train]'") from error
-
-
-def _bad_text(value: Any, field: str = "") -> tuple[str, str]:
-    """The place and problem of the first text in a row that is no text: half a surrogate pair, or a NUL."""
+def _bad_value(value: Any, deep: int = 0) -> tuple[str, str]:
+    """The place and problem of the first value in a row that is none: half a surrogate pair, a NUL, infinity."""
     if isinstance(value, str):
-        if "\0" in value:
-            return field, f"holds a NUL character (at place {value.index(chr(0)) + 1})"
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            code = f"U+{ord(value[error.start]):04X}"
-            return field, f"holds half a surrogate pair ({code} at place {error.start + 1}), which is no text"
-        return "", ""
+        return "", "" if value.isascii() and "\0" not in value and len(value) <= bounds.ROW_BYTES else _bad_text(value)
+    if isinstance(value, float):
+        return "", "" if math.isfinite(value) else f"is {value}, which is no number"
+    if deep > DEEPEST:
+        return "", f"is nested more than {DEEPEST} deep"
     if isinstance(value, dict):
-        parts: Iterable[tuple[str, Any]] = ((f"{field}.{k}" if field else str(k), v) for k, v in value.items())
+        for name, part in value.items():
+            field, problem = _bad_value(part, deep + 1)
+            if problem:
+                return (f"{name}.{field}" if field and field[0] != "[" else f"{name}{field}")[:_PLACE], problem
     elif isinstance(value, list | tuple):
-        parts = ((f"{field}[{i}]", v) for i, v in enumerate(value))
-    else:
-        return "", ""
-    if field.count(".") + field.count("[") > DEEPEST:
-        return field[:40], f"is nested more than {DEEPEST} deep"
-    return next((bad for name, part in parts if (bad := _bad_text(part, name))[1]), ("", ""))
+        for i, part in enumerate(value):
+            field, problem = _bad_value(part, deep + 1)
+            if problem:
+                return (f"[{i}].{field}" if field and field[0] != "[" else f"[{i}]{field}")[:_PLACE], problem
+    return "", ""
+
+
+def _bad_text(value: str) -> str:
+    if len(value) > bounds.ROW_BYTES:
+        return f"has {len(value):,} characters, and at most {bounds.ROW_BYTES:,} are read"
+    if "\0" in value:
+        return f"holds a NUL character (at place {value.index(chr(0)) + 1})"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(value[error.start]):04X}"
+        return f"holds half a surrogate pair ({code} at place {error.start + 1}), which is no text"
+    return ""

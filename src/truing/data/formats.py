@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +15,7 @@ from truing.data.marks import says_nothing
 from truing.data.oddities import Oddities, Unusable
 from truing.data.recognise import find
 from truing.data.thoughts import joined, parted
-from truing.errors import DataError, UserError, nearest, one_line, unknown
+from truing.errors import DataError, UserError, listed, nearest, one_line, short, unknown
 from truing.types import (
     ColumnNote,
     Demonstration,
@@ -230,11 +231,17 @@ def _record(beside: Beside, row: files.Row, odd: Oddities) -> Record:
     chosen = beside.chosen
     missing = [name for name in chosen.columns if name not in row]
     if missing:
-        guess = nearest(missing[0], row)
-        found = f"found columns: {', '.join(row) or 'none'}"
-        hint = f"; did you mean '{guess}'" if guess and guess not in chosen.columns else ""
-        raise Unusable(missing[0], f"missing column '{missing[0]}' ({found}{hint})")
+        raise Unusable(missing[0], _absent(missing[0], tuple(row), chosen.columns))
     return beside.record(row, odd)
+
+
+@lru_cache(maxsize=256)
+def _absent(name: str, columns: tuple[str, ...], known: tuple[str, ...]) -> str:
+    """What is said of a row without a column; the rows of a file lack the same ones, and looking for a like name takes
+    longer than reading a row."""
+    guess = nearest(name, columns)
+    hint = f"; did you mean '{short(guess)}'" if guess and guess not in known else ""
+    return f"missing column '{name}' (found columns: {listed(columns, SHOWN) or 'none'}{hint})"
 
 
 def _renamed(

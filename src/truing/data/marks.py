@@ -11,6 +11,7 @@ from typing import Any
 from truing.data import cells
 from truing.data.oddities import Oddities, Unusable
 from truing.data.thoughts import KEYS
+from truing.door import shown
 
 LEARNED = frozenset(
     {
@@ -97,4 +98,6 @@ def yes(value: Any, name: str) -> bool:
     try:
         return cells.boolean(value, name)
     except Unusable:
-        raise Unusable(name, f"is {value!r}: 1 (learned) or 0 (not learned) is read, and no other weight") from None
+        raise Unusable(
+            name, f"is {shown(value)}: 1 (learned) or 0 (not learned) is read, and no other weight"
+        ) from None

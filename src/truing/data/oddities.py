@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+FIELD, PROBLEM = 200, 2000
+"""How many characters of a field's name and of what is wrong with it are said."""
 Action = Literal["dropped", "joined", "kept", "truncated"]
 
 
 class Unusable(Exception):
-    """A row that cannot become a record: in which field, and why."""
+    """A row that cannot become a record: in which field, and why, in words that do not grow with what it holds."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
-        self.field, self.problem = field, problem
+        self.field, self.problem = cut(field, FIELD), cut(problem, PROBLEM)
 
 
 @dataclass
@@ -29,4 +31,9 @@ class Oddities:
 
     def add(self, name: str, problem: str, action: Action) -> None:
         """Note one oddity."""
-        self.found.append((name, problem, action))
+        self.found.append((cut(name, FIELD), cut(problem, PROBLEM), action))
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most about `most` characters, its end cut off."""
+    return text if len(text) <= most else f"{text[:most]}..."

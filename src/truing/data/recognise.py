@@ -6,7 +6,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from truing.data.conventions import CONVENTIONS, META, ROLES, Convention, Want
-from truing.errors import DataError
+from truing.errors import LONG, MOST, DataError, listed, short
+
+SHOWN = 20
+"""So many columns are named where none fits."""
 
 
 def find(source: str, columns: Iterable[str], want: Want) -> Convention:
@@ -16,13 +19,14 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
     where no other column could hold a response.
     """
     columns = list(columns)
-    alone = want == "prompts" or set(columns) <= {"prompt", *META}
+    there = set(columns)
+    alone = want == "prompts" or there <= {"prompt", *META}
     fitting = [c for c in CONVENTIONS if want in ("any", "prompts", c.gives) and (alone or c.gives != "prompts")]
     for one in fitting:
-        if set(one.columns) <= set(columns):
+        if set(one.columns) <= there:
             return one
     accepted = ", ".join(c.name for c in fitting)
-    other = next((c for c in CONVENTIONS if set(c.columns) <= set(columns)), None)
+    other = next((c for c in CONVENTIONS if set(c.columns) <= there), None)
     if other is not None and (alone or other.gives != "prompts"):
         way = " For demonstrations from pairs, map the column: response = chosen." if want == "demonstrations" else ""
         raise DataError(
@@ -30,14 +34,14 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
             f"has {other.gives} ({other.name}), but {want} are wanted",
             f"Accepted conventions: {accepted}.{way}",
         )
-    spare = [name for name in columns if name not in ROLES]
-    close = {c: _plural(c, columns) or _like(c, spare) for one in fitting for c in one.columns if c not in columns}
+    spare = [name for name in columns if name not in ROLES and len(name) <= LONG][:MOST]
+    close = {c: _plural(c, columns) or _like(c, spare) for one in fitting for c in one.columns if c not in there}
     near = max(fitting, key=lambda c: (_likeness(c, columns, close), -len(c.columns)))
     lines = [f"missing column '{name}'" for name in near.columns if name not in columns]
-    hints = [f"Did you mean '{name}' by '{close[name]}'? " for name in near.columns if close.get(name)]
+    hints = [f"Did you mean '{name}' by '{short(close[name])}'? " for name in near.columns if close.get(name)]
     raise DataError(
         source,
-        f"{', '.join(lines)}; found columns: {', '.join(columns) or 'none'}",
+        f"{', '.join(lines)}; found columns: {listed(columns, SHOWN) or 'none'}",
         f"{''.join(hints)}Accepted conventions: {accepted}. Rename the columns of the file to one of these.",
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from truing.data.batch import Comparison
 from truing.data.kinds import COLUMNS, WORDS, Shape, Ties
-from truing.errors import DataError
+from truing.errors import DataError, listed
 from truing.types import Demonstration, Judgement, Messages
 
 
@@ -202,7 +202,7 @@ def _steps(record: Judgement) -> Shaped:
 def _numbers(record: Judgement) -> list[float]:
     for value in record.verdict.value:
         if isinstance(value, Mapping):
-            raise DataError("", f"has scores by name ({', '.join(value)}), and one score a response is wanted")
+            raise DataError("", f"has scores by name ({listed(value, 20)}), and one score a response is wanted")
     return [float(value) for value in record.verdict.value]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from truing.data.conventions import Record
 from truing.data.formats import as_row, content_digest, record_json
 from truing.data.likeness import KINDS, Asked, Kind, Print, fingerprint
 from truing.data.questions import first_turn, opening
-from truing.disk import write_exact
+from truing.disk import as_json, write_exact
 from truing.errors import DataError, UserError, unknown
 from truing.types import Demonstration, Records, RowNote, digest, prompt_id
 
@@ -48,7 +47,8 @@ def split(
 
 def write(records: Records, path: Path) -> Path:
     """Records as JSONL in the columns of the ecosystem (docs/data.md), as they are read again."""
-    return write_exact(path, "".join(json.dumps(as_row(r), ensure_ascii=False) + "\n" for r in records.records))
+    rows = zip(records.rows, records.records, strict=True)
+    return write_exact(path, "".join(as_json(as_row(r), f"{records.name}, row {i}") + "\n" for i, r in rows))
 
 
 def overlap(a: Records, b: Records) -> list[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.errors import UserError, unknown
+from truing import door
+from truing.errors import DataError, UserError, unknown
 from truing.types import is_number
 
 Form = Literal["rl", "best_of"]
@@ -104,16 +104,14 @@ def read_watch(path: Path, name: str, against: str = "", truth: str = "gold") ->
 
 def _looks(path: Path, truth: str) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); a `reinforce` stage writes it that has `watch: [{truth}]` and "
-            "`watch_prompts`"
-        ) from error
+        lines = door.read_text(path, most=door.LOG_BYTES).splitlines()
+    except DataError as error:
+        way_out = f"A `reinforce` stage writes it that has `watch: [{truth}]` and `watch_prompts`."
+        raise DataError(error.place, error.problem, way_out) from error
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = door.parse_json(line, strict=False)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: is no JSON ({error})") from error
         missing = [key for key in (*FIGURES, truth) if not isinstance(row, Mapping) or key not in row]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 from truing import seals
 from truing.consistency import Ends
-from truing.disk import write_exact
+from truing.disk import as_json, write_exact
 from truing.errors import UserError, nearest, redacted, visible
 from truing.gate.looks import error_of, evidence_hash, interval_at
 from truing.gate.rules import Rule, Side
@@ -211,7 +210,7 @@ def write_decision(decision: Decision, path: Path, about: Mapping[str, Any] | No
     """Write decision.json with its seal, so that a reader sees the old file or the whole new one, never a part. `about`
     says whose weights its findings were measured on, where that is known (`evidence.Evidence`)."""
     body = seals.sealed(decision.as_json() | {"about": dict(about or {})})
-    return write_exact(path, json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_exact(path, as_json(body, path.name, indent=2) + "\n")
 
 
 def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:

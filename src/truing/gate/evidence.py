@@ -6,20 +6,21 @@ findings that somebody wrote by hand is believed as it stands (docs/integrity.md
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from truing import seals
-from truing.errors import UserError, unknown
+from truing import door, seals
+from truing.errors import DataError, UserError, short, unknown
 from truing.gate.decide import each_once
 from truing.gate.standing import measured
 from truing.policy.folder_digest import model_digest
 from truing.types import Finding, is_number
 
 FINDINGS = "findings.json"
+SAID = 1000
+"""How many characters of what is wrong with a finding are said."""
 ENDED = ("done", "reused")
 AGAIN = "Run the recipe again, and gate what it leaves."
 KEYS = frozenset({"suite", "models", "findings", "about", seals.SEAL})
@@ -100,18 +101,20 @@ def is_stage(folder: Path) -> bool:
 def of_run(folder: Path) -> Evidence:
     """The evidence of a run that is done, and whose every stage still is what it left."""
     path = folder / seals.MANIFEST
-    manifest = _object(path, f"\n  {AGAIN}")
+    manifest = _object(path, AGAIN)
     seals.check(path, manifest, AGAIN)
     if manifest.get("state") != "done":
         why = f" ({manifest['reason']})" if manifest.get("reason") else ""
         raise UserError(f"{folder}: this run is not done, it is '{manifest.get('state')}'{why}.\n  {AGAIN}")
-    rows = manifest["stages"]
+    rows = manifest.get("stages")
+    if not isinstance(rows, list) or not all(map(_is_stage_row, rows)):
+        raise UserError(f"{path}: 'stages' is not what a run writes there.\n  {AGAIN}")
     for row in rows:
         if row["state"] not in ENDED:
             raise UserError(
                 f"{folder}: stage '{row['name']}' of this run is not done, it is '{row['state']}'.\n  {AGAIN}"
             )
-        if seals.check_stage(folder / row["name"])[seals.SEAL] != row[seals.SEAL]:
+        if seals.check_stage(folder / row["name"])[seals.SEAL] != row.get(seals.SEAL):
             raise UserError(
                 f"{folder / row['name'] / seals.STAGE}: is not the one that this run left: it comes from another run.\n"
                 f"  {AGAIN}"
@@ -124,7 +127,7 @@ def check_decision(folder: Path, manifest: Mapping[str, Any]) -> None:
     """UserError where a run's decision.json is not the one that it left."""
     path, known = folder / seals.DECISION, manifest.get("decision")
     if path.is_file() or known is not None:
-        body = _object(path, f"\n  {AGAIN}")
+        body = _object(path, AGAIN)
         seals.check(path, body, AGAIN)
         if body[seals.SEAL] != known:
             raise UserError(f"{path}: is not the decision that this run came to: it comes from another run.\n  {AGAIN}")
@@ -170,9 +173,12 @@ def of_file(path: Path, sealed: bool = False) -> Evidence:
     known = DECIDED | {seals.SEAL} if "verdict" in body else KEYS
     about = body.get("about", {})
     if not isinstance(about, dict) or not isinstance(about.get("models", {}), dict):
-        raise UserError(f"{path}: 'about' must be an object that names models, not {about!r}")
-    if not all(isinstance(name, str) for name in about.get("production", ())):
-        raise UserError(f"{path}: 'production' must be a list of names, not {about['production']!r}")
+        raise UserError(f"{path}: 'about' must be an object that names models, not {door.shown(about)}")
+    if not all(isinstance(known, str) for known in about.get("models", {}).values()):
+        raise UserError(f"{path}: 'models' must name the hash of each, not {door.shown(about['models'])}")
+    production = about.get("production", [])
+    if not isinstance(production, list) or not all(isinstance(name, str) for name in production):
+        raise UserError(f"{path}: 'production' must be a list of names, not {door.shown(production)}")
     for place, keys, words in ((str(path), body, known), (f"{path}, about", about, ABOUT)):
         for key in keys:
             if key not in words:
@@ -208,36 +214,26 @@ def together(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _object(path: Path, way_out: str = "") -> dict[str, Any]:
     try:
-        body = json.loads(
-            path.read_bytes().decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_each_once
-        )
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}){way_out}") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: is not JSON ({e}){way_out}") from e
+        body = door.read_json(path, most=door.EVIDENCE_BYTES, strict=True)
+    except DataError as problem:
+        raise DataError(problem.place, problem.problem, way_out or problem.way_out) from problem
     return body if isinstance(body, dict) else {}
 
 
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is not a number")
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    body = dict(pairs)
-    if len(body) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key '{twice}' stands twice in one object")
-    return body
+def _is_stage_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "state")):
+        return False
+    name = row["name"]
+    return name == Path(name).name and name not in ("", "..") and isinstance(row.get(seals.SEAL, ""), str)
 
 
 def _finding(row: Any, place: str) -> Finding:
     try:
         finding = Finding.from_json(row)
     except ValueError as problem:
-        raise UserError(f"{place}: {problem}") from problem
+        raise UserError(f"{place}: {str(problem)[:SAID]}") from problem
     if problems := list(_problems(row)):
-        raise UserError(f"{place}: {problems[0]} ({finding.check})")
+        raise UserError(f"{place}: {problems[0]} ({short(finding.check)})")
     return finding
 
 
@@ -248,10 +244,10 @@ def _problems(row: Mapping[str, Any]) -> Iterator[str]:
             yield unknown("key", key, Finding.__dataclass_fields__)
         elif key in ("value", "bound", "interval", "n"):
             if key == "n" and (isinstance(value, bool) or not isinstance(value, int)):
-                yield f"n must be a whole number from 0 up, not {value!r}"
+                yield f"n must be a whole number from 0 up, not {door.shown(value)}"
             if key == "bound" and value is not None and not is_number(value):
-                yield f"bound must be a number, not {value!r}"
+                yield f"bound must be a number, not {door.shown(value)}"
         elif value is not None and not isinstance(value, str):
-            yield f"{key} must be text, not {value!r}"
+            yield f"{key} must be text, not {door.shown(value)}"
     if not row.get("model"):
         yield "names no model, so nothing can be decided by it; say under 'model' what was measured"

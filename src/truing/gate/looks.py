@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from scipy.special import stdtrit
 
-from truing import seals
+from truing import door, seals
 from truing.consistency import Ends, range_of
-from truing.disk import write_exact
-from truing.errors import UserError
+from truing.disk import as_json, write_exact
+from truing.errors import DataError, UserError
 from truing.gate.rules import Rule
 from truing.types import Finding, digest
 
@@ -70,7 +70,7 @@ def look_number(
         return seen.index(shown) + 1
     looks = [*earlier, {"gate": gate, "evidence": shown[0], "rules": shown[1]}]
     try:
-        write_exact(folder / LEDGER, json.dumps(seals.sealed({"looks": looks}), indent=1))
+        write_exact(folder / LEDGER, as_json(seals.sealed({"looks": looks}), LEDGER, indent=1))
     except OSError as error:
         why = f"cannot be written ({error.strerror}), and a look has to be counted"
         raise UserError(f"{folder / LEDGER}: {why}") from error
@@ -96,13 +96,16 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
     a gate would forget how often it has looked."""
     if not path.exists():
         return []
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(body, dict) and seals.fits(body):
-            return list(body["looks"])
-    except (OSError, ValueError):
-        pass
+    with suppress(DataError):
+        body = door.read_object(path, strict=True)
+        looks = body.get("looks")
+        if seals.fits(body) and isinstance(looks, list) and all(map(_is_look, looks)):
+            return looks
     raise UserError(
         f"{path}: is not what truing wrote, and it counts how often the gates of this run have looked; put it back, or "
         "give another --out"
     )
+
+
+def _is_look(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("gate", "evidence", "rules"))

@@ -18,10 +18,14 @@ from typing import Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from truing.errors import UserError, unknown
+from truing import door
+from truing.errors import UserError, short, unknown
 from truing.types import Finding
 
-_LARGEST = 1_000_000  # bytes; a rules file is a page of text
+_LARGEST = 300_000
+"""How many bytes a rules file may have, which is a page of text."""
+SHOWN = 100
+"""So many mistakes are said at once."""
 End: TypeAlias = Literal["lower", "upper"]
 Side: TypeAlias = Literal["min", "max"]
 _CAUTIOUS: dict[Side, End] = {"min": "lower", "max": "upper"}
@@ -92,17 +96,7 @@ class Rule(BaseModel):
 
 def read_rules(path: Path) -> list[Rule]:
     """The rules of a YAML or JSON file. Every mistake in it is said at once, with its rule and line."""
-    try:
-        raw = path.read_bytes()
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    if len(raw) > _LARGEST:
-        raise UserError(f"{path}: {len(raw)} bytes is too long for a rules file")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: is not UTF-8 text ({e})") from e
-    return parse_rules(text, path.name)
+    return parse_rules(door.read_text(path, most=_LARGEST), path.name)
 
 
 def parse_rules(text: str, name: str = "rules") -> list[Rule]:
@@ -117,8 +111,10 @@ def parse_rules(text: str, name: str = "rules") -> list[Rule]:
     except yaml.MarkedYAMLError as e:
         line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
         raise UserError(f"{name}{line}: {e.problem}") from e
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise UserError(f"{name}: is not YAML or JSON ({e})") from e
+    except RecursionError as e:
+        raise UserError(f"{name}: is not YAML or JSON that can be read: it is nested too deeply") from e
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as e:  # the last two for a key or number that is none
+        raise UserError(f"{name}: is not YAML or JSON ({short(str(e))})") from e
     if not isinstance(loaded, dict) or "rules" not in loaded:
         raise UserError(
             f"{name}: needs a list under 'rules', such as rules: [{{check: win_delta, end: lower, min: 0}}]"
@@ -138,13 +134,14 @@ def parse_rules(text: str, name: str = "rules") -> list[Rule]:
         else:
             mistakes += [f"{place}: {m}" for m in found]
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        more = [f"and {len(mistakes) - SHOWN:,} mistakes more"] if len(mistakes) > SHOWN else []
+        raise UserError("\n".join(mistakes[:SHOWN] + more))
     return rules
 
 
 def _rule(row: Any) -> Rule | list[str]:
     if not isinstance(row, dict):
-        return [f"a rule is a mapping such as {{check: win_delta, min: 0}}, not {row!r}"]
+        return [f"a rule is a mapping such as {{check: win_delta, min: 0}}, not {door.shown(row)}"]
     strange = [str(key) for key in row if key not in Rule.model_fields]
     if strange:
         return [unknown("key", key, Rule.model_fields) for key in strange]
@@ -163,7 +160,7 @@ def _mistake(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:  # of the rule as a whole
         return str(message)
-    return f"{'.'.join(map(str, problem['loc']))}: {message} (given: {problem['input']!r})"
+    return f"{'.'.join(map(str, problem['loc']))}: {message} (given: {door.shown(problem['input'])})"
 
 
 def _lines(text: str) -> list[int]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from truing import terminal, world
-from truing.data import clock, file_nature, formats
+from truing import door, terminal, world
+from truing.data import bounds, clock, file_nature, files, formats
 from truing.data.batch import Tree
 from truing.data.conventions import Want
 from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import THOUGHT_OUT, Planted, plant
-from truing.disk import check_target, made_beside, refuse_link, write_exact
+from truing.disk import as_json, check_target, made_beside, refuse_link, write_exact
 from truing.errors import DataError, UserError, unknown
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
@@ -102,14 +101,14 @@ def read_prompts(name: str) -> list[Messages]:
 
 def read_lines(name: str) -> list[str]:
     """The lines of a text file that say something."""
-    try:
-        file_nature.check(name, Path(name))
-        text = Path(name).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(name, f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(name, f"not UTF-8 ({error.reason})", "Save the file as UTF-8.") from error
-    lines = [line for line in text.split("\n") if line.strip()]
+    path = Path(name)
+    files.check_exists(name, path)
+    file_nature.check(name, path)
+    with door.opened(path, name) as file:
+        texts, lines = bounds.Text(name, bounds.lines(name, file, bounds.most_rows(path.stat().st_size))), []
+        for text in texts:
+            texts.begin_row()
+            lines += [text.rstrip("\r\n")] if text.strip() else []
     if not lines:
         raise DataError(name, "the file is empty: there is no prompt in it", "Write one prompt a line.")
     return lines
@@ -222,4 +221,4 @@ def read_branches(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, Any]]
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSONL, whole or not at all."""
-    write_exact(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_exact(path, "".join(as_json(row, f"{path.name}, row {i}") + "\n" for i, row in enumerate(rows, start=1)))

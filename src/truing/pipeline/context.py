@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from truing import seals, world
+from truing import door, seals, world
 from truing.data import formats
 from truing.data.conventions import Want
 from truing.disk import write_json
@@ -126,7 +125,7 @@ class StageRun:
         return replace(found, name=f"{ref.stage}/{file.name}", columns=())  # what a stage wrote beside is for people
 
     def _part(self, ref: Ref) -> Records:
-        stored = json.loads((self.stage(ref) / "split.json").read_text(encoding="utf-8"))
+        stored = door.read_object(self.stage(ref) / "split.json", most=door.LOG_BYTES)
         data = stored["data"]
         named = Ref(**data) if isinstance(data, dict) else data
         whole = self._records(named, stored["on_bad_row"], stored.get("read", "any"), stored["columns"])

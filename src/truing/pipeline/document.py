@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,17 @@ from typing import Any
 
 import yaml
 
-from truing.errors import RecipeError, holds_key, nearest, unknown
+from truing import door
+from truing.errors import DataError, RecipeError, holds_key, nearest, short, unknown
 
-LARGEST = 1_000_000  # bytes; a recipe is a page of text
+LARGEST = 300_000
+"""How many characters a recipe may have, which is a page of text: YAML is read at 200,000 a second."""
+ENOUGH = 200
+"""So many mistakes are gathered."""
+BITS = 1100
+"""How long a whole number may be: any of fp64 is shorter, and what is longer stays the text it was."""
+LONGEST = 4000
+"""How many characters of a mistake are said."""
 COMMAND_LINE = 0  # the line number of what came from the command line
 LOST = object()  # stands for a value whose mistake is already noted
 PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null"))
@@ -45,12 +54,13 @@ class Mistakes:
     """What is wrong with a recipe, gathered so that all of it is said at once."""
 
     name: str
-    found: list[tuple[int, str]] = field(default_factory=list)
+    found: dict[tuple[int, str], None] = field(default_factory=dict)
 
     def add(self, line: int, text: str) -> None:
-        """Note a mistake on a line (0: on the command line)."""
-        if (line, text) not in self.found:
-            self.found.append((line, text))
+        """Note a mistake on a line (0: on the command line); RecipeError where there are so many that it is enough."""
+        self.found[line, text if len(text) <= LONGEST else f"{text[:LONGEST]}..."] = None
+        if len(self.found) >= ENOUGH:
+            raise RecipeError([*self.lines(), f"{self.name}: is not looked at any further"])
 
     def lines(self) -> list[str]:
         """Every mistake with its place, in the order of the file, the command line's last."""
@@ -66,7 +76,7 @@ class Mistakes:
 def read(text: str, mistakes: Mistakes) -> Node:
     """The document as Nodes. What is not plain YAML (anchors, tags, a key twice) is a mistake."""
     if len(text) > LARGEST:
-        raise RecipeError([f"{mistakes.name}: {len(text)} characters is too long for a recipe"])
+        raise RecipeError([f"{mistakes.name}: has {len(text):,} characters, and a recipe has at most {LARGEST:,}"])
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
@@ -116,9 +126,10 @@ def _node(loader: _Loader, node: yaml.Node, line: int, mistakes: Mistakes) -> No
     if node.tag not in PLAIN:  # dates and the like stay the text they were
         return Node(node.value, line)
     try:
-        return Node(loader.construct_object(node, deep=True), line)
-    except ValueError:  # such as an integer of ten thousand digits
+        value = loader.construct_object(node, deep=True)
+    except (ValueError, OverflowError):  # such as an integer of ten thousand digits
         return Node(node.value, line)
+    return Node(node.value if isinstance(value, int) and value.bit_length() > BITS else value, line)
 
 
 def source(given: Path | str) -> tuple[str, str, Path | None]:
@@ -127,14 +138,15 @@ def source(given: Path | str) -> tuple[str, str, Path | None]:
         return "recipe", given, None
     path = Path(given)
     try:
-        return str(given), path.read_bytes().decode("utf-8-sig"), path
-    except OSError as problem:
-        raise RecipeError([f"{given}: cannot be read ({problem.strerror}){_beside(path)}"]) from None
-    except UnicodeDecodeError as problem:
-        raise RecipeError([f"{given}: is not UTF-8 text ({problem.reason})"]) from None
+        return str(given), door.read_text(path, most=4 * LARGEST), path
+    except DataError as problem:
+        hint = "" if os.path.exists(path) else _beside(path)
+        raise RecipeError([f"{short(str(given))}: {problem.problem}{hint}"]) from None
 
 
 def _beside(path: Path) -> str:
+    if not os.path.isdir(path.parent):
+        return ""
     there = [p.name for pattern in ("*.yaml", "*.yml") for p in path.parent.glob(pattern)]
     return ". " + unknown("recipe", path.name, there) if there else ""
 
@@ -144,12 +156,12 @@ def override(root: Node, overrides: list[str], mistakes: Mistakes) -> None:
     for item in overrides:
         path, sign, text = item.partition("=")
         if not sign or not path:
-            mistakes.add(COMMAND_LINE, f"'{item}' is not of the form name=value")
+            mistakes.add(COMMAND_LINE, f"'{short(item)}' is not of the form name=value")
             continue
         try:
             value = read(text, Mistakes("command line")) if text.strip() else Node("")
         except RecipeError as problem:
-            mistakes.add(COMMAND_LINE, f"{item}: {problem.mistakes[0].partition(': ')[2]}")
+            mistakes.add(COMMAND_LINE, f"{short(item)}: {problem.mistakes[0].partition(': ')[2]}")
             continue
         _put(root, path, _unlined(value), mistakes)
 

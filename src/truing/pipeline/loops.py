@@ -22,6 +22,8 @@ KEYS = ("repeat", "carry", "stages")
 REPEAT = Option("repeat", "Count", required=True)
 MOST = 1000
 """The most turns of a loop: each is checked and planned before the first begins."""
+STAGES = 3000
+"""The most stages of a recipe, each turn's counted: each has a folder in the run's, and all are planned together."""
 TAKEN = ("inputs", "base", "turn")
 """What `$...` means already."""
 
@@ -57,6 +59,12 @@ def check_entry(name: str, node: Node, scope: Scope, beside: Collection[str]) ->
         yield check_stage(name, node, scope)
         return
     loop = read(name, node, scope, beside)
+    count = loop.repeat * len(loop.stages)
+    if len(scope.done) + count > STAGES:
+        said = f"{loop.repeat:,} turns of {len(loop.stages):,} stages are {count:,}"
+        said += f", and a recipe has at most {STAGES:,}; go on in another recipe, with what this one leaves"
+        scope.mistakes.add(node.line, f"loop '{name}': {said}")
+        scope.mistakes.stop()
     for turn in range(1, loop.repeat + 1):
         yield from check_turn(loop, turn, node, scope)
     scope.turn = None
@@ -121,7 +129,8 @@ def check_inner(loop: Loop, stage: str, node: Node, scope: Scope, beside: Collec
         scope.mistakes.add(
             node.line, f"{place}outside of the loop there is '{stage}' too, and ${stage} could mean either; rename one"
         )
-    clash = next((name for name in beside if re.fullmatch(rf"{loop.name}-[1-9]\d*-{stage}", name)), None)
+    turned = re.compile(rf"{re.escape(loop.name)}-[1-9]\d*-{re.escape(stage)}")
+    clash = next(filter(turned.fullmatch, beside), None)
     if clash is not None:
         scope.mistakes.add(node.line, f"{place}a turn of it is called '{clash}', and so is another stage; rename one")
     if is_loop(node):

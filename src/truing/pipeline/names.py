@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from truing.registry import type_words
 from truing.world import tiny
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+LOOKED_AT = 1000
+"""So many names of a folder are looked at for a hint."""
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz")
 
 
@@ -26,11 +29,11 @@ def find(name: str, folder: Path | None, typed: bool = False) -> Path | None:
     return next((place for place in (here + beside if typed else beside + here) if os.path.exists(place)), None)
 
 
-def model_trouble(name: str, known: Sequence[str]) -> str:
-    """What is wrong with a model's name that is no folder's, or an empty string. `known` are references that fit."""
+def model_trouble(name: str, known: Callable[[], Sequence[str]]) -> str:
+    """What is wrong with a model's name that is no folder's, or empty. `known` gives references that fit."""
     if name.startswith("world:"):
         return said_by(lambda: tiny.size(name))
-    return "" if HUB.fullmatch(name) else f"there is no folder '{name}'{meant(name, known)}"
+    return "" if HUB.fullmatch(name) else f"there is no folder '{name}'{meant(name, known())}"
 
 
 def adapter_trouble(path: str) -> str:
@@ -41,8 +44,8 @@ def adapter_trouble(path: str) -> str:
     return said_by(lambda: adapter_files.bases(folder, adapter_files.read_config(folder)))
 
 
-def data_trouble(name: str, folder: Path | None, known: Sequence[str]) -> str:
-    """What is wrong with a data set's name that is no file's, or an empty string. `known` are references that fit."""
+def data_trouble(name: str, folder: Path | None, known: Callable[[], Sequence[str]]) -> str:
+    """What is wrong with a data set's name that is no file's, or empty. `known` gives references that fit."""
     if name.startswith(tiny.PREFIX):
         return f"'{name}' is a model, not a data set"
     if name.startswith("world:"):
@@ -51,8 +54,9 @@ def data_trouble(name: str, folder: Path | None, known: Sequence[str]) -> str:
         return file_trouble(name, folder)
     if HUB.fullmatch(name):
         return ""
-    hint = "" if f"${name}" in known else file_hint(name, folder)
-    return f"there is no file '{name}'{hint or meant(name, known)}"
+    fitting = known()
+    hint = "" if f"${name}" in fitting else file_hint(name, folder)
+    return f"there is no file '{name}'{hint or meant(name, fitting)}"
 
 
 def file_trouble(name: str, folder: Path | None) -> str:
@@ -63,7 +67,7 @@ def file_trouble(name: str, folder: Path | None) -> str:
 def file_hint(name: str, folder: Path | None) -> str:
     """The file that a misspelt name most likely meant, as a question; empty where none is near."""
     places = [Path(name).parent, *([folder / Path(name).parent] if folder else [])]
-    there = [entry.name for place in places if place.is_dir() for entry in place.iterdir()]
+    there = [entry.name for place in places if os.path.isdir(place) for entry in islice(place.iterdir(), LOOKED_AT)]
     hint = nearest(Path(name).name, there)
     return f". Did you mean '{hint}'?" if hint else ""
 

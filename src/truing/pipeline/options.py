@@ -126,7 +126,7 @@ def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) ->
     if not isinstance(value, str) or not kind or f"'{value}'" in option.type:
         return value
     if kind == "Data":
-        return scope.data(value, node, what, scope.fitting(option))
+        return scope.data(value, node, what, option)
     if value == scope.base:  # looked up where it stands
         return value
     if kind in ("Model", "Models", "Rivals", "RewardModel"):
@@ -134,7 +134,7 @@ def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) ->
         if hint and not HUB.fullmatch(value) and not scope.found(value, node):
             scope.mistakes.add(node.line, f"{what}: there is no folder '{value}'{hint}")
             return value
-        return scope.model(value, node, what, scope.fitting(option))
+        return scope.model(value, node, what, option)
     path = scope.found(value, node)
     if not path:
         scope.mistakes.add(node.line, f"{what}: {names.file_trouble(value, scope.folder)}")

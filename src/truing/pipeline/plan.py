@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from truing import registry, seals
+from truing import door, registry, seals
 from truing.disk import is_part, refuse_link, refuse_links
-from truing.errors import UserError, cleaned
+from truing.errors import DataError, UserError, cleaned
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.plugins import sources
 from truing.policy import adapter_files
@@ -134,7 +132,8 @@ def refs(value: Any) -> Iterator[Ref]:
 def made_by_truing(folder: Path) -> dict[str, Any]:
     """The stage.json of a folder that a run made, empty where there is no folder; UserError for anyone else's."""
     stored = read_json(folder / seals.STAGE)
-    if stored.get("name") == folder.name and "key" in stored:
+    parts, outputs = stored.get("parts", {}), stored.get("outputs", {})
+    if stored.get("name") == folder.name and "key" in stored and isinstance(parts, dict) and seals.are_outputs(outputs):
         return stored
     if (folder / seals.STAGE).is_file():
         raise UserError(
@@ -245,8 +244,8 @@ def content_digest(path: Path) -> str:
     """A content hash of a file, or of every file in a folder that is not hidden."""
     if path.is_dir():
         return digest(listed(path))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    door.check_file(path)
+    return seals.file_hash(path)
 
 
 def listed(folder: Path, without: Sequence[str] = ()) -> list[list[str]]:
@@ -263,7 +262,6 @@ def _hidden(path: Path) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or an empty one where there is none or half of one."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return door.read_object(path, most=door.EVIDENCE_BYTES)
+    except DataError:
         return {}
-    return value if isinstance(value, dict) else {}

@@ -10,7 +10,7 @@ from typing import Any
 from truing.errors import unknown
 from truing.pipeline import document
 from truing.pipeline.document import LOST, Mistakes, Node
-from truing.pipeline.loops import check_entry
+from truing.pipeline.loops import STAGES, check_entry
 from truing.pipeline.scope import Scope
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.signature import Option
@@ -165,6 +165,10 @@ class Top:
         entries = self.mapping("stages", "{warm: {do: sft, ...}}")
         if not entries and isinstance(self.entries.get("stages", Node({})).value, dict):
             self.scope.mistakes.add(1, "a recipe has at least one stage under 'stages'")
+        if len(entries) > STAGES:
+            said = f"{len(entries):,} stages are too many, and a recipe has at most {STAGES:,}"
+            self.scope.mistakes.add(self.entries["stages"].line, f"{said}; go on in another, with what this one leaves")
+            self.scope.mistakes.stop()
         self.scope.later = list(entries)
         specs: list[StageSpec] = []
         for name, node in entries.items():

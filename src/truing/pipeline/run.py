@@ -30,6 +30,8 @@ from truing.report import html
 from truing.settings import Training
 from truing.types import source_digest
 
+LONGEST = 100
+"""How many characters of a title name its folder."""
 EXPECTED = {"missed": 1, "open": 4}
 """The exit code for an expectation that is not met, and for one of which that is not known."""
 WORST = (0, 4, 1)
@@ -278,4 +280,4 @@ def folder_name(title: str) -> str:
     >>> folder_name("HH, harmless: DPO")
     'hh-harmless-dpo'
     """
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "run"
+    return re.sub(r"[^a-z0-9]+", "-", title.lower())[:LONGEST].strip("-") or "run"

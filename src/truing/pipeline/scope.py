@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from truing.errors import nearest, unknown
+from truing.errors import listed, nearest, unknown
 from truing.pipeline import names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
 from truing.pipeline.expectations import FORM, Expected
@@ -20,6 +20,9 @@ from truing.typewords import REFERENCES, describe, parse_type
 TURN = re.compile(r"\$turn\b")
 COMPARISON = re.compile(r"(win_rate|_delta|_delta_tokens)$")
 """What an exam finds of a model beside another one."""
+
+SHOWN = 50
+"""So many references are named in a mistake."""
 
 
 @dataclass
@@ -98,7 +101,7 @@ class Scope:
         if found.kind in wanted:
             return self.base if found.stage == "base" else found
         fit = [name for name in self.fitting(option) if name != text]
-        there = f". Fitting here: {', '.join(fit)}" if fit else ""
+        there = f". Fitting here: {listed(fit, SHOWN)}" if fit else ""
         what = {"reward": "a reward model", "model": "a model", "decision": "a decision"}.get(found.kind, found.kind)
         self.mistakes.add(line, f"{self.place}'{option.name}' must be {words}, but {text} is {what}{there}")
         return LOST
@@ -203,34 +206,35 @@ class Scope:
         if stage in self.loops:
             within = [f"${stage}.{name}" for name in self.loops[stage]]
             if text == f"${stage}":
-                return f"'{text}' is a loop: say which stage of its last turn, {', '.join(within)}"
+                return f"'{text}' is a loop: say which stage of its last turn, {listed(within, SHOWN)}"
             hint = nearest(text, within)
             did = f" Did you mean '{hint}'?" if hint else ""
-            return f"there is no '{text}' in that loop.{did} Known: {', '.join(within)}"
+            return f"there is no '{text}' in that loop.{did} Known: {listed(within, SHOWN)}"
         known = [*self.written(), *(["$base"] if self.base is not None else [])]
         known += [f"$inputs.{name}" for name in self.inputs]
         ends = [name for name in known if name.endswith(f".{stage}")]
         hint = ends[0] if ends else nearest(f"${stage}", [*known, *(f"${name}" for name in self.turned)])
         did = f" Did you mean '{hint}'?" if hint else ""
-        return f"there is no stage '{text}' before this one.{did} Known: {', '.join(known) or 'none'}"
+        return f"there is no stage '{text}' before this one.{did} Known: {listed(known, SHOWN) or 'none'}"
 
     def found(self, name: str, node: Node) -> str:
         """The path of a file or folder of that name, or an empty string."""
         place = names.find(name, self.folder, typed=node.line == COMMAND_LINE)
         return "" if place is None else str(place)
 
-    def data(self, name: str, node: Node, what: str, known: Sequence[str] = ()) -> str:
-        """A data set's name, checked; a file that stands beside the recipe is given with its folder."""
+    def data(self, name: str, node: Node, what: str, option: Option | None = None) -> str:
+        """A data set's name, checked, with what fits the `option` as a hint; a file that stands beside the recipe is
+        given with its folder."""
         path = self.found(name, node)
         if path and not name.startswith("world:"):
             return path
-        trouble = names.data_trouble(name, self.folder, known)
+        trouble = names.data_trouble(name, self.folder, lambda: self.fitting(option) if option else [])
         if trouble:
             own = f". Give your own: {node.input}=FILE" if node.input and not name.startswith("world:") else ""
             self.mistakes.add(node.line, f"{f'input {node.input!r}' if node.input else what}: {trouble}{own}")
         return name
 
-    def model(self, name: str, node: Node, what: str, known: Sequence[str] = ()) -> str:
+    def model(self, name: str, node: Node, what: str, option: Option | None = None) -> str:
         """A model's name, checked; a folder that stands beside the recipe is given with its path. An adapter has to ask
         for nothing that is not read, and its base has to be there."""
         path = self.found(name, node)
@@ -239,7 +243,7 @@ class Scope:
             if trouble:
                 self.mistakes.add(node.line, f"{what}: {trouble}")
             return path
-        trouble = names.model_trouble(name, known)
+        trouble = names.model_trouble(name, lambda: self.fitting(option) if option else [])
         if trouble:
             self.mistakes.add(node.line, f"{what}: {trouble}")
         return name

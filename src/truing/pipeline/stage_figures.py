@@ -6,7 +6,6 @@ was not.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from truing import door
 from truing.data.batch import trees_digest
 from truing.data.files import SUFFIXES
 from truing.data.trees import Planted
@@ -184,8 +184,7 @@ def tell(run: StageRun, policy: Policy, planted: Planted, training: Training, te
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The lines of a stage's metrics; none where it made no update."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]
+    return [row for _, row in door.read_log(folder / "metrics.jsonl")]
 
 
 def write_card(run: StageRun, policy: Policy, planted: Planted, made: StageFigures, training: Training) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from truing import seals
 from truing.data import formats
 from truing.data.conventions import Record
-from truing.disk import write_exact
+from truing.disk import as_json, write_exact
 from truing.errors import RunFailed, UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline import answers as lying
@@ -136,7 +135,7 @@ def judge(
     if not rows:
         raise RunFailed(f"stage {run.name}: no answer teaches anything: {told(count)}. {WAY_OUT}")
     count["kept"] = len(rows)
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for _, row in rows.values())
+    lines = (as_json(row, "data.jsonl") + "\n" for _, row in rows.values())
     if run.leads:
         write_exact(run.folder / "data.jsonl", "".join(lines))
     run.show.say(f"  {told(count)}")

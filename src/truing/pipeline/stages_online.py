@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from truing import door
 from truing.data import clock
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.formats import without_tools
@@ -266,8 +266,7 @@ def unscored(folder: Path) -> list[str]:
 def untaught(folder: Path, source: RolloutSource) -> list[str]:
     """How many rounds of the whole stage, those before a resume too, were passed over because their answers taught
     nothing: they have no update among the metrics. The last one may have ended the stage instead."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    taught = {(json.loads(line)["step"] - 1) // source.updates + 1 for line in lines}
+    taught = {(row["step"] - 1) // source.updates + 1 for _, row in door.read_log(folder / "metrics.jsonl")}
     lived = list(experience.rounds(folder / "rollouts"))
     rounds = [number for number in lived if number not in taught and not (source.ended and number == lived[-1])]
     told = ", ".join(map(str, rounds[:10])) + (", ..." if len(rounds) > 10 else "")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from truing.errors import redacted, visible
+from truing import door
+from truing.errors import DataError, redacted, visible
 from truing.report.usage import PIPELINE, Kind, usage
 from truing.report.words import figure, interval, label, unit
 from truing.types import Finding
@@ -82,11 +83,13 @@ def named_on_card(folder: Path) -> tuple[str, list[str]]:
     Text of a card is somebody's: what is not of the form of a name of the Hub is not passed on.
     """
     try:
-        front = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+        text = door.read_text(folder / "README.md").split("---\n")[1]
+        door.check_yaml(text, "README.md")
+        front = yaml.safe_load(text)
         if not isinstance(front, dict) or "truing" not in front.get("tags", []):
             return "", []
         base, data = front.get("base_model", ""), front.get("datasets", [])
-    except (OSError, ValueError, IndexError, TypeError, yaml.YAMLError):
+    except (DataError, ValueError, IndexError, TypeError, OverflowError, yaml.YAMLError):
         return "", []
     names = [name for name in data if isinstance(name, str)] if isinstance(data, list) else []
     return base if isinstance(base, str) else "", names

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from truing import seals
-from truing.errors import UserError
+from truing import door, seals
+from truing.errors import DataError, UserError
 from truing.report.distance import Way
 from truing.types import Finding, is_number
 
@@ -59,6 +59,9 @@ def read_run(folder: Path) -> RunPieces:
     listed = {str(row.get("name", "")): row for row in _rows(manifest.get("stages"))}
     stages = []
     for name, row in listed.items():
+        if not name or name != Path(name).name or name == "..":
+            damaged.append(f"{seals.MANIFEST}: {door.shown(name)} is no stage's name, and is not shown")
+            continue
         stage = StagePieces(name, str(row.get("do", "")), str(row.get("state", "")), as_number(row.get("seconds")))
         if stage.state not in UNFINISHED:
             _fill(stage, folder / name, damaged)
@@ -99,12 +102,12 @@ def _fill(stage: StagePieces, folder: Path, damaged: list[str]) -> None:
 
 
 def _json(path: Path, damaged: list[str]) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
-        body = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as e:
-        damaged.append(f"{path.parent.name}/{path.name}: cannot be read ({e})")
+        body = door.read_json(path, f"{path.parent.name}/{path.name}", door.EVIDENCE_BYTES)
+    except DataError as error:
+        damaged.append(f"{error.place}: cannot be read: it {error.problem}")
         return None
     if isinstance(body, dict) and seals.SEAL in body and not seals.fits(body):
         damaged.append(f"{path.parent.name}/{path.name}: was changed after it was written, and is not shown")
@@ -113,20 +116,25 @@ def _json(path: Path, damaged: list[str]) -> Any:
 
 
 def _metrics(path: Path, damaged: list[str]) -> list[dict[str, float]]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return []
     rows, bad = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    try:
+        content = door.read_bytes(path, f"{path.parent.name}/{path.name}", door.LOG_BYTES)
+    except DataError as problem:
+        damaged.append(str(problem))
+        return []
+    for line in content.decode("utf-8", "replace").split("\n"):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = door.parse_json(line, strict=False)
+        except ValueError:
             row = None
         if not isinstance(row, Mapping):
             bad += 1
             continue
-        rows.append({str(k): float(v) for k, v in row.items() if isinstance(v, (int, float)) and v is not True})
+        rows.append({str(k): float(v) for k, v in row.items() if isinstance(v, float) or is_number(v)})
     if bad:
         damaged.append(f"{path.parent.name}/{path.name}: {bad} line{'s' if bad > 1 else ''} could not be read")
     return rows

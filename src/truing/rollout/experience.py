@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from truing.data import parquet as checked
 from truing.disk import replacing
 from truing.errors import DataError, RunFailed
 from truing.types import Message, Messages, messages_json
@@ -65,20 +66,30 @@ def write(path: Path, rows: Sequence[Experience]) -> str:
 
 def read(path: Path) -> list[Experience]:
     """What `write` wrote, to the last bit; RunFailed where it cannot be read."""
+    return [Experience(**plain(path, row)) for row in table(path, SCHEMA)]
+
+
+def table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """The rows of a round, in the columns of a schema; RunFailed where they cannot be read."""
     try:
-        rows = parquet.read_table(path, schema=SCHEMA).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+        checked.check(str(path), path)
+        return list(parquet.read_table(path, columns=schema.names, schema=SCHEMA).to_pylist())
+    except (OSError, ValueError, LookupError, pa.ArrowException, DataError) as error:
+        problem = error.problem if isinstance(error, DataError) else str(error)
         raise RunFailed(
-            f"{path}: this round's experience cannot be read ({error}); begin the stage anew with --restart"
+            f"{path}: this round's experience cannot be read ({problem}); begin the stage anew with --restart"
         ) from error
-    return [Experience(**row) for row in map(plain, rows)]
 
 
-def plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the file as the fields of `Experience`."""
+def plain(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the file as the fields of `Experience`; RunFailed where one that every answer has is missing."""
+    absent = {"score": math.nan, "parts": (), "why": "", "old_logp_T": ()}
+    empty = [name for name, value in row.items() if value is None and name not in absent]
+    empty += [f"prompt.{name}" for message in row["prompt"] or () for name in message if message[name] is None]
+    if empty:
+        raise RunFailed(f"{path}: an answer has no '{empty[0]}'; begin the stage anew with --restart")
     found = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     found["prompt"] = tuple(Message(**message) for message in row["prompt"])
-    absent = {"score": math.nan, "parts": (), "why": "", "old_logp_T": ()}
     return found | {name: other for name, other in absent.items() if found[name] is None}
 
 
@@ -86,30 +97,27 @@ def is_experience(path: Path) -> bool:
     """Whether a file is one that `write` wrote; DataError where it cannot be read."""
     if path.suffix != ".parquet":
         return False
-    try:
-        names = set(parquet.read_schema(path).names)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(str(path), f"not a readable Parquet file ({error})") from error
+    checked.check(str(path), path)
+    names = set(parquet.read_schema(path).names)
     return {"prompt", "response", "prompt_ids", "response_ids", "logp_T", "stop"} <= names
 
 
 def rounds(folder: Path) -> dict[int, Path]:
     """The rounds in a folder by their numbers, which count from 1, in order."""
-    return dict(sorted((int(path.stem.removeprefix("round-")), path) for path in folder.glob("round-*.parquet")))
+    found = ((path.stem.removeprefix("round-"), path) for path in folder.glob("round-*.parquet"))
+    return dict(sorted((int(number), path) for number, path in found if number.isdecimal()))
 
 
 def failures(folder: Path) -> list[str]:
     """Of every answer of all rounds in a folder, in order, why it could not be scored; empty where it could."""
     files = sorted(folder.glob("round-*.parquet"))
-    return [why for path in files for why in parquet.read_table(path, columns=["why"])["why"].to_pylist()]
+    return [row["why"] for path in files for row in table(path, WHY)]
 
 
 def parts(folder: Path) -> list[dict[str, float]]:
     """Of every answer of all rounds in a folder, in order, what each reward said; none where it could not be scored."""
     files = sorted(folder.glob("round-*.parquet"))
-    return [
-        dict(row or ()) for path in files for row in parquet.read_table(path, columns=["parts"])["parts"].to_pylist()
-    ]
+    return [dict(row["parts"] or ()) for path in files for row in table(path, PARTS)]
 
 
 def counts(folder: Path, fewest: int) -> Counter[str]:
@@ -117,10 +125,10 @@ def counts(folder: Path, fewest: int) -> Counter[str]:
     had fewer than `fewest` scored ones in their group (`alone`)."""
     found = Counter(dict.fromkeys(("responses", "failed", "alone"), 0))
     for path in sorted(folder.glob("round-*.parquet")):
-        table = parquet.read_table(path, columns=["group", "why"]).to_pylist()
-        groups = Counter(row["group"] for row in table if not row["why"])
-        found["responses"] += len(table)
-        found["failed"] += sum(bool(row["why"]) for row in table)
+        rows = table(path, GROUPS)
+        groups = Counter(row["group"] for row in rows if not row["why"])
+        found["responses"] += len(rows)
+        found["failed"] += sum(bool(row["why"]) for row in rows)
         found["alone"] += sum(count for count in groups.values() if count < fewest)
     return found
 
@@ -155,3 +163,5 @@ SCHEMA = pa.schema(
         ("old_logp_T", pa.list_(pa.float64())),
     ]
 )
+WHY, PARTS, GROUPS = (pa.schema([SCHEMA.field(n) for n in names]) for names in (["why"], ["parts"], ["group", "why"]))
+"""Of the columns of a round those that say why answers have no score, what each reward said, which belong together."""

@@ -22,9 +22,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from truing import seals
-from truing.disk import file_digest, share_alike
-from truing.errors import RunFailed, UserError
+from truing import door, seals
+from truing.disk import as_json, file_digest, share_alike
+from truing.errors import DataError, RunFailed, UserError
 from truing.train import parallel
 from truing.train.shard import held_here, piece
 
@@ -119,7 +119,7 @@ def _finish(part: Path, target: Path, manifest: Mapping[str, Any]) -> str:
     """Make a checkpoint whole, and remove what it replaces; what went wrong, if anything did."""
     try:
         path = part / seals.MANIFEST
-        path.write_text(json.dumps(seals.sealed(manifest), indent=1), encoding="utf-8")
+        path.write_text(as_json(seals.sealed(manifest), seals.MANIFEST, indent=1), encoding="utf-8")
         _sync(path)
         share_alike(part)
         _sync(part)
@@ -128,6 +128,8 @@ def _finish(part: Path, target: Path, manifest: Mapping[str, Any]) -> str:
         _sync(target.parent)
     except OSError as error:
         return cannot_write(part, error)
+    except RunFailed as error:  # the other processes wait for what this one says
+        return str(error)
     for old in sorted(target.parent.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return ""
@@ -138,7 +140,7 @@ def latest(folder: Path) -> tuple[Stored | None, list[str]]:
     damaged: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            manifest = json.loads((path / seals.MANIFEST).read_text(encoding="utf-8"))
+            manifest = door.read_object(path / seals.MANIFEST, seals.MANIFEST)
             if not seals.fits(manifest) or path.name != f"step-{manifest['step']:08d}":
                 damaged.append(f"{path.name} is damaged ({seals.MANIFEST} is not what was written there)")
                 continue
@@ -148,7 +150,7 @@ def latest(folder: Path) -> tuple[Stored | None, list[str]]:
                 starts = {name: starts for name, (_, starts) in files.items()}
                 return Stored(path, manifest["step"], manifest["facts"], starts), damaged
             damaged.append(f"{path.name} is damaged ({', '.join(wrong)})")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
             damaged.append(f"{path.name} cannot be read ({error})")
     if damaged:
         raise RunFailed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import time
@@ -16,9 +15,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from truing import door
 from truing.data.batch import Batch
-from truing.disk import appending, write_exact
-from truing.errors import UserError
+from truing.disk import appending, as_json, write_exact
+from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
 from truing.policy.precision import Rounding
 from truing.train import believed, checkpoint, parallel
@@ -99,10 +99,8 @@ class Record:
             policy.rounding = Rounding(**found.facts["rounding"])
 
     def _cut_metrics(self) -> None:
-        lines = []
-        if self.metrics_path.exists():
-            lines = [x for x in self.metrics_path.read_text(encoding="utf-8").split("\n") if x.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+        lines = door.read_log(self.metrics_path) if self.metrics_path.exists() else []
+        kept = [line for line, row in lines if row["step"] <= self.step]
         with checkpoint.room(self.metrics_path):
             write_exact(self.metrics_path, "".join(line + "\n" for line in kept))
 
@@ -141,11 +139,13 @@ class Record:
         before = self.metrics_path.stat().st_size
         try:
             with appending(self.metrics_path) as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(as_json(row, self.metrics_path.name) + "\n")
         except OSError as error:
             with suppress(OSError):
                 os.truncate(self.metrics_path, before)
             return checkpoint.cannot_write(self.metrics_path, error)
+        except RunFailed as error:  # the other processes wait for what this one says
+            return str(error)
         return ""
 
     def keep(self, optim: Optim) -> None:

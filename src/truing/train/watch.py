@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from truing import door
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.disk import appending, write_exact
+from truing.disk import appending, as_json, write_exact
 from truing.errors import RunFailed
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
@@ -52,11 +53,11 @@ class Watch:
         """Go on from update `step`: looks at later ones will be done again."""
 
         def cut() -> str:
-            lines = self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else []
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            lines = door.read_log(self.path) if self.path.exists() else []
+            kept = [(line, row) for line, row in lines if row["step"] <= step]
             with room(self.path):
-                write_exact(self.path, "".join(line + "\n" for line in kept))
-            return json.dumps([json.loads(line) for line in kept])
+                write_exact(self.path, "".join(line + "\n" for line, _ in kept))
+            return json.dumps([row for _, row in kept])
 
         self.rows = json.loads(parallel.lead(cut))
 
@@ -94,7 +95,7 @@ class Watch:
             row |= self.scored(proxy, answers, before)
             row["each"] |= {"kl": list(ratio_to_reference), "length": lengths}
             with room(self.path), appending(self.path) as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(as_json(row, self.path.name) + "\n")
             return json.dumps(row)
 
         self.rows.append(json.loads(parallel.lead(work)))
