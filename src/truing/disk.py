@@ -11,12 +11,13 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from truing.errors import UserError, cleaned, redacted
+from truing.seals import fits
 
 
 def is_part(path: Path, name: str) -> bool:
@@ -97,8 +98,9 @@ def write_exact(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON of ours, without keys, so that a reader never sees half of it."""
-    write_exact(path, json.dumps(cleaned(value), indent=1, ensure_ascii=False))
+    """Write JSON of ours, without keys, so that a reader never sees half of it. What is sealed was cleaned before."""
+    content = value if isinstance(value, Mapping) and fits(value) else cleaned(value)
+    write_exact(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def appending(path: Path) -> TextIO:
