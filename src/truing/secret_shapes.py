@@ -17,14 +17,15 @@ MARK = r"⟨(?!U\+)[^⟨⟩\s]{1,80}⟩"
 """What is put in the place of a secret. A hidden character's code (`⟨U+000D⟩`) ends a value, as the character may."""
 
 _SERVICES = [
-    *("hf_", "sk-", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "gsk_", "xai-", "nvapi-", "npm_", "pypi-"),
+    *("sk-", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "gsk_", "xai-", "nvapi-", "npm_", "pypi-"),
     *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
     *("xoxa-", "xoxb-", "xoxc-", "xoxd-", "xoxe-", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "xapp-"),
 ]
 # The look behind stands after the prefix: so the search jumps from first letter to first letter.
 _KEY = re.compile(
     "|".join(rf"{re.escape(p)}(?<![A-Za-z0-9]{re.escape(p)})[\w-]{{16,}}" for p in _SERVICES)
-    + r"|A[KS]IA(?<![A-Za-z0-9]....)[0-9A-Z]{16}(?![0-9A-Za-z])|AIza(?<![A-Za-z0-9]....)[\w-]{30,}"
+    + r"|hf_(?<![A-Za-z0-9]...)(?=[A-Za-z0-9]{16})[\w-]+"  # and not hf_deepspeed_config
+    r"|A[KS]IA(?<![A-Za-z0-9]....)[0-9A-Z]{16}(?![0-9A-Za-z])|AIza(?<![A-Za-z0-9]....)[\w-]{30,}"
 )
 _PEM = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:.*?-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|.*)", re.DOTALL
@@ -53,11 +54,11 @@ _BEFORE_KEY = re.compile(
     r"|deploy|webhook)[-_. ]?$"
 )
 _BEFORE_TOKEN = re.compile(
-    r"(?:access|auth|refresh|id|session|security|bearer|hf|api|private|bot|oauth|personal)[-_. ]?$"
+    r"(?:access|auth|refresh|session|security|bearer|private|personal|(?<![a-z])(?:id|hf|bot|api))[-_. ]?$"
 )
 _OF_A_VOCABULARY = re.compile(
     r"(?:[bceu]os|pad|unk|sep|cls|mask|special|stop|end|start|per|next|last|first|image|audio|video|new|max|min|prefix"
-    r"|suffix|template|added|extra|each|turn|text|tool|think|of|the|a)[-_. ]$"
+    r"|suffix|template|added|extra|each|turn|text|tool|think)[-_. ]$"
 )
 _ARGUMENT = re.compile(
     r"(?i)--(?:\w{1,20}-){0,3}(?:password|passphrase|secret|token|(?:api|access|secret)-?key)"
@@ -269,12 +270,14 @@ def _accepts(match: re.Match[str], text: str, head: str) -> bool:
     if stem == "cookie":
         return "=" in head
     if "," in match["sep"]:
-        return _is_opaque(head, 8, 20) or (stem == "authorization" and " " in head)
+        return _is_opaque(head, 8, 20 if strength == "strong" else 64) or (stem == "authorization" and " " in head)
+    if not match["quote"] and _CODE.match(head):
+        return False
     if strength == "weak":
         short = 6 if adjacent and stem in ("pass", "pw") else 8 if adjacent else 12
         return _is_opaque(head, short, 16 if adjacent else 20)
     own = re.search(r"[\w-]*$", text[max(0, match.start() - 24) : match.end("stem")])  # api_key=api_key is code
-    if re.fullmatch(r"<[\w |-]*>?", head) or (not match["quote"] and _CODE.match(head)) or (own and head == own[0]):
+    if re.fullmatch(r"<[\w |-]*>?", head) or (own and head == own[0]):
         return False
     return len(head) >= (4 if adjacent else 8) or _is_opaque(head, 6, 8)
 

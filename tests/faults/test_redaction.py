@@ -81,7 +81,13 @@ BEFORE = [
         "{&quot;api_key&quot;: &quot;",
         "{&#39;token&#39;: &#39;",
     ),
-    *("os.environ['X_TOKEN'] = '", "curl --token ", "['curl', '--api-key', '", "Incorrect API key provided: "),
+    *(
+        "os.environ['X_TOKEN'] = '",
+        "curl --token ",
+        "['curl', '--api-key', '",
+        "Incorrect API key provided: ",
+        "the token: ",
+    ),
 ]
 WHOLE = {
     "a comma": ("password=Xy,7secretsecret", "7secret"),
@@ -108,6 +114,9 @@ WHOLE = {
     "a PGP key": ("-----BEGIN PGP PRIVATE KEY BLOCK-----\nlQOYBF\n-----END PGP PRIVATE KEY BLOCK-----", "lQOYBF"),
 }
 OURS = [
+    'getattr(self.args, "hf_deepspeed_config", None), _hf_peft_config_loaded, token=self.args.hub_token',
+    "valid_tokens = selected_tokens[:, : n_matches + 1], robot_tokens: candidates123",
+    '("radio_model.cls_token.token", "embeddings.cls_register_token"), ["password", "token", "reward"]',
     "tokens: 1234, max_new_tokens=64, tokens_per_step=1024, 12,345 tokens/s",
     "eos_token=</s> pad_token: <|endoftext|> bos_token=<|begin_of_text|> pad_token_id: 128001",
     'special_tokens_map: {"eos_token": "<|im_end|>", "pad_token": "[PAD]", "unk_token": "token0123456789"}',
