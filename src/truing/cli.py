@@ -16,7 +16,7 @@ import typer
 from truing import __version__, disk
 from truing.disk import check_target
 from truing.errors import TruingError, UserError, one_line, unknown
-from truing.terminal import guarded, say
+from truing.terminal import guard, say
 
 if TYPE_CHECKING:
     from truing.signature import Kind
@@ -354,8 +354,8 @@ def main() -> None:
     """The entry point: runs a command and turns every outcome into a message and an exit code. Nothing that is printed
     on the way, by whomever, holds a key."""
     signal.signal(signal.SIGTERM, lambda *_: stop("stopped", 143))
-    with guarded():
-        answer()
+    guard()
+    answer()
 
 
 def answer() -> None:
@@ -370,12 +370,14 @@ def answer() -> None:
         if (problem.name or "").partition(".")[0] not in TRAIN_PACKAGES:
             fault()
         stop(f"this needs the package {problem.name}: pip install 'truing[train]'", 2)
-    except Exception:
-        fault()
-    except BaseException as problem:
-        if type(problem).__module__ != "pyo3_runtime":  # a panic in Rust is no Exception, and Python would end with 1
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
             raise
-        stop(f"a file could not be read: the library that reads it gave up ({problem}); look at the tokenizer", 3)
+        stop(str(ended.code), 3)  # Python would end with 1, which is the word for a model that may not ship
+    except BaseException as problem:
+        if type(problem).__module__ == "pyo3_runtime":  # a panic in Rust is no Exception
+            stop(f"a file could not be read: the library that reads it gave up ({problem}); look at the tokenizer", 3)
+        fault()
 
 
 def fault() -> NoReturn:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from truing.errors import RunFailed, UserError, cleaned, redacted
+from truing.seals import fits
 
 
 def is_part(path: Path, name: str) -> bool:
@@ -98,8 +99,9 @@ def write_exact(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON of ours, without keys, so that a reader never sees half of it."""
-    write_exact(path, as_json(cleaned(value), path.name, indent=1))
+    """Write JSON of ours, without keys, so that a reader never sees half of it. What is sealed was cleaned before."""
+    content = value if isinstance(value, Mapping) and fits(value) else cleaned(value)
+    write_exact(path, as_json(content, path.name, indent=1))
 
 
 def as_json(value: Any, name: str, indent: int | None = None) -> str:

@@ -7,39 +7,18 @@
 from __future__ import annotations
 
 import difflib
-import functools
-import html
-import json
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any
-from urllib.parse import quote
+
+from truing.redaction import cleaned as cleaned
+from truing.redaction import holds_key as holds_key
+from truing.redaction import redacted as redacted
 
 # Characters that would change how the text around them is read, or that no page may hold.
 _HIDDEN = re.compile(
     "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
     "|\r(?!\n)"
-)
-
-# What a key of a service looks like, and a name with its password in front of a host.
-_KEY = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_|sk-|[rs]k_(?:live|test)_|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|npm_|pypi-)[\w-]{16,}"
-    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
-    r"|(?<=://)[^/\s:@⟨]*:[^/\s@]+(?=@)"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)",
-    re.DOTALL,
-)
-# What stands behind the name of a secret, in a header, an address or an assignment. A recipe is not refused for it.
-_NAMED = re.compile(
-    r"(?i)(\b(?:bearer|basic) +|[?&](?:key|token|auth|sig|signature|code|secret|pass|pwd)="
-    r"|\b(?:(?:x[-_])?api[-_]?key|access[-_]?(?:key|token)|auth[-_]?token|refresh[-_]?token|secret(?:[-_]?key)?"
-    r"|client[-_]secret|password|passwd|passphrase)\b['\"]?\s*[=:]\s*['\"]?)(?=[^\s'\"&]{8})[\w.~+/=%!@#$^*-]+"
-)
-_KEY_NAME = re.compile(
-    r"(?i)(?:^|_)(?:API_?KEY|\w*KEY|\w*TOKEN|\w*SECRET|\w*PASSWORD|PASSWD|PASSPHRASE|PASS|CREDENTIALS?|AUTH|BEARER|PAT)S?(?:_|\d|$)"
 )
 
 LONG, MOST = 100, 1000
@@ -99,56 +78,6 @@ def one_line(text: str) -> str:
     'rows⟨U+000A⟩ship.jsonl'
     """
     return re.sub("[\n\r]", lambda m: f"⟨U+{ord(m[0]):04X}⟩", visible(text))
-
-
-def holds_key(text: str) -> bool:
-    """Whether a text holds what looks like a key of a service, or a password in an address.
-
-    >>> holds_key("https://me:pass@host/pairs.jsonl"), holds_key("sk-learn/pairs")
-    (True, False)
-    """
-    return _KEY.search(text) is not None
-
-
-def redacted(text: str) -> str:
-    """A text without keys: what looks like one, what stands behind the name of one (`Bearer ...`, `api_key=...`), and
-    the value of every environment variable called so (`..._TOKEN`). Done twice, it changes nothing more.
-
-    >>> redacted("cannot read https://me:pass@host/pairs.jsonl?token=0123456789")
-    'cannot read https://⟨key⟩@host/pairs.jsonl?token=⟨key⟩'
-    """
-    for name, value in os.environ.items():
-        if _says_secret(name) and _long_enough(value) and not os.path.exists(value):
-            for form in _forms(value):
-                text = text.replace(form, f"⟨{name}⟩")
-    return _NAMED.sub(r"\1⟨key⟩", _KEY.sub("⟨key⟩", text))
-
-
-def cleaned(value: Any) -> Any:
-    """A JSON value whose texts, and names of entries, hold no keys."""
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, Mapping):
-        return {cleaned(name): cleaned(item) for name, item in value.items()}
-    return [cleaned(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-@functools.cache
-def _says_secret(name: str) -> bool:
-    return name not in ("PWD", "OLDPWD") and _KEY_NAME.search(name) is not None
-
-
-def _long_enough(value: str) -> bool:
-    """Whether a value can be told from a common word: a secret of `true` would take the word out of every text."""
-    return len(value) >= 8 or (len(value) >= 6 and not value.isalpha())
-
-
-@functools.cache
-def _forms(value: str) -> tuple[str, ...]:
-    """A value as it stands in a text, in JSON, in Python, on a page, in an address, on one line; the longest first."""
-    forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
-    forms |= {html.escape(value), quote(value, safe=""), " ".join(value.split()), value.strip()}
-    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -172,7 +172,8 @@ def check_model(folder: Path) -> None:
     user's own, of which nothing is recorded."""
     if not os.path.exists(folder):
         return
-    for place in (Path(os.path.abspath(folder)), folder.resolve()):  # a stage's folder may be a link, and so may this
+    # A stage's folder may be a link, and so may this.
+    for place in (Path(os.path.abspath(folder)), Path(os.path.realpath(folder))):
         if place.name == "model" and (place.parent / STAGE).is_file():
             check_stage(place.parent, "model/")
             return
@@ -182,7 +183,7 @@ def check_file(path: Path) -> None:
     """UserError where a file was left by a finished stage of a run, and is not what the stage left."""
     if not os.path.exists(path):  # a name of the Hub, or one that no file can have
         return
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     for folder in place.parents[:2]:
         if not (folder / STAGE).is_file():
             continue

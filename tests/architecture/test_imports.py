@@ -45,6 +45,8 @@ LAYERS = [
         "settings",
         "registry",
         "errors",
+        "redaction",
+        "secret_shapes",
         "signature",
         "typewords",
         "plugins",

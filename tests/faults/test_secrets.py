@@ -241,3 +241,17 @@ def test_a_panic_in_rust_is_no_hold(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 3 and "index out of bounds" in capsys.readouterr().err
+
+
+def test_a_title_with_a_secret_in_it_is_run_twice(place, good_rows, monkeypatch) -> None:
+    """A replacement that was read again broke the seal of the manifest, and the second run was refused."""
+    monkeypatch.setenv("API_KEY_NAME", "OPENAI_API_KEY")
+    monkeypatch.setenv("OPENAI_API_KEY", "opaque0123456789abcdef")
+    place.write(good_rows())
+    recipe = place.folder / place.recipe("data: {do: split, data: rows.jsonl}")
+    rest = [line for line in recipe.read_text().splitlines(keepends=True) if not line.startswith("title:")]
+    recipe.write_text("title: of opaque0123456789abcdef and password=hunter2\n" + "".join(rest))
+    for _ in range(2):
+        assert place("run", recipe.name, "--out", place.out) == 0, place.said
+    nowhere(place, {"title": "opaque0123456789abcdef", "password": "hunter2"})
+    assert place.read("manifest.json")["title"] == "of ⟨OPENAI_API_KEY⟩ and password=⟨key⟩"

@@ -54,7 +54,7 @@ def test_score_writes_none(folder, tmp_path, monkeypatch) -> None:
     with pytest.raises(RunFailed, match=r"NaN or infinite|not finite"):
         commands.score(str(folder), str(rows), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
-    with pytest.raises(ValueError, match="Out of range float values"):
+    with pytest.raises(RunFailed, match="row 1: logp is nan, and no JSON holds that"):
         commands.write_lines(tmp_path / "out.jsonl", [{"logp": float("nan")}])
 
 

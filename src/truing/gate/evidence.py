@@ -6,6 +6,7 @@ findings that somebody wrote by hand is believed as it stands (docs/integrity.md
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def read(path: Path) -> Evidence:
     A part of a run (a stage, its file, the decision) is believed with the run that it lies in. A folder without
     findings gives none, and a gate then says which evidence is missing.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # `resolve` raises where a link names itself
     root = run_of(path)
     if root == path:
         return of_run(path)
@@ -138,7 +139,7 @@ def of_stage(folder: Path, name: str = FINDINGS) -> Evidence:
     seals.check_stage(folder)
     path = folder / name
     evidence = of_file(path, sealed=True)
-    if name == FINDINGS and evidence.about.get("stage") != folder.resolve().name:
+    if name == FINDINGS and evidence.about.get("stage") != Path(os.path.realpath(folder)).name:
         raise UserError(f"{path}: is that of another stage, '{evidence.about.get('stage')}'.\n  {AGAIN}")
     check_models(path, evidence.about.get("models", {}), folder.parent)
     return evidence

@@ -49,7 +49,7 @@ def decide_by_hand(evidence: Path, rules_file: Path) -> tuple[Decision, dict[str
     """The decision that `truing gate` makes, and whose weights it is about: of what lies in a run's folder as one more
     look; of findings by hand as they are, which say neither what stands in production nor how often was looked."""
     given, rules = read(evidence), read_rules(rules_file)
-    root = run_of(evidence.resolve())
+    root = run_of(Path(os.path.realpath(evidence)))
     look = 1 if root is None else look_number(root, "", given.findings, rules)
     return decide(given.findings, rules, production=given.production, vouched=given.vouched, look=look), given.weights
 

@@ -165,7 +165,7 @@ def bases(folder: Path, config: Mapping[str, Any]) -> list[str]:
         raise UserError(
             f"adapter '{folder}': its base '{name}' may be {' or '.join(named)}.\n{MEND} An absolute path says which."
         )
-    way = (folder / known["way"]).resolve() if "way" in known else None
+    way = Path(os.path.realpath(folder / known["way"])) if "way" in known else None
     found = list(dict.fromkeys([*named, *([str(way)] if way is not None and way.is_dir() else [])]))
     for base in found:
         if is_adapter(Path(base)):
