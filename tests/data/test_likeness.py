@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 
 from truing.data.likeness import Asked, Kind, fingerprint
+from truing.data.normal import tokens_of
 from truing.data.split import split, unseen, without
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict, prompt_id
@@ -185,3 +187,11 @@ def test_a_row_without_words_meets_itself_alone() -> None:
     asked = demonstrations([turn("???"), turn("🙂"), turn("")])
     learned = demonstrations([turn("!!"), turn("🙂")])
     assert [match and match.kind for match in fingerprint(learned).nearest(Asked(asked))] == [None, "exact", None]
+
+
+@pytest.mark.parametrize("piece", ["- ", "*a", "<>", "( ", "1-", "a - b "])
+def test_signs_by_the_hundred_thousand_take_a_moment(piece) -> None:
+    """Each sign looks at what stands beside it, and not at all that does."""
+    begun = time.process_time()
+    assert len(tokens_of(piece * 100_000)) < 400_000
+    assert time.process_time() - begun < 5

@@ -160,7 +160,8 @@ TARGETS = [
     Target("rules", ("rules.yaml",), ("gate", "findings.json", "--rules", "rules.yaml", "--out", "decision.json"), JUDGED, 50),
     Target("findings", ("findings.json",), ("gate", "findings.json", "--rules", "rules.yaml", "--out", "decision.json"), JUDGED, 60),
     Target("evidence", (), ("gate", "run", "--rules", "rules.yaml", "--out", "decision.json"), JUDGED, 30, "run"),
-    Target("report", (), ("report", "run"), READ, 20, "run"),
+    Target("report", (), ("report", "run"), READ, 10, "run"),
+    Target("lineage", ("lineage.json",), ("export", "trained", "--out", "exported"), READ, 10, "trained"),
 ]  # fmt: skip
 BY_NAME = {target.name: target for target in TARGETS}
 assert sum(target.share for target in TARGETS) == 1000
@@ -208,6 +209,7 @@ def _write_run(folder: Path) -> None:
     """A finished run of the recipe."""
     with inside(folder), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         running.run(check(Path("recipe.yaml"), []), Path("run"), quiet=True)
+        shutil.copytree(Path("run/direct/model"), Path("trained"))  # where no stage says what it left
 
 
 def files_of(target: Target, folder: Path) -> list[str]:
@@ -315,7 +317,7 @@ def problem(target: Target, place: Path, code: int, printed: str) -> str:
         return f"exit code {code} without a word: {printed.strip()[-200:]}"
     if match := CONTROL.search(printed):
         return f"prints U+{ord(match[0]):04X}: {printed[max(0, match.start() - 60) : match.end() + 20]!r}"
-    return _no_number(target, place)
+    return _no_number(place)
 
 
 def _last_frame(printed: str) -> str:
@@ -326,16 +328,16 @@ def _last_frame(printed: str) -> str:
     return f"{(lines or ['a traceback'])[-1][:160]} in {'/'.join(frames[-1]) if frames else '?'}"
 
 
-def _no_number(target: Target, place: Path) -> str:
+def _no_number(place: Path) -> str:
     """A JSON that was written and holds NaN or an infinite number."""
-    spoilt = {place / target.within / name for name in target.files}
-    for name in ("out.jsonl", "decision.json", "parts"):
+    for name in ("out.jsonl", "decision.json", "parts", "exported"):
         for path in [place / name] if (place / name).is_file() else sorted((place / name).glob("*.json*")):
-            for line in path.read_text(encoding="utf-8").splitlines() if path not in spoilt else ():
-                if "NaN" not in line and "Infinity" not in line:
+            text = path.read_text(encoding="utf-8")
+            for part in text.split("\n") if path.suffix == ".jsonl" else [text]:
+                if "NaN" not in part and "Infinity" not in part:
                     continue
                 try:
-                    door.parse_json(line)
+                    door.parse_json(part)
                 except ValueError as error:
                     return f"{path.name} holds what is no number: {error}"
     return ""

@@ -47,7 +47,7 @@ def test_whatever_a_file_holds_the_end_is_a_documented_one(
         assert not wrong
 
     spoil()
-    assert 2 in ends or target.name == "report"  # something was refused: a report is made of what there is
+    assert 2 in ends or target.name in ("report", "lineage")  # made of what there is, and a lineage may be unknown
 
 
 @pytest.mark.parametrize("case", KEPT, ids=lambda case: f"{case['target']}: {case['was']}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 NUMBERS = {
     word: str(number)
@@ -110,13 +110,14 @@ def tokens_of(text: str) -> list[str]:
     if not any(token in SIGN for token in tokens):
         return [word(token) for token in tokens]
     words: list[str] = []
+    before, behind = operands(tokens), operands(tokens[::-1])[::-1]
     for place, token in enumerate(tokens):
         if token not in SIGN:
             words.append(word(token))
         elif token in "()":
             beside = tokens[max(0, place - 1) : place + 2]
             words += [token] if any(t in ARITHMETIC for t in beside) else []
-        elif operand(reversed(tokens[:place])) and operand(tokens[place + 1 :]):
+        elif before[place] and behind[place]:
             words.append("minus" if token == "-" else token)
     return words
 
@@ -128,10 +129,18 @@ def named(brackets: re.Match[str]) -> str:
     return " ".join(BRACKETS[c] for c in brackets[0] if c in BRACKETS)
 
 
-def operand(tokens: Iterable[str]) -> bool:
-    """Whether what stands beside a sign, other signs aside, is a number, a bracket or a single letter."""
-    token = next((token for token in tokens if token not in ARITHMETIC), "")
-    return token[:1].isdigit() or (len(token) == 1 and (token in "()" or token.isalpha()))
+def operands(tokens: Sequence[str]) -> list[bool]:
+    """Whether what stands before each token, signs aside, is a number, a bracket or a single letter.
+
+    >>> operands(["3", "-", "-", "apples"])
+    [False, True, True, True]
+    """
+    beside, last = [], False
+    for token in tokens:
+        beside.append(last)
+        if token not in ARITHMETIC:
+            last = token[:1].isdigit() or (len(token) == 1 and (token in "()" or token.isalpha()))
+    return beside
 
 
 def word(token: str) -> str:
