@@ -81,7 +81,7 @@ PLACE = Kind(
     lambda v: (
         isinstance(v, str)
         and len(v) <= 1000
-        and "\0" not in v
+        and not re.search("[\0\ud800-\udfff]", v)
         and all(len(part.encode()) <= 255 for part in v.split("/"))
     ),
     "the name of a folder or of a model on the Hub",

@@ -57,7 +57,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     config = read_config(folder)
     for name in SETTINGS[1:]:
         if (folder / name).exists():
-            body = door.read_object(folder / name, f"{who}: its {name}")
+            body = door.read_object(folder / name, f"{who}: its {name}", strict=True)  # no number there is infinite
             refuse_code(who, name, body)
             check_grammar(who, name, body, grammar.GENERATION if name != INDEX else {})
     tensors = weight_files.read_all(who, folder)
@@ -113,7 +113,7 @@ def check_tokenizer(folder: Path) -> None:
         door.read_text(path, f"{who}: its {path.name}")
     for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.json"):
         check_grammar(who, name, settings.get(name, {}), tokenizer_files.SETTINGS)
-    if not tokenizer_files.ADDED.fits(added := settings.get("added_tokens.json", {})):
+    if not tokenizer_files.NUMBERED.fits(added := settings.get("added_tokens.json", {})):
         raise UserError(f"{who}: its added_tokens.json is {door.shown(added)}, and is to be tokens and their numbers")
     if (folder / "tokenizer.json").exists():
         place = f"{who}: its tokenizer.json"

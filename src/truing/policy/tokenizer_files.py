@@ -34,8 +34,8 @@ SETTINGS: Grammar = {
     "chat_template": maybe(either(TEXT, named(TEXT), listed(named(TEXT)))),
 }
 """Keys of tokenizer_config.json, special_tokens_map.json and chat_template.json."""
-ADDED: Kind = named(whole(0, 10_000_000))
-"""What added_tokens.json is: every token and its number."""
+NUMBERED: Kind = named(whole(0, 10_000_000))
+"""What a vocabulary is, and added_tokens.json: every token and its number. Libraries make room for the largest."""
 
 
 def check_body(who: str, body: Mapping[str, Any]) -> None:
@@ -46,6 +46,16 @@ def check_body(who: str, body: Mapping[str, Any]) -> None:
             f"{who}: its tokenizer.json cuts words by chance (model.dropout is {door.shown(model['dropout'])}), so the "
             "same text would be read in another way each time.\n  Set it to null."
         )
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    tokens = body.get("added_tokens")
+    entries = enumerate(tokens if isinstance(tokens, list) else [])
+    added = {str(place): entry.get("id", 0) for place, entry in entries if isinstance(entry, dict)}
+    for name, numbers in (("model.vocab", vocabulary), ("added_tokens", added)):
+        if isinstance(numbers, dict) and not NUMBERED.fits(numbers):
+            raise UserError(
+                f"{who}: its tokenizer.json cannot be used: {name} is to be {NUMBERED.words}.\n"
+                "  Take the file as it was published."
+            )
     for part in ("normalizer", "decoder"):
         growth = _growth(body.get(part))
         if growth > MOST_GROWTH:
