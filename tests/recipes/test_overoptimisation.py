@@ -81,5 +81,5 @@ def test_runs_that_watched_nothing_and_strange_truths_are_the_user_s_to_mend(tmp
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.json").write_text("{}")
     recipe.write_text(f"title: t\nstages:\n  curves: {{do: diagnose, runs: ['{tmp_path / 'old'}']}}\n")
-    with pytest.raises(UserError, match=r"watch\.jsonl: cannot be read .*`watch: \[gold\]`"):
+    with pytest.raises(UserError, match=r"(?s)watch\.jsonl: cannot be read .*`watch: \[gold\]`"):
         running.run(check(recipe, []), tmp_path / "out")
