@@ -5,6 +5,9 @@ that is written once may stand in every row.
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +16,7 @@ from typing import Any
 
 from truing import door
 from truing.data import bounds
-from truing.errors import DataError, UserError, one_line
+from truing.errors import DataError, RunFailed, UserError, one_line
 
 VALUES, VALUES_A_BYTE = 2_000_000, 10
 """How many values every file may hold, and how many a byte beyond that: marks of tokens take a bit each."""
@@ -25,11 +28,9 @@ def rows(source: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows with their numbers, from 1. A number in a column that is not one (NaN) is a missing value, as pandas
     writes it. DataError for a file that cannot be read, or holds more than it may.
     """
-    door.check_file(path, source)
     parquet = module("pyarrow.parquet", "Parquet files")
+    check_apart(source, path)
     with _readable(source), parquet.ParquetFile(path) as file:
-        check_size(source, path, file)
-        check_texts(source, path, file)
         numbers = [field.name for field in file.schema_arrow if str(field.type) in ("float", "double", "halffloat")]
         number = 0
         for batch in file.iter_batches(batch_size=MADE):
@@ -39,6 +40,36 @@ def rows(source: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     if row[name] != row[name]:
                         row[name] = None
                 yield number, row
+
+
+def check_apart(source: str, path: Path) -> None:
+    """`check` in a process of its own: of some damage Arrow makes an end of the whole process, and no error."""
+    door.check_file(path, source)
+    words = [sys.executable, "-I", "-c", APART, json.dumps([entry for entry in sys.path if entry]), source, str(path)]
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode == 0:
+        return
+    if done.returncode == 2 and done.stdout:
+        raise DataError(*json.loads(done.stdout))
+    if done.returncode < 0:
+        raise DataError(source, f"not a readable Parquet file (the library that reads it gave up, {done.returncode})")
+    raise RunFailed(f"{source}: could not be looked at: {done.stderr.strip()[-300:]}")
+
+
+APART = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from pathlib import Path
+from truing.data import parquet
+from truing.errors import DataError
+try:
+    parquet.check(sys.argv[2], Path(sys.argv[3]))
+except DataError as error:
+    print(json.dumps([error.place, error.problem, error.way_out]))
+    sys.exit(2)
+"""
 
 
 def check(source: str, path: Path) -> None:
