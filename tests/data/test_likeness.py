@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from truing.data.likeness import Asked, Kind, fingerprint
-from truing.data.normal import tokens_of
+from truing.data.normal import segments, tokens_of
 from truing.data.split import split, unseen, without
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict, prompt_id
@@ -195,3 +195,51 @@ def test_signs_by_the_hundred_thousand_take_a_moment(piece) -> None:
     begun = time.process_time()
     assert len(tokens_of(piece * 100_000)) < 400_000
     assert time.process_time() - begun < 5
+
+
+APART = [
+    ("sort a list in C++", "sort a list in C#"),
+    ("sort a list in C", "sort a list in C#"),
+    ("is a != b in this code", "is a == b in this code"),
+    ("what does a && b give here", "what does a || b give here"),
+    (r"what does \d+ match here", r"what does \d* match here"),
+    ("is p ∧ q true now", "is p ∨ q true now"),
+    ("draw A ∪ B for me", "draw A ∩ B for me"),
+    ("solve x ≤ 3 for me", "solve x ≥ 3 for me"),
+    ("solve x ≠ 3 for me", "solve x = 3 for me"),
+    ("what is √16 as a number", "what is 16 as a number"),
+    ("is $100 much money", "is €100 much money"),
+    ("round 1,23 for me", "round 12,3 for me"),
+    ("solve -x > 0 for me", "solve x > 0 for me"),
+    ("is foo < bar in this list", "is foo > bar in this list"),
+    ("what does 😀 mean in a message", "what does 😢 mean in a message"),
+    ("what does ♂ stand for", "what does ♀ stand for"),
+    ("when is the <table> tag used", "when is the <form> tag used"),
+    ("when is the <b> tag used", "when is the <i> tag used"),
+    ("when is <br> used", "when is <hr> used"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), APART)
+def test_questions_that_a_sign_tells_apart(one: str, other: str) -> None:
+    """Of code, logic, mathematics and pages; and each is still found in capitals and behind other blanks."""
+    assert segments(one) != segments(other)
+    assert segments(one.replace(" ", "  ").upper().replace(r"\D", r"\d")) == segments(one)
+
+
+def test_a_text_that_is_dressed_is_the_same() -> None:
+    plain = segments("what is 1,234 times 2")
+    for dressed in ("**what** is `1,234` times 2?", "<b>what is 1234</b> times<br> 2", "# what is 1234 times 2"):
+        assert [token for part in segments(dressed) for token in part] == [token for part in plain for token in part]
+
+
+def test_rows_of_one_template_are_compared_in_a_moment() -> None:
+    """Their common words stand in every row, and only their own are looked for."""
+    text = "you are a shop assistant who writes for a catalogue of many things; describe the product called item{0} "
+    text += "made by maker{1} in two short paragraphs for customers who know nothing of it, without its price"
+    answer = (Message("assistant", "b"),)
+    made = tuple(Demonstration(turn(text.format(i, i * 7)), answer) for i in range(2000))
+    known, asked = (Records("d", part, tuple(range(1, 1001))) for part in (made[:1000], made[1000:]))
+    begun = time.process_time()
+    assert not any(fingerprint(known).nearest(Asked(asked)))
+    assert time.process_time() - begun < 30

@@ -30,6 +30,8 @@ def template(source: object) -> ChatTemplate:
         ("x\n{% set n = messages|length %}\n{{ 10 ** n }}", "raises to a power (line 3)"),
         ("{{ 1|round(10 * 100000000, 'ceil') }}", "rounds to places that it computes"),
         ("{{ [1]|map('round', 400000000, 'ceil')|list }}", "rounds to places that it computes"),
+        ("{{ 'ff'|int(0, 16) }}", "reads whole numbers in another base"),
+        ("{{ ['ff']|map('int', 0, 16)|list }}", "reads whole numbers in another base"),
         ("{{ 'x'", "is no template: unexpected end of template"),
         ("{% if (" + "(" * 5000, "is no template: "),
         ("{% nonsense %}", "is no template: Encountered unknown tag 'nonsense'"),

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from small_models import build
+from small_models import build, build_rows
 from truing.errors import UserError
 from truing.policy import grammar, trees
 from truing.policy.load import load, load_any, load_config
@@ -69,13 +69,13 @@ CONFIGS: list[tuple[str, Any, str]] = [
     ("num_key_value_heads", 3, "has the shape [48, 64], and in its files [32, 64]"),
     ("num_key_value_heads", 0, "its config.json describes no model: "),
     ("head_dim", 0, "its config.json describes no model: "),
-    ("rms_norm_eps", float("nan"), "rms_norm_eps is nan, and is to be a number from 0 to 1"),
+    ("rms_norm_eps", float("nan"), "NaN is not a number"),
     ("rms_norm_eps", -1, "rms_norm_eps is -1"),
     ("rope_theta", 0, "rope_theta is 0"),
     ("rope_scaling", 3, "rope_scaling is 3, and is to be an object, or null"),
     ("rope_parameters", {"rope_type": "zzz"}, "its config.json describes no model: "),
     ("rope_parameters", {"rope_type": "linear", "factor": 0, "rope_theta": 1e4}, "of 8 tokens is NaN or infinite"),
-    ("rope_parameters", {"rope_type": "yarn", "factor": float("nan"), "rope_theta": 1e4}, "is NaN or infinite"),
+    ("rope_parameters", {"rope_type": "yarn", "factor": float("nan"), "rope_theta": 1e4}, "NaN is not a number"),
     ("max_position_embeddings", 0, "max_position_embeddings is 0"),
     ("hidden_act", "nope", "its config.json describes no model: KeyError: 'nope'"),
     ("hidden_act", 3, "hidden_act is 3, and is to be text"),
@@ -83,14 +83,14 @@ CONFIGS: list[tuple[str, Any, str]] = [
     ("model_type", None, "model_type is None, and is to be text"),
     ("model_type", "gpt2", "its files lack transformer.h.0.attn.c_attn.bias"),
     ("architectures", "x", "architectures is 'x', and is to be a list, each text, or null"),
-    ("dtype", [1], "dtype is [1], and is to be text, or null"),
+    ("dtype", [1], "dtype is [1], and is to be text, or an object, or null"),
     ("pad_token_id", 10**6, "Padding_idx must be within num_embeddings"),
     ("eos_token_id", [None], "eos_token_id is [None]"),
     ("id2label", [1], "id2label is [1], and is to be an object of up to 100,000 names, numbered from 0"),
     ("id2label", {"7": "a"}, "id2label is {'7': 'a'}"),
     ("num_labels", 10**7, "num_labels is 10000000, and is to be a whole number from 1 to 100,000"),
     ("tie_logit", 1e999, "tie_logit is inf, and is to be a finite number"),
-    ("head_weights", [float("nan")], "head_weights is [nan]"),
+    ("head_weights", [float("nan")], "NaN is not a number"),
     ("auto_map", {"AutoConfig": "a.B"}, "its config.json asks to run code of its own (auto_map)"),
     ("text_config", {"auto_map": {"AutoConfig": "a.B"}}, "its config.json asks to run code of its own (auto_map)"),
     ("vision_config", {"hidden_size": "x"}, "vision_config.hidden_size is 'x'"),
@@ -296,6 +296,39 @@ def test_a_link_into_a_cache_is_a_file(folder) -> None:
         path.rename(folder.parent / f"blob-{path.name}")
         path.symlink_to(folder.parent / f"blob-{path.name}")
     load(str(folder))
+
+
+@pytest.mark.parametrize("length", [0x80 + 0x100 * protocol for protocol in range(2, 6)])
+def test_a_weight_file_whose_first_bytes_a_pickle_has_too(folder, length) -> None:
+    """The length of a header stands first, and of some 2,000 lengths one looks like a protocol of pickle."""
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    length += -(-(size - length) // 0x10000) * 0x10000 if size > length else 0
+    header = content[8 : 8 + size].ljust(length)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    assert path.read_bytes()[0] == 0x80 and path.read_bytes()[1] in (2, 3, 4, 5)
+    load(str(folder))
+
+
+def test_null_stands_for_nothing_where_older_programs_wrote_it() -> None:
+    keys = ("hidden_act", "hidden_activation", "attention_dropout", "resid_pdrop", "embd_pdrop", "rope_theta", "dtype")
+    assert not list(grammar.wrong(dict.fromkeys(keys), grammar.CONFIG))
+    assert not list(grammar.wrong({"sliding_window": None, "rope_theta": [1e4, 1e6]}, grammar.CONFIG))
+    switches = dict.fromkeys(("use_dora", "use_rslora", "lora_bias", "fan_in_fan_out", "lora_dropout"))
+    assert not list(grammar.wrong(switches, grammar.ADAPTER))
+
+
+def test_a_small_model_with_wide_masks_is_read(tmp_path) -> None:
+    """Masks are made anew, and larger than all weights of the smallest models that people publish."""
+    build_rows("gpt_neo", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(key for key in weights if key.endswith("wpe.weight"))
+    weights[name] = torch.zeros(4096, weights[name].shape[1])
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+    load(str(tmp_path))  # two masks of 4,096 squared, and 150,000 weights
 
 
 OPENED = ("config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja", "generation_config.json")

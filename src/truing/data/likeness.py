@@ -126,12 +126,14 @@ class Print:
         self, hashes: Hashes, own: NDArray[np.bool_], order: NDArray[np.int64], long: bool
     ) -> Iterator[Match]:
         """The rows that hold all grams of a text, or of a long one the share `LEAST` of them and of its `own`, and lack
-        others in a few places of their `order` only. A row that does holds one of the rarest few, so that only rows
-        with these are looked at."""
+        others in a few places of their `order` only. A row that does holds the rarest gram, or one of the rarest few of
+        its `own`, so that only rows with these are looked at: what is a template's stands in all of them."""
         first, last = self.grams.span(hashes)
         parts = long and own.sum() >= AMID
         needed = int(np.ceil(LEAST * len(hashes))) if parts else len(hashes)
-        rarest = np.argsort(last - first, kind="stable")[: len(hashes) - needed + 1]
+        rarest = np.argsort(last - first, kind="stable")
+        spare = int(own.sum()) - int(np.ceil(LEAST * own.sum())) if parts else 0
+        rarest = rarest[own[rarest]][: spare + 1] if parts else rarest[:1]
         rows = self.grams.sorted[1]
         places = np.unique(np.concatenate([rows[first[i] : last[i]] for i in rarest]))
         for place in places.tolist():

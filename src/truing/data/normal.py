@@ -27,13 +27,29 @@ LOOKS_LIKE = str.maketrans(
 """Cyrillic, Greek and phonetic letters that are drawn as a Latin one."""
 SIGNS = str.maketrans(
     {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "—": "-", "∕": "/", "⁄": "/", "’": "'", "ʼ": "'"}
+    | {"≠": "!=", "≤": "<=", "≥": ">="}
 )
 BLANK = re.compile("[ᅟᅠㅤ⠀\ufe00-\ufe0f]")
 """Letters and marks that nothing is drawn for."""
 MARKS = re.compile("[\u0300-\u036f]")
 """Accents of Latin, Greek and Cyrillic letters. Marks of other scripts are vowels, and stay."""
-MARKUP = re.compile(r"[_`~#|]+|</?[a-z][^<>]{0,80}>", re.IGNORECASE)
-NEGATIVE = re.compile(r"(?:^|(?<=[\s(=+*/^<>,]))-(?=\d)")
+MARKUP = re.compile(r"[_`~#|]+")
+TAG = re.compile(r"<(/?)([a-z][a-z0-9]*)\b[^<>]{0,80}>", re.IGNORECASE)
+FORMATS = frozenset(
+    {"b", "i", "u", "em", "strong", "p", "div", "span", "code", "pre", "q", "blockquote", "sup", "sub", "font"}
+    | {"small", "big", "mark", "tt", "center", "h1", "h2", "h3", "h4", "h5", "h6"}
+)
+"""Tags that a text is dressed with, where they are closed in it; others may be what is asked about."""
+NEGATIVE = re.compile(r"(?:^|(?<=[\s(=+*/^<>,]))-(?=\d|[a-z]\b)", re.IGNORECASE)
+OPERATOR = re.compile(r"(?<![-=!<>&|+*/:])(?:!=|==|<=|>=|&&|\|\||->|=>|::|[-+*/]=)(?![-=!<>&|+*/:])")
+OPERATORS = {"!=": "signne", "==": "signeq", "<=": "signle", ">=": "signge", "&&": "signand", "||": "signor"}
+OPERATORS |= {"->": "signto", "=>": "signso", "::": "signof", "<": "signlt", ">": "signgt"}
+OPERATORS |= {"+=": "signadd", "-=": "signsub", "*=": "signmul", "/=": "signdiv"}
+ORDER = re.compile(r"(?<=\w)\s*([<>])\s*(?=\w)")
+LANGUAGE = re.compile(r"\b([a-z])(\+\+|#)(?!\w)", re.IGNORECASE)
+ESCAPE = re.compile(r"\\([a-z])([+*?])", re.IGNORECASE)
+MONEY = re.compile(r"\$(?=\d)")
+SYMBOLS = {"+": "plus", "*": "star", "?": "maybe", "++": "plusplus", "#": "sharp"}
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|[\n\r\"“”„«»「」]+|[:：]\s+")
 """Where a question may begin or end within a turn."""
 BRACKET = re.compile(r"(?<![^\s*])[()\[\]{}<>](?:\s*[()\[\]{}<>])*(?![^\s.,;:!?*])")
@@ -41,12 +57,14 @@ BRACKETS = {"(": "iround", ")": "oround", "[": "isquare", "]": "osquare"}
 BRACKETS |= {"{": "icurly", "}": "ocurly", "<": "iangle", ">": "oangle"}
 """Brackets that stand alone, as in `[ ( ) ]`, are what is asked about; those at a word are punctuation."""
 TOKEN = re.compile(
-    r"\d+(?:[.,]\d+)*"
+    r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d+(?:\.\d+)*"
+    r"|[¢-¥¬±\u20a0-\u20cf\u2190-\u24ff\u2600-\u2bff\U0001f000-\U0001faff]"
     r"|[぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿]"
     r"|[^\W\d_぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿](?:[^\W\d_]|['\u0900-\u0dff\u0610-\u06ed\u0591-\u05c7])*"
     r"|[-+*/^%=<>()]"
 )
-"""Numbers, letters of scripts that are written without blanks, words, and signs that may be arithmetic."""
+"""Numbers, signs of money, logic, mathematics and pictures, letters of scripts that are written without blanks, words,
+and signs that may be arithmetic."""
 ARITHMETIC = frozenset("+-*/^%=<>")
 SIGN = ARITHMETIC | frozenset("()")
 
@@ -106,7 +124,7 @@ def tokens_of(text: str) -> list[str]:
     >>> tokens_of("( a ) (b)") == tokens_of("(a) b")
     False
     """
-    tokens = TOKEN.findall(BRACKET.sub(named, NEGATIVE.sub(" minus ", MARKUP.sub(" ", text))).casefold())
+    tokens = TOKEN.findall(BRACKET.sub(named, NEGATIVE.sub(" minus ", MARKUP.sub(" ", spelt(text)))).casefold())
     if not any(token in SIGN for token in tokens):
         return [word(token) for token in tokens]
     words: list[str] = []
@@ -120,6 +138,23 @@ def tokens_of(text: str) -> list[str]:
         elif before[place] and behind[place]:
             words.append("minus" if token == "-" else token)
     return words
+
+
+def spelt(text: str) -> str:
+    """A text with the signs as words that programmers and mathematicians tell questions apart by, and without the tags
+    that it is dressed with.
+
+    >>> spelt("sort in C++, <b>not</b> C#; is a <= b the <table> tag")
+    'sort in Cplusplus,  not  Csharp; is a  signle  b the  table  tag'
+    """
+    if "<" in text:
+        closed = {match[2].lower() for match in TAG.finditer(text) if match[1]} & FORMATS | {"br"}
+        text = TAG.sub(lambda tag: " " if tag[2].lower() in closed else f" {tag[2]} ", text)
+    text = LANGUAGE.sub(lambda match: match[1] + SYMBOLS[match[2]], text)
+    text = ESCAPE.sub(lambda match: f" {match[1]}{SYMBOLS[match[2]]} ", text)
+    text = OPERATOR.sub(lambda match: f" {OPERATORS[match[0]]} ", text)
+    text = ORDER.sub(lambda match: f" {OPERATORS[match[1]]} ", text)
+    return MONEY.sub(" dollar ", text)
 
 
 def named(brackets: re.Match[str]) -> str:

@@ -56,6 +56,7 @@ def trouble(source: str) -> str:
             tree = jinja2.Environment(extensions=[Generation, loopcontrols]).parse(source)
             powers = next((node for node in tree.find_all(nodes.Pow) if not _small(node)), None)
             rounded = next(filter(_rounds, tree.find_all(nodes.Filter)), None)
+            based = next(filter(_has_base, tree.find_all(nodes.Filter)), None)
     except jinja2.TemplateSyntaxError as error:
         return f"is no template: {one_line(str(error.message))[:200]} (line {error.lineno})"
     except (jinja2.TemplateError, RecursionError) as error:
@@ -66,7 +67,18 @@ def trouble(source: str) -> str:
         return f"raises to a power (line {powers.lineno}), and nothing bounds how long that takes"
     if rounded is not None:
         return f"rounds to places that it computes (line {rounded.lineno}), and nothing bounds how long that takes"
+    if based is not None:
+        return f"reads whole numbers in another base (line {based.lineno}), and nothing bounds how long they are"
     return ""
+
+
+def _has_base(node: nodes.Filter) -> bool:
+    """Whether a filter may read a number in a base: of ten Python itself bounds the digits, of others it does not."""
+    unseen = node.dyn_args is not None or node.dyn_kwargs is not None
+    if node.name == "map":
+        named = node.args and isinstance(node.args[0], nodes.Const) and node.args[0].value != "int"
+        return not named and (unseen or len(node.args) + len(node.kwargs) > 1)
+    return node.name == "int" and (unseen or len(node.args) > 1 or any(pair.key == "base" for pair in node.kwargs))
 
 
 def _small(power: nodes.Pow) -> bool:

@@ -19,7 +19,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper
 from safetensors.torch import load_file
 
-from truing.data.foreign import foreign
+from truing.data.foreign import SECONDS, foreign
 from truing.errors import UserError
 from truing.policy import ends, soundness
 from truing.policy.adapter_files import (
@@ -72,7 +72,7 @@ def wrap(policy: Policy, config: Any, seed: int) -> None:
     config.inference_mode = False
     policy.base_digest = policy.base_digest or body_digest(policy)
     torch.manual_seed(seed)
-    tried = foreign(lambda text: UserError(f"model '{policy.name}' cannot take this adapter: {text}"))
+    tried = foreign(lambda text: UserError(f"model '{policy.name}' cannot take this adapter: {text}"), SECONDS)
     with tried, warnings.catch_warnings(action="ignore"):  # of what is as it should be: GPT-2's Conv1D, the base's name
         policy.adapter = get_peft_model(policy.model, config)
     config.base_model_name_or_path = absolute(policy.name)  # peft writes the name that the model was loaded by

@@ -87,8 +87,9 @@ PLACE = Kind(
     "the name of a folder or of a model on the Hub",
 )
 ANY_NUMBER = Kind(is_number, "a finite number")
-LENGTH = Kind(lambda v: type(v) in (int, float) and v > 0, "a number above 0")
+LENGTH = Kind(lambda v: type(v) in (int, float) and (v > 0 or v == -1), "a number above 0, or -1")
 """Also an endless one: tokenizers without a longest text say 1e30."""
+ROPE = number(1e-6, 1e15)
 SIZE, TOKEN = whole(1), maybe(whole(-1))
 SIZES = maybe(either(whole(0), listed(maybe(whole(0)))))
 COUNTS = Kind(lambda v: not isinstance(v, str) and _counts(v), f"a whole number up to {MOST:,}, or a list of them")
@@ -100,7 +101,8 @@ NO_COUNTS = re.compile(
 
 LABELS = 100_000
 CONFIG: Grammar = {
-    **dict.fromkeys(("model_type", "hidden_act", "hidden_activation", "activation_function"), TEXT),
+    "model_type": TEXT,
+    **dict.fromkeys(("hidden_act", "hidden_activation", "activation_function"), maybe(TEXT)),
     **dict.fromkeys(("hidden_size", "n_embd", "d_model"), SIZE),
     **dict.fromkeys(("vocab_size",), maybe(SIZE)),
     **dict.fromkeys(("num_hidden_layers", "n_layer"), either(SIZE, OBJECT)),
@@ -108,14 +110,16 @@ CONFIG: Grammar = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), maybe(SIZE)),
     **dict.fromkeys(("sliding_window", "head_dim", "num_key_value_heads"), SIZES),
     **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"), maybe(number(0, 1))),
-    **dict.fromkeys(("attention_dropout", "hidden_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop"), number(0, 1)),
+    **dict.fromkeys(("attention_dropout", "hidden_dropout", "attn_pdrop"), maybe(number(0, 1))),
+    **dict.fromkeys(("resid_pdrop", "embd_pdrop"), maybe(number(0, 1))),
     **dict.fromkeys(("initializer_range",), maybe(number(0, 1000))),
-    **dict.fromkeys(("rope_theta", "rotary_emb_base"), maybe(number(1e-6, 1e15))),
+    **dict.fromkeys(("rope_theta", "rotary_emb_base"), maybe(either(ROPE, listed(ROPE)))),
     **dict.fromkeys(("logit_scale", "logits_scaling"), maybe(ANY_NUMBER)),
     **dict.fromkeys(("final_logit_softcapping", "attn_logit_softcapping"), maybe(ANY_NUMBER)),
     **dict.fromkeys(("tie_word_embeddings", "use_cache", "is_decoder", "is_encoder_decoder"), maybe(FLAG)),
     **dict.fromkeys(("pad_token_id", "bos_token_id"), TOKEN),
-    **dict.fromkeys(("dtype", "torch_dtype", "problem_type", "transformers_version", "_name_or_path"), maybe(TEXT)),
+    **dict.fromkeys(("dtype", "torch_dtype"), maybe(either(TEXT, OBJECT))),
+    **dict.fromkeys(("problem_type", "transformers_version", "_name_or_path"), maybe(TEXT)),
     **dict.fromkeys(("rope_scaling", "rope_parameters", "task_specific_params"), maybe(OBJECT)),
     **dict.fromkeys(("architectures", "layer_types"), maybe(listed(TEXT))),
     **dict.fromkeys(("head_weights",), maybe(listed(ANY_NUMBER))),
@@ -146,13 +150,13 @@ ADAPTER: Grammar = {
     **dict.fromkeys(("task_type", "peft_version"), maybe(TEXT)),
     **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), PATTERN),
     **dict.fromkeys(("modules_to_save", "target_parameters"), maybe(listed(TEXT))),
-    **dict.fromkeys(("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"), FLAG),
+    **dict.fromkeys(("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"), maybe(FLAG)),
     **dict.fromkeys(("inference_mode", "ensure_weight_tying"), maybe(FLAG)),
     "r": whole(1, 1_000_000),
     "rank_pattern": maybe(named(whole(1, 1_000_000))),
     "lora_alpha": number(-1e6, 1e6),
     "alpha_pattern": maybe(named(number(-1e6, 1e6))),
-    "lora_dropout": number(0, 1),
+    "lora_dropout": maybe(number(0, 1)),
     "bias": Kind(lambda v: v in ("none", "all", "lora_only"), "none, all or lora_only"),
     "init_lora_weights": either(maybe(FLAG), TEXT),
     "layers_to_transform": maybe(either(whole(0), listed(whole(0)))),

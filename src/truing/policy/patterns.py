@@ -18,7 +18,9 @@ LONGEST = 2_000
 """How many characters a pattern may have. What trainers write has 500."""
 NAME = 64
 """How long the names are that patterns are matched with, about; a repetition without end can end at so many places."""
-MOST_WAYS = 8 * NAME**4
+ENDLESS = 16
+"""What a repetition without end counts: four in a row can end in some 800,000 places of a name, and not in NAME**4."""
+MOST_WAYS = 8 * ENDLESS**4
 """In so many ways a pattern may be tried on one name: four `.*` in a row and a few choices, hundredths of a second."""
 
 REPEATS = (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT)
@@ -82,7 +84,7 @@ def _repeated(least: int, most: Any, part: Sequence[Any], strict: bool) -> int:
     held = not strict and kinds & {codes.LITERAL, codes.IN} and kinds <= {codes.LITERAL, codes.IN, *REPEATS}
     if (ways > 1 and not held) or part.getwidth()[0] == 0:  # type: ignore[attr-defined]
         raise ValueError("repeats a part that varies itself, which may take for ever")
-    return max(1, min(int(most), NAME) - least + 1)
+    return ENDLESS if most is codes.MAXREPEAT else max(1, min(int(most), NAME) - least + 1)
 
 
 def _either(alternatives: Sequence[Sequence[Any]], strict: bool) -> int:

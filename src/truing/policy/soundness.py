@@ -24,6 +24,8 @@ PROBE = 8
 """How many tokens a model is tried on."""
 BUILDING = 120.0
 """How much processor time a model may take to be laid out, without its weights."""
+BUFFERS = 500_000_000
+"""So many bytes of masks and positions a model may make beyond the size of its files."""
 SPARE = 10_000_000
 """So many weights a model may have beyond what is in its files, such as a fresh head; larger ones are not made."""
 
@@ -37,8 +39,8 @@ def check_size(who: str, auto: Any, config: Any, tensors: Mapping[str, weight_fi
         empty = auto.from_config(plain)
     needed = sum(weight.numel() for weight in {id(p): p for p in empty.parameters()}.values())
     there = sum(tensor.elements for tensor in tensors.values())
-    kept = sum(buffer.numel() for buffer in empty.buffers())
-    if max(needed, kept) > 2 * there + SPARE:
+    kept = sum(buffer.numel() * buffer.element_size() for buffer in empty.buffers())  # masks, mostly: a byte each
+    if needed > 2 * there + SPARE or kept > 4 * there + BUFFERS:
         raise UserError(
             f"{who}: by its config.json it has {max(needed, kept):,} numbers, and its files hold {there:,}; they do "
             "not belong together.\n  Take the config.json as it was published with these weights."
