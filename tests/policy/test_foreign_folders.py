@@ -382,3 +382,13 @@ def test_every_config_that_transformers_knows_passes() -> None:
 def test_what_is_infinite_on_purpose_passes() -> None:
     body = {"time_step_limit": [0.0, float("inf")], "model_max_length": 1e30}
     assert not list(grammar.wrong(body, grammar.CONFIG))
+
+
+@pytest.mark.parametrize("place", [("backend\x1b[31m",), ("extra_special_tokens", "a\nb"), ("x", "y", "\u202ename")])
+def test_a_key_that_is_not_shown_is_refused(folder, place) -> None:
+    """A library in Rust prints the keys that it does not know, to the terminal itself."""
+    value: Any = 1
+    for key in reversed(place):
+        value = {key: value}
+    put(folder / "tokenizer_config.json", **value)
+    assert "its tokenizer_config.json has the key" in told(folder)

@@ -116,6 +116,8 @@ def check_tokenizer(folder: Path) -> None:
         door.read_text(path, f"{who}: its {path.name}")
     for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.json"):
         check_grammar(who, name, settings.get(name, {}), tokenizer_files.SETTINGS)
+        if key := tokenizer_files.hidden_key(settings.get(name, {})):
+            raise UserError(f"{who}: its {name} has the key {door.shown(key)}, which no program reads; take it out")
     if not tokenizer_files.NUMBERED.fits(added := settings.get("added_tokens.json", {})):
         raise UserError(f"{who}: its added_tokens.json is {door.shown(added)}, and is to be tokens and their numbers")
     if (folder / "tokenizer.json").exists():

@@ -71,6 +71,13 @@ def check_body(who: str, body: Mapping[str, Any]) -> None:
             )
 
 
+def hidden_key(body: Any) -> str:
+    """The first key, at any depth, with a character that is not shown, or an empty text: the library prints the keys
+    that it does not know, past all that is cleaned here."""
+    keys = (key for entry in _objects(body) for key in entry)
+    return next((key for key in keys if not key.isprintable()), "")
+
+
 def as_python(text: str) -> str:
     """A pattern of Oniguruma with the classes of characters that `re` does not know as others, for its form alone.
 
