@@ -95,7 +95,7 @@ def read_text(path: Path, name: str = "", most: int = SETTINGS_BYTES) -> str:
 def read_json(path: Path, name: str = "", most: int = SETTINGS_BYTES, *, strict: bool = False) -> Any:
     """The value in a JSON file. `strict` is for what decides something: every key once, and every number one.
 
-    Without it Infinity, which transformers writes into configs, passes as what it is.
+    Without it NaN and Infinity, which transformers writes into configs, pass as what they are.
     """
     try:
         return parse_json(read_text(path, name, most), strict=strict)
@@ -232,12 +232,6 @@ def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not a number")
 
 
-def _no_nan(word: str) -> float:
-    if word == "NaN":
-        _no_constant(word)
-    return float(word)
-
-
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
@@ -260,7 +254,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return body
 
 
-LENIENT = json.JSONDecoder(parse_constant=_no_nan, parse_int=_whole)
+LENIENT = json.JSONDecoder(parse_int=_whole)
 STRICT = json.JSONDecoder(
     parse_constant=_no_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_each_once
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,7 +19,10 @@ def labels(models: Sequence[Any], base: Any, taken: Sequence[str] = ()) -> list[
     >>> labels([Ref("model", "warm"), "x/new", "run1/direct/model", "run2/direct/model"], base="x/new")
     ['warm', 'base', 'run1/direct', 'run2/direct']
     """
-    found = [value.stage if isinstance(value, Ref) else "base" if value == base else "" for value in models]
+    found = [
+        value.stage if isinstance(value, Ref) else "base" if value == base else "new" if is_new(value) else ""
+        for value in models
+    ]
     fixed = {*taken, *filter(None, found)}
     clash = next((name for name in found if name in taken), None)
     if clash is not None:
@@ -27,6 +30,11 @@ def labels(models: Sequence[Any], base: Any, taken: Sequence[str] = ()) -> list[
     paths = {value: _parts(value) for value, name in zip(models, found, strict=True) if not name}
     named = {value: _shortest(value, paths, fixed) for value in paths}
     return [name or named[value] for value, name in zip(models, found, strict=True)]
+
+
+def is_new(model: Any) -> bool:
+    """Whether a model is one to be made (`{new: llama}`), which no folder gives a name."""
+    return isinstance(model, Mapping)
 
 
 def best_of(name: str, n: int | str) -> str:

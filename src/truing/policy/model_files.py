@@ -11,6 +11,7 @@ from typing import Any
 
 from truing import door
 from truing.data.file_nature import ENOUGH, nature
+from truing.disk import no_number
 from truing.errors import UserError, one_line
 from truing.policy import grammar, tokenizer_files, weight_files
 from truing.policy.weight_files import INDEX, PATTERN, Tensor
@@ -84,7 +85,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def check_grammar(who: str, name: str, body: Mapping[str, Any], known: grammar.Grammar) -> None:
     """Refuse a file with a value of another type than its key asks for, by the first such key."""
-    mistakes = list(grammar.wrong(body, known))
+    mistakes = list(grammar.wrong(body, known)) or [words for words in no_number(body) if words.endswith("nan")]
     if mistakes:
         more = f"\n  ({len(mistakes) - 1} more of its values are of another kind)" if mistakes[1:] else ""
         raise UserError(f"{who}: its {name} cannot be used: {mistakes[0]}.{more}\n  Take the file as it was published.")
