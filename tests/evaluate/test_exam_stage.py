@@ -75,6 +75,10 @@ def test_names_are_short_and_tell_models_apart() -> None:
     assert labels([warm, "Qwen/Qwen3-0.6B", "world:desk/tiny"], base=None) == ["warm", "Qwen3-0.6B", "tiny"]
     assert labels(["world:desk/tiny", "run/warm/model", warm], base="world:desk/tiny") == ["base", "run/warm", "warm"]
     assert labels(["/x/dir", "dir", "dir"], base=None) == ["x/dir", "dir", "dir"]
+    assert labels([{"new": "llama"}, warm, {"new": "llama"}], base=None) == ["new", "warm", "new"]
+    for other in ({"new": "qwen2"}, Ref("model", "new")):
+        with pytest.raises(UserError, match="two models are called 'new' in findings"):
+            labels([{"new": "llama"}, other], base=None)
     with pytest.raises(UserError, match=r"model '\./a' and model 'a' cannot be told apart"):
         labels(["./a", "a"], base=None)
     with pytest.raises(UserError, match="a stage called 'lookup' cannot be told from the lookup in findings"):

@@ -16,24 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from small_models import build, build_rows
+from small_models import build_rows
 from truing.errors import UserError
 from truing.policy import grammar, trees
 from truing.policy.load import load, load_any, load_config
 
-TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 5
 UP = "model.layers.0.mlp.up_proj.weight"
 Change = Callable[[Path], object]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    return build("llama", TEXT, tmp_path_factory.mktemp("made") / "model", vocab=300)
-
-
-@pytest.fixture()
-def folder(made, tmp_path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "model"))
 
 
 def told(folder: Path) -> str:

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from small_models import build
 from truing.errors import UserError
 from truing.policy.load import load, load_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 1234567\n"
-TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 5
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    return build("llama", TEXT, tmp_path_factory.mktemp("made") / "model", vocab=300)
-
-
-@pytest.fixture()
-def folder(made, tmp_path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "model"))
 
 
 def told(name: Path) -> str:

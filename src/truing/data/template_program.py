@@ -74,11 +74,16 @@ def trouble(source: str) -> str:
 
 def _has_base(node: nodes.Filter) -> bool:
     """Whether a filter may read a number in a base: of ten Python itself bounds the digits, of others it does not."""
-    unseen = node.dyn_args is not None or node.dyn_kwargs is not None
+    unseen = _takes_more(node)
     if node.name == "map":
         named = node.args and isinstance(node.args[0], nodes.Const) and node.args[0].value != "int"
         return not named and (unseen or len(node.args) + len(node.kwargs) > 1)
     return node.name == "int" and (unseen or len(node.args) > 1 or any(pair.key == "base" for pair in node.kwargs))
+
+
+def _takes_more(node: nodes.Filter) -> bool:
+    """Whether a filter takes arguments that are computed (`*args`, `**options`) and so are not seen here."""
+    return node.dyn_args is not None or node.dyn_kwargs is not None
 
 
 def _small(power: nodes.Pow) -> bool:
@@ -93,7 +98,7 @@ def _is_small(node: nodes.Node) -> bool:
 def _rounds(node: nodes.Filter) -> bool:
     """Whether a filter may round to as many places as it likes, by itself or through `map`."""
     passed = [*node.args, *(pair.value for pair in node.kwargs)]
-    unseen = node.dyn_args is not None or node.dyn_kwargs is not None
+    unseen = _takes_more(node)
     if node.name == "map":
         name = node.args[0] if node.args else None
         by_name = isinstance(name, nodes.Const) and name.value != "round"

@@ -19,10 +19,9 @@ def labels(models: Sequence[Any], base: Any, taken: Sequence[str] = ()) -> list[
     >>> labels([Ref("model", "warm"), "x/new", "run1/direct/model", "run2/direct/model"], base="x/new")
     ['warm', 'base', 'run1/direct', 'run2/direct']
     """
-    found = [
-        value.stage if isinstance(value, Ref) else "base" if value == base else "new" if is_new(value) else ""
-        for value in models
-    ]
+    found = [NEW if is_new(value) and value != base else _stage_or_base(value, base) for value in models]
+    if len({str(value) for value, name in zip(models, found, strict=True) if name == NEW}) > 1:
+        raise UserError(f"two models are called '{NEW}' in findings and cannot be told apart: measure one of them")
     fixed = {*taken, *filter(None, found)}
     clash = next((name for name in found if name in taken), None)
     if clash is not None:
@@ -30,6 +29,14 @@ def labels(models: Sequence[Any], base: Any, taken: Sequence[str] = ()) -> list[
     paths = {value: _parts(value) for value, name in zip(models, found, strict=True) if not name}
     named = {value: _shortest(value, paths, fixed) for value in paths}
     return [name or named[value] for value, name in zip(models, found, strict=True)]
+
+
+NEW = "new"
+"""What a model that is made for the measurement alone is called."""
+
+
+def _stage_or_base(model: Any, base: Any) -> str:
+    return model.stage if isinstance(model, Ref) else "base" if model == base else ""
 
 
 def is_new(model: Any) -> bool:
