@@ -69,11 +69,11 @@ def test_a_file_is_named_for_what_it_is(write: Any, content: bytes, what: str, n
 @pytest.mark.parametrize(
     ("content", "name", "what"),
     [
-        (gzip.compress(LINES), "r.jsonl", "is gzip-compressed\n  Call it by a name that ends in .gz"),
-        (gzip.compress(LINES), "r.csv", "is gzip-compressed"),
+        (gzip.compress(LINES, mtime=0), "r.jsonl", "is gzip-compressed\n  Call it by a name that ends in .gz"),
+        (gzip.compress(LINES, mtime=0), "r.csv", "is gzip-compressed"),
         (LINES, "r.jsonl.gz", "is no gzip file, though its name ends in .gz"),
-        (gzip.compress(POINTER), "r.jsonl.gz", "is a Git LFS pointer"),
-        (gzip.compress(gzip.compress(LINES)), "r.jsonl.gz", "is compressed twice"),
+        (gzip.compress(POINTER, mtime=0), "r.jsonl.gz", "is a Git LFS pointer"),
+        (gzip.compress(gzip.compress(LINES, mtime=0), mtime=0), "r.jsonl.gz", "is compressed twice"),
         (LINES, "r.parquet", "not a readable Parquet file: it begins with other bytes"),
         (b"", "r.parquet", r"is empty \(0 bytes\)"),
         (b"PAR1\x15\x04" + bytes(40), "r.parquet", "the Parquet file is cut off: its end is missing"),
@@ -123,7 +123,7 @@ def test_a_folder_of_save_to_disk_is_named_with_the_way_to_a_file(tmp_path: Path
     assert len(load(str(tmp_path / "rows.parquet"))) == 3
 
 
-@pytest.mark.parametrize("content", [POINTER, PAGE, gzip.compress(b"hello\n")])
+@pytest.mark.parametrize("content", [POINTER, PAGE, gzip.compress(b"hello\n", mtime=0)])
 def test_a_text_file_of_prompts_is_looked_at_too(write: Any, content: bytes) -> None:
     with pytest.raises(UserError, match=r"p.txt: is "):
         read_lines(write(content, "p.txt"))
