@@ -3,8 +3,8 @@
 import torch
 
 from truing import registry
-from truing.data.batch import Branch, Comparison, Tree
-from truing.data.kinds import shape_of
+from truing.data.batch import Branch, Tree
+from truing.data.kinds import Comparison, shape_of
 from truing.data.trees import with_shadows
 from truing.pipeline.mixture import of_rollouts
 from truing.types import OWED

@@ -92,9 +92,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a recipe. Stages that are done and unchanged are not run again."""
-    from truing.pipeline.recipe import check
+    from truing.pipeline.outlook import look
 
-    checked = check(recipe, overrides or [])
+    checked = look(recipe, overrides or []).recipe
     from truing.pipeline import run as running
 
     folder = out or Path("runs") / running.folder_name(checked.title)
@@ -107,15 +107,16 @@ def run(
 
 @app.command("check")
 def check_recipe(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Check a recipe and run nothing. Every mistake is said at once, with its line and the nearest right word."""
-    from truing.pipeline.deciding import foreseen
-    from truing.pipeline.recipe import check
+    """Check a recipe and run nothing: its words, and the data and models it names. Every mistake is said at once."""
+    from truing.pipeline.outlook import look
 
-    checked = check(recipe, overrides or [])
+    outlook = look(recipe, overrides or [])
+    checked = outlook.recipe
     stages = ", ".join(f"{spec.name} ({spec.do})" for spec in checked.stages)
     count = len(checked.stages)
     say(f"{one_line(recipe)}: no mistakes. {count} stage{'s' if count != 1 else ''}: {stages}")
-    say("".join(f"note: {text}\n" for text in foreseen(checked)), end="")
+    say("".join(f"note: {text}\n" for text in outlook.notes), end="")
+    say(outlook.text())
 
 
 @app.command("list")

@@ -18,6 +18,8 @@ from itertools import accumulate, chain
 import torch
 from torch import Tensor
 
+from truing.data.kinds import Comparison
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -35,15 +37,6 @@ class Branch:
     targets: Mapping[str, float] = field(default_factory=dict)
     steps: tuple[tuple[int, float], ...] = ()
     facts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A verdict on two branches of a tree, by their places, with what the data says of it by signal name."""
-
-    better: int
-    worse: int
-    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,6 +40,7 @@ def load(
     columns: Mapping[str, str | None] | None = None,
     turns: Turns = "all",
     unmarked: bool = False,
+    first: int | None = None,
 ) -> Records:
     """Read a file or Hub data set into records.
 
@@ -47,8 +49,8 @@ def load(
     "response": "answer"}`), and by None which one is not to be read (`{"winner": None}`). `turns` says whether a
     conversation teaches every assistant turn or its last one only; `unmarked` that nothing is learned, so that marks of
     what is (`weight: 0`) play no part. A row that cannot be used is an error that names row and field, all of them at
-    once; with `on_bad_row="drop"` it is left out and noted. UserError for a file of a run's stage that was changed
-    since the stage left it.
+    once; with `on_bad_row="drop"` it is left out and noted. With `first` so many rows are read, and no more looked at.
+    UserError for a file of a run's stage that was changed since the stage left it.
     """
     for name, value, known in (
         ("want", want, get_args(Want)),
@@ -59,7 +61,7 @@ def load(
             raise UserError(unknown(f"value of {name}", value, known))
     seals.check_file(Path(source))
     bad: list[tuple[int, str, str]] = []
-    read = list(files.rows(source, lambda row, field, problem: bad.append((row, field, problem))))
+    read = list(islice(files.rows(source, lambda row, field, problem: bad.append((row, field, problem))), first))
     found_columns = list(dict.fromkeys(str(name) for _, row in read for name in row))
     hidden: tuple[ColumnNote, ...] = ()
     if columns:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from truing.errors import UserError
@@ -84,3 +85,12 @@ def ties_of(signals: Iterable[str]) -> Ties:
     """What an objective with these signals makes of a tie."""
     names = set(signals)
     return "outcome" if "tie_B" in names else "half" if "preference_B" in names else "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A verdict on two branches of a tree, by their places, with what the data says of it by signal name."""
+
+    better: int
+    worse: int
+    values: Mapping[str, float] = field(default_factory=dict)

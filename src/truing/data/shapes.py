@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from truing.data.batch import Comparison
-from truing.data.kinds import COLUMNS, WORDS, Shape, Ties
+from truing.data.kinds import COLUMNS, WORDS, Comparison, Shape, Ties
 from truing.errors import DataError, listed
 from truing.types import Demonstration, Judgement, Messages
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from truing.data.batch import Batch, Comparison, Tree, pack
-from truing.data.kinds import Shape, shape_of
+from truing.data.batch import Batch, Tree, pack
+from truing.data.kinds import Comparison, Shape, shape_of
 from truing.evaluate import reward_model
 from truing.objectives.signals import of_head
 from truing.policy.policy import Policy

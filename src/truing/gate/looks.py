@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scipy.special import stdtrit
-
 from truing import door, seals
 from truing.consistency import Ends, range_of
 from truing.disk import as_json, write_exact
@@ -45,6 +43,8 @@ def interval_at(f: Finding, look: int) -> Ends | None:
     """
     if f.interval is None or look < 2:
         return f.interval
+    from scipy.special import stdtrit  # here, so that a recipe is checked at once
+
     freedom = max(1, f.n - 1)
     wider = float(stdtrit(freedom, 1 - error_of(look)) / stdtrit(freedom, 1 - ALPHA))
     low, high = (f.value + (end - f.value) * wider for end in f.interval)

@@ -68,7 +68,7 @@ def world_model(size: str, show: Show) -> Path:
 def pretrain(size: str, folder: Path, show: Show) -> None:
     """Make a model of this size and teach it the world's text."""
     records = world.records(tiny.text_name(size))
-    fresh.make(tiny.SIZES[size], records.texts(), folder, positions=1024)
+    fresh.make(tiny.SIZES[size], records.texts(), folder, positions=tiny.POSITIONS)
     policy = load(str(folder))
     planted = plant(records, Renderer(policy.tokenizer), max_length=tiny.TRAINING.max_length, shape="single")
     from truing.objectives import nll

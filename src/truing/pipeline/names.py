@@ -17,6 +17,7 @@ from truing.registry import type_words
 from truing.world import tiny
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_LONGEST = 96
 LOOKED_AT = 1000
 """So many names of a folder are looked at for a hint."""
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz")
@@ -33,7 +34,24 @@ def model_trouble(name: str, known: Callable[[], Sequence[str]]) -> str:
     """What is wrong with a model's name that is no folder's, or empty. `known` gives references that fit."""
     if name.startswith("world:"):
         return said_by(lambda: tiny.size(name))
-    return "" if HUB.fullmatch(name) else f"there is no folder '{name}'{meant(name, known())}"
+    if HUB.fullmatch(name):
+        return hub_trouble(name)
+    return f"there is no folder '{name}'{meant(name, known())}"
+
+
+def hub_trouble(name: str) -> str:
+    """Why no model or data set of the Hub can have this name (of the form owner/name), or empty.
+
+    >>> hub_trouble("Qwen/Qwen3--0.6B")
+    "'Qwen/Qwen3--0.6B' is no folder here, and no name of the Hub has '--' in it"
+    """
+    no_folder = f"'{name}' is no folder here, and no name of the Hub"
+    twice = next((mark for mark in ("--", "..") if mark in name), "")
+    if twice:
+        return f"{no_folder} has '{twice}' in it"
+    if any(part[:1] in "-." or part[-1:] in "-." for part in name.split("/")):
+        return f"{no_folder} has a part that begins or ends with '-' or '.'"
+    return f"{no_folder} is longer than {HUB_LONGEST} characters" if len(name) > HUB_LONGEST else ""
 
 
 def adapter_trouble(path: str) -> str:
@@ -52,8 +70,9 @@ def data_trouble(name: str, folder: Path | None, known: Callable[[], Sequence[st
         return said_by(lambda: world.check(name))
     if name.endswith(DATA_SUFFIXES):
         return file_trouble(name, folder)
-    if HUB.fullmatch(name):
-        return ""
+    repository, _, split = name.partition(":")
+    if HUB.fullmatch(repository) and (split or ":" not in name):
+        return hub_trouble(repository)
     fitting = known()
     hint = "" if f"${name}" in fitting else file_hint(name, folder)
     return f"there is no file '{name}'{hint or meant(name, fitting)}"

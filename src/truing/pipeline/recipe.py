@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,23 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     truing.errors.RecipeError: 1 mistake in the recipe
     recipe:2: stage 'warm': epochs must be a number above 0, got -1
     """
+    draft = gathered(given, overrides)
+    draft.mistakes.stop()
+    return draft.recipe
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe with the mistakes in it, the names of the stages that have none, and the line of its base."""
+
+    recipe: Recipe
+    mistakes: Mistakes
+    sound: frozenset[str]
+    base_line: int
+
+
+def gathered(given: Path | str, overrides: Sequence[str] = ()) -> Draft:
+    """The recipe with what is wrong in it; RecipeError where it cannot be read as one at all."""
     name, text, path = document.source(given)
     mistakes = Mistakes(name)
     root = document.read(text, mistakes)
@@ -70,8 +87,7 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         overrides=tuple(overrides),
     )
     top.unused()
-    mistakes.stop()
-    return recipe
+    return Draft(recipe, mistakes, frozenset(top.sound), root.entries.get("base", root).line)
 
 
 @dataclass
@@ -80,6 +96,7 @@ class Top:
 
     entries: dict[str, Node]
     scope: Scope
+    sound: set[str] = field(default_factory=set)
 
     def value(self, key: str, words: str, default: Any) -> Any:
         """A plain top-level value in its own type."""
@@ -173,7 +190,10 @@ class Top:
         specs: list[StageSpec] = []
         for name, node in entries.items():
             self.scope.later.remove(name)
+            before, count = len(specs), len(self.scope.mistakes.found)
             specs += check_entry(name, node, self.scope, entries)
+            if len(self.scope.mistakes.found) == count:
+                self.sound.update(spec.name for spec in specs[before:])
         return tuple(specs)
 
     def expect(self) -> dict[str, tuple[float, float]]:

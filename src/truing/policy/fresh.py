@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from truing.errors import UserError, unknown
-from truing.policy import portable
+from truing.policy import limits, portable
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TEMPLATE = (
@@ -48,7 +48,9 @@ def tokenizer_from(texts: Iterable[str], vocab: int, digits: Literal["joined", "
     return tokenizer
 
 
-def make(spec: Mapping[str, Any], texts: Iterable[str], folder: Path, *, seed: int = 0, positions: int = 2048) -> Path:
+def make(
+    spec: Mapping[str, Any], texts: Iterable[str], folder: Path, *, seed: int = 0, positions: int = limits.NEW
+) -> Path:
     """Write a model with random weights and its tokenizer into `folder`, in Hugging Face format.
 
     `spec` is a recipe's `{new: llama, hidden: 256, layers: 6, vocab: 8000, digits: joined}`; heads are 64 wide (or the

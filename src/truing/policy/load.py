@@ -16,11 +16,12 @@ from truing.data.foreign import SECONDS, foreign
 from truing.data.template import ChatTemplate
 from truing.errors import UserError
 from truing.policy import adapter_files, adapters, model_files, soundness, trees
+from truing.policy.folders import check_folder
 from truing.policy.hub import located
 from truing.policy.policy import Layout, Policy
 from truing.policy.scalars import Heads
 from truing.policy.spare import spare_last_layer
-from truing.policy.weight_files import BUFFERS, Tensor
+from truing.policy.weight_files import BUFFERS
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # a fresh reward head is announced as a missing weight
@@ -234,28 +235,6 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
         for text in PROBES:
             tokenizer.decode(tokenizer(text).input_ids)
     return tokenizer
-
-
-def check_folder(folder: Path) -> dict[str, Tensor]:
-    """The tensors in a model's files, by their headers. UserError for a folder that is no model, whose files are not
-    what they are called or not whole, or whose weights are pickled (a pickle can run code when it is read)."""
-    if not folder.is_dir():
-        raise UserError(f"model '{folder}' is a file; a model is a folder with config.json and *.safetensors in it")
-    if not (folder / "config.json").exists():
-        named = adapter_files.inside(folder)
-        hint = f"; it holds adapters, of which one is to be named: {', '.join(named[:5])}" if named else ""
-        raise UserError(f"model '{folder}': there is no config.json in it{hint}")
-    _, tensors = model_files.read_model(folder)
-    if any(folder.glob("*.safetensors")):
-        return tensors
-    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern))
-    if pickled:
-        raise UserError(
-            f"model '{folder}': its weights are pickled ({', '.join(pickled)}), and a pickle can run code when it "
-            "is read.\n"
-            "  Convert them: model.save_pretrained(FOLDER, safe_serialization=True)"
-        )
-    raise UserError(f"model '{folder}': there are no weights (*.safetensors) in it")
 
 
 def attends_by_mask(config: Any, auto: Any = AutoModelForCausalLM) -> bool:

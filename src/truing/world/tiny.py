@@ -14,6 +14,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"new": "llama", "hidden": 128, "layers": 2, "vocab": 1000, "head": 64},
     "medium": {"new": "llama", "hidden": 192, "layers": 3, "vocab": 1000, "head": 64},
 }
+POSITIONS = 1024
+"""How many tokens such a model reads."""
 TEXTS = {"tiny": 2500, "small": 12000, "medium": 16000}
 """How many conversations a base model reads, once each."""
 TRAINING = Training(

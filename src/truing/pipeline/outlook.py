@@ -1,0 +1,299 @@
+"""What can be seen of a run before it begins: its data are opened, its models' limits read, its exams and gates tried.
+
+It takes a second or two, without torch or a network, and what was not looked at is said too.
+
+| looked at | a mistake of the recipe where |
+|---|---|
+| the first 1,000 rows of every file | they cannot be read, or do not hold what the stage learns from |
+| the folder of every model | it is none, or reads fewer tokens than `max_length` |
+| every exam | it has no model that answers, or no prompt that a model in it did not learn from |
+| every gate | a rule is about a model that no exam measures |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from truing import registry
+from truing.data import formats, shapes
+from truing.data.conventions import Want
+from truing.data.kinds import Shape, Ties, common_shape, ties_of
+from truing.errors import DataError, UserError, listed, nearest, one_line, short
+from truing.gate.rules import read_rules
+from truing.gate.standing import COMPARISONS
+from truing.pipeline.deciding import contestants, foreseen
+from truing.pipeline.document import Mistakes
+from truing.pipeline.labels import best_of, labels
+from truing.pipeline.mixture import names_of
+from truing.pipeline.recipe import gathered
+from truing.pipeline.reward_spec import COST, options_of
+from truing.pipeline.spec import Recipe, Ref, StageSpec
+from truing.pipeline.table import COLUMNS
+from truing.policy.limits import tokens_read
+from truing.rollout.call import KNOWN
+from truing.signature import TRL, Part
+from truing.types import Records
+from truing.world import tiny
+
+ROWS = 1000
+"""So many rows of every file are looked at: a wrong column shows in the first."""
+LOOKUP = "lookup"
+CHECKS = frozenset({*COLUMNS, *COMPARISONS, "implicit_accuracy", "held_out_accuracy"})
+"""What exams find most often. There are more, so that a rule on another name is a mistake only where it is so near to
+one of these that it is a slip."""
+SHAPES: Mapping[str, Shape] = {"pretrain": "text", "sft": "single"}
+"""What stages learn from whose objective does not say it."""
+
+
+@dataclass
+class Outlook:
+    """What was seen of a recipe's run: mistakes, each with its stage's line; what its gates will not be able to decide;
+    and what was not looked at."""
+
+    recipe: Recipe
+    mistakes: Mistakes
+    unseen: dict[str, None] = field(default_factory=dict)
+    made: dict[str, None] = field(default_factory=dict)
+    _opened: dict[str, Records | None] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What the gates will not be able to decide, each with its way out."""
+        return foreseen(self.recipe)
+
+    def text(self) -> str:
+        """What was not looked at, in one line."""
+        made = [f"what {listed(self.made, 4)} will hold"] if self.made else []
+        return f"not looked at: {'; '.join([*self.unseen, *made, 'how long it takes and what memory it needs'])}"
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def stage(self, spec: StageSpec) -> None:
+        """Look at everything that one stage names."""
+        part = registry.resolve(spec.do, "stage", self.recipe.folder)
+        for option in part.options:
+            value = spec.options.get(option.name)
+            if option.reference == "Data" and value is not None:
+                self.data(spec, part, option.name, value)
+            elif option.reference in ("Model", "Models", "Rivals", "RewardModel") and value is not None:
+                for model in value if isinstance(value, list) else [value]:
+                    if f"'{model}'" not in option.type:  # gold is no model
+                        self.model(spec, model)
+        if part.option("max_length") and part.option("data"):
+            self.length(spec, part)
+        if spec.do == "evaluate" and spec.options.get("prompts") is not None:
+            self.exam(spec)
+        if spec.do == "gate":
+            self.gate(spec)
+        if spec.options.get("prompts") is not None and isinstance(spec.options.get("rewards"), list):
+            self.rewards(spec)
+
+    def mistake(self, spec: StageSpec, text: str) -> None:
+        """Note a mistake of a stage, by the line that it begins on."""
+        self.mistakes.add(spec.line, f"{f'stage {spec.name!r}' if spec.name else spec.do}: {text}")
+
+    def data(self, spec: StageSpec, part: Part, name: str, value: Any) -> None:
+        """Open what a stage reads, and try the rows for what it learns from them."""
+        records = self.records(spec, name, value)
+        if records is None:
+            return
+        shape = self.learned(spec, part, name)
+        if shape is not None:
+            self.shapes(spec, records, *shape, drop=spec.options.get("on_bad_row") == "drop")
+
+    def records(self, spec: StageSpec, name: str, value: Any) -> Records | None:
+        """The first rows of a data set as a stage reads it; None where they cannot be had before the run, or at all."""
+        want: Want = (
+            "prompts" if "prompts" in name or name == "without" or spec.options.get("read") == "prompts" else "any"
+        )
+        while isinstance(value, Ref):
+            before = self.recipe.stage(value.stage)
+            if before.do != "split":
+                self.made[str(value)] = None
+                return None
+            spec, name, value = before, "data", before.options.get("data")
+            want = spec.options.get("read", "any")
+        if value is None or value.startswith("world:"):
+            return None
+        if not Path(value).exists():
+            self.unseen[f"the data set '{one_line(value)}' of the Hub"] = None
+            return None
+        drop = spec.options.get("on_bad_row") == "drop"
+        columns = spec.options.get("columns")
+        asked = repr((value, want, drop, columns))
+        if asked not in self._opened:
+            self._opened[asked] = self._open(spec, value, want, drop, columns)
+        return self._opened[asked]
+
+    def _open(self, spec: StageSpec, path: str, want: Want, drop: bool, columns: Any) -> Records | None:
+        try:
+            records = formats.load(path, want=want, on_bad_row="drop" if drop else "error", columns=columns, first=ROWS)
+        except UserError as problem:
+            self.mistake(spec, str(problem))
+            return None
+        if len(records) + sum(note.action == "dropped" for note in records.notes) >= ROWS:
+            self.unseen[f"{one_line(records.name)} beyond its first {ROWS:,} rows"] = None
+        return records
+
+    def learned(self, spec: StageSpec, part: Part, name: str) -> tuple[Shape, Ties] | None:
+        """The shape of data that a stage's option has to have, and what becomes of ties; None where any will do."""
+        if spec.do == "evaluate":
+            return ("pairs", "half") if name in ("data", "labelled") else None
+        if name not in ("data", "eval"):
+            return None
+        objective = part.option("objective")
+        if objective is None or spec.do in SHAPES:
+            return (SHAPES[spec.do], "refused") if spec.do in SHAPES else None
+        terms = names_of(spec.options.get("objective", objective.default))
+        parts = [registry.resolve(term, "objective", self.recipe.folder) for term in terms]
+        signals = {term.name: (*term.needs, *term.optional) for term in parts}
+        return common_shape(signals.items()), ties_of(s for read in signals.values() for s in read)
+
+    def shapes(self, spec: StageSpec, records: Records, shape: Shape, ties: Ties, drop: bool) -> None:
+        """Note as a mistake what rows do not hold that the stage learns from: any of them, or with `drop` all."""
+        wrong: list[tuple[int, DataError]] = []
+        for row, record in zip(records.rows, records.records, strict=True):
+            try:
+                shapes.shaped(record, shape, ties)
+            except DataError as problem:
+                wrong.append((row, problem))
+        if not wrong or (drop and len(wrong) < len(records)):
+            return
+        row, first = wrong[0]
+        count = f" ({len(wrong)} of {len(records)} rows looked at)" if len(records) > 1 else ""
+        way = f"\n  {first.way_out}" if first.way_out else ""
+        self.mistake(spec, f"{one_line(records.name)}, row {row}: {first.problem}{count}{way}")
+
+    def rewards(self, spec: StageSpec) -> None:
+        """Note the columns that a reward reads and the prompts do not have."""
+        records = self.records(spec, "prompts", spec.options["prompts"])
+        for given in spec.options["rewards"] if records is not None else []:
+            ((name, options),) = (options_of(given)["of"] if COST in given else given).items()
+            part = registry.resolve(name, "reward", self.recipe.folder)
+            wanted = [c for c in part.needs if c not in KNOWN and c not in options] if part.scope != TRL else []
+            for column in wanted:
+                self.column(spec, name, column, records)
+
+    def column(self, spec: StageSpec, reward: str, column: str, records: Records | None) -> None:
+        """Note a column that a reward reads where a prompt's row lacks it."""
+        rows = (
+            [(n, r.meta.get("columns", {})) for n, r in zip(records.rows, records.records, strict=True)]
+            if records
+            else []
+        )
+        lacking = [number for number, row in rows if column not in row]
+        if lacking:
+            there = listed(dict.fromkeys(key for _, row in rows for key in row), 20) or "none"
+            self.mistake(
+                spec,
+                f"reward '{reward}' reads the column '{column}', which row {lacking[0]} of the prompts does not have; "
+                f"columns beside the prompt: {there}",
+            )
+
+    # --- models ------------------------------------------------------------------------------------------------------
+
+    def model(self, spec: StageSpec, value: Any) -> int | None:
+        """How many tokens a model reads; None where that is not known here. A folder that is no model is a mistake."""
+        while isinstance(value, Ref):
+            value = self.recipe.base if value.stage == "base" else self.recipe.stage(value.stage).options.get("model")
+        if value is None or (isinstance(value, Mapping) and "new" not in value):  # a judge that is a function
+            return None
+        if isinstance(value, str) and value.startswith(tiny.PREFIX):
+            return tiny.POSITIONS
+        try:
+            most, unseen = tokens_read(value)
+        except UserError as problem:
+            self.mistake(spec, str(problem))
+            return None
+        if unseen:
+            self.unseen[unseen] = None
+        return most
+
+    def length(self, spec: StageSpec, part: Part) -> None:
+        """Note a `max_length` beyond what the stage's model reads."""
+        option, most = part.option("max_length"), self.model(spec, spec.options.get("model"))
+        asked = spec.options.get("max_length", option.default if option else None)
+        if most is not None and asked is not None and asked > most:
+            self.mistake(
+                spec,
+                f"max_length {asked} is beyond the {most} tokens that its model reads; set max_length: {most} or less",
+            )
+
+    # --- exams and gates ---------------------------------------------------------------------------------------------
+
+    def exam(self, spec: StageSpec) -> None:
+        """Note an exam on prompts that has no model to answer them, or no prompt that is new to its models."""
+        models, options = spec.options["models"], spec.options
+        answering = [model for model in models if not (isinstance(model, Ref) and model.kind == "reward")]
+        if not answering and not options.get("lookup") and options.get("best_of") is None:
+            self.mistake(
+                spec,
+                "prompts are to be answered, and no model here answers: all of models are reward models; measure those "
+                "on data (pairs to order), or name a language model",
+            )
+        for model in [*answering, *options["against"]]:
+            if self.met(options["prompts"], model):
+                self.mistake(
+                    spec,
+                    f"all its prompts ({options['prompts']}) are among those that {model} learned from, so none would "
+                    "be left to examine it on; give others, such as the eval part of a split",
+                )
+
+    def met(self, prompts: Any, model: Any) -> bool:
+        """Whether a model of this recipe learned from the very prompts of an exam."""
+        while isinstance(model, Ref) and model.stage != "base":
+            options = self.recipe.stage(model.stage).options
+            if prompts in (options.get("prompts"), options.get("data")):
+                return True
+            model = options.get("model")
+        return False
+
+    def gate(self, spec: StageSpec) -> None:
+        """Note every rule that is about a model, or a comparison with one, of which no exam finds anything."""
+        evidence = spec.options["evidence"]
+        evidence = evidence if isinstance(evidence, list) else [evidence]
+        exams = [self.recipe.stage(ref.stage) for ref in evidence if isinstance(ref, Ref)]
+        if len(exams) < len(evidence) or any(exam.do != "evaluate" for exam in exams):
+            return
+        known = [name for exam in exams for name in self.called(exam)]
+        file = one_line(Path(spec.options["rules"]).name)
+        for rule in read_rules(Path(spec.options["rules"])):
+            for key, name in (("model", rule.model), ("against", rule.against)):
+                if name is not None and name not in (*known, LOOKUP):
+                    hint = nearest(name, known)
+                    did = f" Did you mean '{hint}'?" if hint else ""
+                    self.mistake(
+                        spec,
+                        f"{file}: the rule on {short(rule.check)} is about {key} '{short(name)}', which no exam of its "
+                        f"evidence measures.{did} Measured: {listed(known, 20)}",
+                    )
+            near = get_close_matches(rule.check, CHECKS, n=1, cutoff=0.85)
+            if near and rule.check not in CHECKS:
+                self.mistake(spec, f"{file}: no exam finds '{short(rule.check)}'. Did you mean '{near[0]}'?")
+
+    def called(self, exam: StageSpec) -> Iterator[str]:
+        """What an exam calls the models in its findings."""
+        names = labels(contestants(exam), self.recipe.base)
+        yield from dict.fromkeys(names)
+        n = exam.options.get("best_of")
+        yield from (best_of(name, n) for name in names[: len(exam.options["models"])] if n is not None)
+
+
+def look(given: Path | str, overrides: Sequence[str] = ()) -> Outlook:
+    """The recipe at a path, checked, and what is to be seen of its run before it begins. RecipeError with every mistake
+    of both, each with its line; of stages that have a mistake in their own words no more is looked at."""
+    draft = gathered(given, overrides)
+    recipe, outlook = draft.recipe, Outlook(draft.recipe, draft.mistakes)
+    for spec in recipe.stages:
+        if spec.name in draft.sound:
+            outlook.stage(spec)
+    if isinstance(recipe.base, Mapping) and isinstance(recipe.base.get("text"), str):
+        options = {"on_bad_row": "drop", "columns": recipe.base.get("columns")}
+        outlook.records(StageSpec("", "base", options, draft.base_line), "text", recipe.base["text"])
+    outlook.mistakes.stop()
+    return outlook
