@@ -17,27 +17,15 @@ from truing import __version__, disk
 from truing.disk import check_target
 from truing.errors import TruingError, UserError, one_line, unknown
 from truing.terminal import guard, say
+from truing.welcome import HELP
 
 if TYPE_CHECKING:
     from truing.signature import Kind
 
-HELP = """Bring a language model into true: feedback in, aligned models, measurements and a release decision out.
-
-A recipe is one YAML file that names the stages: split data, fine-tune, fit a reward model, prefer the better
-answers, evaluate, decide. Everything it leaves is in one folder, with a report.html to open.
-
-\b
-  truing check recipes/quickstart.yaml          every mistake at once, nothing is run
-  truing run recipes/quickstart.yaml            a few minutes on a laptop
-  truing run recipes/hh_dpo.yaml data=my.jsonl  your own pairs
-
-\b
-Exit codes: 0 done (a gate: ship)    1 the answer is no (a gate: hold; an expectation not met; a broken contract)
-            2 your mistake           3 the run failed
-            4 a gate cannot decide: it says which evidence is missing
-            130 stopped by Ctrl-C    143 stopped by SIGTERM; a run goes on with --resume
-"""
-KINDS = {"objectives": "objective", "stages": "stage", "rewards": "reward", "data": "data", "models": "model"}
+KINDS = {
+    "objectives": "objective", "stages": "stage", "rewards": "reward", "data": "data", "models": "model",
+    "recipes": "recipe",
+}  # fmt: skip
 PARTS: dict[str, Kind] = {"objectives": "objective", "stages": "stage", "rewards": "reward"}
 TRAIN_PACKAGES = frozenset(
     {"torch", "transformers", "datasets", "tokenizers", "safetensors", "huggingface_hub", "pyarrow"}
@@ -45,7 +33,7 @@ TRAIN_PACKAGES = frozenset(
 
 app = typer.Typer(
     help=HELP,
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -59,7 +47,8 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
-RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
+RECIPE = "A recipe file (YAML), or the name of one that comes with truing."
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE, show_default=False)]
 
 
 def show_version(asked: bool) -> None:
@@ -71,11 +60,14 @@ def show_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """What stands before a command."""
+    """What stands before a command; without one, what there is to do first."""
+    if context.invoked_subcommand is None:
+        say(context.get_help())
 
 
 @app.command()
@@ -132,7 +124,7 @@ def list_parts(
         bool, typer.Option("--json", help="Print a JSON array of {name, source, needs, options, doc, ...}.")
     ] = False,
 ) -> None:
-    """List what a recipe can name. Objectives, stages, rewards, and the embedded world's data sets and models."""
+    """List what a recipe can name. Objectives, stages, rewards, the world's data sets and models; and the recipes."""
     from truing.pipeline import overview
 
     if kind is not None and kind.removesuffix("s") not in {k.removesuffix("s") for k in KINDS}:
@@ -156,11 +148,11 @@ def list_parts(
 
 def described(kind: str, own: str | None = None) -> list[dict[str, Any]]:
     """Everything of a kind in the stable form of `list --json`, with what the user's `own` file or module has."""
-    from truing.pipeline import names, overview
+    from truing.pipeline import names, overview, shipped
 
     if kind in PARTS:
         return overview.rows(PARTS[kind], own)
-    return names.datasets() if kind == "data" else names.models()
+    return {"data": names.datasets, "models": names.models, "recipes": shipped.rows}[kind]()
 
 
 def first_sentence(doc: str) -> str:
@@ -177,11 +169,14 @@ def show(
 ) -> None:
     """Show one part in full. What it does, its formula and source, what it needs, and its options."""
     from truing import registry
-    from truing.pipeline import overview
+    from truing.pipeline import overview, shipped
 
     plural = next((k for k in KINDS if kind.removesuffix("s") == k.removesuffix("s")), None)
     if plural is None:
         raise UserError(unknown("kind", kind, KINDS.values()))
+    if plural == "recipes":
+        say(shipped.text(name))
+        return
     if plural in PARTS:
         part = registry.resolve(name, PARTS[plural])
         row, place = overview.row(part), f"{part.file}:{part.line}"

@@ -55,6 +55,7 @@ LAYERS = [
         "seals",
         "caches",
         "terminal",
+        "welcome",
     },
 ]
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}

@@ -13,6 +13,7 @@ from truing.gate.evidence import read, run_of
 from truing.gate.looks import look_number
 from truing.gate.rules import Rule, read_rules
 from truing.gate.standing import COMPARISONS, UNMEASURED, measured
+from truing.pipeline import shipped
 from truing.pipeline.labels import labels
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 
@@ -48,7 +49,7 @@ def contestants(spec: StageSpec) -> list[Any]:
 def decide_by_hand(evidence: Path, rules_file: Path) -> tuple[Decision, dict[str, Any]]:
     """The decision that `truing gate` makes, and whose weights it is about: of what lies in a run's folder as one more
     look; of findings by hand as they are, which say neither what stands in production nor how often was looked."""
-    given, rules = read(evidence), read_rules(rules_file)
+    given, rules = read(evidence), read_rules(shipped.found(rules_file))
     root = run_of(Path(os.path.realpath(evidence)))
     look = 1 if root is None else look_number(root, "", given.findings, rules)
     return decide(given.findings, rules, production=given.production, vouched=given.vouched, look=look), given.weights

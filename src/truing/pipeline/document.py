@@ -12,6 +12,7 @@ import yaml
 
 from truing import door
 from truing.errors import DataError, RecipeError, holds_key, nearest, short, unknown
+from truing.pipeline import shipped
 
 LARGEST = 300_000
 """How many characters a recipe may have, which is a page of text: YAML is read at 200,000 a second."""
@@ -133,12 +134,13 @@ def _node(loader: _Loader, node: yaml.Node, line: int, mistakes: Mistakes) -> No
 
 
 def source(given: Path | str) -> tuple[str, str, Path | None]:
-    """The name, text and path of a recipe given as a path, or as text (of more than one line)."""
+    """The name, text and path of a recipe given as a path, as the name of one that comes with truing, or as text (of
+    more than one line)."""
     if isinstance(given, str) and "\n" in given:
         return "recipe", given, None
-    path = Path(given)
+    path = shipped.found(given)
     try:
-        return str(given), door.read_text(path, most=4 * LARGEST), path
+        return str(path), door.read_text(path, most=4 * LARGEST), path
     except DataError as problem:
         hint = "" if os.path.exists(path) else _beside(path)
         raise RecipeError([f"{short(str(given))}: {problem.problem}{hint}"]) from None
@@ -148,7 +150,7 @@ def _beside(path: Path) -> str:
     if not os.path.isdir(path.parent):
         return ""
     there = [p.name for pattern in ("*.yaml", "*.yml") for p in path.parent.glob(pattern)]
-    return ". " + unknown("recipe", path.name, there) if there else ""
+    return ". " + unknown("recipe", path.name, [*there, *shipped.recipes()])
 
 
 def override(root: Node, overrides: list[str], mistakes: Mistakes) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from truing import world
 from truing.errors import UserError, nearest
+from truing.pipeline import shipped
 from truing.policy import adapter_files
 from truing.registry import type_words
 from truing.world import tiny
@@ -25,9 +26,10 @@ DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz")
 
 def find(name: str, folder: Path | None, typed: bool = False) -> Path | None:
     """The file or folder of that name: beside the recipe, or else in the working folder; the other way round for a
-    name that was typed on the command line."""
+    name that was typed on the command line. Rules that come with truing are there for a recipe that was copied."""
     here, beside = [Path(name)], [folder / name] if folder else []
-    return next((place for place in (here + beside if typed else beside + here) if os.path.exists(place)), None)
+    places = [*(here + beside if typed else beside + here), *([shipped.found(name)] if name.endswith(".yaml") else [])]
+    return next((place for place in places if os.path.exists(place)), None)
 
 
 def model_trouble(name: str, known: Callable[[], Sequence[str]]) -> str:
