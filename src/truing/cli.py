@@ -175,14 +175,13 @@ def show(
     ],
 ) -> None:
     """Show one part in full. What it does, its formula and source, what it needs, and its options."""
-    from truing import registry
-    from truing.pipeline import overview
+    from truing.pipeline import hints, overview
 
     plural = next((k for k in KINDS if kind.removesuffix("s") == k.removesuffix("s")), None)
     if plural is None:
         raise UserError(unknown("kind", kind, KINDS.values()))
     if plural in PARTS:
-        part = registry.resolve(name, PARTS[plural])
+        part = hints.resolve(name, PARTS[plural])
         row, place = overview.row(part), f"{part.file}:{part.line}"
     else:
         rows = {entry["name"]: entry for entry in described(plural)}

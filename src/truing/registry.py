@@ -13,18 +13,17 @@ import importlib
 import inspect
 import traceback
 import types as python_types
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from truing import settings, types
+from truing import settings
 from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.plugins import executed, home, installed, plug_in, source_file
 from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, checked, group_options, read_parts, spelt
 from truing.types import Advantage, Mean, default_mean, per_of
-from truing.typewords import NUMBERS
+from truing.typewords import words_and_doc
 
 __all__ = [
     "Columns",
@@ -304,25 +303,9 @@ def options_of(fn: Callable[..., Any]) -> tuple[Option, ...]:
             options += group_options(type(p.default), dataclasses.asdict(p.default))
         elif p.kind is p.KEYWORD_ONLY:
             required = p.default is p.empty
-            options.append(Option(p.name, type_words(p.annotation), None if required else p.default, required))
+            text, doc = words_and_doc(p.annotation)
+            options.append(Option(p.name, text, None if required else p.default, required, doc))
     return tuple(options)
-
-
-def type_words(annotation: Any) -> str:
-    """An annotation as the text it was written in, whether or not the module postpones annotations."""
-    if isinstance(annotation, str):
-        return annotation
-    for word in NUMBERS:
-        if hasattr(types, word) and annotation == getattr(types, word):
-            return word
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return f"Literal[{', '.join(map(repr, arguments))}]"
-    if origin in (typing.Union, python_types.UnionType):
-        return " | ".join(type_words(a) for a in arguments)
-    if origin is list:
-        return f"list[{type_words(arguments[0])}]"
-    return "None" if annotation is type(None) else getattr(annotation, "__name__", repr(annotation))
 
 
 @functools.lru_cache(maxsize=32)
