@@ -7,6 +7,7 @@ executes nothing; `load` imports the part to run it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import importlib
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from truing import settings
 from truing.errors import RunFailed, TruingError, UserError, unknown
+from truing.module_names import all_parts, part_called, refusal
 from truing.plugins import executed, home, installed, plug_in, source_file
-from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, checked, group_options, read_parts, spelt
+from truing.signature import TRL, TRL_OPTIONS, Kind, Option, Part, checked, fits_trl, group_options, read_parts, spelt
 from truing.types import Advantage, Mean, default_mean, per_of
 from truing.typewords import words_and_doc
 
@@ -215,8 +217,9 @@ class RewardFunction:
     """What scores answers: `reads` are its positional parameters, `options` its keyword-only ones (`rollout.call`)."""
 
     def __init__(self, fn: Callable[..., Any], scope: str, deterministic: bool = False, check: Check = None) -> None:
-        functools.update_wrapper(self, fn)
-        self.fn, self.name, self.doc, self.place, self.check = fn, fn.__name__, inspect.getdoc(fn) or "", "", check
+        functools.update_wrapper(self, fn, updated=())
+        self.fn, self.doc, self.place, self.check = fn, inspect.getdoc(fn) or "", "", check
+        self.name = getattr(fn, "__name__", type(fn).__name__)
         self.scope, self.deterministic = scope, deterministic
         self.reads = tuple(n for n, p in inspect.signature(fn).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.options = TRL_OPTIONS if scope == TRL else options_of(fn)
@@ -325,10 +328,10 @@ def resolve(name: str, kind: Kind, folder: Path | None = None, root: Path = PACK
     """What a recipe has to know of a part. A relative file is looked for in `folder`, then in the working folder."""
     if ":" in name or "/" in name:
         file, attribute = plug_in(name, kind, folder)
-        found = read_parts(file, kind)
-        if attribute not in found:
-            raise UserError(f"{name}: {unknown(kind, attribute, found)} (in {file}, decorated with @{kind})")
-        return found[attribute]
+        part = part_called(attribute, kind, file)
+        if part is None:
+            raise UserError(refusal(name, attribute, kind, file))
+        return part
     found = parts(kind, root)
     if name not in found:
         raise UserError(unknown(kind, name, found))
@@ -337,7 +340,7 @@ def resolve(name: str, kind: Kind, folder: Path | None = None, root: Path = PACK
 
 def own_parts(where: str, kind: Kind, folder: Path | None = None) -> dict[str, Part]:
     """The parts of a user's own file or module by the names that a recipe gives them, without executing anything."""
-    found = read_parts(source_file(where, where, folder), kind)
+    found = all_parts(source_file(where, where, folder), kind)
     return {f"{where}:{name}": dataclasses.replace(part, name=f"{where}:{name}") for name, part in found.items()}
 
 
@@ -365,11 +368,26 @@ def load_own(where: str, kind: Kind, folder: Path | None = None) -> dict[str, An
 
 def taken(module: python_types.ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
     """The part of that name out of a user's module; UserError where there is none, or something else."""
-    found = getattr(module, attribute, None)
-    if kind == "reward" and inspect.isfunction(found) and TRL_TAKES in inspect.signature(found).parameters:
+    found: Any = getattr(module, attribute, None)
+    if kind == "reward" and is_trl(found):
         found = RewardFunction(found, TRL)
+        found.name = attribute
     wanted: Any = {"objective": Objective, "stage": Stage, "reward": RewardFunction}[kind]
     if not isinstance(found, wanted):
-        raise UserError(f"{name}: '{attribute}' in {file} is not decorated with @{kind}")
+        what = "" if callable(found) else f" is a {type(found).__name__}, and"
+        raise UserError(f"{name}: '{attribute}' in {file}{what} is not decorated with @{kind}")
+    found = copy.copy(found)  # one that the module has taken from another keeps its own place there
     found.place = f"{file}:{attribute}"
     return found
+
+
+def is_trl(found: Any) -> bool:
+    """Whether something out of a user's module can be called as TRL calls a reward: a function, what a factory or
+    `functools.partial` has made, or an object with `__call__`."""
+    if not callable(found) or isinstance(found, type | Objective | Stage | RewardFunction):
+        return False
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):
+        return False
+    return fits_trl(parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -24,8 +24,8 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 TRL = "trl"
-"""The scope of a reward that has no decorator and TRL's signature, of which `TRL_TAKES` is one parameter."""
-TRL_TAKES = "completions"
+"""The scope of a reward that has no decorator and TRL's signature, which takes `TRL_TAKES` or `TRL_IDS`."""
+TRL_TAKES, TRL_IDS = "completions", "completion_ids"
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,18 @@ def decoration(node: Function, kind: Kind) -> dict[str, ast.expr] | None:
             if isinstance(call, ast.Call) and call.args:
                 given[first] = call.args[0]
             return given
-    if kind == "reward" and TRL_TAKES in {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}:
-        return {"scope": ast.Constant(TRL)}
-    return None
+    return {"scope": ast.Constant(TRL)} if kind == "reward" and takes_as_trl(node) else None
+
+
+def takes_as_trl(node: Function | ast.Lambda) -> bool:
+    """Whether a function takes what TRL gives a reward: completions or their ids, or prompts and whatever comes."""
+    names = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+    return fits_trl(names, node.args.kwarg is not None)
+
+
+def fits_trl(names: Collection[str], rest: bool) -> bool:
+    """Whether parameters of these names, and `**` for the rest, are those of a reward of TRL's."""
+    return TRL_TAKES in names or TRL_IDS in names or (rest and "prompts" in names)
 
 
 def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: Path, module: ast.Module) -> Part:

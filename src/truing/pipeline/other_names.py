@@ -161,8 +161,8 @@ OpenRLHF | max_epochs num_episodes | epochs | of reinforce an epoch is every pro
 verl | trainer.total_epochs total_epochs | epochs | an epoch is every prompt once
 TRL | max_steps | steps |
 verl | trainer.total_training_steps total_training_steps | steps |
-TRL | per_device_train_batch_size | rows_per_step | it counts the rows of an update, whatever fits into memory: this
-    times accumulation times devices
+TRL | per_device_train_batch_size | rows_per_step | rows of an update (of reinforce prompts, and not
+    responses): this times accumulation times devices
 TRL | gradient_accumulation_steps | rows_per_step tokens_per_device | updates are divided by what fits into memory;
     the result is the same
 axolotl | micro_batch_size batch_size | rows_per_step | it counts the rows of an update: this times accumulation
