@@ -16,11 +16,8 @@ from truing.types import Cap, Count, Fraction, NonNegative, Positive
 class Training:
     """The options that every training stage takes.
 
-    Give `epochs` or `steps`. `tokens_per_step` bounds the tokens of one update, `rows_per_step` its rows of data
-    (trees: a row that compares several responses is one): give one of them. `tokens_per_device` bounds what is held in
-    memory at once and never changes the result. `seed` is counted from the recipe's. `precision: bf16` computes in bf16
-    from weights and moments kept in fp32. `gradient_checkpointing` computes every layer again in the backward pass, for
-    less memory and the same result.
+    Give `epochs` or `steps`, and `tokens_per_step` or `rows_per_step`. A row of data that compares several responses is
+    one row. `precision: bf16` computes in bf16 from weights and moments kept in fp32.
     """
 
     EITHER: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "steps"), ("tokens_per_step", "rows_per_step"))
@@ -77,16 +74,11 @@ class Online:
     """The options of learning from a policy's own answers.
 
     A round samples `answers` to each of its prompts and is learned from in `minibatches` updates (of `rows_per_step`
-    prompts each), `passes` times over. `beta` is the leash: what a nat of log-ratio to the reference costs in reward.
-    `unfinished_penalty` is taken from the score of an answer cut at `max_new_tokens`. `gamma` and `smoothing` belong to
-    generalised advantages; `sample_deviation` takes a group's sample deviation (as TRL and verl do), not the formula's.
-    Where answers are imitated (`nll`), those with a score of at least `passing` are, or else the best of each group.
-    With `resample` the prompts whose answers all scored the same give way to others, at most so many times a round.
-    With `mixture` answers are sampled from the policy and its reference together, at every token in proportion to
-    pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is for objectives that read no ratio to the sampler.
-    Answers are sampled at `temperature`, and policy and reference are read at it wherever answers are learned from.
-    With `sampler_cap`, advantages are weighed by how much likelier an answer's tokens are under the policy as it is
-    trained than under the engine that sampled them, at most so many times: for engines of another precision.
+    prompts each), `passes` times over. With `mixture` answers are sampled from the policy and its reference together,
+    at every token in proportion to pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is for objectives that read no
+    ratio to the sampler. Answers are sampled at `temperature`, and policy and reference are read at it wherever answers
+    are learned from. With `sampler_cap`, advantages are weighed by how much likelier an answer's tokens are under the
+    policy as it is trained than under the engine that sampled them, at most so many times.
     """
 
     answers: Annotated[
@@ -123,13 +115,8 @@ class Online:
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
-    """The options of what a score becomes before it is learned from.
-
-    `normalise` puts scores on mean 0 and deviation 1, over their `round` or over all rounds so far (`running`);
-    `clip_score` then holds them within plus and minus so much. The last `overlong_buffer` tokens before
-    `max_new_tokens` cost up to 1, evenly. With `mask_unfinished`, answers cut at `max_new_tokens` are compared with,
-    and not learned from.
-    """
+    """The options of what a score becomes before it is learned from: put on one scale (`normalise`), then held within
+    `clip_score`."""
 
     normalise: Annotated[
         Literal["none", "round", "running"],
@@ -151,9 +138,7 @@ class Leash:
     """The options of how far from its reference a policy may go; KL is in nats, of the mean over answers of the summed
     log-ratio.
 
-    A round beyond `kl_limit` has failed; at `stop_at_kl` the stage ends well. `kl_target` lets `beta` follow the KL:
-    after a round of n answers it changes by at most 20 % times n / `kl_horizon`. Every `refresh_reference` rounds the
-    reference becomes the policy as it is then.
+    `kl_target` lets `beta` follow the KL: after a round of n answers it changes by at most 20 % times n / `kl_horizon`.
     """
 
     kl_limit: Annotated[Positive, "nats of KL to the reference beyond which the run has failed"] = 100.0

@@ -91,6 +91,14 @@ def test_a_hint_by_meaning(text, hint) -> None:
     assert any(hint in mistake for mistake in mistakes(text)), mistakes(text)
 
 
+def test_a_change_on_the_command_line_without_its_stage_is_told_which() -> None:
+    text = "stages:\n  cut: {do: split, data: 'world:prompts?n=9'}\n" + (PREFER % "steps: 1").removeprefix("stages:\n")
+    with pytest.raises(RecipeError) as problem:
+        recipe.check(text, ["learning_rate=1e-5"])
+    (mistake,) = problem.value.mistakes
+    assert mistake.endswith("'learning_rate' is an option of a stage: write a.learning_rate=...")
+
+
 @pytest.mark.parametrize("word", ["zzz", "context", "foo_bar", "sampler", "notes"])
 def test_no_hint_where_none_fits(word) -> None:
     (mistake,) = (m for m in mistakes(PREFER % f"{word}: 1") if word in m)
