@@ -1,4 +1,5 @@
-"""Writes the generated parts of the docs: the table of docs/objectives.md and the index of docs/papers.md.
+"""Writes the generated parts of the docs: the tables of objectives.md, options.md and coming_from_trl.md, the index of
+papers.md.
 
 python docs/tables.py        (make docs)
 """
@@ -6,8 +7,9 @@ python docs/tables.py        (make docs)
 from __future__ import annotations
 
 import ast
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from typing import Any
 from truing import registry
 from truing.cli import first_sentence
 from truing.data.kinds import WORDS
-from truing.pipeline import overview
+from truing.pipeline import names, other_names, overview
+from truing.pipeline.recipe import NEW_MODEL
+from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
+from truing.signature import Option, Part, group_options
 
+GROUPS = (Training, Lora, Online, Shaping, Leash, Watching)
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "truing"
 TESTS = sorted(file for folder in ("golden", "objectives") for file in (ROOT / "tests" / folder).glob("test_*.py"))
@@ -141,7 +147,70 @@ def link(file: str) -> str:
     return f"[{Path(file).name}](../{file})"
 
 
-PAGES = {"objectives.md": ("objectives", objectives), "papers.md": ("papers", papers)}
+def options() -> str:
+    """Every option with its type, default and sentence: those that stages share once, then those of each part."""
+    parts = {kind: registry.parts(kind) for kind in ("stage", "objective", "reward")}
+    out: list[str] = []
+    for group in GROUPS:
+        name = group.__name__
+        out += [f"\n### Shared: {name.lower()}\n", *option_table(group_options(group, {}))]
+        out.append(f"\nTaken by {', '.join(f'`{stage}`' for stage in takers(group, parts['stage']))}.")
+    grouped = {(field.name, field.type, field.doc) for group in GROUPS for field in group_options(group, {})}
+    for kind, found in parts.items():
+        for part in found.values():
+            own = [o for o in part.options if kind != "stage" or (o.name, o.type, o.doc) not in grouped]
+            changed = [f"`{o.name}` {shown(o)}" for o in part.options if o not in own and other_default(o)]
+            if own:
+                out += [f"\n### {kind} `{part.name}`\n", *option_table(own)]
+                out += [f"\nOf the shared ones here by default: {', '.join(changed)}."] if changed else []
+    out += ["\n### A new model (`base: {new: llama, ...}`)\n", *option_table(NEW_MODEL.values())]
+    for row in names.datasets():
+        out += [f"\n### data `{row['name']}`\n", *option_table(Option(**option) for option in row["options"])]
+    return "\n".join(out)
+
+
+def takers(group: Any, stages: Mapping[str, Part]) -> list[str]:
+    """The stages that take all options of a group."""
+    wanted = {option.name for option in group_options(group, {})}
+    return [name for name, part in stages.items() if wanted <= {option.name for option in part.options}]
+
+
+def other_default(option: Option) -> bool:
+    """Whether a stage begins a shared option elsewhere than the group does."""
+    plain = next(o for group in GROUPS for o in group_options(group, {}) if o.name == option.name)
+    return bool(option.default != plain.default)
+
+
+def option_table(options: Iterable[Option]) -> list[str]:
+    """Options as a table."""
+    rows = [line([f"`{o.name}`", f"`{o.type}`", shown(o), o.doc]) for o in options]
+    return ["| option | type | default | what it does |", "|---|---|---|---|", *rows]
+
+
+def shown(option: Option) -> str:
+    """An option's default in words."""
+    if option.required:
+        return "required"
+    return "none" if option.default is None else f"{option.default}"
+
+
+def translations() -> str:
+    """What other systems' names are here."""
+    out = []
+    for title, lines in other_names.sections().items():
+        out += [f"\n### {title[0].upper()}{title[1:]}\n", "| there | here | remark |", "|---|---|---|"]
+        for (system, here, remark), same in itertools.groupby(lines, lambda o: (o.system, o.here, o.remark)):
+            there = ", ".join(f"`{other.name}`" for other in same)
+            out.append(line([f"{system}: {there}", ", ".join(f"`{word}`" for word in here), remark]))
+    return "\n".join(out)
+
+
+PAGES = {
+    "objectives.md": ("objectives", objectives),
+    "papers.md": ("papers", papers),
+    "options.md": ("options", options),
+    "coming_from_trl.md": ("names", translations),
+}
 
 
 def page(name: str) -> str:

@@ -168,8 +168,7 @@ def show(
     ],
 ) -> None:
     """Show one part in full. What it does, its formula and source, what it needs, and its options."""
-    from truing import registry
-    from truing.pipeline import overview, shipped
+    from truing.pipeline import hints, overview, shipped
 
     plural = next((k for k in KINDS if kind.removesuffix("s") == k.removesuffix("s")), None)
     if plural is None:
@@ -178,7 +177,7 @@ def show(
         say(shipped.text(name))
         return
     if plural in PARTS:
-        part = registry.resolve(name, PARTS[plural])
+        part = hints.resolve(name, PARTS[plural])
         row, place = overview.row(part), f"{part.file}:{part.line}"
     else:
         rows = {entry["name"]: entry for entry in described(plural)}

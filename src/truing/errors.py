@@ -80,9 +80,10 @@ def one_line(text: str) -> str:
     return re.sub("[\n\r]", lambda m: f"⟨U+{ord(m[0]):04X}⟩", visible(text))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that a misspelt one was most likely meant to be, or an empty string. Of very many words the first
-    are looked at, and none that is far longer or shorter, so that a hint costs nothing.
+def nearest(word: str, known: Iterable[str], least: float = 0.5) -> str:
+    """The known word that a misspelt one was most likely meant to be, or an empty string where none is at least so
+    like it. Of very many words the first are looked at, and none that is far longer or shorter, so that a hint costs
+    nothing.
 
     >>> nearest("lerning_rate", ["learning_rate", "epochs"])
     'learning_rate'
@@ -92,7 +93,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if len(word) > LONG:
         return ""
     like = (name for name in known if len(word) <= 3 * len(name) <= 9 * len(word))  # or fewer than half could agree
-    found = difflib.get_close_matches(word, list(islice(like, MOST)), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word, list(islice(like, MOST)), n=1, cutoff=least)
     return found[0] if found else ""
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -140,9 +141,15 @@ def run_file(file: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    folder = str(file.parent)
+    sys.path.insert(0, folder)  # as of a script: its own folder's modules go first, which is how `sources` finds them
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[spec.name]
         raise
+    finally:
+        with suppress(ValueError):  # where the file has changed the path itself
+            sys.path.remove(folder)
+        sys.path += [] if folder in sys.path else [folder]  # what its functions import when they are called
     return module

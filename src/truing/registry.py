@@ -7,24 +7,25 @@ executes nothing; `load` imports the part to run it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import importlib
 import inspect
 import traceback
 import types as python_types
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from truing import settings, types
+from truing import settings
 from truing.errors import RunFailed, TruingError, UserError, unknown
+from truing.module_names import all_parts, part_called, refusal
 from truing.plugins import executed, home, installed, plug_in, source_file
-from truing.signature import TRL, TRL_OPTIONS, TRL_TAKES, Kind, Option, Part, checked, group_options, read_parts, spelt
+from truing.signature import TRL, TRL_OPTIONS, Kind, Option, Part, checked, fits_trl, group_options, read_parts, spelt
 from truing.types import Advantage, Mean, default_mean, per_of
-from truing.typewords import NUMBERS
+from truing.typewords import words_and_doc
 
 __all__ = [
     "Columns",
@@ -216,8 +217,9 @@ class RewardFunction:
     """What scores answers: `reads` are its positional parameters, `options` its keyword-only ones (`rollout.call`)."""
 
     def __init__(self, fn: Callable[..., Any], scope: str, deterministic: bool = False, check: Check = None) -> None:
-        functools.update_wrapper(self, fn)
-        self.fn, self.name, self.doc, self.place, self.check = fn, fn.__name__, inspect.getdoc(fn) or "", "", check
+        functools.update_wrapper(self, fn, updated=())
+        self.fn, self.doc, self.place, self.check = fn, inspect.getdoc(fn) or "", "", check
+        self.name = getattr(fn, "__name__", type(fn).__name__)
         self.scope, self.deterministic = scope, deterministic
         self.reads = tuple(n for n, p in inspect.signature(fn).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.options = TRL_OPTIONS if scope == TRL else options_of(fn)
@@ -304,25 +306,9 @@ def options_of(fn: Callable[..., Any]) -> tuple[Option, ...]:
             options += group_options(type(p.default), dataclasses.asdict(p.default))
         elif p.kind is p.KEYWORD_ONLY:
             required = p.default is p.empty
-            options.append(Option(p.name, type_words(p.annotation), None if required else p.default, required))
+            text, doc = words_and_doc(p.annotation)
+            options.append(Option(p.name, text, None if required else p.default, required, doc))
     return tuple(options)
-
-
-def type_words(annotation: Any) -> str:
-    """An annotation as the text it was written in, whether or not the module postpones annotations."""
-    if isinstance(annotation, str):
-        return annotation
-    for word in NUMBERS:
-        if hasattr(types, word) and annotation == getattr(types, word):
-            return word
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return f"Literal[{', '.join(map(repr, arguments))}]"
-    if origin in (typing.Union, python_types.UnionType):
-        return " | ".join(type_words(a) for a in arguments)
-    if origin is list:
-        return f"list[{type_words(arguments[0])}]"
-    return "None" if annotation is type(None) else getattr(annotation, "__name__", repr(annotation))
 
 
 @functools.lru_cache(maxsize=32)
@@ -342,10 +328,10 @@ def resolve(name: str, kind: Kind, folder: Path | None = None, root: Path = PACK
     """What a recipe has to know of a part. A relative file is looked for in `folder`, then in the working folder."""
     if ":" in name or "/" in name:
         file, attribute = plug_in(name, kind, folder)
-        found = read_parts(file, kind)
-        if attribute not in found:
-            raise UserError(f"{name}: {unknown(kind, attribute, found)} (in {file}, decorated with @{kind})")
-        return found[attribute]
+        part = part_called(attribute, kind, file)
+        if part is None:
+            raise UserError(refusal(name, attribute, kind, file))
+        return part
     found = parts(kind, root)
     if name not in found:
         raise UserError(unknown(kind, name, found))
@@ -354,7 +340,7 @@ def resolve(name: str, kind: Kind, folder: Path | None = None, root: Path = PACK
 
 def own_parts(where: str, kind: Kind, folder: Path | None = None) -> dict[str, Part]:
     """The parts of a user's own file or module by the names that a recipe gives them, without executing anything."""
-    found = read_parts(source_file(where, where, folder), kind)
+    found = all_parts(source_file(where, where, folder), kind)
     return {f"{where}:{name}": dataclasses.replace(part, name=f"{where}:{name}") for name, part in found.items()}
 
 
@@ -382,11 +368,26 @@ def load_own(where: str, kind: Kind, folder: Path | None = None) -> dict[str, An
 
 def taken(module: python_types.ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
     """The part of that name out of a user's module; UserError where there is none, or something else."""
-    found = getattr(module, attribute, None)
-    if kind == "reward" and inspect.isfunction(found) and TRL_TAKES in inspect.signature(found).parameters:
+    found: Any = getattr(module, attribute, None)
+    if kind == "reward" and is_trl(found):
         found = RewardFunction(found, TRL)
+        found.name = attribute
     wanted: Any = {"objective": Objective, "stage": Stage, "reward": RewardFunction}[kind]
     if not isinstance(found, wanted):
-        raise UserError(f"{name}: '{attribute}' in {file} is not decorated with @{kind}")
+        what = "" if callable(found) else f" is a {type(found).__name__}, and"
+        raise UserError(f"{name}: '{attribute}' in {file}{what} is not decorated with @{kind}")
+    found = copy.copy(found)  # one that the module has taken from another keeps its own place there
     found.place = f"{file}:{attribute}"
     return found
+
+
+def is_trl(found: Any) -> bool:
+    """Whether something out of a user's module can be called as TRL calls a reward: a function, what a factory or
+    `functools.partial` has made, or an object with `__call__`."""
+    if not callable(found) or isinstance(found, type | Objective | Stage | RewardFunction):
+        return False
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):
+        return False
+    return fits_trl(parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from truing.types import Cap, Count, Fraction, NonNegative, Positive
 
@@ -16,31 +16,46 @@ from truing.types import Cap, Count, Fraction, NonNegative, Positive
 class Training:
     """The options that every training stage takes.
 
-    Give `epochs` or `steps`. `tokens_per_step` bounds the tokens of one update, `rows_per_step` its rows of data
-    (trees: a row that compares several responses is one): give one of them. `tokens_per_device` bounds what is held in
-    memory at once and never changes the result. `seed` is counted from the recipe's. `precision: bf16` computes in bf16
-    from weights and moments kept in fp32. `gradient_checkpointing` computes every layer again in the backward pass, for
-    less memory and the same result.
+    Give `epochs` or `steps`, and `tokens_per_step` or `rows_per_step`. A row of data that compares several responses is
+    one row. `precision: bf16` computes in bf16 from weights and moments kept in fp32.
     """
 
     EITHER: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "steps"), ("tokens_per_step", "rows_per_step"))
     """Of each pair one is given; the other's default then says nothing."""
 
-    epochs: Positive = 1.0
-    steps: Count | None = None
-    learning_rate: Positive = 1e-5
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: Fraction = 0.1
-    weight_decay: NonNegative = 0.0
-    clip: Positive = 1.0
-    tokens_per_step: Count | None = None
-    rows_per_step: Count | None = None
-    tokens_per_device: Count = 8192
-    max_length: Count = 1024
-    checkpoint_every: Count | None = None
-    seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
+    epochs: Annotated[Positive, "passes over the data; more fit it closer, and then memorise it"] = 1.0
+    steps: Annotated[Count | None, "updates of the weights, in place of `epochs`"] = None
+    learning_rate: Annotated[
+        Positive, "largest step size of AdamW; too large and the model breaks, too small and it stays as it was"
+    ] = 1e-5
+    schedule: Annotated[
+        Literal["cosine", "linear", "constant"],
+        "how the learning rate falls after the warm-up: cosine or linear to 0, or not at all",
+    ] = "cosine"
+    warmup: Annotated[Fraction, "share of the steps over which the learning rate rises from 0"] = 0.1
+    weight_decay: Annotated[NonNegative, "share of a weight, times the learning rate, taken off every step"] = 0.0
+    clip: Annotated[
+        Positive, "largest norm of a step's gradient, all weights together; longer ones are scaled down"
+    ] = 1.0
+    tokens_per_step: Annotated[
+        Count | None, "tokens of one update at most; more give steadier gradients and fewer updates"
+    ] = None
+    rows_per_step: Annotated[
+        Count | None,
+        "rows of data (of reinforce: prompts) in one update; more give steadier gradients and fewer updates",
+    ] = None
+    tokens_per_device: Annotated[Count, "tokens held in memory at once; never changes the result"] = 8192
+    max_length: Annotated[
+        Count, "tokens of prompt and response at most; longer rows are cut or left out, and counted"
+    ] = 1024
+    checkpoint_every: Annotated[Count | None, "steps between checkpoints that a resume goes on from"] = None
+    seed: Annotated[int, "added to the recipe's seed; another number, another order of the data"] = 0
+    precision: Annotated[
+        Literal["fp32", "bf16"], "what is computed in; weights and moments are kept in fp32 either way"
+    ] = "fp32"
+    gradient_checkpointing: Annotated[
+        bool, "compute layers again in the backward pass: less memory, more time, the same result"
+    ] = False
 
     def changed(self, **options: Any) -> Training:
         """These options with some changed. One of a pair puts away a stage's default for the other.
@@ -59,32 +74,39 @@ class Online:
     """The options of learning from a policy's own answers.
 
     A round samples `answers` to each of its prompts and is learned from in `minibatches` updates (of `rows_per_step`
-    prompts each), `passes` times over. `beta` is the leash: what a nat of log-ratio to the reference costs in reward.
-    `unfinished_penalty` is taken from the score of an answer cut at `max_new_tokens`. `gamma` and `smoothing` belong to
-    generalised advantages; `sample_deviation` takes a group's sample deviation (as TRL and verl do), not the formula's.
-    Where answers are imitated (`nll`), those with a score of at least `passing` are, or else the best of each group.
-    With `resample` the prompts whose answers all scored the same give way to others, at most so many times a round.
-    With `mixture` answers are sampled from the policy and its reference together, at every token in proportion to
-    pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is for objectives that read no ratio to the sampler.
-    Answers are sampled at `temperature`, and policy and reference are read at it wherever answers are learned from.
-    With `sampler_cap`, advantages are weighed by how much likelier an answer's tokens are under the policy as it is
-    trained than under the engine that sampled them, at most so many times: for engines of another precision.
+    prompts each), `passes` times over. With `mixture` answers are sampled from the policy and its reference together,
+    at every token in proportion to pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is for objectives that read no
+    ratio to the sampler. Answers are sampled at `temperature`, and policy and reference are read at it wherever answers
+    are learned from. With `sampler_cap`, advantages are weighed by how much likelier an answer's tokens are under the
+    policy as it is trained than under the engine that sampled them, at most so many times.
     """
 
-    answers: Count = 8
-    minibatches: Count = 1
-    passes: Count = 1
-    max_new_tokens: Count = 64
-    temperature: Positive = 1.0
-    beta: NonNegative = 0.0
-    unfinished_penalty: NonNegative = 0.0
-    gamma: Fraction = 1.0
-    smoothing: Fraction = 0.95
-    sample_deviation: bool = False
-    passing: float | None = None
-    mixture: Fraction = 0.0
-    resample: Count | None = None
-    sampler_cap: Cap | None = None
+    answers: Annotated[
+        Count, "answers to each prompt of a round, which are compared with each other; more give steadier advantages"
+    ] = 8
+    minibatches: Annotated[Count, "updates that a round's answers are divided into"] = 1
+    passes: Annotated[Count, "how often a round's answers are learned from; more drift from the sampler"] = 1
+    max_new_tokens: Annotated[Count, "tokens at which an answer is cut off"] = 64
+    temperature: Annotated[Positive, "of sampling and learning alike; larger explores more, smaller is greedier"] = 1.0
+    beta: Annotated[
+        NonNegative, "reward that a nat of log-ratio to the reference costs; 0 is no leash, larger stays nearer"
+    ] = 0.0
+    unfinished_penalty: Annotated[NonNegative, "reward taken from an answer that was cut off"] = 0.0
+    gamma: Annotated[Fraction, "discount of a reward a token later, for advantages by a value head; 1 is none"] = 1.0
+    smoothing: Annotated[Fraction, "lambda of generalised advantages: 1 trusts rewards, 0 trusts the value head"] = 0.95
+    sample_deviation: Annotated[bool, "divide a group's deviation by n - 1, as TRL and verl do, and not by n"] = False
+    passing: Annotated[
+        float | None, "least score of an answer that `nll` imitates; the best of each group unless given"
+    ] = None
+    mixture: Annotated[
+        Fraction, "share of the reference, in log-probability, in what samples answers; larger stays nearer to it"
+    ] = 0.0
+    resample: Annotated[
+        Count | None, "times a round that prompts with equal scores give way to others; none unless given"
+    ] = None
+    sampler_cap: Annotated[
+        Cap | None, "largest weight of an answer by policy over sampling engine, where their precision differs"
+    ] = None
 
     def changed(self, **options: Any) -> Online:
         """These options with some changed."""
@@ -93,18 +115,18 @@ class Online:
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
-    """The options of what a score becomes before it is learned from.
+    """The options of what a score becomes before it is learned from: put on one scale (`normalise`), then held within
+    `clip_score`."""
 
-    `normalise` puts scores on mean 0 and deviation 1, over their `round` or over all rounds so far (`running`);
-    `clip_score` then holds them within plus and minus so much. The last `overlong_buffer` tokens before
-    `max_new_tokens` cost up to 1, evenly. With `mask_unfinished`, answers cut at `max_new_tokens` are compared with,
-    and not learned from.
-    """
-
-    normalise: Literal["none", "round", "running"] = "none"
-    clip_score: Positive | None = None
-    overlong_buffer: Count | None = None
-    mask_unfinished: bool = False
+    normalise: Annotated[
+        Literal["none", "round", "running"],
+        "put scores on mean 0 and deviation 1, of their round or of all rounds so far",
+    ] = "none"
+    clip_score: Annotated[Positive | None, "deviations within which normalised scores are held"] = None
+    overlong_buffer: Annotated[
+        Count | None, "last tokens before max_new_tokens, which cost up to 1 of reward, evenly"
+    ] = None
+    mask_unfinished: Annotated[bool, "compare with answers that were cut off, and do not learn from them"] = False
 
     def changed(self, **options: Any) -> Shaping:
         """These options with some changed."""
@@ -116,16 +138,16 @@ class Leash:
     """The options of how far from its reference a policy may go; KL is in nats, of the mean over answers of the summed
     log-ratio.
 
-    A round beyond `kl_limit` has failed; at `stop_at_kl` the stage ends well. `kl_target` lets `beta` follow the KL:
-    after a round of n answers it changes by at most 20 % times n / `kl_horizon`. Every `refresh_reference` rounds the
-    reference becomes the policy as it is then.
+    `kl_target` lets `beta` follow the KL: after a round of n answers it changes by at most 20 % times n / `kl_horizon`.
     """
 
-    kl_limit: Positive = 100.0
-    stop_at_kl: Positive | None = None
-    kl_target: Positive | None = None
-    kl_horizon: Count = 10_000
-    refresh_reference: Count | None = None
+    kl_limit: Annotated[Positive, "nats of KL to the reference beyond which the run has failed"] = 100.0
+    stop_at_kl: Annotated[Positive | None, "nats of KL to the reference at which the stage ends well"] = None
+    kl_target: Annotated[Positive | None, "nats of KL to the reference that `beta` is moved to hold"] = None
+    kl_horizon: Annotated[Count, "answers over which `beta` follows the KL; more move it slower"] = 10_000
+    refresh_reference: Annotated[
+        Count | None, "rounds after which the reference becomes the policy as it is then; lets it go further"
+    ] = None
 
     def changed(self, **options: Any) -> Leash:
         """These options with some changed."""
@@ -140,8 +162,10 @@ class Watching:
     the stage ends. With `patience`, the weights of the best look are those that are kept.
     """
 
-    watch_every: Count = 10
-    patience: Count | None = None
+    watch_every: Annotated[Count, "rounds between looks at the held-out prompts"] = 10
+    patience: Annotated[
+        Count | None, "looks without a better one after which the stage ends and keeps the best weights"
+    ] = None
 
     def changed(self, **options: Any) -> Watching:
         """These options with some changed."""
@@ -159,10 +183,16 @@ class Lora:
     NEEDS: ClassVar[tuple[str, tuple[str, ...]]] = ("lora_rank", ("lora_alpha", "lora_targets"))
     """Without the first the others say nothing."""
 
-    lora_rank: Count | None = None
-    lora_alpha: Positive | None = None
-    lora_targets: list[str] | None = None
-    lora_merge: bool = False
+    lora_rank: Annotated[
+        Count | None, "rank of the adapter that is trained in place of all weights; more can learn more"
+    ] = None
+    lora_alpha: Annotated[
+        Positive | None, "over the rank, what the adapter's addition is multiplied by; twice the rank unless given"
+    ] = None
+    lora_targets: Annotated[
+        list[str] | None, "names of the linear layers that get it; all but the head unless given"
+    ] = None
+    lora_merge: Annotated[bool, "leave a whole model, the adapter added in, and not an adapter"] = False
 
     def changed(self, **options: Any) -> Lora:
         """These options with some changed."""

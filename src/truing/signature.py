@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -17,25 +17,27 @@ import truing.settings
 from truing.errors import UserError, short, unknown
 from truing.plugins import module_file
 from truing.types import Advantage, Mean, Per, default_mean, per_of
-from truing.typewords import REFERENCES, convert, describe, guess, parse_type, reason
+from truing.typewords import REFERENCES, convert, describe, guess, parse_type, reason, type_and_doc
 
 Kind: TypeAlias = Literal["objective", "stage", "reward"]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 TRL = "trl"
-"""The scope of a reward that has no decorator and TRL's signature, of which `TRL_TAKES` is one parameter."""
-TRL_TAKES = "completions"
+"""The scope of a reward that has no decorator and TRL's signature, which takes `TRL_TAKES` or `TRL_IDS`."""
+TRL_TAKES, TRL_IDS = "completions", "completion_ids"
 
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword-only parameter: its name, the words of its type, its default, and whether it must be given."""
+    """A keyword-only parameter: its name, the words of its type, its default, whether it must be given, and what its
+    annotation says of it in one sentence (`beta: Annotated[Positive, "price of a nat ..."] = 0.1`)."""
 
     name: str
     type: str
     default: Any = None
     required: bool = False
+    doc: str = ""
 
     def check(self, value: Any) -> Any:
         """The value in its own type, or a ValueError that says what was expected.
@@ -51,8 +53,9 @@ class Option:
             return convert(tree, value)
         except ValueError:
             shown = "none" if value is None else short(repr(value))
+            meaning = f" ({self.name}: {self.doc})" if self.doc else ""
             raise ValueError(
-                f"{self.name} must be {describe(tree)}, got {shown}{reason(tree, value)}{guess(tree, value)}"
+                f"{self.name} must be {describe(tree)}, got {shown}{reason(tree, value)}{guess(tree, value)}{meaning}"
             ) from None
 
     @property
@@ -79,7 +82,9 @@ def checked(owner: str, options: tuple[Option, ...], given: Mapping[str, Any]) -
         raise UserError(f"{owner}: {problem}") from None
 
 
-TRL_OPTIONS = (Option("text", "bool", False),)
+TRL_OPTIONS = (
+    Option("text", "bool", False, doc="give prompts and completions as plain texts, and not as lists of messages"),
+)
 """What a recipe can say of such a reward: whether it reads plain texts, and not conversations."""
 
 
@@ -169,9 +174,18 @@ def decoration(node: Function, kind: Kind) -> dict[str, ast.expr] | None:
             if isinstance(call, ast.Call) and call.args:
                 given[first] = call.args[0]
             return given
-    if kind == "reward" and TRL_TAKES in {a.arg for a in (*node.args.args, *node.args.kwonlyargs)}:
-        return {"scope": ast.Constant(TRL)}
-    return None
+    return {"scope": ast.Constant(TRL)} if kind == "reward" and takes_as_trl(node) else None
+
+
+def takes_as_trl(node: Function | ast.Lambda) -> bool:
+    """Whether a function takes what TRL gives a reward: completions or their ids, or prompts and whatever comes."""
+    names = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+    return fits_trl(names, node.args.kwarg is not None)
+
+
+def fits_trl(names: Collection[str], rest: bool) -> bool:
+    """Whether parameters of these names, and `**` for the rest, are those of a reward of TRL's."""
+    return TRL_TAKES in names or TRL_IDS in names or (rest and "prompts" in names)
 
 
 def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: Path, module: ast.Module) -> Part:
@@ -297,28 +311,25 @@ def read_option(parameter: ast.arg, default: ast.expr | None, place: str) -> lis
     """The option of one keyword-only parameter, or all options of a group such as `training: Training`."""
     if parameter.annotation is None:
         raise UserError(f"{place}: option '{parameter.arg}' has no type")
-    text = (
-        parameter.annotation.value
-        if isinstance(parameter.annotation, ast.Constant)
-        else ast.unparse(parameter.annotation)
-    )
-    group = getattr(truing.settings, str(text), None)
+    text, doc = type_and_doc(parameter.annotation)
+    group = getattr(truing.settings, text, None)
     if dataclasses.is_dataclass(group):
         given = default.keywords if isinstance(default, ast.Call) else []
         changed = {k.arg: constant(place, k.value) for k in given if k.arg}
         return group_options(group, changed)
     try:
-        parse_type(str(text))
+        parse_type(text)
     except UserError as problem:
         raise UserError(f"{place}: option '{parameter.arg}': {problem}") from None
     if default is None:
-        return [Option(parameter.arg, str(text), None, required=True)]
-    return [Option(parameter.arg, str(text), constant(place, default))]
+        return [Option(parameter.arg, text, None, True, doc)]
+    return [Option(parameter.arg, text, constant(place, default), False, doc)]
 
 
 def group_options(group: Any, changed: dict[str, Any]) -> list[Option]:
     """The fields of a dataclass of `truing.settings` as options, with some defaults changed."""
-    return [Option(f.name, str(f.type), changed.get(f.name, f.default)) for f in dataclasses.fields(group)]
+    fields = [(f, *type_and_doc(ast.Constant(str(f.type)))) for f in dataclasses.fields(group)]
+    return [Option(f.name, text, changed.get(f.name, f.default), False, doc) for f, text, doc in fields]
 
 
 def constant(place: str, node: ast.expr) -> Any:

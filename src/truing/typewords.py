@@ -10,8 +10,11 @@ import ast
 import functools
 import math
 import sys
-from typing import Any
+import types as python_types
+import typing
+from typing import Any, Literal
 
+from truing import types
 from truing.errors import UserError, nearest
 
 REFERENCES: dict[str, tuple[frozenset[str], str]] = {
@@ -91,6 +94,65 @@ def trouble(tree: ast.expr) -> str:
             hint = nearest(word, known)
             return "" if word in known else f"unknown word '{word}'" + (f", did you mean '{hint}'?" if hint else "")
     return f"'{ast.unparse(tree)}' is not understood"
+
+
+def type_and_doc(annotation: ast.expr) -> tuple[str, str]:
+    """The type of an option and the sentence beside it, empty where there is none; text is read as the code it holds.
+
+    >>> type_and_doc(ast.Constant("Annotated[Positive, 'nats']"))
+    ('Positive', 'nats')
+    """
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return type_and_doc(ast.parse(annotation.value, mode="eval").body)
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).rpartition(".")[2] == "Annotated":
+        inner, *notes = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        last = notes[-1] if notes else None
+        doc = last.value if isinstance(last, ast.Constant) and isinstance(last.value, str) else ""
+        return type_and_doc(inner)[0], doc
+    return ast.unparse(annotation), ""
+
+
+def words_and_doc(annotation: Any) -> tuple[str, str]:
+    """The same of an annotation at run time, whether or not the module postpones annotations.
+
+    >>> words_and_doc(typing.Annotated[types.Positive, "nats"]), words_and_doc(types.Positive)
+    (('Positive', 'nats'), ('Positive', ''))
+    """
+    if isinstance(annotation, str):
+        return type_and_doc(ast.Constant(annotation))
+    notes = getattr(annotation, "__metadata__", ())
+    if not notes or named(annotation.__origin__, notes):
+        return type_words(annotation), ""
+    # Annotated in Annotated is one flat Annotated: what stands before the last note is the type word's own.
+    return named(annotation.__origin__, notes[:-1]) or type_words(annotation.__origin__), str(notes[-1])
+
+
+def named(origin: Any, notes: tuple[Any, ...]) -> str:
+    """The type word of `truing.types` that is this type with these notes, or an empty string."""
+    words = ((word, getattr(types, word, None)) for word in NUMBERS)
+    return next(
+        (w for w, t in words if (getattr(t, "__origin__", 0), getattr(t, "__metadata__", 0)) == (origin, notes)), ""
+    )
+
+
+def type_words(annotation: Any) -> str:
+    """An annotation without a sentence as the text it was written in.
+
+    >>> type_words(types.Count | None)
+    'Count | None'
+    """
+    if isinstance(annotation, str):
+        return annotation
+    if word := named(getattr(annotation, "__origin__", None), getattr(annotation, "__metadata__", ())):
+        return word
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if origin in (typing.Union, python_types.UnionType):
+        return " | ".join(type_words(a) for a in arguments)
+    if origin is list:
+        return f"list[{type_words(arguments[0])}]"
+    return "None" if annotation is type(None) else getattr(annotation, "__name__", repr(annotation))
 
 
 def members(tree: ast.expr) -> list[ast.expr]:

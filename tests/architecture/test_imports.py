@@ -48,6 +48,7 @@ LAYERS = [
         "redaction",
         "secret_shapes",
         "signature",
+        "module_names",
         "typewords",
         "plugins",
         "disk",

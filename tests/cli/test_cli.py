@@ -101,7 +101,8 @@ def test_list_for_people_and_for_programs():
     dpo = next(row for row in rows if row["name"] == "dpo")
     assert {"name", "source", "needs", "options", "doc"} <= set(dpo)
     assert "ref_chosen_logp_B" in dpo["needs"]
-    assert dpo["options"] == [{"name": "beta", "type": "Positive", "default": 0.1, "required": False}]
+    doc = "price in reward of a nat of log-ratio to the reference; larger stays nearer"
+    assert dpo["options"] == [{"name": "beta", "type": "Positive", "default": 0.1, "required": False, "doc": doc}]
     for kind in ("stages", "data", "models"):
         assert json.loads(truing("list", kind, "--json").stdout)
     assert "Did you mean 'objectives'?" in truing("list", "objectivs").stderr

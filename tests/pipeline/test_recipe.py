@@ -24,11 +24,11 @@ EIGHT_SAID = """\
 eight.yaml:1: unknown top-level key 'titel'. Did you mean 'title'? Known: base, expect, inputs, production, seed, stages, title
 eight.yaml:2: base: unknown model 'world:desk/smal'. Did you mean 'world:desk/small'? Known: world:desk/medium, world:desk/small, world:desk/tiny
 eight.yaml:4: stage 'data': unknown stage 'splitt'. Did you mean 'split'? Known: STAGES
-eight.yaml:5: stage 'warm' (sft): unknown option 'lerning_rate'. Did you mean 'learning_rate'? Known: OPTIONS
+eight.yaml:5: stage 'warm' (sft): unknown option 'lerning_rate'. Did you mean 'learning_rate'? (learning_rate: largest step size of AdamW; too large and the model breaks, too small and it stays as it was) Known: OPTIONS
 eight.yaml:6: stage 'direct': there is no stage '$wram' before this one. Did you mean '$warm'? Known: $data, $warm, $base
 eight.yaml:6: objective 'bradley_terry' needs chosen_reward_B, rejected_reward_B, which prefer does not give; it belongs under fit_reward
 eight.yaml:7: unknown objective 'ddpo'. Did you mean 'dpo'? Known: OBJECTIVES
-eight.yaml:7: stage 'late': epochs must be a number above 0, got -1"""
+eight.yaml:7: stage 'late': epochs must be a number above 0, got -1 (epochs: passes over the data; more fit it closer, and then memorise it)"""
 
 
 def test_eight_planted_mistakes_are_found_at_once_and_without_torch(tmp_path):
@@ -128,7 +128,7 @@ ONE_MISTAKE = {
     "option of an objective": (
         "{weight: 0.1}",
         "{wieght: 0.1}",
-        "9: objective 'nll': unknown option 'wieght'. Did you mean 'weight'? Known: weight",
+        "9: objective 'nll': unknown option 'wieght'. Did you mean 'weight'? (weight: what the term counts for",
     ),
     "range of an objective": (
         "[dpo, {nll: {weight: 0.1}}]",

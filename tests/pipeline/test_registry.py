@@ -87,8 +87,9 @@ def test_a_stage_is_read_and_its_training_options_are_spread_out(root):
     teach = {option.name: option for option in stages["teach"].options}
     assert teach["model"].required and teach["model"].reference == "Model"
     assert not teach["data"].required and teach["data"].reference == "Data"
-    assert teach["learning_rate"] == Option("learning_rate", "Positive", 1e-4)
-    assert teach["steps"] == Option("steps", "Count | None", None)
+    assert (teach["learning_rate"].type, teach["learning_rate"].default) == ("Positive", 1e-4)
+    assert (teach["steps"].type, teach["steps"].default) == ("Count | None", None)
+    assert teach["steps"].doc == "updates of the weights, in place of `epochs`"
     assert "training" not in teach
 
 

@@ -131,7 +131,12 @@ def test_expectations_name_the_last_turn_or_a_certain_one():
 
 
 FRAMES = [
-    ("repeat: 2", "repeat: 0", "7: loop 'loop': repeat must be a whole number from 1 up, got 0"),
+    (
+        "repeat: 2",
+        "repeat: 0",
+        "7: loop 'loop': repeat must be a whole number from 1 up, got 0 (repeat: turns of the loop, each beginning with "
+        "what the last one left)",
+    ),
     ("repeat: 2", "repeat: 30000", "7: loop 'loop': repeat is 30000, and 1000 turns are the most"),
     ("    repeat: 2\n", "", "6: loop 'loop': how many turns? Give repeat: 3"),
     (

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         cdpo,
         dpo,
         dpo_norm,
-        dpo_ranked,
         exo,
         f_dpo,
         hinge,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
         rloo,
         rwr,
     )
+    from truing.objectives.ranked import dpo_ranked
     from truing.objectives.referencefree import cpo, orpo, simpo, slic
     from truing.objectives.reward import (
         bradley_terry,

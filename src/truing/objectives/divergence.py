@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -99,9 +99,11 @@ def kldo(
     log_mean_exp_B: Tensor,
     moving_log_mean_exp_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    correction: PositiveFraction = 0.1,
-    per_prompt: bool = False,
+    beta: Annotated[Positive, "reward per nat of log-ratio to the reference; larger separates sooner"] = 0.1,
+    correction: Annotated[
+        PositiveFraction, "share of the newest step in the moving mean; smaller is steadier and lags"
+    ] = 0.1,
+    per_prompt: Annotated[bool, "take both means within a prompt, where alone the policy can reach -KL"] = False,
 ) -> Tensor:
     """Separate desirable from undesirable responses as far as KL can tell them apart (Donsker-Varadhan).
 
@@ -134,7 +136,12 @@ def kldo(
     coupled={"class_weight_B": class_weight},
 )
 def kldo_nwj(
-    logp_B: Tensor, ref_logp_B: Tensor, desirable_B: Tensor, class_weight_B: Tensor, *, beta: Positive = 0.1
+    logp_B: Tensor,
+    ref_logp_B: Tensor,
+    desirable_B: Tensor,
+    class_weight_B: Tensor,
+    *,
+    beta: Annotated[Positive, "reward per nat of log-ratio; larger separates sooner"] = 0.1,
 ) -> Tensor:
     """KLDO by the looser bound whose gradient needs no correction: no row's loss depends on the others' exponentials.
 
@@ -175,9 +182,10 @@ def fdo(
     desirable_B: Tensor,
     class_weight_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    divergence: Literal[
-        "jensen_shannon", "kl", "reverse_kl", "total_variation", "hellinger", "pearson"
+    beta: Annotated[Positive, "reward per nat of log-ratio to the reference; larger separates sooner"] = 0.1,
+    divergence: Annotated[
+        Literal["jensen_shannon", "kl", "reverse_kl", "total_variation", "hellinger", "pearson"],
+        "which f-divergence tells the two kinds of response apart",
     ] = "jensen_shannon",
 ) -> Tensor:
     """Separate desirable from undesirable responses as far as a named f-divergence can tell them apart.

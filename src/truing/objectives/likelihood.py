@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from truing.objectives.ratio import log_mean_exp
@@ -74,7 +76,7 @@ def gdc(
     score_B: Tensor,
     log_partition_B: Tensor,
     *,
-    beta: Positive = 1.0,
+    beta: Annotated[Positive, "reward per nat of tilt from the reference; larger stays nearer to it"] = 1.0,
 ) -> Tensor:
     """Match the policy to the tilted reference by the forward KL, which covers every good answer.
 

@@ -1,15 +1,14 @@
-"""Objectives on pairs and rankings, against a reference: the DPO family."""
+"""Objectives on pairs, against a reference: the DPO family."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from truing.objectives.ratio import log_ratio, softplus, tangent_expm1
-from truing.objectives.reward import ranking_loss
 from truing.registry import objective
 from truing.types import Positive, PositiveFraction, PositiveSmoothing, Smoothing
 
@@ -24,7 +23,7 @@ def dpo(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
 ) -> Tensor:
     """Widen the log-odds of chosen over rejected relative to the reference, hardest where they are wrongly ordered.
 
@@ -53,8 +52,8 @@ def cdpo(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    label_smoothing: Smoothing = 0.1,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
+    label_smoothing: Annotated[Smoothing, "share of labels taken to be wrong; larger stops at a smaller margin"] = 0.1,
 ) -> Tensor:
     """DPO that believes a share of the labels to be wrong, and so stops at a finite margin.
 
@@ -78,8 +77,8 @@ def robust_dpo(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    label_smoothing: Smoothing = 0.1,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
+    label_smoothing: Annotated[Smoothing, "share of labels taken to be flipped, whose mean effect is taken out"] = 0.1,
 ) -> Tensor:
     """DPO whose mean over labels flipped at rate e is the loss on clean labels.
 
@@ -109,8 +108,8 @@ def ipo(
     chosen_length_B: Tensor,
     rejected_length_B: Tensor,
     *,
-    tau: Positive = 0.1,
-    mean: bool = False,
+    tau: Annotated[Positive, "the target margin is 1/(2 tau) nats; larger stays nearer the reference"] = 0.1,
+    mean: Annotated[bool, "divide each log-ratio by its tokens, so that length does not pay"] = False,
 ) -> Tensor:
     """Pull the log-odds to a fixed margin instead of pushing it without end.
 
@@ -138,7 +137,7 @@ def hinge(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
+    beta: Annotated[Positive, "one over the margin in nats beyond which a pair teaches nothing"] = 0.1,
 ) -> Tensor:
     """Widen the log-odds until a margin of 1/beta nats, then leave the pair alone.
 
@@ -163,7 +162,7 @@ def dpo_norm(
     chosen_length_B: Tensor,
     rejected_length_B: Tensor,
     *,
-    beta: Positive = 5.0,
+    beta: Annotated[Positive, "price of a nat per token of log-ratio; larger stays nearer the reference"] = 5.0,
 ) -> Tensor:
     """DPO on log-ratios per token, so that length does not pay.
 
@@ -191,9 +190,13 @@ def f_dpo(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    divergence: Literal["jensen_shannon", "forward_kl", "alpha"] = "jensen_shannon",
-    alpha: PositiveFraction = 0.5,
+    beta: Annotated[Positive, "price of the divergence from the reference; larger stays nearer"] = 0.1,
+    divergence: Annotated[
+        Literal["jensen_shannon", "forward_kl", "alpha"], "which distance from the reference is priced"
+    ] = "jensen_shannon",
+    alpha: Annotated[
+        PositiveFraction, "of divergence alpha: near 0 is dpo's, 1 is forward_kl; wider covers more"
+    ] = 0.5,
 ) -> Tensor:
     """DPO for another leash than the reverse KL: the reward is beta * f'(pi/ref).
 
@@ -224,7 +227,7 @@ def sppo(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
+    beta: Annotated[Positive, "each log-ratio is pulled to 1/(2 beta) nats; larger stays nearer the reference"] = 0.1,
 ) -> Tensor:
     """Pull each log-ratio to its own target: the chosen up, the rejected down, each by 1/(2 beta).
 
@@ -250,7 +253,7 @@ def nca(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.01,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.01,
 ) -> Tensor:
     """Judge each response against the reference by itself, so that the chosen one's likelihood does not fall.
 
@@ -275,7 +278,7 @@ def apo_zero(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
 ) -> Tensor:
     """Raise the chosen response and lower the rejected one, each by itself: where the chosen beats the policy's own.
 
@@ -303,7 +306,7 @@ def apo_down(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
 ) -> Tensor:
     """Lower both responses, the rejected one more: where even the chosen is worse than the policy's own.
 
@@ -331,8 +334,8 @@ def exo(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    label_smoothing: PositiveSmoothing = 1e-3,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
+    label_smoothing: Annotated[PositiveSmoothing, "share of labels taken to be wrong; sets the finite margin"] = 1e-3,
 ) -> Tensor:
     """Match the pair's probabilities to the label by the reverse KL, which seeks the mode, where cdpo covers both.
 
@@ -360,7 +363,7 @@ def bco_pair(
     ref_chosen_logp_B: Tensor,
     ref_rejected_logp_B: Tensor,
     *,
-    beta: Positive = 0.1,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
 ) -> Tensor:
     """Classify each response of the pair by itself: chosen above the reference, rejected below.
 
@@ -376,20 +379,3 @@ def bco_pair(
     chosen = beta * log_ratio(chosen_logp_B, ref_chosen_logp_B)
     rejected = beta * log_ratio(rejected_logp_B, ref_rejected_logp_B)
     return softplus(-chosen) + softplus(rejected)
-
-
-@objective(source="Rafailov et al. 2023, appendix A.3 (Plackett-Luce), arXiv 2305.18290")
-def dpo_ranked(logp_BK: Tensor, ref_logp_BK: Tensor, rank_mask_BK: Tensor, *, beta: Positive = 0.1) -> Tensor:
-    """DPO from whole rankings: each answer is to be picked first among those that are left.
-
-        loss_b = -sum_k log[exp(r_k) / sum_{i >= k} exp(r_i)],   r_k = beta log[pi(y_k)/ref(y_k)], best first
-
-    Returns [B] in nats. Two answers give dpo.
-    Differs from the source: nothing.
-
-    >>> import torch
-    >>> ranked = dpo_ranked(torch.tensor([[-6.5, -9.0]]), torch.tensor([[-7.0, -8.0]]), torch.ones(1, 2))
-    >>> [round(x, 4) for x in ranked.tolist()]
-    [0.621]
-    """
-    return ranking_loss(beta * log_ratio(logp_BK, ref_logp_BK), rank_mask_BK)

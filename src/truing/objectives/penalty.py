@@ -5,6 +5,8 @@ These read no score, so by themselves they teach nothing of what is wanted, and 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -50,7 +52,12 @@ def kl_k2(logp_BT: Tensor, old_logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Te
     advantage="any",
 )
 def kl_k3(
-    logp_BT: Tensor, old_logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor, *, corrected: bool = True
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    ref_logp_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    corrected: Annotated[bool, "weigh by the ratio to the sampler, unbiased after several updates a round"] = True,
 ) -> Tensor:
     """The KL leash in the loss by the estimate of least variance, with the ratio to the policy that sampled.
 

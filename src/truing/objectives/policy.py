@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -35,8 +37,8 @@ def ppo(
     advantage_BT: Tensor,
     mask_BT: Tensor,
     *,
-    clip: Clip = 0.2,
-    dual_clip: DualClip | None = None,
+    clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
+    dual_clip: Annotated[DualClip | None, "cap on the loss of bad tokens, times |advantage|; against blow-ups"] = None,
 ) -> Tensor:
     """Follow each token's advantage, but no further than a clipped step away from the policy that sampled it.
 
@@ -70,9 +72,9 @@ def grpo(
     advantage_BT: Tensor,
     mask_BT: Tensor,
     *,
-    clip: Clip = 0.2,
-    beta: NonNegative = 0.04,
-    corrected: bool = False,
+    clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
+    beta: Annotated[NonNegative, "weight of the KL to the reference in the loss, per nat; 0 is no leash"] = 0.04,
+    corrected: Annotated[bool, "weigh the KL by the ratio, unbiased after several updates a round"] = False,
 ) -> Tensor:
     """PPO without a value head: advantages within a group of answers to one prompt, the KL leash in the loss.
 
@@ -94,7 +96,14 @@ def grpo(
 
 
 @objective(source="Liu et al. 2025 (Dr. GRPO), arXiv 2503.20783", mean="constant", advantage="centred")
-def dr_grpo(logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Clip = 0.2) -> Tensor:
+def dr_grpo(
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    advantage_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
+) -> Tensor:
     """GRPO without its two biases: every token weighs the same whatever its response's length, and no leash.
 
         loss_bt = -mask_bt * min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_bt)/old(y_bt)
@@ -118,8 +127,8 @@ def dapo(
     advantage_BT: Tensor,
     mask_BT: Tensor,
     *,
-    clip_low: Clip = 0.2,
-    clip_high: Positive = 0.28,
+    clip_low: Annotated[Clip, "how far below 1 a token's ratio to the sampler may fall"] = 0.2,
+    clip_high: Annotated[Positive, "how far above 1 it may rise; wider lets unlikely tokens grow"] = 0.28,
 ) -> Tensor:
     """GRPO that leaves unlikely tokens more room to rise, weighs all tokens of the step the same, and has no leash.
 
@@ -144,8 +153,8 @@ def gspo(
     advantage_B: Tensor,
     length_B: Tensor,
     *,
-    clip_low: Clip = 3e-4,
-    clip_high: Positive = 4e-4,
+    clip_low: Annotated[Clip, "how far below 1 a response's mean ratio per token may fall"] = 3e-4,
+    clip_high: Annotated[Positive, "how far above 1 it may rise; larger learns faster, riskier"] = 4e-4,
 ) -> Tensor:
     """Clip whole responses by the geometric mean of their tokens' ratios: what is rewarded is what is clipped.
 
@@ -168,7 +177,12 @@ def gspo(
     advantage="standardised",
 )
 def cispo(
-    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip_high: Cap = 5.0
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    advantage_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip_high: Annotated[Cap, "largest weight of a token, as a ratio to the sampler; smaller is steadier"] = 5.0,
 ) -> Tensor:
     """Policy gradient with capped importance weights: no token is dropped, the capped ones only weigh less.
 
@@ -188,7 +202,13 @@ def cispo(
 
 
 @objective(source="Ahmadian et al. 2024 (RLOO), arXiv 2402.14740", advantage="leave_one_out")
-def rloo(logp_B: Tensor, old_logp_B: Tensor, advantage_B: Tensor, *, clip: Clip = 0.2) -> Tensor:
+def rloo(
+    logp_B: Tensor,
+    old_logp_B: Tensor,
+    advantage_B: Tensor,
+    *,
+    clip: Annotated[Clip, "how far a response's ratio to the sampler may go from 1; larger is riskier"] = 0.2,
+) -> Tensor:
     """REINFORCE on whole responses, each against the mean of its siblings.
 
         loss_b = -min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_b)/old(y_b)
@@ -222,7 +242,12 @@ def reinforce(logp_B: Tensor, advantage_B: Tensor) -> Tensor:
 
 @objective(source="Hu 2025 (REINFORCE++), arXiv 2501.03262", advantage="returns")
 def reinforce_pp(
-    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Clip = 0.2
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    advantage_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
 ) -> Tensor:
     """PPO's clipped step without a value head: advantages are returns, whitened over the whole step.
 
@@ -242,7 +267,12 @@ def reinforce_pp(
 
 @objective(source="Hu 2025 (REINFORCE++ with a baseline), arXiv 2501.03262", advantage="batch_centred")
 def reinforce_pp_baseline(
-    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Clip = 0.2
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    advantage_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
 ) -> Tensor:
     """REINFORCE++ on several answers to a prompt: each against its group's mean, scaled by the whole round.
 
@@ -263,7 +293,12 @@ def reinforce_pp_baseline(
 
 @objective(source="Liu et al. 2025 (Lite PPO), arXiv 2508.08221", advantage="batch_raw")
 def lite_ppo(
-    logp_BT: Tensor, old_logp_BT: Tensor, advantage_BT: Tensor, mask_BT: Tensor, *, clip: Clip = 0.2
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    advantage_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
 ) -> Tensor:
     """PPO's clipped step without a value head or a leash: advantages by the group's mean and the round's deviation.
 
@@ -287,7 +322,13 @@ def lite_ppo(
     exempt={"direction": "raises every rollout, the better ones more"},
     advantage="centred",
 )
-def awr(logp_B: Tensor, advantage_B: Tensor, *, beta: Positive = 0.05, max_weight: Cap = 20.0) -> Tensor:
+def awr(
+    logp_B: Tensor,
+    advantage_B: Tensor,
+    *,
+    beta: Annotated[Positive, "units of reward in which a response's weight grows e-fold; smaller is greedier"] = 0.05,
+    max_weight: Annotated[Cap, "largest weight of a response; smaller is steadier"] = 20.0,
+) -> Tensor:
     """Supervised learning on the rollouts, the better ones weighing more.
 
         loss_b = -min(exp(A_b/beta), max_weight) * log pi(y_b)
@@ -312,7 +353,13 @@ def log_mean_weight(score_B: Tensor, *, beta: Positive) -> Tensor:
     coupled={"log_partition_B": log_mean_weight},
     advantage="none",
 )
-def rwr(logp_B: Tensor, score_B: Tensor, log_partition_B: Tensor, *, beta: Positive = 1.0) -> Tensor:
+def rwr(
+    logp_B: Tensor,
+    score_B: Tensor,
+    log_partition_B: Tensor,
+    *,
+    beta: Annotated[Positive, "units of reward in which a response's weight grows e-fold; smaller is greedier"] = 1.0,
+) -> Tensor:
     """Supervised learning on the rollouts, weighted by exp(score/beta) over its mean.
 
         loss_b = -exp(score_b/beta - log_partition) * log pi(y_b),   log_partition = log mean_step exp(score/beta)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from truing.objectives.ratio import softplus
@@ -10,7 +12,15 @@ from truing.types import NonNegative, Positive
 
 
 @objective(source="Zhao et al. 2023, SLiC-HF, arXiv 2305.10425")
-def slic(chosen_logp_B: Tensor, rejected_logp_B: Tensor, *, delta: Positive = 1.0, weight: NonNegative = 0.5) -> Tensor:
+def slic(
+    chosen_logp_B: Tensor,
+    rejected_logp_B: Tensor,
+    *,
+    delta: Annotated[Positive, "margin in nats beyond which the pair teaches nothing more"] = 1.0,
+    weight: Annotated[
+        NonNegative, "weight per nat of the chosen response's own likelihood, which keeps it likely"
+    ] = 0.5,
+) -> Tensor:
     """Keep the chosen response `delta` nats likelier than the rejected one, and likely.
 
         loss_b = max(0, delta - log pi(y_w) + log pi(y_l)) - weight * log pi(y_w)
@@ -33,8 +43,10 @@ def simpo(
     chosen_length_B: Tensor,
     rejected_length_B: Tensor,
     *,
-    beta: Positive = 2.0,
-    gamma: NonNegative = 1.0,
+    beta: Annotated[Positive, "reward per nat of log-probability per token; larger separates harder"] = 2.0,
+    gamma: Annotated[
+        NonNegative, "margin in reward that the chosen response has to win by; larger pushes on longer"
+    ] = 1.0,
 ) -> Tensor:
     """Make the chosen response likelier per token than the rejected one, by a margin.
 
@@ -58,8 +70,10 @@ def orpo(
     chosen_length_B: Tensor,
     rejected_length_B: Tensor,
     *,
-    weight: Positive = 0.1,
-    likelihood: NonNegative = 1.0,
+    weight: Annotated[Positive, "weight of the log-odds beside the likelihood; larger prefers harder"] = 0.1,
+    likelihood: Annotated[
+        NonNegative, "weight of the supervised term on the chosen response; 0 leaves the odds alone"
+    ] = 1.0,
 ) -> Tensor:
     """Supervised fine-tuning on the chosen response that also widens its odds over the rejected one.
 
@@ -89,8 +103,10 @@ def cpo(
     rejected_logp_B: Tensor,
     chosen_length_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    weight: NonNegative = 1.0,
+    beta: Annotated[Positive, "reward per nat of log-probability; larger separates sooner"] = 0.1,
+    weight: Annotated[
+        NonNegative, "weight per nat of the chosen response's likelihood per token, which keeps it likely"
+    ] = 1.0,
 ) -> Tensor:
     """DPO with a uniform reference, held to the chosen responses by their likelihood.
 

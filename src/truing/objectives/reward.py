@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
@@ -22,7 +24,7 @@ def bradley_terry(
     margin_B: Tensor | None = None,
     preference_B: Tensor | None = None,
     *,
-    centering: NonNegative = 0.0,
+    centering: Annotated[NonNegative, "weight of the squared sum of a pair's rewards; pins their offset near 0"] = 0.0,
 ) -> Tensor:
     """Teach a reward model to score the chosen response above the rejected one.
 
@@ -162,7 +164,15 @@ def half_positive(reward_B: Tensor) -> Tensor:
     coupled={"threshold_B": half_positive},
     exempt={"gradient": "the median row stands on the step of its own hardened label"},
 )
-def confidence(reward_B: Tensor, target_B: Tensor, threshold_B: Tensor, *, weight: Fraction = 0.5) -> Tensor:
+def confidence(
+    reward_B: Tensor,
+    target_B: Tensor,
+    threshold_B: Tensor,
+    *,
+    weight: Annotated[
+        Fraction, "share of the model's own hardened opinion in the target; larger trusts labels less"
+    ] = 0.5,
+) -> Tensor:
     """Learn a weaker model's labels, and the more of its own hardened opinion the larger `weight`.
 
         loss_b = CE(f, (1 - weight) * target_b + weight * [f_b > threshold]),   f = sigmoid(r_b)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def prm(
     step_label_BS: Tensor,
     step_mask_BS: Tensor,
     *,
-    neutral: Literal["good", "bad"] = "good",
+    neutral: Annotated[Literal["good", "bad"], "whether a step labelled 0 is taught as good or as bad"] = "good",
 ) -> Tensor:
     """Teach a verifier each step's label, up to and including the first bad step.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from truing.errors import UserError
@@ -29,9 +31,11 @@ def kto(
     desirable_B: Tensor,
     kl_baseline_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    desirable_weight: Positive = 1.0,
-    undesirable_weight: Positive = 1.0,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
+    desirable_weight: Annotated[Positive, "weight of a desirable response in the loss; balances unequal classes"] = 1.0,
+    undesirable_weight: Annotated[
+        Positive, "weight of an undesirable response in the loss; balances unequal classes"
+    ] = 1.0,
 ) -> Tensor:
     """Raise desirable responses above a common baseline and lower undesirable ones below it, the near ones most.
 
@@ -71,8 +75,10 @@ def bco(
     desirable_B: Tensor,
     shift_B: Tensor,
     *,
-    beta: Positive = 0.1,
-    rate: PositiveFraction = 0.1,
+    beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
+    rate: Annotated[
+        PositiveFraction, "share of the newest step in the moving threshold; smaller is steadier and lags"
+    ] = 0.1,
 ) -> Tensor:
     """Train the implicit reward as a classifier of desirable against undesirable, around a moving threshold.
 

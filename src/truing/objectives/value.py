@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,12 @@ from truing.types import Positive
 
 @objective(source="Ziegler et al. 2019 (released code), arXiv 1909.08593", advantage="gae")
 def value_clipped(
-    value_BT: Tensor, old_value_BT: Tensor, return_BT: Tensor, mask_BT: Tensor, *, clip: Positive = 0.2
+    value_BT: Tensor,
+    old_value_BT: Tensor,
+    return_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip: Annotated[Positive, "how far a forecast may move from that at sampling, in units of return"] = 0.2,
 ) -> Tensor:
     """Teach the value head the returns, in steps no longer than `clip` from what it said when sampling.
 

@@ -12,7 +12,7 @@ import yaml
 
 from truing import door
 from truing.errors import DataError, RecipeError, holds_key, nearest, short, unknown
-from truing.pipeline import shipped
+from truing.pipeline import hints, shipped
 
 LARGEST = 300_000
 """How many characters a recipe may have, which is a page of text: YAML is read at 200,000 a second."""
@@ -202,6 +202,11 @@ def _put(root: Node, path: str, value: Node, mistakes: Mistakes) -> None:
         words = ["stages", words[0], *(["stages"] if words[1] in inner and len(words) > 2 else []), *words[1:]]
     known = {"title", "seed", "base", *inputs} if len(words) == 1 else {"inputs", "base", *stages}
     if words[0] not in {*known, "stages"} or (words[0] == "inputs" and words[-1] not in inputs) or words == ["stages"]:
+        if len(words) == 1 and hints.has_any_option(words[0]):
+            does = {name: node.entries.get("do", Node("")).value for name, node in stages.items()}
+            stage = next((name for name, do in does.items() if hints.has("stage", str(do), words[0])), "STAGE")
+            mistakes.add(COMMAND_LINE, f"{path}=...: '{path}' is an option of a stage: write {stage}.{path}=...")
+            return
         what = "input" if words[0] == "inputs" else "name" if len(words) == 1 else "stage"
         mistakes.add(
             COMMAND_LINE,

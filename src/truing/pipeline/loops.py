@@ -19,7 +19,7 @@ from truing.pipeline.spec import Ref, StageSpec
 from truing.signature import Option
 
 KEYS = ("repeat", "carry", "stages")
-REPEAT = Option("repeat", "Count", required=True)
+REPEAT = Option("repeat", "Count", required=True, doc="turns of the loop, each beginning with what the last one left")
 MOST = 1000
 """The most turns of a loop: each is checked and planned before the first begins."""
 STAGES = 3000

@@ -8,14 +8,15 @@ from typing import Any
 
 from truing import registry
 from truing.data.kinds import WORDS, common_shape, shape_of
-from truing.errors import UserError, unknown
+from truing.errors import UserError
 from truing.objectives.signals import SIGNALS, alone
+from truing.pipeline import hints
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.signature import Kind, Option, Part
 from truing.types import OWED, is_number
 
-WEIGHT = Option("weight", "NonNegative", 1.0)
-HEAD = Option("head", "str", "")
+WEIGHT = Option("weight", "NonNegative", 1.0, doc="what the term counts for in the sum of losses")
+HEAD = Option("head", "str", "", doc="name of the reward model's head that the term reads and teaches")
 """What a term of a sum takes besides its objective's own options: its weight, and the head it reads and teaches. An
 objective's own option of that name goes first: `orpo: {weight: 0.2}` weighs its odds, not the term."""
 
@@ -33,7 +34,7 @@ def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mist
         return None
     terms, found, named, silent = [], [], [], []
     for item in items:
-        term, part = check_term(item, folder, mistakes)
+        term, part = check_term(owner, item, folder, mistakes)
         terms.append(term)
         found += [(part, item.line)] if part else []
         named += [(part.name, head_of(term))] if part and term else []
@@ -48,7 +49,7 @@ def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mist
     return terms if isinstance(node.value, list) else terms[0]
 
 
-def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any, Part | None]:
+def check_term(owner: Part, node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any, Part | None]:
     """One term: its plain form, and the objective it names (None where there is none)."""
     if isinstance(node.value, str):
         name, options = node.value, Node({}, node.line)
@@ -61,7 +62,7 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
         )
         return None, None
     try:
-        part = registry.resolve(name, "objective", folder)
+        part = hints.resolve(name, "objective", folder)
     except UserError as problem:
         mistakes.add(node.line, str(problem))
         return None, None
@@ -89,7 +90,8 @@ def check_term(node: Node, folder: Path | None, mistakes: Mistakes) -> tuple[Any
         if value.value is LOST:
             continue
         if key not in known:
-            mistakes.add(value.line, f"objective '{name}': {unknown('option', key, known)}")
+            home = hints.beside_stage(key, "objective", [option.name for option in owner.options])
+            mistakes.add(value.line, f"objective '{name}': {hints.unknown_option('option', key, known.values(), home)}")
         elif key in part.unread:
             mistakes.add(value.line, f"objective '{name}': its option '{key}' is never read")
         else:

@@ -14,7 +14,7 @@ from truing import world
 from truing.errors import UserError, nearest
 from truing.pipeline import shipped
 from truing.policy import adapter_files
-from truing.registry import type_words
+from truing.typewords import words_and_doc
 from truing.world import tiny
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -112,7 +112,9 @@ def datasets() -> list[dict[str, Any]]:
     """The world's data sets, in the form of `truing list --json`."""
     return [
         entry(
-            f"world:{name}", inspect.getdoc(fn) or "", [written(p) for p in inspect.signature(fn).parameters.values()]
+            f"world:{name}",
+            inspect.getdoc(fn) or "",
+            [written(p) for p in inspect.signature(fn, eval_str=True).parameters.values()],
         )
         for name, fn in world.DATASETS.items()
     ]
@@ -133,4 +135,5 @@ def written(parameter: inspect.Parameter) -> dict[str, Any]:
     """A parameter of a data set as an option."""
     required = parameter.default is parameter.empty
     default = None if required else parameter.default
-    return {"name": parameter.name, "type": type_words(parameter.annotation), "default": default, "required": required}
+    text, doc = words_and_doc(parameter.annotation)
+    return {"name": parameter.name, "type": text, "default": default, "required": required, "doc": doc}

@@ -9,7 +9,7 @@ from typing import Any
 from truing import registry
 from truing.data.conventions import ROLES
 from truing.errors import UserError, unknown
-from truing.pipeline import names
+from truing.pipeline import hints, names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
 from truing.pipeline.mixture import check_objective, heads_named, names_of, origins, weights_of
 from truing.pipeline.names import HUB
@@ -41,7 +41,7 @@ def check_stage(name: str, node: Node, scope: Scope, written: str = "") -> Stage
         mistakes.add(do.line, f"stage '{said}': 'do' is the name of a stage, not {do.plain!r}")
     else:
         try:
-            part = registry.resolve(do.value, "stage", scope.folder)
+            part = hints.resolve(do.value, "stage", scope.folder)
         except UserError as problem:
             mistakes.add(do.line, f"stage '{said}': {problem}")
     given = {key: scope.fill(child) for key, child in node.value.items() if key != "do"}
@@ -57,8 +57,10 @@ def check_options(name: str, part: Part, given: dict[str, Node], line: int, scop
     for key, node in given.items():
         option = part.option(key)
         if option is None:
+            objective = given["objective"].plain if "objective" in given else None
+            home = hints.beside_objective(key, node.plain, part, objective)
             scope.mistakes.add(
-                node.line, f"stage '{name}' ({part.name}): {unknown('option', key, [o.name for o in part.options])}"
+                node.line, f"stage '{name}' ({part.name}): {hints.unknown_option('option', key, part.options, home)}"
             )
         elif key in part.unread:
             scope.mistakes.add(node.line, f"stage '{name}' ({part.name}): its option '{key}' is never read")

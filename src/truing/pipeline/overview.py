@@ -88,4 +88,5 @@ def portrait(row: dict[str, Any], place: str, view: list[str]) -> list[str]:
                 else f"default {'none' if option['default'] is None else option['default']}"
             )
             lines.append(f"  {option['name']:{width}}  {option['type']:{kinds}}  {default}")
+            lines += [f"  {'':{width}}  {option['doc']}"] if option["doc"] else []
     return [*lines, f"code:   {place}"] if place else lines

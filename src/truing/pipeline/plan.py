@@ -225,7 +225,9 @@ def adapter_digest(folder: Path) -> str:
 
 def own_digests(name: str, kind: Kind) -> list[str]:
     """The content hash of a user's own part: of its file, and of the user's modules that this imports."""
-    return [content_digest(file) for file in sources(registry.plug_in(name, kind)[0])]
+    written = Path(registry.resolve(name, kind).file)  # where it is defined, which may be another module than is named
+    files = dict.fromkeys([*sources(registry.plug_in(name, kind)[0]), *sources(written)])
+    return [content_digest(file) for file in files]
 
 
 def is_place(option: Option, value: str) -> bool:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from truing.errors import unknown
-from truing.pipeline import document
+from truing.pipeline import document, hints
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.pipeline.loops import STAGES, check_entry
 from truing.pipeline.scope import Scope
@@ -20,14 +19,17 @@ __all__ = ["Recipe", "Ref", "StageSpec", "check"]
 
 KEYS = ("title", "seed", "base", "production", "inputs", "stages", "expect")
 NEW_MODEL = {
-    "new": Option("new", "str", required=True),
-    "hidden": Option("hidden", "Count", 256),
-    "layers": Option("layers", "Count", 6),
-    "vocab": Option("vocab", "Count", 8000),
-    "head": Option("head", "Count", 64),
-    "digits": Option("digits", "Literal['joined', 'single']", "joined"),
-    "text": Option("text", "Data", required=True),
-    "columns": Option("columns", "Columns"),
+    option.name: option
+    for option in (
+        Option("new", "str", None, True, "architecture of the new model: llama, mistral, qwen2 or qwen3"),
+        Option("hidden", "Count", 256, doc="width of the hidden states; wider learns more and is slower"),
+        Option("layers", "Count", 6, doc="decoder layers; more learn more and are slower"),
+        Option("vocab", "Count", 8000, doc="tokens of the tokenizer that is trained on `text`"),
+        Option("head", "Count", 64, doc="width of an attention head, of which `hidden` is a multiple"),
+        Option("digits", "Literal['joined', 'single']", "joined", doc="whether each digit is a token, for reckoning"),
+        Option("text", "Data", None, True, "the texts that the tokenizer is trained on"),
+        Option("columns", "Columns", doc="which column of `text` has which role; null is not read"),
+    )
 }
 
 
@@ -36,10 +38,10 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError with every mistake, each with its file, line and the nearest right word.
 
-    >>> check("stages:\\n  warm: {do: sft, model: a/x, data: a/y, epochs: -1}\\n")
+    >>> check("seed: x\\nstages:\\n  warm: {do: sft, model: a/x, data: a/y}\\n")
     Traceback (most recent call last):
     truing.errors.RecipeError: 1 mistake in the recipe
-    recipe:2: stage 'warm': epochs must be a number above 0, got -1
+    recipe:1: seed must be a whole number, got 'x'
     """
     draft = gathered(given, overrides)
     draft.mistakes.stop()
@@ -68,7 +70,8 @@ def gathered(given: Path | str, overrides: Sequence[str] = ()) -> Draft:
     document.refuse_keys(text, overrides, mistakes)
     for key, node in root.value.items():
         if key not in KEYS:
-            mistakes.add(node.line, unknown("top-level key", key, KEYS))
+            known = [Option(name, "str") for name in KEYS]
+            mistakes.add(node.line, hints.unknown_option("top-level key", key, known, hints.at_top(key)))
     top = Top(root.value, Scope(folder=path.parent if path else None, mistakes=mistakes))
     top.inputs()
     base, production = top.base(), top.production()
@@ -164,7 +167,7 @@ class Top:
             if child.value is LOST:
                 continue
             if key not in NEW_MODEL:
-                mistakes.add(child.line, f"base: {unknown('key', key, NEW_MODEL)}")
+                mistakes.add(child.line, f"base: {hints.unknown_option('key', key, NEW_MODEL.values())}")
                 continue
             try:
                 plain[key] = NEW_MODEL[key].check(child.plain)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from truing import registry
-from truing.errors import UserError, nearest, unknown
+from truing.errors import UserError, nearest
+from truing.pipeline import hints
 from truing.pipeline.document import LOST, Node
 from truing.pipeline.mixture import absolute
 from truing.pipeline.spec import Ref
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
     from truing.signature import Part
 
 COST, GOLD = "cost", "gold"
-WEIGHT = Option("weight", "float", 1.0)
-WITHIN = Option("within", "NonNegative", 0.0)
-LATE = Option("late", "float", None)
+WEIGHT = Option("weight", "float", 1.0, doc="what the reward counts for in the sum; below 0 it is avoided")
+WITHIN = Option(
+    "within", "NonNegative", 0.0, doc="of combine: lexicographic: units of reward by which two values count as equal"
+)
+LATE = Option("late", "float", None, doc="reward of an answer on which the function did not end in time")
 """What every reward takes besides its own options: what it counts for in a sum; where rewards go one before the other,
 how far apart two values may be that count as equal; and what an answer is worth that it does not come back from. An
 option of that name that a function has itself is the function's."""
-BUDGET = (Option("budget", "float", None, True), Option("rate", "Positive", 0.05), Option("start", "Positive", 1.0))
+BUDGET = (
+    Option("budget", "float", None, True, "what the mean of the reward is not to exceed, in its own units"),
+    Option("rate", "Positive", 0.05, doc="how fast the cost's weight follows its mean beyond the budget, a round"),
+    Option("start", "Positive", 1.0, doc="the cost's weight in the first round"),
+)
 """What `cost` takes besides `of`."""
 
 
@@ -62,7 +69,7 @@ def check_one(node: Node, scope: Scope) -> Any:
     if name == COST:
         return check_cost(node, options, scope)
     try:
-        part = registry.resolve(name, "reward", scope.folder)
+        part = hints.resolve(name, "reward", scope.folder)
     except UserError as problem:
         scope.mistakes.add(node.line, f"{scope.place}{problem}{meant(name, scope)}")
         return LOST
@@ -143,7 +150,9 @@ def checked(
     good = True
     for key, node in options.entries.items():
         if key not in known:
-            scope.mistakes.add(node.line, f"{scope.place}{place}: {unknown('option', key, known)}")
+            home = hints.beside_stage(key, "reward", [])
+            said = hints.unknown_option("option", key, known.values(), home)
+            scope.mistakes.add(node.line, f"{scope.place}{place}: {said}")
         elif key in unread:
             scope.mistakes.add(node.line, f"{scope.place}{place}: its option '{key}' is never read")
         else:

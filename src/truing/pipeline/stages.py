@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from truing.data import formats
 from truing.data import split as splitting
@@ -50,13 +50,15 @@ from truing.types import Count, Fraction, NonNegative
 def split(
     run: StageRun,
     *,
-    data: Data,
-    by: Literal["prompt", "row"] = "prompt",
-    eval: Fraction = 0.1,
-    read: Literal["any", "prompts"] = "any",
-    on_bad_row: Literal["error", "drop"] = "error",
-    columns: Columns | None = None,
-    seed: int = 0,
+    data: Annotated[Data, "the data set to divide: a file, a Hub name or world:NAME"],
+    by: Annotated[Literal["prompt", "row"], "keep every row of a prompt on one side, or divide single rows"] = "prompt",
+    eval: Annotated[Fraction, "share of the prompts (or rows) that is held out"] = 0.1,
+    read: Annotated[
+        Literal["any", "prompts"], "whether rows are prompts whose other columns are kept for rewards"
+    ] = "any",
+    on_bad_row: Annotated[Literal["error", "drop"], "stop at a row of no use, or leave it out and list it"] = "error",
+    columns: Annotated[Columns | None, "which column has which role, {chosen: better}; null is not read"] = None,
+    seed: Annotated[int, "added to the recipe's seed; another number draws other rows to hold out"] = 0,
 ) -> None:
     """Divide a data set into `train` and `eval`, with no prompt (nor first user turn) on both sides.
 
@@ -80,11 +82,11 @@ def split(
 def pretrain(
     run: StageRun,
     *,
-    model: Model,
-    data: Data,
-    without: Data | None = None,
-    on_bad_row: Literal["error", "drop"] = "error",
-    columns: Columns | None = None,
+    model: Annotated[Model, "the model to train: $stage, $base, a Hub name, a folder or world:NAME"],
+    data: Annotated[Data, "the texts of which every token is learned, prompts too"],
+    without: Annotated[Data | None, "held-out data; rows that ask what it asks are not learned from"] = None,
+    on_bad_row: Annotated[Literal["error", "drop"], "stop at a row of no use, or leave it out and list it"] = "error",
+    columns: Annotated[Columns | None, "which column has which role, {chosen: better}; null is not read"] = None,
     training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
 ) -> None:
     """Teach a language model every token of a text, prompts included. Begins from `model`, often a new one.
@@ -101,14 +103,14 @@ def pretrain(
 def sft(
     run: StageRun,
     *,
-    model: Model,
-    data: Data,
-    without: Data | None = None,
-    objective: ObjectiveSpec = "nll",
-    turns: Literal["last", "all"] = "all",
-    thoughts: Literal["learn", "mask"] = "learn",
-    on_bad_row: Literal["error", "drop"] = "error",
-    columns: Columns | None = None,
+    model: Annotated[Model, "the model to train: $stage, $base, a Hub name, a folder or world:NAME"],
+    data: Annotated[Data, "demonstrations, or pairs of which the chosen responses are learned"],
+    without: Annotated[Data | None, "held-out data; rows that ask what it asks are not learned from"] = None,
+    objective: Annotated[ObjectiveSpec, "the loss: a name, {name: {option: value}}, or a list"] = "nll",
+    turns: Annotated[Literal["last", "all"], "learn every assistant turn of a conversation, or the last alone"] = "all",
+    thoughts: Annotated[Literal["learn", "mask"], "learn the thought before an answer, or the answer alone"] = "learn",
+    on_bad_row: Annotated[Literal["error", "drop"], "stop at a row of no use, or leave it out and list it"] = "error",
+    columns: Annotated[Columns | None, "which column has which role, {chosen: better}; null is not read"] = None,
     training: Training = Training(learning_rate=1e-3, tokens_per_step=8192),
     lora: Lora = Lora(),
 ) -> None:
@@ -128,13 +130,16 @@ def sft(
 def fit_reward(
     run: StageRun,
     *,
-    model: Model,
-    data: Data,
-    eval: Data | None = None,
-    objective: ObjectiveSpec = "bradley_terry",
-    head_weights: dict | None = None,  # type: ignore[type-arg]
-    on_bad_row: Literal["error", "drop"] = "error",
-    columns: Columns | None = None,
+    model: Annotated[Model, "the model whose language head is replaced by a scalar one and trained"],
+    data: Annotated[Data, "pairs, rankings, scores, labels or labelled steps, as the objective reads them"],
+    eval: Annotated[Data | None, "held-out data on which accuracy and the like are measured at the end"] = None,
+    objective: Annotated[ObjectiveSpec, "the loss: a name, {name: {option: value}}, or a list"] = "bradley_terry",
+    head_weights: Annotated[
+        dict | None,  # type: ignore[type-arg]
+        "weight of each named head in the reward, {name: number}; their mean unless given",
+    ] = None,
+    on_bad_row: Annotated[Literal["error", "drop"], "stop at a row of no use, or leave it out and list it"] = "error",
+    columns: Annotated[Columns | None, "which column has which role, {chosen: better}; null is not read"] = None,
     training: Training = Training(learning_rate=5e-4, rows_per_step=32),
     lora: Lora = Lora(),
 ) -> None:
@@ -172,13 +177,15 @@ def fit_reward(
 def prefer(
     run: StageRun,
     *,
-    model: Model,
-    data: Data,
-    reference: Model | None = None,
-    objective: ObjectiveSpec = "dpo",
-    thoughts: Literal["learn", "mask"] = "learn",
-    on_bad_row: Literal["error", "drop"] = "error",
-    columns: Columns | None = None,
+    model: Annotated[Model, "the model to train: $stage, $base, a Hub name, a folder or world:NAME"],
+    data: Annotated[Data, "pairs, rankings or labelled responses, as the objective reads them"],
+    reference: Annotated[
+        Model | None, "the model that log-ratios are taken to; `model` as it came unless given"
+    ] = None,
+    objective: Annotated[ObjectiveSpec, "the loss: a name, {name: {option: value}}, or a list"] = "dpo",
+    thoughts: Annotated[Literal["learn", "mask"], "learn the thought before an answer, or the answer alone"] = "learn",
+    on_bad_row: Annotated[Literal["error", "drop"], "stop at a row of no use, or leave it out and list it"] = "error",
+    columns: Annotated[Columns | None, "which column has which role, {chosen: better}; null is not read"] = None,
     training: Training = Training(learning_rate=1e-4, rows_per_step=32),
     lora: Lora = Lora(),
 ) -> None:
@@ -198,42 +205,41 @@ def prefer(
 def evaluate(
     run: StageRun,
     *,
-    models: Models,
-    against: Rivals,
-    prompts: Data | None = None,
-    data: Data | None = None,
-    columns: Columns | None = None,
-    judge: RewardModel | RewardSpec | Literal["gold"] = "gold",
-    aggregate: Literal["mean", "worst", "uncertainty"] | None = None,
-    coefficient: NonNegative | None = None,
-    lookup: bool = False,
-    samples: Count = 500,
-    answers: Count = 1,
-    passing: float | None = None,
-    best_of: Count | None = None,
-    best_by: RewardModel | None = None,
-    labelled: Data | None = None,
-    least_accuracy: Fraction = 0.6,
-    exact: bool = False,
-    trusted: RewardModel | RewardSpec | Literal["gold"] | None = None,
-    trusted_samples: Count = 100,
-    max_new_tokens: Count = 64,
-    temperature: NonNegative = 1.0,
-    seed: int = 0,
+    models: Annotated[Models, "the models to measure, policies or reward models"],
+    against: Annotated[Rivals, "the model or models that each is compared with, prompt by prompt"],
+    prompts: Annotated[Data | None, "prompts that every policy answers afresh"] = None,
+    data: Annotated[Data | None, "held-out pairs that models have to order"] = None,
+    columns: Annotated[Columns | None, "which column of `data`, or else of `prompts`, has which role"] = None,
+    judge: Annotated[RewardModel | RewardSpec | Literal["gold"], "who scores: gold, reward models, a reward"] = "gold",
+    aggregate: Annotated[Literal["mean", "worst", "uncertainty"] | None, "how models, or heads, make one score"] = None,
+    coefficient: Annotated[NonNegative | None, "of uncertainty: share of the members' variance taken off (0.5)"] = None,
+    lookup: Annotated[bool, "add the world's template look-up as a contestant"] = False,
+    samples: Annotated[Count, "the most prompts that are answered; more narrow the intervals"] = 500,
+    answers: Annotated[Count, "answers to each prompt; several give pass@k and narrower intervals"] = 1,
+    passing: Annotated[float | None, "score from which an answer counts as right, for pass@k"] = None,
+    best_of: Annotated[Count | None, "add the best of so many answers, by `best_by`, as a contestant"] = None,
+    best_by: Annotated[RewardModel | None, "the reward model that chooses among `best_of` answers"] = None,
+    labelled: Annotated[Data | None, "pairs with a verdict on which the judge is tried before it is believed"] = None,
+    least_accuracy: Annotated[Fraction, "share of labelled pairs below which the judge decides nothing"] = 0.6,
+    exact: Annotated[bool, "say that the judge makes no errors, so that it is not tried"] = False,
+    trusted: Annotated[
+        RewardModel | RewardSpec | Literal["gold"] | None, "a better judge of some prompts, which corrects the other"
+    ] = None,
+    trusted_samples: Annotated[Count, "prompts that the trusted judge scores; more narrow the interval"] = 100,
+    max_new_tokens: Annotated[Count, "tokens at which an answer is cut off"] = 64,
+    temperature: Annotated[NonNegative, "1 samples as the model says, smaller is greedier, 0 the likeliest"] = 1.0,
+    seed: Annotated[int, "added to the recipe's seed; another number draws other answers"] = 0,
 ) -> None:
     """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`), by a reward model, by any other
     reward (`{verifier: {answer: number}}`), or by an ensemble: several reward models, or with `aggregate` the heads of
-    one. It gives their mean, the lowest, or the mean less `coefficient` (0.5) times their variance.
+    one, as their mean, the lowest, or the mean less `coefficient` times their variance.
 
     Finds, for each model against each of `against`, paired by prompt: win rate, mean score, change of length; and KL to
-    the first of them. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
-    `lookup` adds the world's template look-up as a contestant. Of an ensemble it finds how far its members disagree on
-    answers and on `data`; of a judge with several heads what each of them says. Every prompt has `answers`; where one
-    is right whose score is at least `passing`, pass@k is found for k = 1, 2, 4, ... as far as there are answers. With
-    `best_of: 8` the best of 8 answers by `best_by`, a reward model, is a contestant too, for each of `models`.
-    A judge that errs is tried first, on pairs of `labelled` and `data` that it did not learn from: below
-    `least_accuracy` it decides nothing, above it win rates are corrected for its errors. `exact` says that it makes
-    none. `trusted`, a better judge, judges `trusted_samples` prompts too (prediction-powered inference).
+    the first of them. Reward models among `models`, and policies on `data`, are measured by accuracy. Of an ensemble it
+    finds how far its members disagree on answers and on `data`; of a judge with several heads what each of them says;
+    with `passing` pass@k for k = 1, 2, 4, ... as far as there are `answers`. A judge that errs is tried first, on pairs
+    of `labelled` and `data` that it did not learn from: below `least_accuracy` it decides nothing, above it win rates
+    are corrected for its errors, with `trusted` by prediction-powered inference.
     """
     sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
     exam = examine.Exam(run, models, against, sampling, answers=answers, passing=passing)
@@ -258,7 +264,12 @@ def evaluate(
 
 
 @stage(gives="decision")
-def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
+def gate(
+    run: StageRun,
+    *,
+    evidence: Annotated[Evidence, "the evaluate stages, or JSON files, whose findings are held against the rules"],
+    rules: Annotated[Rules, "the rules file that says what a model has to reach"],
+) -> None:
     """May it ship? Holds the findings of `evidence` against a rules file, and writes decision.json.
 
     The rules have to compare with what stands in production: `$base`, or the recipe's `production`. Of several gates in

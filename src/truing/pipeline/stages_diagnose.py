@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from truing import seals
 from truing.data.split import unseen
@@ -35,7 +35,12 @@ WATCH = "watch.jsonl"
 
 
 @stage(gives="findings")
-def diagnose(run: StageRun, *, runs: Models, truth: str = "gold") -> None:
+def diagnose(
+    run: StageRun,
+    *,
+    runs: Annotated[Models, "the reinforce stages, or model folders, that watched themselves"],
+    truth: Annotated[str, "the watched reward that counts as the truth"] = "gold",
+) -> None:
     """Was the reward over-optimised? Reads how `reinforce` stages watched themselves (`watch`, `watch_prompts`): the
     reward that they were trained on, the proxy, and `truth`, a reward that they only watched, over the distance from
     their start.
@@ -58,16 +63,20 @@ def diagnose(run: StageRun, *, runs: Models, truth: str = "gold") -> None:
 def diagnose_best_of(
     run: StageRun,
     *,
-    model: Model,
-    reward: RewardModel,
-    prompts: Data,
-    n: Count = 16,
-    judge: RewardModel | Literal["gold"] = "gold",
-    aggregate: Literal["mean", "worst", "uncertainty"] | None = None,
-    samples: Count = 200,
-    max_new_tokens: Count = 64,
-    seed: int = 0,
-    columns: Columns | None = None,
+    model: Annotated[Model, "the model that answers"],
+    reward: Annotated[RewardModel, "the reward model, or several, that chooses: the proxy"],
+    prompts: Annotated[Data, "prompts that neither model nor reward learned from"],
+    n: Annotated[Count, "answers to each prompt; the curve goes from 1 to n"] = 16,
+    judge: Annotated[
+        RewardModel | Literal["gold"], "who says what the chosen answer is worth: gold or a reward model"
+    ] = "gold",
+    aggregate: Annotated[
+        Literal["mean", "worst", "uncertainty"] | None, "how several reward models make one score"
+    ] = None,
+    samples: Annotated[Count, "the most prompts that are answered; more narrow the intervals"] = 200,
+    max_new_tokens: Annotated[Count, "tokens at which an answer is cut off"] = 64,
+    seed: Annotated[int, "added to the recipe's seed; another number draws other answers"] = 0,
+    columns: Annotated[Columns | None, "which column of the prompts' file has which role, {prompt: question}"] = None,
 ) -> None:
     """What is the answer worth that `reward` likes best among 1, 2, ... `n` of a model's? `n` answers to each of
     `samples` prompts at temperature 1, none of which the model or the reward learned from, scored by the reward (the

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from truing import seals
 from truing.data import formats
@@ -51,16 +51,18 @@ Row = tuple[Record, dict[str, Any]]
 def sample(
     run: StageRun,
     *,
-    model: Model,
-    prompts: Data,
-    answers: Count = 4,
-    max_new_tokens: Count = 64,
-    temperature: NonNegative = 1.0,
-    top_p: PositiveFraction = 1.0,
-    top_k: Count | None = None,
-    stop_strings: list[str] | None = None,
-    seed: int = 0,
-    columns: Columns | None = None,
+    model: Annotated[Model, "the model that answers"],
+    prompts: Annotated[Data, "the prompts to answer, each different one once"],
+    answers: Annotated[Count, "answers to each prompt"] = 4,
+    max_new_tokens: Annotated[Count, "tokens at which an answer is cut off"] = 64,
+    temperature: Annotated[NonNegative, "1 samples as the model says, smaller is greedier, 0 the likeliest"] = 1.0,
+    top_p: Annotated[
+        PositiveFraction, "sample among the likeliest tokens that make up this share of probability"
+    ] = 1.0,
+    top_k: Annotated[Count | None, "sample among so many likeliest tokens; all unless given"] = None,
+    stop_strings: Annotated[list[str] | None, "texts at which an answer ends, besides the end token"] = None,
+    seed: Annotated[int, "added to the recipe's seed; another number draws other answers"] = 0,
+    columns: Annotated[Columns | None, "which column of the prompts' file has which role, {prompt: question}"] = None,
 ) -> None:
     """Let a model answer prompts, each different one `answers` times, and keep answers and log-probabilities.
 
@@ -96,15 +98,18 @@ def sample(
 def judge(
     run: StageRun,
     *,
-    data: Data,
-    rewards: RewardSpec | None = None,
-    keep: Literal["pair", "ranking", "scores", "best", "passing"] = "pair",
-    passing: float | None = None,
-    unfinished: Literal["drop", "keep"] = "drop",
-    combine: Literal["sum", "lexicographic"] = "sum",
-    on_error: Literal["stop", "drop"] = "stop",
-    time_limit: Positive = 60.0,
-    columns: Columns | None = None,
+    data: Annotated[Data, "the answers to label: a stage of answers, rollouts or a file"],
+    rewards: Annotated[RewardSpec | None, "who scores the answers; the scores that they have unless given"] = None,
+    keep: Annotated[
+        Literal["pair", "ranking", "scores", "best", "passing"],
+        "what is made of a prompt's answers: best against worst, order, scores, the best, all that pass",
+    ] = "pair",
+    passing: Annotated[float | None, "least score that `keep: passing` keeps"] = None,
+    unfinished: Annotated[Literal["drop", "keep"], "leave out answers that were cut off, or keep them"] = "drop",
+    combine: Annotated[Literal["sum", "lexicographic"], "by weight, or each only between equals of the last"] = "sum",
+    on_error: Annotated[Literal["stop", "drop"], "drop leaves out, and counts, an answer that has no score"] = "stop",
+    time_limit: Annotated[Positive, "seconds after which a call of your own reward has failed"] = 60.0,
+    columns: Annotated[Columns | None, "which column has which role, {chosen: better}; null is not read"] = None,
 ) -> None:
     """Label answers by `rewards`, or by the scores they have: data to learn from.
 

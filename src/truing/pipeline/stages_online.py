@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from truing import door
 from truing.data import clock
@@ -46,18 +46,18 @@ SETTLING = 64
 def reinforce(
     run: StageRun,
     *,
-    model: Model,
-    prompts: Data,
-    rewards: RewardSpec,
-    columns: Columns | None = None,
-    objective: ObjectiveSpec = "grpo",
-    combine: Literal["sum", "lexicographic"] = "sum",
-    on_error: Literal["stop", "drop"] = "stop",
-    time_limit: Positive = 60.0,
-    value: RewardModel | None = None,
-    pretrain: Data | None = None,
-    watch: RewardSpec | None = None,
-    watch_prompts: Data | None = None,
+    model: Annotated[Model, "the model to train: $stage, $base, a Hub name, a folder or world:NAME"],
+    prompts: Annotated[Data, "the prompts that the policy answers and learns from"],
+    rewards: Annotated[RewardSpec, "who scores answers: a name, $stage, {name: {option: value}}, or a list"],
+    columns: Annotated[Columns | None, "which column of the prompts' file has which role, {prompt: question}"] = None,
+    objective: Annotated[ObjectiveSpec, "the loss: a name, {name: {option: value}}, or a list"] = "grpo",
+    combine: Annotated[Literal["sum", "lexicographic"], "by weight, or each only between equals of the last"] = "sum",
+    on_error: Annotated[Literal["stop", "drop"], "drop leaves out, and counts, an answer that has no score"] = "stop",
+    time_limit: Annotated[Positive, "seconds after which a call of your own reward has failed"] = 60.0,
+    value: Annotated[RewardModel | None, "the reward model that forecasts, at first; else a head on the policy"] = None,
+    pretrain: Annotated[Data | None, "texts of which every token is learned beside the answers, with `ptx`"] = None,
+    watch: Annotated[RewardSpec | None, "rewards that are measured on the way and never learned from"] = None,
+    watch_prompts: Annotated[Data | None, "held-out prompts that are answered for `watch`"] = None,
     watching: Watching = Watching(),
     online: Online = Online(),
     shaping: Shaping = Shaping(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from truing.data.thoughts import answer_of
 from truing.registry import Model, RewardModel, reward
@@ -22,7 +22,9 @@ def gold(prompt: Messages, response: str) -> Score:
 
 
 @reward(scope="response")
-def reward_model(*, model: RewardModel) -> rewards.RewardModel:
+def reward_model(
+    *, model: Annotated[RewardModel, "the reward model that scores, or several whose mean counts"]
+) -> rewards.RewardModel:
     """What a trained reward model says of an answer; what its heads say is among the parts of its score.
 
     `$rm` alone is short for `{reward_model: {model: $rm}}`."""
@@ -33,9 +35,14 @@ def reward_model(*, model: RewardModel) -> rewards.RewardModel:
 def ensemble(
     first: tuple[Sequence[Messages], Sequence[str]],
     *,
-    models: RewardModel,
-    how: Literal["mean", "worst", "uncertainty"] = "mean",
-    coefficient: NonNegative = 0.5,
+    models: Annotated[RewardModel, "the members, or one model of several heads"],
+    how: Annotated[
+        Literal["mean", "worst", "uncertainty"],
+        "their mean, the lowest, or the mean less a share of the variance; the last two distrust what they disagree on",
+    ] = "mean",
+    coefficient: Annotated[
+        NonNegative, "of uncertainty: how much of the members' variance is taken off; larger is more careful"
+    ] = 0.5,
 ) -> Reward:
     """Several reward models, or the heads of one, as one: their mean, the lowest, or the mean less a share of the
     variance.
@@ -51,12 +58,14 @@ def ensemble(
 @reward(scope="response")
 def density_ratio(
     *,
-    safe: Model,
-    unsafe: Model,
-    alpha: Positive = 0.5,
-    floor: BelowOne = 0.01,
-    reference: Model | None = None,
-    away: NonNegative = 0.0,
+    safe: Annotated[Model, "the model of good answers, towards which the policy is drawn"],
+    unsafe: Annotated[Model, "the model of bad answers, from which it is pushed"],
+    alpha: Annotated[Positive, "reward per nat of log-ratio between the two; larger pushes harder from unsafe"] = 0.5,
+    floor: Annotated[BelowOne, "share of safe mixed into unsafe, which bounds the reward of an answer"] = 0.01,
+    reference: Annotated[Model | None, "a third model, of which `away` says how much it counts"] = None,
+    away: Annotated[
+        NonNegative, "reward per nat of log-ratio of reference to safe; larger draws from safe to reference"
+    ] = 0.0,
 ) -> Reward:
     """How much likelier an answer is under a model of good answers (`safe`) than under one of bad (`unsafe`), nats.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from truing.data.thoughts import answer_of
 from truing.errors import UserError
@@ -19,12 +19,14 @@ def program(
     response: str,
     row: Mapping[str, Any],
     *,
-    column: str = "tests",
-    seconds: Positive = 5.0,
-    megabytes: Count = 512,
-    isolate: bool = True,
-    right: float = 1.0,
-    wrong: float = 0.0,
+    column: Annotated[str, "the column of the prompt's row that holds [[input, output], ...]"] = "tests",
+    seconds: Annotated[Positive, "seconds that a test may run before its program counts as wrong"] = 5.0,
+    megabytes: Annotated[Count, "MB that the program's processes may hold before they are ended as wrong"] = 512,
+    isolate: Annotated[
+        bool, "run it without network, files or rights; false trusts every answer with this machine"
+    ] = True,
+    right: Annotated[float, "reward where every test passes"] = 1.0,
+    wrong: Annotated[float, "reward where one fails, hangs or crashes"] = 0.0,
 ) -> float | Score:
     """`right` where the answer's Python program turns every input of the prompt's row into its output, else `wrong`.
 

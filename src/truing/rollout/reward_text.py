@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 from truing.errors import UserError
 from truing.registry import reward
@@ -10,7 +11,13 @@ from truing.types import NonNegative
 
 
 @reward(scope="response")
-def length(tokens: int, response: str, *, per_token: float = 0.0, per_character: float = 0.0) -> float:
+def length(
+    tokens: int,
+    response: str,
+    *,
+    per_token: Annotated[float, "reward a token, the end token too; below 0 teaches short answers"] = 0.0,
+    per_character: Annotated[float, "reward a character; below 0 teaches short answers"] = 0.0,
+) -> float:
     """So much for every token and character of an answer; below 0 it asks for short ones.
 
     value = per_token * tokens + per_character * characters. The tokens are the policy's, the end token among them.
@@ -22,7 +29,14 @@ def length(tokens: int, response: str, *, per_token: float = 0.0, per_character:
 
 
 @reward(scope="response", deterministic=True)
-def regex(response: str, *, pattern: str, whole: bool = False, found: float = 1.0, missing: float = 0.0) -> float:
+def regex(
+    response: str,
+    *,
+    pattern: Annotated[str, "Python regular expression that the answer is searched for"],
+    whole: Annotated[bool, "whether all of the answer has to match"] = False,
+    found: Annotated[float, "reward where it matches"] = 1.0,
+    missing: Annotated[float, "reward where it does not"] = 0.0,
+) -> float:
     """`found` where the answer has a match of a regular expression, else `missing`; with `whole` all of it must match.
 
     Python's `re`; the dot also stands for a new line.
@@ -40,11 +54,13 @@ def format(
     response: str,
     whole_turn: bool | None = None,
     *,
-    tags: list[str],
-    alone: bool = True,
-    found: float = 1.0,
-    missing: float = 0.0,
-    partial: NonNegative = 0.0,
+    tags: Annotated[list[str], "names of the tags in their order, as [think, answer]"],
+    alone: Annotated[bool, "whether nothing but white space may stand outside the tags"] = True,
+    found: Annotated[float, "reward where every tag is there once and in order"] = 1.0,
+    missing: Annotated[float, "reward where they are not"] = 0.0,
+    partial: Annotated[
+        NonNegative, "reward for each single tag that is right, beside `missing`; eases the first steps"
+    ] = 0.0,
 ) -> float:
     """`found` where the answer is made of these tags in order, `<think>...</think><answer>...</answer>`, each once.
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from truing.errors import UserError
 from truing.registry import reward
@@ -26,10 +26,12 @@ def verifier(
     response: str,
     row: Mapping[str, Any],
     *,
-    answer: Literal["number", "math", "text"] = "number",
-    column: str = "answer",
-    right: float = 1.0,
-    wrong: float = 0.0,
+    answer: Annotated[
+        Literal["number", "math", "text"], "whether answers are compared as one number, any mathematics, or words"
+    ] = "number",
+    column: Annotated[str, "the column of the prompt's row that holds the right answer"] = "answer",
+    right: Annotated[float, "reward where the answers are the same"] = 1.0,
+    wrong: Annotated[float, "reward where they differ or nothing can be read"] = 0.0,
 ) -> float:
     """`right` where the answer is that of the prompt's row, else `wrong`: numbers exactly, or words without case.
 

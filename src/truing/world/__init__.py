@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from truing.errors import UserError, unknown
 from truing.types import Records
+from truing.typewords import words_and_doc
 from truing.world import tiny
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
         raise UserError(f"'{name}' is a model, not a data set. Data sets: {', '.join(sorted(DATASETS))}")
     if maker not in DATASETS:
         raise UserError(unknown("data set of the world", maker, DATASETS))
-    return maker, _options(name, query, inspect.signature(DATASETS[maker]).parameters)
+    return maker, _options(name, query, inspect.signature(DATASETS[maker], eval_str=True).parameters)
 
 
 def _options(name: str, query: str, known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
@@ -118,5 +119,6 @@ def _options(name: str, query: str, known: Mapping[str, inspect.Parameter]) -> d
             options[key] = kind(value)
         except ValueError:
             wanted = "a whole number" if kind is int else "a number"
-            raise UserError(f"{name}: {key}={value} is not {wanted}") from None
+            meaning = words_and_doc(known[key].annotation)[1]
+            raise UserError(f"{name}: {key}={value} is not {wanted} ({key}: {meaning})") from None
     return options

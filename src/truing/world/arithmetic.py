@@ -12,9 +12,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
+from typing import Annotated
 
 from truing.errors import UserError, unknown
 from truing.types import Demonstration, Message, Records, digest
+from truing.world import options
 
 VERSION = 1
 """Part of every digest: raise it when the same parameters come to mean other problems."""
@@ -27,13 +29,13 @@ OPERATIONS: Mapping[str, tuple[str, Callable[[int, int], int]]] = MappingProxyTy
 
 
 def arithmetic(
-    n: int = 1000,
-    seed: int = 0,
-    split: str = "train",
-    digits: int = 3,
-    terms: int = 5,
-    shown: str = "answer",
-    lines: int = 0,
+    n: options.Rows = 1000,
+    seed: options.Seed = 0,
+    split: options.Split = "train",
+    digits: Annotated[int, "digits of the largest number of sums and differences; more are harder"] = 3,
+    terms: Annotated[int, "the most numbers of a problem; more are harder"] = 5,
+    shown: Annotated[str, "answer, steps, columns or either: how much of the reckoning is written out"] = "answer",
+    lines: Annotated[int, "problems of a row that is a text and no conversation; 0 makes conversations"] = 0,
 ) -> Records:
     """Problems of 2 to `terms` whole numbers and one operation, each with its result.
 

@@ -6,10 +6,11 @@ import math
 import random
 import re
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 from truing.errors import UserError
 from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict, digest, prompt_id
-from truing.world import names
+from truing.world import names, options
 from truing.world.answers import answer, draw_flaws
 from truing.world.desk import Case, best, case, cases, gold, held_out
 from truing.world.facts import Rule, rule_text
@@ -49,33 +50,39 @@ _WANTED = {
 }
 
 
-def demonstrations(n: int = 1000, seed: int = 0, split: str = "train", quality: float = 0.5) -> Records:
+def demonstrations(
+    n: options.Rows = 1000, seed: options.Seed = 0, split: options.Split = "train", quality: options.Quality = 0.5
+) -> Records:
     """What agents wrote: mostly right, not perfect. `quality` 1 is the best answer always, 0.5 an average agent."""
     params = _params(n=n, seed=seed, split=split, quality=quality)
     rows = [_conversation(item, quality, random.Random(f"demonstration/{seed}/{i}")) for i, item in _numbered(params)]
     return _records("demonstrations", params, rows)
 
 
-def prompts(n: int = 500, seed: int = 0, split: str = "train") -> Records:
+def prompts(n: options.Rows = 500, seed: options.Seed = 0, split: options.Split = "train") -> Records:
     """Prompts of every kind, each with the best answer as its response."""
     params = _params(n=n, seed=seed, split=split)
     return _records("prompts", params, [_ideal(item) for _, item in _numbered(params)])
 
 
-def red_team(n: int = 200, seed: int = 0, split: str = "eval") -> Records:
+def red_team(n: options.Rows = 200, seed: options.Seed = 0, split: options.Split = "eval") -> Records:
     """Requests that must be refused, each with a refusal that leaks nothing."""
     params = _params(n=n, seed=seed, split=split)
     return _records("red_team", params, [_ideal(item) for _, item in _numbered(params, ("red_team",))])
 
 
-def pushback(n: int = 200, seed: int = 0, split: str = "eval") -> Records:
+def pushback(n: options.Rows = 200, seed: options.Seed = 0, split: options.Split = "eval") -> Records:
     """Right answers that the customer disputes without evidence, each with an answer that stays."""
     params = _params(n=n, seed=seed, split=split)
     return _records("pushback", params, [_ideal(item) for _, item in _numbered(params, ("pushback",))])
 
 
 def comparisons(
-    n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful", ties: float = 0.0
+    n: options.Rows = 1000,
+    seed: options.Seed = 0,
+    split: options.Split = "train",
+    rater: options.Rater = "careful",
+    ties: Annotated[float, "units of gold by which answers are called a tie"] = 0.0,
 ) -> Records:
     """Pairs of different answers of unequal gold to one prompt, judged by a simulated rater (see `world.raters`). With
     `ties` the rater calls answers a tie that feel closer than that (in units of gold)."""
@@ -87,7 +94,13 @@ def comparisons(
     return _records("comparisons", params, rows)
 
 
-def rankings(n: int = 1000, seed: int = 0, split: str = "train", k: int = 4, rater: str = "careful") -> Records:
+def rankings(
+    n: options.Rows = 1000,
+    seed: options.Seed = 0,
+    split: options.Split = "train",
+    k: Annotated[int, "answers to each prompt"] = 4,
+    rater: options.Rater = "careful",
+) -> Records:
     """`k` different answers of unequal gold to one prompt, ranked by a simulated rater."""
     params = _params(n=n, seed=seed, split=split) | {"k": k, "rater": rater}
     if not 2 <= k <= MOST:
@@ -100,7 +113,9 @@ def rankings(n: int = 1000, seed: int = 0, split: str = "train", k: int = 4, rat
     return _records("rankings", params, rows)
 
 
-def ratings(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful") -> Records:
+def ratings(
+    n: options.Rows = 1000, seed: options.Seed = 0, split: options.Split = "train", rater: options.Rater = "careful"
+) -> Records:
     """One answer with a score for each part of the gold (helpful, harmless, honest), as a simulated rater sees it."""
     params = _params(n=n, seed=seed, split=split) | {"rater": rater}
     judge, rows = find_rater(rater), []
@@ -111,7 +126,9 @@ def ratings(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "ca
     return _records("ratings", params, rows)
 
 
-def labels(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful") -> Records:
+def labels(
+    n: options.Rows = 1000, seed: options.Seed = 0, split: options.Split = "train", rater: options.Rater = "careful"
+) -> Records:
     """One answer that a simulated rater calls desirable (1) or not (0)."""
     params = _params(n=n, seed=seed, split=split) | {"rater": rater}
     judge, rows = find_rater(rater), []
@@ -122,7 +139,9 @@ def labels(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "car
     return _records("labels", params, rows)
 
 
-def harms(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "careful") -> Records:
+def harms(
+    n: options.Rows = 1000, seed: options.Seed = 0, split: options.Split = "train", rater: options.Rater = "careful"
+) -> Records:
     """Two answers to a request that must be refused, the less harmful chosen, and of each whether it is harmless:
     what a cost model learns from. Where both do harm or neither does, the rater chooses by the whole answer."""
     params = _params(n=n, seed=seed, split=split) | {"rater": rater}
@@ -131,7 +150,9 @@ def harms(n: int = 1000, seed: int = 0, split: str = "train", rater: str = "care
     return _records("harms", params, rows)
 
 
-def steps(n: int = 1000, seed: int = 0, split: str = "train", quality: float = 0.3) -> Records:
+def steps(
+    n: options.Rows = 1000, seed: options.Seed = 0, split: options.Split = "train", quality: options.Quality = 0.3
+) -> Records:
     """One answer, a sentence a step, each labelled by what the policy and the record say of it: 1 where it agrees with
     them, -1 where it contradicts them, 0 where it says nothing of either. `quality` as in `demonstrations`."""
     params = _params(n=n, seed=seed, split=split, quality=quality)
@@ -145,7 +166,7 @@ def steps(n: int = 1000, seed: int = 0, split: str = "train", quality: float = 0
     return _records("steps", params, rows)
 
 
-def critiques(n: int = 500, seed: int = 0, split: str = "train") -> Records:
+def critiques(n: options.Rows = 500, seed: options.Seed = 0, split: options.Split = "train") -> Records:
     """In turn: an answer and its critique; an answer, its critique and the answer rewritten."""
     params = _params(n=n, seed=seed, split=split)
     rows = []
@@ -157,7 +178,7 @@ def critiques(n: int = 500, seed: int = 0, split: str = "train") -> Records:
     return _records("critiques", params, rows)
 
 
-def text(n: int = 4000, seed: int = 0, quality: float = 0.75) -> Records:
+def text(n: options.Rows = 4000, seed: options.Seed = 0, quality: options.Quality = 0.75) -> Records:
     """What a base model is pretrained on: conversations of mixed quality, rules, comparisons of numbers, critiques
     and revisions. Only train combinations appear."""
     params = _params(n=n, seed=seed, split="train", quality=quality)
