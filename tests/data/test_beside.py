@@ -109,16 +109,16 @@ def test_plain_text_holds_what_stands_beside_it_or_the_row_is_refused(write: Any
 TWO = {"prompt": "q", "response_a": "good", "response_b": "bad"}
 SIDES = {"chosen": "response_a", "rejected": "response_b"}
 VERDICTS = [
-    {"winner": "model_b"},
+    {"winner": "gpt-4"},
     {"label": 2},
-    {"label": "A>B"},
+    {"label": "A>C"},
     {"better_response_id": 1},
     {"overall_preference": -2},
     {"preference_strength": 1},
     {"labels": 0},
     {"annotators": [1, 2, 1]},
     {"winner_tie": 1},
-    {"score_a": 1.0, "score_b": 2.0},
+    {"score_a": 1.0, "score_c": 2.0},
 ]
 
 

@@ -57,12 +57,17 @@ VERDICTS = frozenset(
         "verdict", "verdicts", "vote", "votes", "judgement", "judgements", "judgment", "judgments", "annotator",
         "annotators", "annotation", "annotations", "label", "labels", "choice", "ranking", "rankings", "rank", "ranks",
         "comparison", "comparisons", "score", "scores", "rating", "ratings", "reward", "rewards", "grade", "grades",
-        "upvotes", "pw", "decision", "favored", "favoured",
+        "upvotes", "pw", "decision", "favored", "favoured", "chosen", "selected", "selection", "pick", "picked",
+        "choose", "favorite", "favourite", "outcome", "result", "gold", "which",
     }
 )  # fmt: skip
 """Words of a column's name that say which of several responses is better."""
 ABOUT = frozenset({"confidence", "id", "ids", "time", "date", "count", "reason", "explanation", "category", "type"})
 """Words at the end of a name that make it something about a verdict, unless the name says `better`: `vote_count`."""
+NAMING = frozenset({"better", "safer", "winner", "preferred", "chosen", "selected"})
+"""Words with which a name says that it holds a verdict, whatever it ends with: `better_response_id`, `chosen_idx`."""
+LONGEST_VERDICT = 100
+"""So many characters has a value that names a response at most; anything longer is an explanation."""
 SIDES = frozenset(
     {
         "chosen", "rejected", "better", "worse", "best", "worst", "preferred", "dispreferred", "nonpreferred", "good",
@@ -95,9 +100,9 @@ def is_verdict(name: str) -> bool:
     >>> is_verdict("better_response_id"), is_verdict("winner_model_a"), is_verdict("vote_count"), is_verdict("source")
     (True, True, False, False)
     """
-    words = _words(name)
-    about = words[-1:] and words[-1] in ABOUT and not {"better", "safer", "winner", "preferred"} & set(words)
-    return bool(VERDICTS & set(words)) and not about
+    said = words(name)
+    about = said[-1:] and said[-1] in ABOUT and not NAMING & set(said)
+    return bool(VERDICTS & set(said)) and not about
 
 
 @cache
@@ -107,14 +112,14 @@ def says_side(name: str) -> bool:
     >>> says_side("better_answer"), says_side("response_0"), says_side("not_preferred")
     (True, False, True)
     """
-    words = _words(name)
-    return bool(SIDES & set(words)) and words[-1:] != ["right"]
+    said = words(name)
+    return bool(SIDES & set(said)) and said[-1:] != ["right"]
 
 
 def siblings(name: str, others: Iterable[str]) -> list[str]:
     """The columns of equal standing: of `response_a` the column `response_b`, of `answer1` the column `answer2`."""
-    own = _words(name)
-    return [other for other in others if _differ_by_order(own, _words(other))]
+    own = words(name)
+    return [other for other in others if _differ_by_order(own, words(other))]
 
 
 def _differ_by_order(one: list[str], two: list[str]) -> bool:
@@ -124,5 +129,10 @@ def _differ_by_order(one: list[str], two: list[str]) -> bool:
     return len(apart) == 1 and all(word in ORDER or word.isdigit() for word in apart[0])
 
 
-def _words(name: str) -> list[str]:
+def words(name: str) -> list[str]:
+    """The words of a name, and its numbers.
+
+    >>> words("human_ref_A"), words("output_2")
+    (['human', 'ref', 'a'], ['output', '2'])
+    """
     return re.findall(r"[a-z]+|\d+", snake(name))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from truing import seals
-from truing.data import files
+from truing.data import files, written
 from truing.data.beside import Beside
 from truing.data.conventions import META, ROLES, SAFE, Record, Turns, Want, as_demonstration
 from truing.data.marks import says_nothing
@@ -70,7 +70,7 @@ def load(
     notes: list[RowNote] = []
     if read:
         mapped = {role: name for role, name in (columns or {}).items() if name is not None}
-        beside = Beside(source, find(source, found_columns, want), want, mapped)
+        beside = Beside(source, find(source, found_columns, want), want, mapped, [row for _, row in read])
         records, rows, notes = _records(beside, read, bad, turns, unmarked)
     bad.sort()
     if bad and on_bad_row == "error":
@@ -205,10 +205,11 @@ def _records(
     notes: list[RowNote] = []
     seen: dict[str, int] = {}
     named: dict[str, str] = {}
+    turns_of_rows = written.Turns([row for _, row in read])
     for number, row in read:
         odd = Oddities(unmarked=unmarked)
         try:
-            record = _record(beside, row, odd)
+            record = _record(beside, turns_of_rows.row(written.unpacked(row), odd), odd)
         except Unusable as why:
             bad.append((number, why.field, why.problem))
             continue
