@@ -57,7 +57,7 @@ def test_a_file_of_prompts_can_be_divided_but_is_no_demonstration_and_no_pair(wr
 def test_a_misspelt_column_is_not_taken_for_a_file_of_prompts(write: Write) -> None:
     with pytest.raises(DataError, match="Did you mean 'chosen' by 'choosen'") as caught:
         load(write([{"prompt": "q", "choosen": "a", "rejected": "b"}]))
-    assert "Rename the columns of the file to one of these." in str(caught.value)
+    assert "Rename the columns of the file to one of these, or map them by columns." in str(caught.value)
     with pytest.raises(DataError, match="missing column 'prompt'; found columns: promt"):
         load(write([{"promt": "q"}]), want="prompts")
 

@@ -7,7 +7,7 @@ meaning for it, and refused by name where it has none. What changes nothing is c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Literal, TypeAlias
 
@@ -113,7 +113,7 @@ def says_side(name: str) -> bool:
     (True, False, True)
     """
     said = words(name)
-    return bool(SIDES & set(said)) and said[-1:] != ["right"]
+    return bool(SIDES & set(said)) and said[-1:] != ("right",)
 
 
 def siblings(name: str, others: Iterable[str]) -> list[str]:
@@ -122,17 +122,18 @@ def siblings(name: str, others: Iterable[str]) -> list[str]:
     return [other for other in others if _differ_by_order(own, words(other))]
 
 
-def _differ_by_order(one: list[str], two: list[str]) -> bool:
+def _differ_by_order(one: Sequence[str], two: Sequence[str]) -> bool:
     if len(one) != len(two):
         return False
     apart = [(a, b) for a, b in zip(one, two, strict=True) if a != b]
     return len(apart) == 1 and all(word in ORDER or word.isdigit() for word in apart[0])
 
 
-def words(name: str) -> list[str]:
+@cache
+def words(name: str) -> tuple[str, ...]:
     """The words of a name, and its numbers.
 
     >>> words("human_ref_A"), words("output_2")
-    (['human', 'ref', 'a'], ['output', '2'])
+    (('human', 'ref', 'a'), ('output', '2'))
     """
-    return re.findall(r"[a-z]+|\d+", snake(name))
+    return tuple(re.findall(r"[a-z]+|\d+", snake(name)))

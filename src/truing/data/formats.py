@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from truing import seals
-from truing.data import files, written
+from truing.data import files, hints, written
 from truing.data.beside import Beside
 from truing.data.conventions import META, ROLES, SAFE, Record, Turns, Want, as_demonstration
 from truing.data.marks import says_nothing
 from truing.data.oddities import Oddities, Unusable
 from truing.data.recognise import find
 from truing.data.thoughts import joined, parted
-from truing.errors import DataError, UserError, listed, nearest, one_line, short, unknown
+from truing.errors import DataError, UserError, listed, one_line, short, unknown
 from truing.types import (
     ColumnNote,
     Demonstration,
@@ -240,8 +240,8 @@ def _record(beside: Beside, row: files.Row, odd: Oddities) -> Record:
 def _absent(name: str, columns: tuple[str, ...], known: tuple[str, ...]) -> str:
     """What is said of a row without a column; the rows of a file lack the same ones, and looking for a like name takes
     longer than reading a row."""
-    guess = nearest(name, columns)
-    hint = f"; did you mean '{short(guess)}'" if guess and guess not in known else ""
+    guess = hints.match(name, [column for column in columns if column not in known])
+    hint = f"; did you mean '{short(guess)}'" if guess else ""
     return f"missing column '{name}' (found columns: {listed(columns, SHOWN) or 'none'}{hint})"
 
 
@@ -251,7 +251,13 @@ def _renamed(
     """Rows and columns by their roles, without the columns that are not to be read; and what became of these."""
     for name, actual in columns.items():
         if actual is not None and name not in ROLES:
-            raise UserError(f"columns: {unknown('column role', name, ROLES)}")
+            meant = hints.role_of(name)
+            hint = (
+                f" By '{short(name)}' the role '{meant}' may be meant: columns: {{{meant}: {short(actual)}}}"
+                if meant
+                else ""
+            )
+            raise UserError(f"columns: {unknown('column role', name, ROLES, guess=not meant)}{hint}")
         if (actual or name) not in found:
             raise DataError(source, f"columns: {unknown('column', actual or name, found)}")
     names = {actual: name for name, actual in columns.items() if actual is not None}
