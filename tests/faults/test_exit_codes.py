@@ -124,10 +124,10 @@ def cut(path: Path) -> None:
 # 0, 1 and 4: done, the answer is no, and a gate that cannot decide.
 
 
-@fault("rows that cannot be used, left out with `--drop`")
+@fault("rows that cannot be used, left out with `--on-bad-row drop`")
 def _(place: Any) -> tuple[object, ...]:
     place.write([*place.rows, {"prompt": "a"}])
-    return "split", "rows.jsonl", *SPLIT, "--drop"
+    return "split", "rows.jsonl", *SPLIT, "--on-bad-row", "drop"
 
 
 evidence("an interval that lies outside of its bound", GOOD | {"value": 0.4, "interval": [0.35, 0.45]})

@@ -251,13 +251,7 @@ def _renamed(
     """Rows and columns by their roles, without the columns that are not to be read; and what became of these."""
     for name, actual in columns.items():
         if actual is not None and name not in ROLES:
-            meant = hints.role_of(name)
-            hint = (
-                f" By '{short(name)}' the role '{meant}' may be meant: columns: {{{meant}: {short(actual)}}}"
-                if meant
-                else ""
-            )
-            raise UserError(f"columns: {unknown('column role', name, ROLES, guess=not meant)}{hint}")
+            raise UserError(f"columns: {hints.unknown_role(name, actual)}")
         if (actual or name) not in found:
             raise DataError(source, f"columns: {unknown('column', actual or name, found)}")
     names = {actual: name for name, actual in columns.items() if actual is not None}

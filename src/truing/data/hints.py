@@ -9,7 +9,7 @@ from functools import cache
 from truing.data import columns
 from truing.data.conventions import ROLES, Convention
 from truing.data.marks import snake
-from truing.errors import LONG, MOST
+from truing.errors import LONG, MOST, short, unknown
 
 ASKED = frozenset(
     {"question", "questions", "query", "instruction", "instructions", "input", "inputs", "problem", "task", "request"}
@@ -85,6 +85,14 @@ def role_of(name: str) -> str:
     """
     word = snake(name)
     return next((role for role, words in MEANT.items() if word in words), "")
+
+
+def unknown_role(name: str, column: object) -> str:
+    """One sentence for a role that is none: the one that its name means, or else the nearest in spelling."""
+    if meant := role_of(name):
+        said = unknown("column role", name, ROLES, guess=False)
+        return f"{said}. By '{short(name)}' the role '{meant}' may be meant: columns: {{{meant}: {short(str(column))}}}"
+    return unknown("column role", name, ROLES)
 
 
 def _by_meaning(role: str, names: list[str]) -> str:

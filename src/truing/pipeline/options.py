@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from truing import registry
+from truing.data import hints
 from truing.data.conventions import ROLES
 from truing.errors import UserError, unknown
 from truing.pipeline import names
@@ -190,7 +191,7 @@ def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -
         if name is None:
             continue
         if role not in ROLES:
-            scope.mistakes.add(given["columns"].line, f"{scope.place}columns: {unknown('column role', role, ROLES)}")
+            scope.mistakes.add(given["columns"].line, f"{scope.place}columns: {hints.unknown_role(role, name)}")
         elif not isinstance(name, str):
             scope.mistakes.add(
                 given["columns"].line, f"{scope.place}columns: '{role}' is a column's name, not {name!r}"
