@@ -44,12 +44,20 @@ class Plan:
 class Beside:
     """What stands beside the columns of the `chosen` convention in the rows of one file.
 
-    `mapped` says which column of the file plays which role, where the user has said so.
+    `mapped` says which column of the file plays which role, where the user has said so. With `keep` the columns that
+    nothing else reads stay with the record.
     """
 
     def __init__(
-        self, source: str, chosen: Convention, want: Want, mapped: Mapping[str, str], rows: Sequence[Row]
+        self,
+        source: str,
+        chosen: Convention,
+        want: Want,
+        mapped: Mapping[str, str],
+        rows: Sequence[Row],
+        keep: bool = False,
     ) -> None:
+        self.keep = keep
         self.source, self.chosen, self.want, self.mapped, self.rows = source, chosen, want, mapped, rows
         self.asks = "instruction" if "instruction" in chosen.columns else "prompt"
         self.plain = chosen.columns == ("text",)
@@ -89,11 +97,17 @@ class Beside:
                 self.unread[name] += 1
         if odd.keys:
             self.keys.update(odd.keys)
-        return record
+        return self._with_columns(record, row, plan) if self.keep and plan.counted else record
+
+    def _with_columns(self, record: Record, row: Row, plan: Plan) -> Record:
+        """The record with the columns that nothing else reads, for rewards that do (meta `columns`)."""
+        more = {name: row[name] for name in plan.counted if row[name] is not None}
+        there = record.meta.get("columns", {})
+        return replace(record, meta={**record.meta, "columns": {**there, **more}}) if more else record
 
     def notes(self) -> tuple[ColumnNote, ...]:
         """What became of the columns, those with the same fate in one line."""
-        rest = KEPT if self.chosen.gives == "prompts" else UNREAD
+        rest = KEPT if self.chosen.gives == "prompts" or self.keep else UNREAD
         fates = [("column", name, what, n) for (name, what), n in self.read.items()]
         fates += [("column", name, rest, n) for name, n in self.unread.items()]
         fates += [("message key", name, UNREAD, n) for name, n in sorted(self.keys.items())]

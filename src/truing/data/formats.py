@@ -39,6 +39,7 @@ def load(
     columns: Mapping[str, str | None] | None = None,
     turns: Turns = "all",
     unmarked: bool = False,
+    keep: bool = False,
 ) -> Records:
     """Read a file or Hub data set into records.
 
@@ -46,9 +47,10 @@ def load(
     kind, with a response or without). `columns` says which column of the file plays which role (`{"prompt": "question",
     "response": "answer"}`), and by None which one is not to be read (`{"winner": None}`). `turns` says whether a
     conversation teaches every assistant turn or its last one only; `unmarked` that nothing is learned, so that marks of
-    what is (`weight: 0`) play no part. A row that cannot be used is an error that names row and field, all of them at
-    once; with `on_bad_row="drop"` it is left out and noted. UserError for a file of a run's stage that was changed
-    since the stage left it.
+    what is (`weight: 0`) play no part; `keep` that columns which no convention reads stay with rows that have a
+    response too, for rewards that read them. A row that cannot be used is an error that names row and field, all of
+    them at once; with `on_bad_row="drop"` it is left out and noted. UserError for a file of a run's stage that was
+    changed since the stage left it.
     """
     for name, value, known in (
         ("want", want, get_args(Want)),
@@ -70,7 +72,7 @@ def load(
     notes: list[RowNote] = []
     if read:
         mapped = {role: name for role, name in (columns or {}).items() if name is not None}
-        beside = Beside(source, find(source, found_columns, want), want, mapped, [row for _, row in read])
+        beside = Beside(source, find(source, found_columns, want), want, mapped, [row for _, row in read], keep)
         records, rows, notes = _records(beside, read, bad, turns, unmarked)
     bad.sort()
     if bad and on_bad_row == "error":
