@@ -291,7 +291,9 @@ def export(
     gguf: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For llama.cpp and Ollama.", show_default=False)
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Weights of the GGUF: f32, f16, bf16 or q8_0.")] = "f16",
+    dtype: Annotated[
+        str | None, typer.Option(help="Weights of the GGUF: f32, f16, bf16 or q8_0.", show_default="f16")
+    ] = None,
 ) -> None:
     """Write a model for other programs. A whole one: an adapter is merged into its base."""
     from truing.pipeline import commands

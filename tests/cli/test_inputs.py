@@ -134,3 +134,9 @@ def test_columns_of_what_has_none_are_refused(truing: Any, model: Path, data: st
     Path("lines.txt").write_text("one\n")
     code, said = truing("sample", model, data, "--out", "o.jsonl", "--columns", "prompt=question")
     assert code == 2 and f"--columns has no effect on {data}" in said
+
+
+def test_a_type_of_weights_without_a_file_that_has_it_is_refused(truing: Any, model: Path) -> None:
+    code, said = truing("export", model, "--out", "whole", "--dtype", "bf16")
+    assert code == 2 and "--dtype has no effect without --gguf" in said
+    assert not Path("whole").exists()

@@ -158,6 +158,18 @@ def test_an_undesirable_response_is_not_taught(write: Any, row: dict[str, Any], 
     assert load(source, want="demonstrations", on_bad_row="drop").rows == (1,)
 
 
+@pytest.mark.parametrize("row", [ASK, TURNS], ids=lambda row: "/".join(row))
+def test_flags_of_a_response_are_labels_where_they_are_true_or_false(write: Any, row: dict[str, Any]) -> None:
+    """`correct: 2` is the number of an option, `good: 0` may be a count: they are only named."""
+    for name, value in (("correct", False), ("good", "false"), ("deleted", True), ("is_spam", "True")):
+        with pytest.raises(DataError, match=f"field {name}: the response is labelled undesirable"):
+            load(write([row | {name: value}]), want="demonstrations")
+        other = str(value).lower() == "false"
+        assert len(load(write([row | {name: other}]), want="demonstrations")) == 1
+    for name, value in (("correct", 2), ("good", 0), ("deleted", 1), ("helpful", 3.5)):
+        assert f"'{name}' not read (1 row)" in describe(load(write([row | {name: value}]), want="demonstrations"))
+
+
 def test_a_labelled_conversation_is_a_verdict_on_its_last_answer(write: Any) -> None:
     more = [{"role": "user", "content": "more"}, {"role": "assistant", "content": "last"}]
     records = load(write([TURNS | {"label": False}, {"messages": [*TURNS["messages"], *more], "label": True}]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from truing.data import bounds, cells, columns, marks
 from truing.data import conversation as talk
 from truing.data.conventions import LAST_UNLEARNED, UNLEARNED_END, VERDICTS, Convention, Record, Want
 from truing.data.files import Row
+from truing.data.nested import figures, nothing, texts
 from truing.data.oddities import Oddities, Unusable
 from truing.data.verdicts import Sides, Verdicts, turned
 from truing.door import kind, shown
@@ -271,8 +271,12 @@ class Beside:
         return True
 
     def _label(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
+        word = marks.snake(name)
+        if word in columns.FLAGS and not marks.is_flag(value):
+            self.unread[name] += 1
+            return record
         try:
-            desirable = cells.boolean(value, name)
+            desirable = cells.boolean(value, name) != (word in columns.AGAINST)
         except Unusable as why:
             if name == "label":
                 raise Unusable(name, why.problem + _way_out(name)) from None
@@ -354,33 +358,6 @@ def conversation(record: Record) -> Iterator[Message]:
     yield from record.prompt
     if isinstance(record, Demonstration) and (len(record.response) > 1 or not record.prompt):
         yield from record.response
-
-
-def nothing(value: Any) -> bool:
-    """Whether a value, however nested, says nothing."""
-    if isinstance(value, str):
-        return not value.strip()
-    if isinstance(value, Mapping):
-        return all(map(nothing, value.values()))
-    return value is None or (isinstance(value, list | tuple) and all(map(nothing, value)))
-
-
-def texts(value: Any) -> Iterator[str]:
-    """Every text in a value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from texts(inner)
-
-
-def figures(value: Any) -> Iterator[str]:
-    """Every number, true and false in a value, as JSON writes them."""
-    if isinstance(value, Mapping | list | tuple):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from figures(inner)
-    elif value is not None and not isinstance(value, str):
-        yield json.dumps(value, default=str)
 
 
 def _within(text: str, said: list[str]) -> bool:

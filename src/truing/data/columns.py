@@ -20,6 +20,13 @@ INSTRUCTIONS = frozenset({"instruction", "instructions"})
 INPUTS = frozenset({"input", "inputs", "context"})
 """What Alpaca (`input`) and Dolly (`context`) put behind an instruction."""
 
+AGAINST = frozenset(
+    {"deleted", "is_deleted", "flagged", "is_flagged", "is_toxic", "is_spam", "is_harmful", "is_unsafe"}
+)
+"""Labels of which true says that a response is not to be learned."""
+FLAGS = AGAINST | {"correct", "passed", "good", "liked", "helpful", "safe", "thumb_up", "passed_filter"}
+"""Labels only where they are true or false, for they may well be something else."""
+
 NAMES: dict[Meaning, frozenset[str]] = {
     "system": frozenset(
         {"system", "system_prompt", "system_message", "system_msg", "sys_prompt", "system_instruction"}
@@ -39,6 +46,7 @@ NAMES: dict[Meaning, frozenset[str]] = {
     ),
     "label": frozenset(
         {"label", "kto_tag", "is_safe", "is_response_safe", "is_correct", "is_good", "is_chosen", "is_preferred"}
+        | FLAGS
         | {"is_accepted", "is_approved", "is_desirable", "desirable", "accepted", "approved", "thumbs_up", "upvoted"}
     ),
     "mark": frozenset(

@@ -166,14 +166,18 @@ def _facts(found: Sequence[dict[str, Any]], shape: Shape) -> dict[str, Any]:
     return {name if name == "heads" else f"{name}s": [f[name] for f in found] for name in found[0]}
 
 
-def export(model: str, out: Path | None, gguf: Path | None, dtype: str = "f16") -> list[Path]:
+def export(model: str, out: Path | None, gguf: Path | None, dtype: str | None = None) -> list[Path]:
     """Write a whole model, an adapter merged into its base, as a folder in Hugging Face layout (`out`), as one GGUF
-    file with weights of `dtype`, or both; returns what was written.
+    file with weights of `dtype` (f16), or both; returns what was written.
 
-    UserError where neither is named, for a folder that holds something, and where the model has no GGUF.
+    UserError where neither is named, for a `dtype` without GGUF, for a folder that holds something, and where the model
+    has no GGUF.
     """
     if out is None and gguf is None:
         raise UserError("say what to write: --out FOLDER for transformers and vLLM, --gguf FILE for llama.cpp, Ollama")
+    if dtype is not None and gguf is None:
+        raise UserError("--dtype has no effect without --gguf: a folder keeps the weights in fp32")
+    dtype = dtype or "f16"
     stored = next((known for known in llama_cpp.FILE_TYPES if known == dtype), None)
     if stored is None:
         raise UserError(unknown("dtype", dtype, llama_cpp.FILE_TYPES))
