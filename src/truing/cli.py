@@ -16,6 +16,7 @@ import typer
 from truing import __version__, disk
 from truing.disk import check_target
 from truing.errors import TruingError, UserError, one_line, unknown
+from truing.pipeline.arguments import Columns, OnBadRow, Overrides, RecipePath
 from truing.terminal import guard, say
 from truing.welcome import HELP
 
@@ -39,16 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[a.b=c ...]",
-        help="Changes to the recipe: data=my.jsonl, seed=1, direct.learning_rate=3e-5",
-        show_default=False,
-    ),
-]
-RECIPE = "A recipe file (YAML), or the name of one that comes with truing."
-RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE, show_default=False)]
 
 
 def show_version(asked: bool) -> None:
@@ -209,20 +200,17 @@ def split(
     out: Annotated[Path, typer.Option(help="The folder for train.jsonl and eval.jsonl.")],
     share: Annotated[float, typer.Option("--eval", help="The share that is held out.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Another seed, another division.")] = 0,
-    drop: Annotated[bool, typer.Option("--drop", help="Leave out rows that cannot be used, and list them.")] = False,
+    on_bad_row: OnBadRow = "error",
+    columns: Columns = None,
 ) -> None:
     """Divide data to train on from data held out. No prompt stands on both sides; writes train.jsonl and eval.jsonl."""
     from truing.data import formats
     from truing.data import split as splitting
+    from truing.pipeline.inputs import Reading
 
     for name in ("train", "eval"):
         check_target(out / f"{name}.jsonl")
-    if data.startswith("world:"):
-        from truing import world
-
-        records = world.records(data)
-    else:
-        records = formats.load(data, on_bad_row="drop" if drop else "error")
+    records = Reading.of(on_bad_row, columns).records(data)
     say(formats.describe(records))
     train, held_out = splitting.split(records, eval=share, seed=seed)
     for name, part in (("train", train), ("eval", held_out)):
@@ -258,12 +246,16 @@ def sample(
     reward: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A reward model's folder.", show_default=False)
     ] = None,
+    on_bad_row: OnBadRow = "error",
+    columns: Columns = None,
 ) -> None:
     """Let a model answer prompts. With --best-of the best of several answers, as a reward model likes them."""
     from truing.pipeline import commands
+    from truing.pipeline.inputs import Reading
 
+    how, limits = Reading.of(on_bad_row, columns), (max_new_tokens, temperature, seed)
     with users_files():
-        count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed, best_of, reward, remark)
+        count = commands.sample(model, prompts, n, out, *limits, best_of, reward, remark, how)
     say(f"{one_line(str(out))}: {count} responses")
 
 
@@ -272,12 +264,15 @@ def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A language or reward model.", show_default=False)],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Pairs or demonstrations.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A JSONL file: one object per row, in order.")],
+    on_bad_row: OnBadRow = "error",
+    columns: Columns = None,
 ) -> None:
     """Score the responses of a data set. Log-probabilities (nats, summed over response tokens), or rewards."""
     from truing.pipeline import commands
+    from truing.pipeline.inputs import Reading
 
     with users_files():
-        count = commands.score(model, data, out, remark)
+        count = commands.score(model, data, out, remark, Reading.of(on_bad_row, columns))
     say(f"{one_line(str(out))}: {count} rows")
 
 
@@ -290,7 +285,9 @@ def export(
     gguf: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For llama.cpp and Ollama.", show_default=False)
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Weights of the GGUF: f32, f16, bf16 or q8_0.")] = "f16",
+    dtype: Annotated[
+        str | None, typer.Option(help="Weights of the GGUF: f32, f16, bf16 or q8_0.", show_default="f16")
+    ] = None,
 ) -> None:
     """Write a model for other programs. A whole one: an adapter is merged into its base."""
     from truing.pipeline import commands

@@ -97,15 +97,15 @@ def nearest(word: str, known: Iterable[str], least: float = 0.5) -> str:
     return found[0] if found else ""
 
 
-def unknown(what: str, word: str, known: Iterable[str]) -> str:
-    """One sentence for a name that does not exist, with the nearest one that does.
+def unknown(what: str, word: str, known: Iterable[str], *, guess: bool = True) -> str:
+    """One sentence for a name that does not exist, with the nearest one that does, unless `guess` is false.
 
     >>> unknown("objective", "dpoo", ["dpo", "nll"])
     "unknown objective 'dpoo'. Did you mean 'dpo'? Known: dpo, nll"
     """
     known = sorted(known)
-    guess = nearest(word, known)
-    hint = f" Did you mean '{short(guess)}'?" if guess else ""
+    near = nearest(word, known) if guess else ""
+    hint = f" Did you mean '{short(near)}'?" if near else ""
     return f"unknown {what} '{short(word)}'.{hint} Known: {listed(known)}"
 
 

@@ -109,16 +109,16 @@ def test_plain_text_holds_what_stands_beside_it_or_the_row_is_refused(write: Any
 TWO = {"prompt": "q", "response_a": "good", "response_b": "bad"}
 SIDES = {"chosen": "response_a", "rejected": "response_b"}
 VERDICTS = [
-    {"winner": "model_b"},
+    {"winner": "gpt-4"},
     {"label": 2},
-    {"label": "A>B"},
+    {"label": "A>C"},
     {"better_response_id": 1},
     {"overall_preference": -2},
     {"preference_strength": 1},
     {"labels": 0},
     {"annotators": [1, 2, 1]},
     {"winner_tie": 1},
-    {"score_a": 1.0, "score_b": 2.0},
+    {"score_a": 1.0, "score_c": 2.0},
 ]
 
 
@@ -156,6 +156,18 @@ def test_an_undesirable_response_is_not_taught(write: Any, row: dict[str, Any], 
     with pytest.raises(DataError, match=rf"row 2, field {name}: the response is labelled undesirable"):
         load(source, want="demonstrations")
     assert load(source, want="demonstrations", on_bad_row="drop").rows == (1,)
+
+
+@pytest.mark.parametrize("row", [ASK, TURNS], ids=lambda row: "/".join(row))
+def test_flags_of_a_response_are_labels_where_they_are_true_or_false(write: Any, row: dict[str, Any]) -> None:
+    """`correct: 2` is the number of an option, `good: 0` may be a count: they are only named."""
+    for name, value in (("correct", False), ("good", "false"), ("deleted", True), ("is_spam", "True")):
+        with pytest.raises(DataError, match=f"field {name}: the response is labelled undesirable"):
+            load(write([row | {name: value}]), want="demonstrations")
+        other = str(value).lower() == "false"
+        assert len(load(write([row | {name: other}]), want="demonstrations")) == 1
+    for name, value in (("correct", 2), ("good", 0), ("deleted", 1), ("helpful", 3.5)):
+        assert f"'{name}' not read (1 row)" in describe(load(write([row | {name: value}]), want="demonstrations"))
 
 
 def test_a_labelled_conversation_is_a_verdict_on_its_last_answer(write: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from truing.data.formats import load
 from truing.errors import DataError
-from truing.pipeline.commands import read_prompts
+from truing.pipeline.inputs import Reading
 from truing.types import Demonstration, Message
 
 Write = Callable[..., str]
@@ -34,14 +34,16 @@ def test_prompts_alone_are_read_from_every_kind_of_file(write: Write, name: str,
     else:
         source = write("", name)
         parquet.write_table(pa.table({"prompt": ["one", "two"]} | {k: [v, v] for k, v in more.items()}), source)
-    assert read_prompts(source) == ASKED
+    assert Reading().prompts(source) == ASKED
 
 
 def test_prompts_come_from_every_other_kind_of_row_too(write: Write) -> None:
     pairs = [{"prompt": "one", "chosen": "a", "rejected": "b"}, {"prompt": "two", "chosen": "a", "rejected": "b"}]
-    assert read_prompts(write(pairs)) == ASKED
+    assert Reading().prompts(write(pairs)) == ASKED
     assert (
-        read_prompts(write([{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "a"}]}]))
+        Reading().prompts(
+            write([{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "a"}]}])
+        )
         == ASKED[:1]
     )
 
@@ -57,7 +59,7 @@ def test_a_file_of_prompts_can_be_divided_but_is_no_demonstration_and_no_pair(wr
 def test_a_misspelt_column_is_not_taken_for_a_file_of_prompts(write: Write) -> None:
     with pytest.raises(DataError, match="Did you mean 'chosen' by 'choosen'") as caught:
         load(write([{"prompt": "q", "choosen": "a", "rejected": "b"}]))
-    assert "Rename the columns of the file to one of these." in str(caught.value)
+    assert "Rename the columns of the file to one of these, or map them by columns." in str(caught.value)
     with pytest.raises(DataError, match="missing column 'prompt'; found columns: promt"):
         load(write([{"promt": "q"}]), want="prompts")
 
@@ -76,9 +78,9 @@ def test_a_text_file_without_prompts_is_an_error(tmp_path: Path, content: bytes 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=problem):
-        read_prompts(str(path))
+        Reading().prompts(str(path))
 
 
 def test_a_text_file_has_a_prompt_on_each_line_that_says_something(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes("\ufeffone\r\n\r\ntwo\none\n".encode())
-    assert read_prompts(str(tmp_path / "p.txt")) == ASKED
+    assert Reading().prompts(str(tmp_path / "p.txt")) == ASKED

@@ -124,10 +124,10 @@ def cut(path: Path) -> None:
 # 0, 1 and 4: done, the answer is no, and a gate that cannot decide.
 
 
-@fault("rows that cannot be used, left out with `--drop`")
+@fault("rows that cannot be used, left out with `--on-bad-row drop`")
 def _(place: Any) -> tuple[object, ...]:
     place.write([*place.rows, {"prompt": "a"}])
-    return "split", "rows.jsonl", *SPLIT, "--drop"
+    return "split", "rows.jsonl", *SPLIT, "--on-bad-row", "drop"
 
 
 evidence("an interval that lies outside of its bound", GOOD | {"value": 0.4, "interval": [0.35, 0.45]})
@@ -222,7 +222,10 @@ spoilt("weights that are a pointer of Git LFS", lambda folder: (folder / "model.
 spoilt("weights that are pickled", lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"))
 spoilt("a weight that is NaN", not_a_number)
 spoilt("a tokenizer that cannot be read", lambda folder: (folder / "tokenizer.json").write_text('{"model": 1}'))
-spoilt("a tokenizer without a chat template", lambda folder: (folder / "chat_template.jinja").unlink())
+spoilt("a tokenizer without a chat template, and a system message", lambda folder: (
+    (folder / "chat_template.jinja").unlink(),
+    (folder.parent / "rows.jsonl").write_text('{"system": "s", "prompt": "q", "response": "a"}\n'),
+))  # fmt: skip
 spoilt("a template that does not end", lambda folder: (folder / "chat_template.jinja").write_text(
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 ))  # fmt: skip

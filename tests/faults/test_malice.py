@@ -213,7 +213,10 @@ def test_a_depth_bomb_in_data_and_findings(place, good_rows) -> None:
     place.write("".join(json.dumps(row) + "\n" for row in good_rows()) + DEEP + "\n")
     assert place("split", "rows.jsonl", "--out", "parts") == 2
     assert "rows.jsonl, row 9: (line 9) malformed JSON: nested too deeply" in place.said
-    assert place("split", "rows.jsonl", "--out", "parts", "--drop") == 0 and "9 rows read, 8 usable" in place.said
+    assert (
+        place("split", "rows.jsonl", "--out", "parts", "--on-bad-row", "drop") == 0
+        and "9 rows read, 8 usable" in place.said
+    )
     place.write(DEEP, "found.json")
     place.write("rules: [{check: win_rate, min: 0.5}]", "rules.yaml")
     assert place("gate", "found.json", "--rules", "rules.yaml") == 2 and "found.json: is not JSON" in place.said

@@ -97,14 +97,14 @@ def odd_files(good):
 
 @pytest.mark.parametrize("case", range(8))
 def test_odd_files(place, good_rows, case) -> None:
-    """Fault 23: odd bytes stop `split` with file and row; with --drop they are left out, counted, and the rest is used."""
+    """Fault 23: odd bytes stop `split` with file and row; with --on-bad-row drop they are left out, counted, and the rest is used."""
     _, raw, usable, told = list(odd_files(good_rows))[case]
     place.write(raw)
     bad = bool(told) and not told.startswith("kept")
     assert place("split", "rows.jsonl", "--out", "parts", "--eval", "0.3") == (2 if bad else 0)
     assert (place.folder / "parts").exists() != bad
     assert (f"rows.jsonl, {told}" if bad else told) in place.said
-    assert place("split", "rows.jsonl", "--out", "parts", "--eval", "0.3", "--drop") == 0
+    assert place("split", "rows.jsonl", "--out", "parts", "--eval", "0.3", "--on-bad-row", "drop") == 0
     assert len(place.lines("parts/train.jsonl")) + len(place.lines("parts/eval.jsonl")) == usable
     assert f"{usable + bad} rows read, {usable} usable" in place.said
     assert ("dropped 1: " in place.said) == bad
@@ -126,7 +126,7 @@ def test_roles_out_of_order(place, talk, problem) -> None:
     place.write([*good, said_by(talk)])
     assert place("split", "rows.jsonl", "--out", "parts") == 2
     assert "rows.jsonl, row 4" in place.said and problem in place.said
-    assert place("split", "rows.jsonl", "--out", "parts", "--drop", "--eval", "0.3") == 0
+    assert place("split", "rows.jsonl", "--out", "parts", "--on-bad-row", "drop", "--eval", "0.3") == 0
     assert "4 rows read, 3 usable\n  dropped 1: " in place.said
 
 

@@ -149,7 +149,7 @@ TARGETS = [
     ),
     Target("export", MODEL, ("export", "model", "--out", "exported"), READ, 30, "model"),
     Target("pairs", ("rows.jsonl",), ("split", "rows.jsonl", "--out", "parts"), READ, 100),
-    Target("dropped", ("rows.jsonl",), ("split", "rows.jsonl", "--out", "parts", "--drop"), READ, 30),
+    Target("dropped", ("rows.jsonl",), ("split", "rows.jsonl", "--out", "parts", "--on-bad-row", "drop"), READ, 30),
     Target("talks", ("talks.jsonl",), ("split", "talks.jsonl", "--out", "parts"), READ, 60),
     Target("json", ("rows.json",), ("split", "rows.json", "--out", "parts"), READ, 40),
     Target("csv", ("rows.csv",), ("split", "rows.csv", "--out", "parts"), READ, 40),

@@ -21,7 +21,7 @@ stages:
 """
 EIGHT_SAID = """\
 8 mistakes in the recipe
-eight.yaml:1: unknown top-level key 'titel'. Did you mean 'title'? Known: base, expect, inputs, production, seed, stages, title
+eight.yaml:1: unknown top-level key 'titel'. Did you mean 'title'? Known: base, chat_template_kwargs, expect, inputs, production, seed, stages, title
 eight.yaml:2: base: unknown model 'world:desk/smal'. Did you mean 'world:desk/small'? Known: world:desk/medium, world:desk/small, world:desk/tiny
 eight.yaml:4: stage 'data': unknown stage 'splitt'. Did you mean 'split'? Known: STAGES
 eight.yaml:5: stage 'warm' (sft): unknown option 'lerning_rate'. Did you mean 'learning_rate'? (learning_rate: largest step size of AdamW; too large and the model breaks, too small and it stays as it was) Known: OPTIONS

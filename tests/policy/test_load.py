@@ -71,11 +71,21 @@ def test_code_in_the_model_folder_is_refused(folder) -> None:
     assert "asks to run code of its own (auto_map); that is refused" in told(folder)
 
 
-def test_tokenizer_without_chat_template(folder) -> None:
+def test_tokenizer_without_chat_template_that_puts_its_own_tokens_around_texts(folder) -> None:
+    """BERT's [CLS] and [SEP]: without a template nothing says how prompt and response stand between them."""
     (folder / "chat_template.jinja").unlink()
+    body = json.loads((folder / "tokenizer.json").read_text())
+    begin = {"SpecialToken": {"id": "<|user|>", "type_id": 0}}
+    whole = {"Sequence": {"id": "A", "type_id": 0}}
+    number = next(t["id"] for t in body["added_tokens"] if t["content"] == "<|user|>")
+    around = {"<|user|>": {"id": "<|user|>", "ids": [number], "tokens": ["<|user|>"]}}
+    body["post_processor"] = {
+        "type": "TemplateProcessing", "single": [begin, whole], "pair": [begin, whole], "special_tokens": around
+    }  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(body))
     message = told(folder)
-    assert "its tokenizer has no chat template, so it is not known how a conversation is written for it" in message
-    assert "Put a chat_template.jinja beside its tokenizer files" in message
+    assert "its tokenizer has no chat template, and puts tokens of its own around a text ([CLS], [SEP])" in message
+    assert "Put a chat_template.jinja beside its tokenizer files, which writes these tokens too" in message
 
 
 def test_a_damaged_weight_file_is_the_users_to_mend(folder) -> None:

@@ -72,7 +72,7 @@ def test_what_no_convention_reads_is_named_in_the_stage_and_refused_or_left_out_
     """A column that says which answer is better stops the run; null leaves it out, and the summary keeps what became of
     every column beside the convention's own."""
     rows = [
-        {"question": f"q{i}", "system": "s", "answer_a": f"a{i}", "answer_b": f"b{i}", "winner": "b", "source": "x"}
+        {"question": f"q{i}", "system": "s", "answer_a": f"a{i}", "answer_b": f"b{i}", "winner": i % 2, "source": "x"}
         for i in range(6)
     ]
     (desk.folder / "arena.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -291,3 +291,19 @@ def test_a_choice_that_says_nothing_is_refused(change: tuple[str, str], said: st
     asked.write(HEAD + BEST.replace(*change))
     with pytest.raises(RecipeError, match=said):
         check(asked.folder / "r.yaml")
+
+
+def test_a_reward_reads_the_columns_of_rows_that_have_a_response(asked: Any) -> None:
+    """They were dropped, and then the file was said to have none."""
+    rows = [{"prompt": "p", "response": r, "solution": "good"} for r in ("good", "bad")]
+    (asked.folder / "lived.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (asked.folder / "own.py").write_text(
+        "from truing.registry import reward\n\n"
+        '@reward(scope="response")\ndef exact(response, solution):\n    """One for the solution of its row."""\n'
+        "    return float(response == solution)\n"
+    )
+    asked.write("title: small\nstages:\n  j: {do: judge, data: lived.jsonl, rewards: [own.py:exact], keep: pair}\n")
+    assert asked.run() == 0, asked.said
+    assert "column 'solution' kept for rewards that read them (2 rows)" in asked.said
+    [row] = rows_of(asked, "j")
+    assert (texts(row["chosen"]), texts(row["rejected"])) == ("good", "bad")

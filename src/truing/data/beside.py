@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from truing.data import bounds, cells, columns, marks
 from truing.data import conversation as talk
 from truing.data.conventions import LAST_UNLEARNED, UNLEARNED_END, VERDICTS, Convention, Record, Want
 from truing.data.files import Row
+from truing.data.nested import figures, nothing, texts
 from truing.data.oddities import Oddities, Unusable
-from truing.door import kind
-from truing.errors import DataError
+from truing.data.verdicts import Sides, Verdicts, turned
+from truing.door import kind, shown
+from truing.errors import DataError, short
 from truing.types import ColumnNote, Demonstration, Message, Messages, prompt_id
 
 UNREAD, KEPT = "not read", "kept for rewards that read them"
+READ_AS = {
+    1.0: "read as the verdict: the response mapped as chosen is the better one",
+    0.0: "read as the verdict: the one mapped as rejected is better, so the two are swapped",
+    0.5: "read as the verdict: a tie",
+}
 JOINED = "\n"
 """Between an instruction and its input, as LLaMA-Factory and Axolotl put them."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Of rows with the same columns: those that may be an unread verdict, those whose value decides something else, and
-    those that are only counted."""
+    """Of rows with the same columns: those that may hold a verdict on two responses, and whether it is for them to say
+    which is better; those whose value decides something else; and those that are only counted."""
 
     verdicts: tuple[str, ...]
+    undecided: bool
+    says: Verdicts | None
     decides: tuple[tuple[str, str], ...]
     counted: tuple[str, ...]
 
@@ -35,11 +44,21 @@ class Plan:
 class Beside:
     """What stands beside the columns of the `chosen` convention in the rows of one file.
 
-    `mapped` says which column of the file plays which role, where the user has said so.
+    `mapped` says which column of the file plays which role, where the user has said so. With `keep` the columns that
+    nothing else reads stay with the record.
     """
 
-    def __init__(self, source: str, chosen: Convention, want: Want, mapped: Mapping[str, str]) -> None:
-        self.source, self.chosen, self.want, self.mapped = source, chosen, want, mapped
+    def __init__(
+        self,
+        source: str,
+        chosen: Convention,
+        want: Want,
+        mapped: Mapping[str, str],
+        rows: Sequence[Row],
+        keep: bool = False,
+    ) -> None:
+        self.keep = keep
+        self.source, self.chosen, self.want, self.mapped, self.rows = source, chosen, want, mapped, rows
         self.asks = "instruction" if "instruction" in chosen.columns else "prompt"
         self.plain = chosen.columns == ("text",)
         self.judged = want != "prompts" and chosen.gives != "prompts"
@@ -47,6 +66,7 @@ class Beside:
         self.unread: Counter[str] = Counter()
         self.keys: Counter[str] = Counter()
         self._plans: dict[tuple[str, ...], Plan] = {}
+        self._verdicts: dict[tuple[str, ...], Verdicts] = {}
         self._by_meaning: Mapping[str, Callable[[Record, str, Any, Oddities], Record]] = {
             "system": self._system,
             "history": self._history,
@@ -66,9 +86,8 @@ class Beside:
         plan = self._plans.get(keys)
         if plan is None:
             plan = self._plans[keys] = self._plan(keys)
-        for name in plan.verdicts:
-            if not nothing(row[name]):
-                raise self._unread_verdict(name)
+        if plan.verdicts:
+            row = self._judged(row, plan, odd)
         record = self.chosen.read(self._with_turn_marks(row, plan) if plan.decides else row, odd)
         for name, what in plan.decides:
             if not nothing(row[name]):
@@ -78,11 +97,17 @@ class Beside:
                 self.unread[name] += 1
         if odd.keys:
             self.keys.update(odd.keys)
-        return record
+        return self._with_columns(record, row, plan) if self.keep and plan.counted else record
+
+    def _with_columns(self, record: Record, row: Row, plan: Plan) -> Record:
+        """The record with the columns that nothing else reads, for rewards that do (meta `columns`)."""
+        more = {name: row[name] for name in plan.counted if row[name] is not None}
+        there = record.meta.get("columns", {})
+        return replace(record, meta={**record.meta, "columns": {**there, **more}}) if more else record
 
     def notes(self) -> tuple[ColumnNote, ...]:
         """What became of the columns, those with the same fate in one line."""
-        rest = KEPT if self.chosen.gives == "prompts" else UNREAD
+        rest = KEPT if self.chosen.gives == "prompts" or self.keep else UNREAD
         fates = [("column", name, what, n) for (name, what), n in self.read.items()]
         fates += [("column", name, rest, n) for name, n in self.unread.items()]
         fates += [("message key", name, UNREAD, n) for name, n in sorted(self.keys.items())]
@@ -93,6 +118,7 @@ class Beside:
 
     def _plan(self, keys: tuple[str, ...]) -> Plan:
         undecided = self._undecided(keys)
+        named = self.judged and "chosen" in self.chosen.columns and not set(VERDICTS) & set(keys)
         decides: list[tuple[str, str]] = []
         verdicts: list[str] = []
         for name in keys:
@@ -106,14 +132,29 @@ class Beside:
                 what = ""
             if what == "label" and (self.chosen.gives != "demonstrations" or self.plain):
                 what = ""
-            if undecided and columns.is_verdict(name):
+            if (undecided or named) and columns.is_verdict(name) and name in self._spoken:
                 verdicts.append(name)
             elif what:
                 decides.append((name, what))
         # Earlier turns stand behind the system message, so it is put there last.
         decides.sort(key=lambda entry: entry[1] == "system")
         other = {*verdicts, *(name for name, _ in decides), *self.chosen.reads}
-        return Plan(tuple(verdicts), tuple(decides), tuple(name for name in keys if name not in other))
+        says = self._says(tuple(verdicts)) if verdicts and named else None
+        counted = tuple(name for name in keys if name not in other)
+        return Plan(tuple(verdicts), undecided, says, tuple(decides), counted)
+
+    @cached_property
+    def _spoken(self) -> frozenset[str]:
+        """The columns that may hold a verdict, and do in some row."""
+        return frozenset(
+            name for row in self.rows for name in row if columns.is_verdict(name) and not nothing(row[name])
+        )
+
+    def _says(self, names: tuple[str, ...]) -> Verdicts:
+        if names not in self._verdicts:
+            sides = Sides(*(self.mapped.get(role, role) for role in ("chosen", "rejected")))
+            self._verdicts[names] = Verdicts.of(sides, names, self.rows)
+        return self._verdicts[names]
 
     def _undecided(self, keys: tuple[str, ...]) -> bool:
         """Whether the user has mapped responses of equal standing, and no column is read that says which is better."""
@@ -138,13 +179,41 @@ class Beside:
             return record
         raise Unusable(name, f"names tools under another name; say columns: {{tools: {name}}}" + _way_out(name))
 
+    def _judged(self, row: Row, plan: Plan, odd: Oddities) -> Row:
+        """The row with the better of its two responses as chosen, by the verdict columns that are read for certain; the
+        others are counted, or stop the run where none is read."""
+        spoken = [name for name in plan.verdicts if not nothing(row[name])]
+        said = plan.says.read(row) if plan.says is not None else {}
+        if plan.undecided and not said and spoken:
+            if plan.says is None or not any(plan.says.read(other) for other in self.rows):
+                raise self._unread_verdict(spoken[0])
+            raise Unusable(spoken[0], f"is {shown(row[spoken[0]])}, which names neither response and no tie")
+        if plan.undecided and not said:
+            raise Unusable(plan.verdicts[0], "says nothing, so it is not known which response is better")
+        if len(set(said.values())) > 1:
+            raise Unusable(" and ".join(said), "contradict each other: which response is better is not known")
+        for name in spoken:
+            if not any(name in names.split(", ") for names in said):
+                self.unread[name] += 1
+        for names, better in said.items():
+            if plan.undecided:
+                self.read[names, READ_AS[better]] += 1
+            elif better == 0.0:
+                raise Unusable(names, "says that rejected is the better response" + _way_out(names.split(", ")[0]))
+            elif better == 0.5:
+                odd.add(names, "is the same for both responses, and one of them is the chosen one", "kept")
+            else:
+                self.unread.update(names.split(", "))
+        return turned(row, next(iter(said.values()))) if plan.undecided else row
+
     def _unread_verdict(self, name: str) -> DataError:
         return DataError(
             self.source,
-            f"column '{name}' may say which response is better, and nobody reads it: "
+            f"column '{short(name)}' may say which response is better, and nobody reads it: "
             f"{_mapping(self.mapped)} would be taken for true in every row",
-            "Map a column with the probability that chosen is the better one (1, 0, or 0.5 for a tie) as "
-            "preference, or write the better response of every row as chosen" + _way_out(name, ". "),
+            "It is read where it names the two as their columns do (a, b, tie beside response_a and response_b). Else "
+            "map a column with the probability that chosen is the better one (1, 0, or 0.5 for a tie) as preference, "
+            "or write the better response of every row as chosen" + _way_out(name, ". "),
         )
 
     def _system(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
@@ -202,8 +271,12 @@ class Beside:
         return True
 
     def _label(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
+        word = marks.snake(name)
+        if word in columns.FLAGS and not marks.is_flag(value):
+            self.unread[name] += 1
+            return record
         try:
-            desirable = cells.boolean(value, name)
+            desirable = cells.boolean(value, name) != (word in columns.AGAINST)
         except Unusable as why:
             if name == "label":
                 raise Unusable(name, why.problem + _way_out(name)) from None
@@ -285,33 +358,6 @@ def conversation(record: Record) -> Iterator[Message]:
     yield from record.prompt
     if isinstance(record, Demonstration) and (len(record.response) > 1 or not record.prompt):
         yield from record.response
-
-
-def nothing(value: Any) -> bool:
-    """Whether a value, however nested, says nothing."""
-    if isinstance(value, str):
-        return not value.strip()
-    if isinstance(value, Mapping):
-        return all(map(nothing, value.values()))
-    return value is None or (isinstance(value, list | tuple) and all(map(nothing, value)))
-
-
-def texts(value: Any) -> Iterator[str]:
-    """Every text in a value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from texts(inner)
-
-
-def figures(value: Any) -> Iterator[str]:
-    """Every number, true and false in a value, as JSON writes them."""
-    if isinstance(value, Mapping | list | tuple):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from figures(inner)
-    elif value is not None and not isinstance(value, str):
-        yield json.dumps(value, default=str)
 
 
 def _within(text: str, said: list[str]) -> bool:

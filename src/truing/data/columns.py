@@ -7,7 +7,7 @@ meaning for it, and refused by name where it has none. What changes nothing is c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Literal, TypeAlias
 
@@ -19,6 +19,13 @@ Meaning: TypeAlias = Literal["system", "history", "addition", "media", "tools", 
 INSTRUCTIONS = frozenset({"instruction", "instructions"})
 INPUTS = frozenset({"input", "inputs", "context"})
 """What Alpaca (`input`) and Dolly (`context`) put behind an instruction."""
+
+AGAINST = frozenset(
+    {"deleted", "is_deleted", "flagged", "is_flagged", "is_toxic", "is_spam", "is_harmful", "is_unsafe"}
+)
+"""Labels of which true says that a response is not to be learned."""
+FLAGS = AGAINST | {"correct", "passed", "good", "liked", "helpful", "safe", "thumb_up", "passed_filter"}
+"""Labels only where they are true or false, for they may well be something else."""
 
 NAMES: dict[Meaning, frozenset[str]] = {
     "system": frozenset(
@@ -39,6 +46,7 @@ NAMES: dict[Meaning, frozenset[str]] = {
     ),
     "label": frozenset(
         {"label", "kto_tag", "is_safe", "is_response_safe", "is_correct", "is_good", "is_chosen", "is_preferred"}
+        | FLAGS
         | {"is_accepted", "is_approved", "is_desirable", "desirable", "accepted", "approved", "thumbs_up", "upvoted"}
     ),
     "mark": frozenset(
@@ -57,12 +65,17 @@ VERDICTS = frozenset(
         "verdict", "verdicts", "vote", "votes", "judgement", "judgements", "judgment", "judgments", "annotator",
         "annotators", "annotation", "annotations", "label", "labels", "choice", "ranking", "rankings", "rank", "ranks",
         "comparison", "comparisons", "score", "scores", "rating", "ratings", "reward", "rewards", "grade", "grades",
-        "upvotes", "pw", "decision", "favored", "favoured",
+        "upvotes", "pw", "decision", "favored", "favoured", "chosen", "selected", "selection", "pick", "picked",
+        "choose", "favorite", "favourite", "outcome", "result", "gold", "which",
     }
 )  # fmt: skip
 """Words of a column's name that say which of several responses is better."""
 ABOUT = frozenset({"confidence", "id", "ids", "time", "date", "count", "reason", "explanation", "category", "type"})
 """Words at the end of a name that make it something about a verdict, unless the name says `better`: `vote_count`."""
+NAMING = frozenset({"better", "safer", "winner", "preferred", "chosen", "selected"})
+"""Words with which a name says that it holds a verdict, whatever it ends with: `better_response_id`, `chosen_idx`."""
+LONGEST_VERDICT = 100
+"""So many characters has a value that names a response at most; anything longer is an explanation."""
 SIDES = frozenset(
     {
         "chosen", "rejected", "better", "worse", "best", "worst", "preferred", "dispreferred", "nonpreferred", "good",
@@ -95,9 +108,9 @@ def is_verdict(name: str) -> bool:
     >>> is_verdict("better_response_id"), is_verdict("winner_model_a"), is_verdict("vote_count"), is_verdict("source")
     (True, True, False, False)
     """
-    words = _words(name)
-    about = words[-1:] and words[-1] in ABOUT and not {"better", "safer", "winner", "preferred"} & set(words)
-    return bool(VERDICTS & set(words)) and not about
+    said = words(name)
+    about = said[-1:] and said[-1] in ABOUT and not NAMING & set(said)
+    return bool(VERDICTS & set(said)) and not about
 
 
 @cache
@@ -107,22 +120,28 @@ def says_side(name: str) -> bool:
     >>> says_side("better_answer"), says_side("response_0"), says_side("not_preferred")
     (True, False, True)
     """
-    words = _words(name)
-    return bool(SIDES & set(words)) and words[-1:] != ["right"]
+    said = words(name)
+    return bool(SIDES & set(said)) and said[-1:] != ("right",)
 
 
 def siblings(name: str, others: Iterable[str]) -> list[str]:
     """The columns of equal standing: of `response_a` the column `response_b`, of `answer1` the column `answer2`."""
-    own = _words(name)
-    return [other for other in others if _differ_by_order(own, _words(other))]
+    own = words(name)
+    return [other for other in others if _differ_by_order(own, words(other))]
 
 
-def _differ_by_order(one: list[str], two: list[str]) -> bool:
+def _differ_by_order(one: Sequence[str], two: Sequence[str]) -> bool:
     if len(one) != len(two):
         return False
     apart = [(a, b) for a, b in zip(one, two, strict=True) if a != b]
     return len(apart) == 1 and all(word in ORDER or word.isdigit() for word in apart[0])
 
 
-def _words(name: str) -> list[str]:
-    return re.findall(r"[a-z]+|\d+", snake(name))
+@cache
+def words(name: str) -> tuple[str, ...]:
+    """The words of a name, and its numbers.
+
+    >>> words("human_ref_A"), words("output_2")
+    (('human', 'ref', 'a'), ('output', '2'))
+    """
+    return tuple(re.findall(r"[a-z]+|\d+", snake(name)))

@@ -95,9 +95,19 @@ def pair(row: Row, odd: Oddities) -> Record:
         prompt=prompt,
         responses=(first, second),
         verdict=verdict,
-        strength=cells.optional(row, "margin"),
+        strength=_margin(row),
         meta=_meta(row) | safe,
     )
+
+
+def _margin(row: Row) -> float | None:
+    margin = cells.optional(row, "margin")
+    if margin is not None and margin < 0:
+        raise Unusable(
+            "margin",
+            f"is {margin:g}, and it is how much better chosen is: swap the responses, or say columns: {{margin: null}}",
+        )
+    return margin
 
 
 def _preferred(row: Row, odd: Oddities) -> tuple[Verdict, bool]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from truing import door
-from truing.data import bounds, file_nature, parquet
+from truing.data import bounds, file_nature, parquet, written
 from truing.door import kind
 from truing.errors import DataError, listed, nearest, one_line, short
 
@@ -239,14 +239,15 @@ def _cells(source: str, raw_lines: Iterable[bytes]) -> Iterator[list[str]]:
 
 
 def _cell(name: str, cell: str) -> Any:
-    """A CSV cell: text, or the list (of messages, steps, scores, ...) or the scores by name written in it as JSON."""
+    """A CSV cell: text, or the list (of messages, steps, scores, ...) or the scores by name written in it as JSON, or
+    as Python shows it."""
     opens = cell.lstrip()
     if opens.startswith("[{") or (name in LISTS and opens.startswith(("[", "{"))):
         try:
             return bounds.parse(cell)
         except ValueError:
-            return cell
-    return cell
+            return written.value(cell) if name in LISTS else written.cell(cell)
+    return written.cell(cell)
 
 
 def _from_hub(source: str) -> _Found:

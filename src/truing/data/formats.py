@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from truing import seals
-from truing.data import files
+from truing.data import files, hints, written
 from truing.data.beside import Beside
 from truing.data.conventions import META, ROLES, SAFE, Record, Turns, Want, as_demonstration
 from truing.data.marks import says_nothing
 from truing.data.oddities import Oddities, Unusable
 from truing.data.recognise import find
 from truing.data.thoughts import joined, parted
-from truing.errors import DataError, UserError, listed, nearest, one_line, short, unknown
+from truing.errors import DataError, UserError, listed, one_line, short, unknown
 from truing.types import (
     ColumnNote,
     Demonstration,
@@ -41,6 +41,7 @@ def load(
     turns: Turns = "all",
     unmarked: bool = False,
     first: int | None = None,
+    keep: bool = False,
 ) -> Records:
     """Read a file or Hub data set into records.
 
@@ -48,9 +49,10 @@ def load(
     kind, with a response or without). `columns` says which column of the file plays which role (`{"prompt": "question",
     "response": "answer"}`), and by None which one is not to be read (`{"winner": None}`). `turns` says whether a
     conversation teaches every assistant turn or its last one only; `unmarked` that nothing is learned, so that marks of
-    what is (`weight: 0`) play no part. A row that cannot be used is an error that names row and field, all of them at
-    once; with `on_bad_row="drop"` it is left out and noted. With `first` so many rows are read, and no more looked at.
-    UserError for a file of a run's stage that was changed since the stage left it.
+    what is (`weight: 0`) play no part; `keep` that columns which no convention reads stay with rows that have a
+    response too, for rewards that read them. A row that cannot be used is an error that names row and field, all of
+    them at once; with `on_bad_row="drop"` it is left out and noted. With `first` so many rows are read, and no more
+    looked at. UserError for a file of a run's stage that was changed since the stage left it.
     """
     for name, value, known in (
         ("want", want, get_args(Want)),
@@ -72,7 +74,7 @@ def load(
     notes: list[RowNote] = []
     if read:
         mapped = {role: name for role, name in (columns or {}).items() if name is not None}
-        beside = Beside(source, find(source, found_columns, want), want, mapped)
+        beside = Beside(source, find(source, found_columns, want), want, mapped, [row for _, row in read], keep)
         records, rows, notes = _records(beside, read, bad, turns, unmarked)
     bad.sort()
     if bad and on_bad_row == "error":
@@ -207,10 +209,11 @@ def _records(
     notes: list[RowNote] = []
     seen: dict[str, int] = {}
     named: dict[str, str] = {}
+    turns_of_rows = written.Turns([row for _, row in read])
     for number, row in read:
         odd = Oddities(unmarked=unmarked)
         try:
-            record = _record(beside, row, odd)
+            record = _record(beside, turns_of_rows.row(written.unpacked(row), odd), odd)
         except Unusable as why:
             bad.append((number, why.field, why.problem))
             continue
@@ -241,8 +244,8 @@ def _record(beside: Beside, row: files.Row, odd: Oddities) -> Record:
 def _absent(name: str, columns: tuple[str, ...], known: tuple[str, ...]) -> str:
     """What is said of a row without a column; the rows of a file lack the same ones, and looking for a like name takes
     longer than reading a row."""
-    guess = nearest(name, columns)
-    hint = f"; did you mean '{short(guess)}'" if guess and guess not in known else ""
+    guess = hints.match(name, [column for column in columns if column not in known])
+    hint = f"; did you mean '{short(guess)}'" if guess else ""
     return f"missing column '{name}' (found columns: {listed(columns, SHOWN) or 'none'}{hint})"
 
 
@@ -252,7 +255,7 @@ def _renamed(
     """Rows and columns by their roles, without the columns that are not to be read; and what became of these."""
     for name, actual in columns.items():
         if actual is not None and name not in ROLES:
-            raise UserError(f"columns: {unknown('column role', name, ROLES)}")
+            raise UserError(f"columns: {hints.unknown_role(name, actual)}")
         if (actual or name) not in found:
             raise DataError(source, f"columns: {unknown('column', actual or name, found)}")
     names = {actual: name for name, actual in columns.items() if actual is not None}

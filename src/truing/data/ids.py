@@ -72,7 +72,10 @@ class Ids:
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids and unknown != self.tokenizer.eos_token_id:
             raise DataError(
-                "tokenizer", f"has no token for a part of this text ('{self.tokenizer.unk_token}'): {shown(piece, 0)}"
+                "tokenizer",
+                f"has no token for a part of this text ('{self.tokenizer.unk_token}'): {shown(piece, 0)}",
+                "Take the sign out of the text, use a model whose vocabulary has it, or set on_bad_row: drop, which "
+                "leaves such rows out and counts them.",
             )
 
 

@@ -93,6 +93,11 @@ def learned(item: Mapping[str, Any], own: tuple[str, str], name: str, odd: Oddit
     return next(iter(said), None)
 
 
+def is_flag(value: Any) -> bool:
+    """Whether a value is true or false, or the word of one; a number may be a count."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
+
+
 def yes(value: Any, name: str) -> bool:
     """A mark as true or false; Unusable for a weight between them or beyond, which no objective gives one turn."""
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
-from truing.data.conventions import CONVENTIONS, META, ROLES, Convention, Want
-from truing.errors import LONG, MOST, DataError, listed, short
+from truing.data import column_hints
+from truing.data.columns import is_verdict, siblings
+from truing.data.conventions import CONVENTIONS, META, Convention, Want
+from truing.errors import DataError, listed, short
 
 SHOWN = 20
 """So many columns are named where none fits."""
@@ -34,27 +35,44 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
             f"has {other.gives} ({other.name}), but {want} are wanted",
             f"Accepted conventions: {accepted}.{way}",
         )
-    spare = [name for name in columns if name not in ROLES and len(name) <= LONG][:MOST]
-    close = {c: _plural(c, columns) or _like(c, spare) for one in fitting for c in one.columns if c not in there}
-    near = max(fitting, key=lambda c: (_likeness(c, columns, close), -len(c.columns)))
-    lines = [f"missing column '{name}'" for name in near.columns if name not in columns]
-    hints = [f"Did you mean '{name}' by '{short(close[name])}'? " for name in near.columns if close.get(name)]
+    fits = {one: column_hints.fitting(one, columns) for one in fitting}
+    near = max(fitting, key=lambda c: _likeness(c, there, fits[c], want))
     raise DataError(
-        source,
-        f"{', '.join(lines)}; found columns: {listed(columns, SHOWN) or 'none'}",
-        f"{''.join(hints)}Accepted conventions: {accepted}. Rename the columns of the file to one of these.",
+        source, _missing(near, columns, fits[near]), f"{_mapping(near, columns, fits[near])}{_known(accepted)}"
     )
 
 
-def _likeness(one: Convention, columns: list[str], close: Mapping[str, str]) -> float:
-    have = sum(1.0 if c in columns else 0.8 if close.get(c) else 0.0 for c in one.columns)
-    return have / len(one.columns) + 0.1 * have
+def _likeness(one: Convention, there: set[str], fit: Mapping[str, str], want: Want) -> tuple[float, float, int]:
+    """How near a convention is: where prompts are wanted, a prompt alone before what has more to it."""
+    have = sum(1.0 if c in there else 0.8 if c in fit else 0.0 for c in one.columns)
+    alone = float(want == "prompts" and one.columns == ("prompt",) and bool(fit))
+    return alone, have / len(one.columns) + 0.1 * have, -len(one.columns)
 
 
-def _plural(name: str, columns: list[str]) -> str:
-    """The column that differs by its plural alone, though it is a role of its own: `scores` and `score`."""
-    return next((other for other in (f"{name}s", name.removesuffix("s")) if other != name and other in columns), "")
+def _missing(near: Convention, columns: list[str], fit: Mapping[str, str]) -> str:
+    if not fit and not set(near.columns) & set(columns):
+        return f"missing columns: none of its own has a known name; found columns: {listed(columns, SHOWN) or 'none'}"
+    lines = [f"missing column '{name}'" for name in near.columns if name not in columns]
+    return f"{', '.join(lines)}; found columns: {listed(columns, SHOWN)}"
 
 
-def _like(name: str, columns: list[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, columns, n=1, cutoff=0.7)), "")
+def _mapping(near: Convention, columns: list[str], fit: Mapping[str, str]) -> str:
+    """The mapping to say, where every role of a convention is played; else which columns may be meant."""
+    if not fit:
+        return ""
+    whole = all(name in columns or name in fit for name in near.columns)
+    if not whole:
+        return "".join(f"Did you mean '{role}' by '{short(name)}'? " for role, name in fit.items())
+    pairs = ", ".join(f"{role}: {short(name)}" for role, name in fit.items())
+    equal = {"chosen", "rejected"} <= fit.keys() and siblings(fit["chosen"], [fit["rejected"]])
+    verdict = next((short(name) for name in columns if is_verdict(name) and name not in fit.values()), "")
+    more = f" What '{verdict}' says of the two is then read, or stops the run." if equal and verdict else ""
+    return f"Did you mean {_quoted(fit)}? Say so: columns: {{{pairs}}}.{more} "
+
+
+def _quoted(fit: Mapping[str, str]) -> str:
+    return ", ".join(f"'{role}' by '{short(name)}'" for role, name in fit.items())
+
+
+def _known(accepted: str) -> str:
+    return f"Accepted conventions: {accepted}. Rename the columns of the file to one of these, or map them by columns."

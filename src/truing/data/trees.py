@@ -72,12 +72,12 @@ def plant(
     is left out. Where labels are wanted, a score other than 0 and 1 is an error of the whole data. Of a conversation
     every assistant turn is learned, or with `turns: last` only the last one; with `thoughts: mask` without its thought.
     A response whose thought the template takes out is read without it, and noted; where nothing is learned, responses
-    that are then the same may be `kept`. A row that the template cannot write
-    (a control token in its text), or that does not hold what the shape needs, is an error, or dropped with
-    `on_bad_row: drop`.
+    that are then the same may be `kept`. A row that the template cannot write (a control token in its text), or that
+    does not hold what the shape needs, is an error, or dropped with `on_bad_row: drop`.
     """
     trees: list[Tree] = []
     notes: list[RowNote] = []
+    refused: list[tuple[int, DataError]] = []
     _check_labels(records, shape)
     for row, record in zip(records.rows, records.records, strict=True):
         try:
@@ -87,9 +87,9 @@ def plant(
         except DataError as error:
             if on_bad_row == "drop":
                 notes.append(RowNote(row, error.place, error.problem, "dropped"))
-                continue
-            place = f"{records.name}, row {row}" + (f", {error.place}" if error.place else "")
-            raise DataError(place, error.problem, error.way_out) from error
+            else:
+                refused.append((row, error))
+            continue
         prompt_ids, branches = _cut_point(rendered, form, renderer, shape)
         if (room := max_length - len(prompt_ids)) < 1:
             notes.append(RowNote(row, "prompt", f"longer than max_length {max_length}", "dropped"))
@@ -106,9 +106,19 @@ def plant(
         if any(len(branch.ids) > room for branch in branches):
             notes.append(RowNote(row, "response", f"cut at max_length {max_length}", "truncated"))
         trees.append(distinct)
+    if refused:
+        raise _refusal(records, refused)
     if not trees:
         raise UserError(f"{records.name}: no row is left to train on. " + Planted((), tuple(notes)).text())
     return Planted(tuple(trees), tuple(notes))
+
+
+def _refusal(records: Records, refused: Sequence[tuple[int, DataError]]) -> DataError:
+    """The first of the rows that cannot be written, and how many they are of all."""
+    row, error = refused[0]
+    share = f"{len(refused):,} of {len(records):,} rows cannot be used."
+    place = f"{records.name}, row {row}" + (f", {error.place}" if error.place else "")
+    return DataError(place, error.problem, f"{error.way_out}\n  {share}" if error.way_out else share)
 
 
 def _asked(record: Demonstration | Judgement, form: Shaped, turns: Turns) -> tuple[Messages, Shaped]:

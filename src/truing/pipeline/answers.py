@@ -74,8 +74,10 @@ def of_records(records: Records) -> list[Given]:
                 raise DataError(
                     f"{records.name}, row {row}", "the response has several turns", "Give answers of one turn each."
                 )
-            rater = "" if score is None else f"scores in {records.name}"
-            found.append(Given(record.prompt, response[0].content, group, score=score, rater=rater, row=row))
+            rater, beside = "" if score is None else f"scores in {records.name}", record.meta.get("columns", {})
+            found.append(
+                Given(record.prompt, response[0].content, group, columns=beside, score=score, rater=rater, row=row)
+            )
     if not found:
         raise DataError(
             records.name, "holds prompts alone, and no answer to judge", "Let a stage `sample` answer them."

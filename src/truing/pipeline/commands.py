@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from truing import door, terminal, world
-from truing.data import bounds, clock, file_nature, files, formats
+from truing import terminal
+from truing.data import clock
 from truing.data.batch import Tree
-from truing.data.conventions import Want
-from truing.data.formats import without_tools
 from truing.data.kinds import Shape
 from truing.data.render import Renderer
 from truing.data.trees import THOUGHT_OUT, Planted, plant
@@ -20,6 +18,7 @@ from truing.disk import as_json, check_target, made_beside, refuse_link, write_e
 from truing.errors import DataError, UserError, unknown
 from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
+from truing.pipeline.inputs import OnBadRow, Reading
 from truing.pipeline.show import Show
 from truing.policy import heads, lineage, llama_cpp
 from truing.policy.load import context_length, load, load_any
@@ -27,7 +26,7 @@ from truing.policy.policy import Policy
 from truing.rollout import rewards
 from truing.rollout.best import best_places
 from truing.rollout.engine import Sampling, generate
-from truing.types import Judgement, Message, Messages, Records, Verdict, messages_json
+from truing.types import Judgement, Messages, Records, Verdict, messages_json
 
 
 def sample(
@@ -41,6 +40,7 @@ def sample(
     best_of: int | None = None,
     reward: str | None = None,
     say: Callable[[str], None] = lambda _: None,
+    reading: Reading = Reading(),
 ) -> int:
     """Write `n` answers to every prompt: `prompt, response, logp, length, stop`. Returns how many.
 
@@ -49,16 +49,18 @@ def sample(
     the one of so many that the reward model `reward` likes best, and says by how much (`reward`); its `logp` is still
     that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one
     of the two without the other. `say` is told what there is to be known of the chat templates, or an empty text.
+    `reading` says how the prompts are read; with its `on_bad_row: drop` a prompt that the template cannot write is left
+    out, and counted.
     """
     check_target(out)
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
-    asked = read_prompts(prompts)
+    asked = reading.prompts(prompts)
     policy = opened(load(base.named(model, Show(quiet=True))))
     renderer = Renderer(policy.tokenizer)
     say(clock.note(policy.tokenizer))
     sampling = Sampling(max_new_tokens, temperature, seed)
-    ids = [prompt_ids(renderer, p, f"{prompts}, prompt {i + 1}") for i, p in enumerate(asked)]
+    asked, ids = writable(renderer, asked, prompts, reading.on_bad_row, say)
     rows = []
     for r in generate(policy, ids, sampling, n * (best_of or 1)):
         row: dict[str, Any] = {"prompt": messages_json(asked[r.group]), "response": response_text(policy, r)}
@@ -84,6 +86,27 @@ def opened(policy: Policy) -> Policy:
     return policy
 
 
+def writable(
+    renderer: Renderer, asked: list[Messages], source: str, on_bad_row: OnBadRow, say: Callable[[str], None]
+) -> tuple[list[Messages], list[list[int]]]:
+    """The prompts that the template can write, with their token ids; the first of the others is an error, or with
+    `on_bad_row: drop` they are left out and `say` is told. DataError where none is left."""
+    kept, ids, problems = [], [], []
+    for i, prompt in enumerate(asked):
+        try:
+            ids.append(prompt_ids(renderer, prompt, f"{source}, prompt {i + 1}"))
+            kept.append(prompt)
+        except DataError as error:
+            if on_bad_row == "error":
+                raise
+            problems.append(error)
+    if not kept:
+        raise problems[0]
+    if problems:
+        say(f"dropped {len(problems)} of {len(asked)} prompts; the first: {problems[0].place}: {problems[0].problem}")
+    return kept, ids
+
+
 def prompt_ids(renderer: Renderer, prompt: Messages, place: str) -> list[int]:
     """A prompt's token ids; a DataError that begins with `place` where its template cannot write it."""
     try:
@@ -92,38 +115,13 @@ def prompt_ids(renderer: Renderer, prompt: Messages, place: str) -> list[int]:
         raise DataError(f"{place}, {error.place}", error.problem, error.way_out) from error
 
 
-def read_prompts(name: str) -> list[Messages]:
-    """Prompts from a text file with one a line, from a data set, or from the world; each different prompt once."""
-    if name.endswith(".txt"):
-        return list(dict.fromkeys((Message("user", line),) for line in read_lines(name)))
-    return list(dict.fromkeys(record.prompt for record in without_tools(read_records(name, "prompts")).records))
-
-
-def read_lines(name: str) -> list[str]:
-    """The lines of a text file that say something."""
-    path = Path(name)
-    files.check_exists(name, path)
-    file_nature.check(name, path)
-    with door.opened(path, name) as file:
-        texts, lines = bounds.Text(name, bounds.lines(name, file, bounds.most_rows(path.stat().st_size))), []
-        for text in texts:
-            texts.begin_row()
-            lines += [text.rstrip("\r\n")] if text.strip() else []
-    if not lines:
-        raise DataError(name, "the file is empty: there is no prompt in it", "Write one prompt a line.")
-    return lines
-
-
-def read_records(name: str, want: Want = "any", unmarked: bool = False) -> Records:
-    """A data set by file, Hub name or world name; a row that cannot be used is an error. What was odd in its rows, and
-    what became of columns that no convention names, is said. With `unmarked` marks of learning play no part."""
-    records = world.records(name) if name.startswith("world:") else formats.load(name, want=want, unmarked=unmarked)
-    if records.notes or records.columns:
-        terminal.say(formats.describe(records), err=True)
-    return records
-
-
-def score(model: str, data: str, out: Path, say: Callable[[str], None] = lambda _: None) -> int:
+def score(
+    model: str,
+    data: str,
+    out: Path,
+    say: Callable[[str], None] = lambda _: None,
+    reading: Reading = Reading(),
+) -> int:
     """Write what a model makes of every row, in order; returns how many rows.
 
     A language model: `chosen_logp, rejected_logp, chosen_length, rejected_length` for pairs (sums in nats and tokens
@@ -132,39 +130,54 @@ def score(model: str, data: str, out: Path, say: Callable[[str], None] = lambda 
     `chosen_heads, rejected_heads`, `heads`. What raters said of several responses plays no part. Nothing is cut: a
     row longer than the model's context is an error. Nor is anything left out: responses that read alike are scored
     alike, and marks of what is to be learned (`weight: 0`) play no part. `say` is told what there is to be known of
-    the chat template, or an empty text.
+    the chat template, or an empty text. `reading` says how the data are read; with its `on_bad_row: drop` rows that
+    cannot be read, written or scored whole are left out, `say` is told, and each object has the number of its `row`.
     """
     check_target(out)
     policy = opened(load_any(base.named(model, Show(quiet=True))))
-    records, shape = scorable(read_records(data, unmarked=True))
+    records, shape = scorable(reading.told(data, unmarked=True))
     most = context_length(policy)
-    planted = plant(records, heads.renderer(policy), max_length=most, shape=shape, alike="kept")
+    dropping = reading.on_bad_row == "drop"
+    planted = plant(
+        records, heads.renderer(policy), max_length=most, shape=shape, alike="kept", on_bad_row=reading.on_bad_row
+    )
     for note in (clock.note(policy.tokenizer), unread(planted)):
         say(note)
-    if any(note.problem != THOUGHT_OUT for note in planted.notes):
+    unfit = {note.row for note in planted.notes if note.problem != THOUGHT_OUT}
+    trees = [tree for tree in planted.trees if tree.row not in unfit]
+    if unfit and (not dropping or not trees):
         raise UserError(f"{data}: {model} reads {most} tokens, so not every row can be scored whole: {planted.text()}")
-    at, rows = iter(read_branches(policy, planted.trees)), []
-    for tree in planted.trees:
-        found = [next(at) for _ in tree.branches]
-        if shape == "pairs":
-            sides = zip(("chosen", "rejected"), found, strict=True)
-            rows.append({f"{side}_{name}": value for side, facts in sides for name, value in facts.items()})
-        elif shape == "single":
-            rows.append(found[0])
-        else:
-            rows.append({name if name == "heads" else f"{name}s": [f[name] for f in found] for name in found[0]})
+    say(f"left out: {planted.text()}" if unfit else "")
+    at, rows = iter(read_branches(policy, trees)), []
+    for tree in trees:
+        facts = _facts([next(at) for _ in tree.branches], shape)
+        rows.append({"row": tree.row, **facts} if dropping else facts)
     write_lines(out, rows)
     return len(rows)
 
 
-def export(model: str, out: Path | None, gguf: Path | None, dtype: str = "f16") -> list[Path]:
-    """Write a whole model, an adapter merged into its base, as a folder in Hugging Face layout (`out`), as one GGUF
-    file with weights of `dtype`, or both; returns what was written.
+def _facts(found: Sequence[dict[str, Any]], shape: Shape) -> dict[str, Any]:
+    """What a model makes of a row's responses, as one object."""
+    if shape == "single":
+        return found[0]
+    if shape == "pairs":
+        sides = zip(("chosen", "rejected"), found, strict=True)
+        return {f"{side}_{name}": value for side, facts in sides for name, value in facts.items()}
+    return {name if name == "heads" else f"{name}s": [f[name] for f in found] for name in found[0]}
 
-    UserError where neither is named, for a folder that holds something, and where the model has no GGUF.
+
+def export(model: str, out: Path | None, gguf: Path | None, dtype: str | None = None) -> list[Path]:
+    """Write a whole model, an adapter merged into its base, as a folder in Hugging Face layout (`out`), as one GGUF
+    file with weights of `dtype` (f16), or both; returns what was written.
+
+    UserError where neither is named, for a `dtype` without GGUF, for a folder that holds something, and where the model
+    has no GGUF.
     """
     if out is None and gguf is None:
         raise UserError("say what to write: --out FOLDER for transformers and vLLM, --gguf FILE for llama.cpp, Ollama")
+    if dtype is not None and gguf is None:
+        raise UserError("--dtype has no effect without --gguf: a folder keeps the weights in fp32")
+    dtype = dtype or "f16"
     stored = next((known for known in llama_cpp.FILE_TYPES if known == dtype), None)
     if stored is None:
         raise UserError(unknown("dtype", dtype, llama_cpp.FILE_TYPES))

@@ -75,12 +75,19 @@ class StageRun:
         return labels.labels(models, self.recipe.base, taken)
 
     def records(
-        self, value: Any, on_bad_row: str = "error", want: Want = "any", columns: Mapping[str, str] | None = None
+        self,
+        value: Any,
+        on_bad_row: str = "error",
+        want: Want = "any",
+        columns: Mapping[str, str] | None = None,
+        *,
+        keep: bool = False,
     ) -> Records:
-        """A data set: a part of a split, a file (whose columns may be called otherwise), a Hub name or the world's."""
-        asked = repr((value, on_bad_row, want, columns))  # an exam asks for what several models learned from
+        """A data set: a part of a split, a file (whose columns may be called otherwise), a Hub name or the world's.
+        With `keep` other columns of a file's rows stay with them, for rewards that read them."""
+        asked = repr((value, on_bad_row, want, columns, keep))  # an exam asks for what several models learned from
         if asked not in self._found:
-            self._found[asked] = self._records(value, on_bad_row, want, columns)
+            self._found[asked] = self._records(value, on_bad_row, want, columns, keep)
             self._account_for_columns(self._found[asked])
         found = self._found[asked]
         self.read[found.name] = found.digest
@@ -95,13 +102,13 @@ class StageRun:
                 self.show.say(f"  {line}")
 
     def _records(
-        self, value: Any, on_bad_row: str, want: Want = "any", columns: Mapping[str, str] | None = None
+        self, value: Any, on_bad_row: str, want: Want, columns: Mapping[str, str] | None, keep: bool = False
     ) -> Records:
         if isinstance(value, Ref):
-            return self._left(value, on_bad_row, want)
+            return self._left(value, on_bad_row, want, keep)
         if value.startswith("world:"):
             return world.records(value)
-        return formats.load(value, on_bad_row=on_bad_row, want=want, columns=columns)  # type: ignore[arg-type]
+        return formats.load(value, on_bad_row=on_bad_row, want=want, columns=columns, keep=keep)  # type: ignore[arg-type]
 
     def rollouts(self, value: Any) -> Path | None:
         """The folder of the rollouts that a reference names: those of a `sample` stage, or a stage's `.rollouts`."""
@@ -110,7 +117,7 @@ class StageRun:
         folder = self.stage(value) / (value.part or "rollouts")
         return folder if folder.is_dir() else None
 
-    def _left(self, ref: Ref, on_bad_row: str, want: Want) -> Records:
+    def _left(self, ref: Ref, on_bad_row: str, want: Want, keep: bool) -> Records:
         """What a stage that gives data left: the parts of a split, rollouts, or rows of its own (data.jsonl)."""
         folder = self.rollouts(ref)
         if folder is not None:
@@ -120,11 +127,11 @@ class StageRun:
             return answers.as_records(given, f"{ref.stage}/{folder.name}")
         file = self.stage(ref) / "data.jsonl"
         if not file.is_file():
-            return self._part(ref)
-        found = formats.load(str(file), on_bad_row=on_bad_row, want=want)  # type: ignore[arg-type]
+            return self._part(ref, keep)
+        found = formats.load(str(file), on_bad_row=on_bad_row, want=want, keep=keep)  # type: ignore[arg-type]
         return replace(found, name=f"{ref.stage}/{file.name}", columns=())  # what a stage wrote beside is for people
 
-    def _part(self, ref: Ref) -> Records:
+    def _part(self, ref: Ref, keep: bool) -> Records:
         stored = door.read_object(self.stage(ref) / "split.json", most=door.LOG_BYTES)
         data = stored["data"]
         named = Ref(**data) if isinstance(data, dict) else data
@@ -132,6 +139,8 @@ class StageRun:
         if whole.digest != stored["digest"]:
             raise DataError(whole.name, "has changed since it was split", "Run the recipe again without --resume.")
         self._account_for_columns(whole)
+        if keep:  # the columns play no part in what was divided
+            whole = self._records(named, stored["on_bad_row"], stored.get("read", "any"), stored["columns"], keep)
         place = {row: i for i, row in enumerate(whole.rows)}
         return whole.subset([place[row] for row in stored[ref.part]], f"{whole.name} ({ref.part})")
 

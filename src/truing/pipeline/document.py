@@ -200,7 +200,9 @@ def _put(root: Node, path: str, value: Node, mistakes: Mistakes) -> None:
     elif len(words) > 1 and words[0] in stages:
         inner = stages[words[0]].entries.get("stages", Node({})).entries
         words = ["stages", words[0], *(["stages"] if words[1] in inner and len(words) > 2 else []), *words[1:]]
-    known = {"title", "seed", "base", *inputs} if len(words) == 1 else {"inputs", "base", *stages}
+    known = (
+        {"title", "seed", "base", *inputs} if len(words) == 1 else {"inputs", "base", "chat_template_kwargs", *stages}
+    )
     if words[0] not in {*known, "stages"} or (words[0] == "inputs" and words[-1] not in inputs) or words == ["stages"]:
         if len(words) == 1 and hints.has_any_option(words[0]):
             does = {name: node.entries.get("do", Node("")).value for name, node in stages.items()}

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from truing import registry
+from truing.data import column_hints
 from truing.data.conventions import ROLES
-from truing.errors import UserError, unknown
+from truing.errors import UserError
 from truing.pipeline import hints, names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
 from truing.pipeline.mixture import check_objective, heads_named, names_of, origins, weights_of
@@ -192,7 +193,7 @@ def check_columns(found: dict[str, Any], given: dict[str, Node], scope: Scope) -
         if name is None:
             continue
         if role not in ROLES:
-            scope.mistakes.add(given["columns"].line, f"{scope.place}columns: {unknown('column role', role, ROLES)}")
+            scope.mistakes.add(given["columns"].line, f"{scope.place}columns: {column_hints.unknown_role(role, name)}")
         elif not isinstance(name, str):
             scope.mistakes.add(
                 given["columns"].line, f"{scope.place}columns: '{role}' is a column's name, not {name!r}"

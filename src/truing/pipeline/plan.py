@@ -164,6 +164,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     for name in sorted({*was, *now}):
         if was.get(name) != now.get(name):
             said[name] = f"{name} was {was.get(name, 'not given')}, is {now.get(name, 'not given')}"
+    if old.get("chat_template_kwargs") != new.get("chat_template_kwargs"):
+        said["chat_template_kwargs"] = "chat_template_kwargs has changed"
     was, now = old.get("inputs", {}), new["inputs"]
     for name in sorted({*was, *now} - {*said}):
         if was.get(name) != now.get(name):
@@ -178,7 +180,8 @@ def parts_of(recipe: Recipe, spec: StageSpec, part: Part, keys: Mapping[str, str
     inputs |= {name: list(contents(MODEL, value, keys)) for name, value in stands.items()}
     if is_plug_in(spec.do):
         inputs["do"] = [content_digest(file) for file in sources(Path(part.file))]
-    return {
+    given = {"chat_template_kwargs": dict(recipe.chat_template_kwargs)} if recipe.chat_template_kwargs else {}
+    return given | {
         "do": spec.do,
         "seed": recipe.seed,
         "options": {n: plain(value) for n, value in ({**spec.options, **stands}).items() if n not in HARMLESS},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from truing.data import template_values
 from truing.pipeline import document, hints
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.pipeline.loops import STAGES, check_entry
@@ -17,7 +18,7 @@ from truing.types import is_number
 
 __all__ = ["Recipe", "Ref", "StageSpec", "check"]
 
-KEYS = ("title", "seed", "base", "production", "inputs", "stages", "expect")
+KEYS = ("title", "seed", "base", "production", "chat_template_kwargs", "inputs", "stages", "expect")
 NEW_MODEL = {
     option.name: option
     for option in (
@@ -85,6 +86,7 @@ def gathered(given: Path | str, overrides: Sequence[str] = ()) -> Draft:
         production=production,
         inputs={key: node.plain for key, node in top.scope.inputs.items()},
         expect=expect,
+        chat_template_kwargs=top.template_values(),
         text=document.write(root) if overrides else text,
         path=str(path) if path else None,
         overrides=tuple(overrides),
@@ -111,6 +113,17 @@ class Top:
         except ValueError as problem:
             self.scope.mistakes.add(node.line, str(problem))
             return default
+
+    def template_values(self) -> dict[str, Any]:
+        """What the chat templates of the run's models are given (`enable_thinking: false`)."""
+        if "chat_template_kwargs" not in self.entries:
+            return {}
+        node = self.scope.fill(self.entries["chat_template_kwargs"])
+        try:
+            return template_values.check(node.plain)
+        except ValueError as problem:
+            self.scope.mistakes.add(node.line, str(problem))
+            return {}
 
     def mapping(self, key: str, example: str) -> dict[str, Node]:
         """The entries of a top-level mapping; a mistake where it is something else."""

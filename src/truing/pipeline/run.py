@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from truing import registry, seals
-from truing.data import clock
+from truing.data import clock, template_choice
 from truing.disk import check_target, locked, remove_whole, write_json
 from truing.errors import UserError, redacted
 from truing.gate import looks
@@ -71,7 +71,8 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> 
         for text in foreseen(recipe):
             show.say(f"note: {text}")
         record = manifest(recipe, steps, moment) | {"looks": known}
-        with recorded(record, out), clock.fixed(moment):
+        values = template_choice.with_values(recipe.chat_template_kwargs)
+        with recorded(record, out), clock.fixed(moment), values:
             for step, row in zip(steps, record["stages"], strict=True):
                 carry_out(recipe, step, row, record, out, show)
             gates = [step.spec.name for step in steps if step.gives == "decision"]
@@ -97,7 +98,8 @@ def follow(recipe: Recipe, out: Path) -> None:
     from truing.train import parallel
 
     moment, planned = json.loads(parallel.lead(str))
-    with clock.fixed(clock.read(moment, "the first process")):
+    values = template_choice.with_values(recipe.chat_template_kwargs)
+    with clock.fixed(clock.read(moment, "the first process")), values:
         train_along(recipe, out, [Step(spec, *rest) for spec, rest in zip(recipe.stages, planned, strict=True)])
 
 

@@ -36,7 +36,8 @@ class Recipe:
 
     `base` is a Hub name, a folder, `world:desk/small`, or a mapping that describes a new model; `production` the model
     that a release would replace, where that is another one. `expect` maps `stage.model.check` to the bounds within
-    which its whole interval must lie. `text` is the recipe with `overrides` (the command line's
+    which its whole interval must lie. `chat_template_kwargs` are values that the models' chat templates take.
+    `text` is the recipe with `overrides` (the command line's
     `a.b=c`) put in, `path` its file.
 
     >>> warm = StageSpec("warm", "sft", {"model": "world:desk/tiny", "data": "world:demonstrations"})
@@ -51,6 +52,7 @@ class Recipe:
     production: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
     expect: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     path: str | None = None
     overrides: tuple[str, ...] = ()

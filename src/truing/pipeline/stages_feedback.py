@@ -185,7 +185,7 @@ def answers_of(run: StageRun, data: Any, columns: Mapping[str, str] | None, judg
         if isinstance(data, str) and experience.is_experience(Path(data)):
             seals.check_file(Path(data))
             return lying.of_rollouts([Path(data)])
-        return lying.of_records(run.records(data, columns=columns))
+        return lying.of_records(run.records(data, columns=columns, keep=judged))
     known: dict[int, Mapping[str, Any]] = {}
     if judged:
         options = run.recipe.stage(data.stage).options

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from truing import seals
-from truing.data import clock
+from truing.data import clock, template_choice
 from truing.data.foreign import SECONDS, foreign
 from truing.data.template import ChatTemplate
 from truing.errors import UserError
@@ -38,15 +38,15 @@ def load(
 
     `name` is a folder, of a model or of an adapter, or a Hub name. With `fresh` a causal model is loaded as a reward
     model with these new scalar heads, drawn from `seed`; every other weight must be in the files. `revision` is that of
-    a Hub name. Raises UserError for a missing folder, pickled or missing weights, a tokenizer without chat template, no
-    network.
+    a Hub name. Raises UserError for a missing folder, pickled or missing weights, a tokenizer that needs a chat
+    template and has none, no network.
     """
     seals.check_model(Path(name))
     if adapter_files.is_adapter(Path(name)):
         return load_adapter(Path(name), kind, seed=seed, fresh=fresh)
     folder = Path(located(name, revision))
     who, tensors = f"model '{folder}'", check_folder(folder)
-    config, tokenizer = load_config(folder), load_tokenizer(str(folder))
+    config, tokenizer = load_config(folder), load_tokenizer(str(folder), kind=kind)
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     if kind == "causal" and kind_of(config) == "reward":
         raise UserError(f"{who} is a reward model ({config.architectures[0]}); a language model is needed")
@@ -76,6 +76,8 @@ def load(
     model.eval()  # dropout stays off in training too: a run is exact and step 0 of DPO is ln 2
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     policy = Policy(model=model, tokenizer=tokenizer, name=name, layout=layout, notes=unused(who, report))
+    if template_choice.is_plain(tokenizer):
+        policy.notes.append(f"{who}: {template_choice.NOTE}")
     if kind == "reward":
         policy.put_heads(heads)
     soundness.check_reading(who, policy)
@@ -132,7 +134,7 @@ def load_adapter(folder: Path, kind: Kind, *, seed: int, fresh: Heads | None) ->
     if note := adapter_files.misplaced(folder, config, base):
         policy.notes.append(note)
     if (folder / "tokenizer_config.json").exists():
-        policy.tokenizer = load_tokenizer(str(folder))
+        policy.tokenizer = load_tokenizer(str(folder), kind=kind)
     if kind == "reward":
         policy.model.config.pad_token_id = policy.tokenizer.pad_token_id
     policy.name = str(folder)
@@ -213,19 +215,23 @@ def context_length(policy: Policy) -> int:
     return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
-def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """The tokenizer of a model, which must bring a chat template; one that writes the date gets its moment."""
+def load_tokenizer(name: str, revision: str | None = None, *, kind: Kind = "causal") -> Any:
+    """The tokenizer of a model, with the values that a recipe gives its chat template; without one it reads plain texts
+    (`data.template_choice`), and one that writes the date gets its moment."""
     folder = located(name, revision)
     who = f"model '{folder}'"
     if Path(folder).is_dir():
         model_files.check_tokenizer(Path(folder))
     with foreign(lambda text: UserError(f"{who}: its tokenizer cannot be read: {text}"), SECONDS):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if not getattr(tokenizer, "chat_template", None):
+    if not getattr(tokenizer, "chat_template", None) and not template_choice.plain(tokenizer):
         raise UserError(
-            f"{who}: its tokenizer has no chat template, so it is not known how a conversation is written for it.\n"
-            "  Put a chat_template.jinja beside its tokenizer files, or use the chat version of the model."
+            f"{who}: its tokenizer has no chat template, and puts tokens of its own around a text ([CLS], [SEP]) or "
+            "ends none, so it is not known how a prompt and a response are written for it.\n"
+            "  Put a chat_template.jinja beside its tokenizer files, which writes these tokens too, or use the chat "
+            "version of the model."
         )
+    template_choice.settle(tokenizer, who, needed=kind == "causal")
     clock.stamp(tokenizer, name)
     try:
         ChatTemplate(tokenizer)

@@ -1,0 +1,126 @@
+"""A verdict column beside two responses is read where it names them, stops the run where it does not, and is never
+passed over; what contradicts a choice is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truing.data.formats import describe, load
+from truing.errors import DataError
+from truing.types import Judgement
+
+TWO = {"prompt": "q", "response_a": "good", "response_b": "bad"}
+SIDES = {"chosen": "response_a", "rejected": "response_b"}
+PAIR = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+
+
+def verdict(records: Any) -> str:
+    """The better response of the only row, or `tie`."""
+    [record] = records.records
+    assert isinstance(record, Judgement)
+    return "tie" if record.verdict.kind == "tie" else record.chosen[0].content
+
+
+@pytest.mark.parametrize(
+    ("said", "better"),
+    [
+        ({"winner": "a"}, "good"),
+        ({"winner": "model_b"}, "bad"),
+        ({"preferred": "response_a"}, "good"),
+        ({"choice": "B"}, "bad"),
+        ({"verdict": "[[A]]"}, "good"),
+        ({"label": "A>B"}, "good"),
+        ({"label": "B>>A"}, "bad"),
+        ({"label": "A<B"}, "bad"),
+        ({"winner": "tie (bothbad)"}, "tie"),
+        ({"winner": "neither"}, "tie"),
+        ({"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0}, "bad"),
+        ({"winner_model_a": 0, "winner_model_b": 0, "winner_tie": 1}, "tie"),
+        ({"score_a": 1.0, "score_b": 2.0}, "bad"),
+        ({"rating_a": 3, "rating_b": 3}, "tie"),
+        ({"winner": "b", "annotator": "Bob"}, "bad"),
+    ],
+    ids=str,
+)
+def test_a_verdict_that_names_a_response_is_read(write: Any, said: dict[str, Any], better: str) -> None:
+    records = load(write([TWO | said]), columns=SIDES, want="pairs")
+    assert verdict(records) == better
+    assert "read as the verdict" in describe(records)
+    swapped = {"chosen": "response_b", "rejected": "response_a"}
+    assert verdict(load(write([TWO | said]), columns=swapped, want="pairs")) == better
+
+
+@pytest.mark.parametrize(
+    ("first", "numbers", "read"),
+    [
+        (1, [1, 2, 2], True),
+        (0, [0, 1], True),
+        (1, [0, 1], False),  # counted from 0, or a probability: both are in use
+        (1, [1, 1], False),
+        (1, [0, 1, 2], False),  # 0 may be a tie
+    ],
+)
+def test_numbers_are_read_where_no_other_count_fits(write: Any, first: int, numbers: list[int], read: bool) -> None:
+    rows = [{"prompt": f"{i}", f"out_{first}": "x", f"out_{first + 1}": "y", "label": n} for i, n in enumerate(numbers)]
+    source, columns = write(rows), {"chosen": f"out_{first}", "rejected": f"out_{first + 1}"}
+    if not read:
+        with pytest.raises(DataError, match="column 'label' may say which response is better"):
+            load(source, columns=columns, want="pairs", on_bad_row="drop")
+        return
+    records = load(source, columns=columns, want="pairs").records
+    assert [r.chosen[0].content for r in records if isinstance(r, Judgement)] == ["xy"[n - first] for n in numbers]
+
+
+def test_a_row_whose_verdict_says_nothing_contradicts_itself_or_names_another_is_refused(write: Any) -> None:
+    good = [TWO | {"winner": "a", "score_a": 2, "score_b": 1}]
+    for row, why in (
+        (TWO | {"winner": ""}, "says nothing, so it is not known"),
+        (TWO | {"winner": "model_c"}, "names neither response and no tie"),
+        (TWO | {"winner": "b", "score_a": 2, "score_b": 1}, "contradict each other"),
+    ):
+        source = write([*good, row])
+        with pytest.raises(DataError, match=rf"row 2, field .*: .*{why}"):
+            load(source, columns=SIDES, want="pairs")
+        assert load(source, columns=SIDES, want="pairs", on_bad_row="drop").rows == (1,)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"winner": "rejected"}, {"score_chosen": 2, "score_rejected": 5}, {"chosen-rating": "1", "rejected-rating": "2"}],
+)
+def test_what_says_that_rejected_is_better_is_refused(write: Any, said: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="says that rejected is the better response; columns: "):
+        load(write([PAIR | said]))
+
+
+def test_equal_scores_beside_a_choice_are_noted_with_their_rows(write: Any) -> None:
+    """UltraFeedback binarized has such rows: one of two responses of equal score was drawn as chosen."""
+    rows = [PAIR | {"prompt": f"{n}", "score_chosen": n, "score_rejected": 1} for n in (1, 2, 1)]
+    rows[2]["prompt"] = "another"
+    records = load(write(rows))
+    assert len(records) == 3
+    assert "kept 2: score_chosen, score_rejected is the same for both responses" in describe(records)
+    assert "(rows 1, 3)" in describe(records)
+
+
+def test_a_negative_margin_is_refused(write: Any) -> None:
+    with pytest.raises(DataError, match=r"row 1, field margin: is -1, and it is how much better chosen is"):
+        load(write([PAIR | {"margin": -1}]))
+    assert load(write([PAIR | {"margin": 0}])).records[0].strength == 0.0  # type: ignore[union-attr]
+
+
+@pytest.mark.data
+def test_llmbar_is_read_as_its_label_says(real_data: Path) -> None:
+    """259 of its 509 rows came out reversed."""
+    file = real_data / "llmbar" / "items.dev.jsonl.gz"
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        raw = [json.loads(line) for line in lines]
+    records = load(str(file), columns={"chosen": "output_1", "rejected": "output_2"}, want="pairs").records
+    better = [r.chosen[0].content for r in records if isinstance(r, Judgement)]
+    assert better == [row[f"output_{row['label']}"] for row in raw]
+    assert {row["label"] for row in raw} == {1, 2}
