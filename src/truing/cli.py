@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from truing import __version__, disk
-from truing.disk import check_target
+from truing import __version__, caches, disk
+from truing.disk import check_free, users_files
 from truing.errors import TruingError, UserError, one_line, unknown
 from truing.terminal import guard, say
 
@@ -59,6 +56,7 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what is finished under that name.")]
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
 
 
@@ -89,6 +87,7 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew an interrupted stage, and one whose files were changed.")
     ] = False,
+    overwrite: Overwrite = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a recipe. Stages that are done and unchanged are not run again."""
@@ -99,7 +98,7 @@ def run(
 
     folder = out or Path("runs") / running.folder_name(checked.title)
     try:
-        code = running.run(checked, out=folder, resume=resume, restart=restart, quiet=quiet)
+        code = running.run(checked, out=folder, resume=resume, restart=restart, overwrite=overwrite, quiet=quiet)
     except KeyboardInterrupt:
         stop("stopped; go on with --resume", 130)
     raise typer.Exit(code)
@@ -215,13 +214,14 @@ def split(
     share: Annotated[float, typer.Option("--eval", help="The share that is held out.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Another seed, another division.")] = 0,
     drop: Annotated[bool, typer.Option("--drop", help="Leave out rows that cannot be used, and list them.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Divide data to train on from data held out. No prompt stands on both sides; writes train.jsonl and eval.jsonl."""
     from truing.data import formats
     from truing.data import split as splitting
 
     for name in ("train", "eval"):
-        check_target(out / f"{name}.jsonl")
+        check_free(out / f"{name}.jsonl", overwrite)
     if data.startswith("world:"):
         from truing import world
 
@@ -263,10 +263,12 @@ def sample(
     reward: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A reward model's folder.", show_default=False)
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Let a model answer prompts. With --best-of the best of several answers, as a reward model likes them."""
     from truing.pipeline import commands
 
+    check_free(out, overwrite)
     with users_files():
         count = commands.sample(model, prompts, n, out, max_new_tokens, temperature, seed, best_of, reward, remark)
     say(f"{one_line(str(out))}: {count} responses")
@@ -277,10 +279,12 @@ def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A language or reward model.", show_default=False)],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Pairs or demonstrations.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A JSONL file: one object per row, in order.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Score the responses of a data set. Log-probabilities (nats, summed over response tokens), or rewards."""
     from truing.pipeline import commands
 
+    check_free(out, overwrite)
     with users_files():
         count = commands.score(model, data, out, remark)
     say(f"{one_line(str(out))}: {count} rows")
@@ -296,10 +300,13 @@ def export(
         Path | None, typer.Option(metavar="FILE", help="For llama.cpp and Ollama.", show_default=False)
     ] = None,
     dtype: Annotated[str, typer.Option(help="Weights of the GGUF: f32, f16, bf16 or q8_0.")] = "f16",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Put the GGUF in the place of one.")] = False,
 ) -> None:
     """Write a model for other programs. A whole one: an adapter is merged into its base."""
     from truing.pipeline import commands
 
+    if gguf is not None:
+        check_free(gguf, overwrite)
     with users_files():
         for path in commands.export(model, out, gguf, dtype):
             say(path)
@@ -325,11 +332,11 @@ def gate(
     out: Annotated[Path | None, typer.Option(help="Where to write the decision as JSON.", show_default=False)] = None,
 ) -> None:
     """Decide whether a model may ship. Holds findings against a rules file; exit code 0 ship, 1 hold, 4 undecided."""
-    from truing.gate.decide import write_decision
+    from truing.gate.decide import check_place, write_decision
     from truing.pipeline.deciding import decide_by_hand
 
     if out is not None:
-        check_target(out)
+        check_place(out)
     decision, weights = decide_by_hand(evidence, rules)
     say(decision.text())
     if out is not None:
@@ -338,23 +345,12 @@ def gate(
     raise typer.Exit(decision.exit_code)
 
 
-@contextmanager
-def users_files() -> Iterator[None]:
-    """A file that was named on the command line and cannot be read or written is the user's mistake."""
-    try:
-        yield
-    except OSError as problem:
-        name = problem.filename2 or problem.filename
-        if name is None or problem.errno == errno.ENOSPC:
-            raise
-        raise UserError(f"{name}: {problem.strerror}") from problem
-
-
 def main() -> None:
     """The entry point: runs a command and turns every outcome into a message and an exit code. Nothing that is printed
     on the way, by whomever, holds a key."""
     signal.signal(signal.SIGTERM, lambda *_: stop("stopped", 143))
     guard()
+    caches.keep_torch_here()
     answer()
 
 

@@ -335,7 +335,8 @@ class Exam:
     def summary(self) -> dict[str, Any]:
         """What a report and a terminal say of it at once."""
         notes = list(dict.fromkeys([*self.run.accounts, *self.notes]))
-        return {"do": "evaluate", "headline": self.headline(), "judged": self.judged, "notes": notes}
+        shown = self.table().split("\n")
+        return {"do": "evaluate", "headline": self.headline(), "judged": self.judged, "notes": notes, "shown": shown}
 
     def table(self) -> str:
         """What was found, for a terminal, and how long each model of this recipe was trained."""

@@ -271,7 +271,7 @@ def gate(run: StageRun, *, evidence: Evidence, rules: Rules) -> None:
     decision = decide.decide(read.findings, asked, production=stands, vouched=read.vouched, look=look)
     decide.write_decision(decision, run.folder / "decision.json", read.weights)
     run.show.say(decision.text())
-    run.write("summary.json", {"do": "gate", "headline": decision.verdict})
+    run.write("summary.json", {"do": "gate", "headline": decision.verdict, "shown": decision.text().split("\n")})
 
 
 def learner(run: StageRun, policy: Policy, training: Training, lora: Lora = Lora()) -> Policy:
