@@ -219,6 +219,7 @@ def evaluate(
     trusted_samples: Count = 100,
     max_new_tokens: Count = 64,
     temperature: NonNegative = 1.0,
+    preview: Count | None = None,
     seed: int = 0,
 ) -> None:
     """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`), by a reward model, by any other
@@ -233,10 +234,11 @@ def evaluate(
     `best_of: 8` the best of 8 answers by `best_by`, a reward model, is a contestant too, for each of `models`.
     A judge that errs is tried first, on pairs of `labelled` and `data` that it did not learn from: below
     `least_accuracy` it decides nothing, above it win rates are corrected for its errors. `exact` says that it makes
-    none. `trusted`, a better judge, judges `trusted_samples` prompts too (prediction-powered inference).
+    none. `trusted`, a better judge, judges `trusted_samples` prompts too (prediction-powered inference). With `preview`
+    the first so many prompts are answered and judged before the rest, and their table is shown; it changes no result.
     """
     sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
-    exam = examine.Exam(run, models, against, sampling, answers=answers, passing=passing)
+    exam = examine.Exam(run, models, against, sampling, answers=answers, passing=passing, preview=preview)
     held_out = run.records(data, columns=columns) if data is not None else None
     if held_out is not None:
         exam.order(held_out)
