@@ -46,7 +46,7 @@ from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
 from truing.rollout.best import best_places
-from truing.rollout.combine import Parts
+from truing.rollout.combine import Parts, hung
 from truing.rollout.engine import Sampling, fits
 from truing.types import Finding, Messages, Records, Reward
 
@@ -157,7 +157,9 @@ class Exam:
         readable = self._readable(distinct_prompts(fresh, samples), answering)
         if self.preview is not None and self.preview < len(readable):
             look_first(self, readable, speakers, choosing, judge, lookup)
-        return self.examine(readable, speakers, choosing, judge, lookup)
+        reward = self.examine(readable, speakers, choosing, judge, lookup)
+        self.notes += hung(self.hung(judge))
+        return reward
 
     def examine(
         self,

@@ -40,7 +40,6 @@ from truing.registry import (
     Rules,
     stage,
 )
-from truing.rollout.combine import hung
 from truing.rollout.engine import Sampling
 from truing.settings import Lora, Training
 from truing.types import Count, Fraction, NonNegative
@@ -225,17 +224,16 @@ def evaluate(
     """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`), by a reward model, by any other
     reward (`{verifier: {answer: number}}`), or by an ensemble: several reward models, or with `aggregate` the heads of
     one. It gives their mean, the lowest, or the mean less `coefficient` (0.5) times their variance.
-
     Finds, for each model against each of `against`, paired by prompt: win rate, mean score, change of length; and KL to
     the first of them. Reward models among `models`, and policies on `data` (held-out pairs), are measured by accuracy.
     `lookup` adds the world's template look-up as a contestant. Of an ensemble it finds how far its members disagree on
-    answers and on `data`; of a judge with several heads what each of them says. Every prompt has `answers`; where one
-    is right whose score is at least `passing`, pass@k is found for k = 1, 2, 4, ... as far as there are answers. With
-    `best_of: 8` the best of 8 answers by `best_by`, a reward model, is a contestant too, for each of `models`.
-    A judge that errs is tried first, on pairs of `labelled` and `data` that it did not learn from: below
-    `least_accuracy` it decides nothing, above it win rates are corrected for its errors. `exact` says that it makes
-    none. `trusted`, a better judge, judges `trusted_samples` prompts too (prediction-powered inference). With `preview`
-    the first so many prompts are answered and judged before the rest, and their table is shown; it changes no result.
+    answers and on `data`; of a judge with several heads what each says. Every prompt has `answers`; where one is right
+    whose score is at least `passing`, pass@k is found for k = 1, 2, 4, ... as far as there are answers. With `best_of:
+    8` the best of 8 answers by `best_by`, a reward model, is a contestant too, for each of `models`. A judge that errs
+    is tried first, on pairs of `labelled` and `data` that it did not learn from: below `least_accuracy` it decides
+    nothing, above it win rates are corrected for its errors. `exact`: it makes none. `trusted`, a better judge, judges
+    `trusted_samples` prompts too (prediction-powered inference). With `preview` the table of the first so many prompts
+    is shown before the rest is answered.
     """
     sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
     exam = examine.Exam(run, models, against, sampling, answers=answers, passing=passing, preview=preview)
@@ -250,7 +248,6 @@ def evaluate(
         if best_of is not None:
             exam.choice = examine.Choice(best_of, appoint(run, best_by, None, None, asked), best_by)
         reward = exam.answer(asked, who, samples, lookup)
-        exam.notes += hung(exam.hung(who))
         exam.disagree(held_out, who, reward, judge, samples)
     if not exam.findings:
         raise UserError(f"stage {run.name} has nothing to measure: give prompts (to answer) or data (pairs to order)")
