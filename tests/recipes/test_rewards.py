@@ -239,7 +239,10 @@ def test_an_ensemble_judges_and_says_how_far_it_is_apart(desk: Any, given: None)
     assert {("win_rate", "warm", s) for s in ("all", "clarity", "truth")} <= facts
     assert not any(check == "disagreement" for check, _, _ in facts)
     desk.write(BASE + ENSEMBLE.replace("JUDGE", "$two, aggregate: worst"))
-    assert desk.run("--overwrite") == 2 and "aggregate takes several reward models, or several heads, and two has one" in desk.said
+    assert (
+        desk.run("--overwrite") == 2
+        and "aggregate takes several reward models, or several heads, and two has one" in desk.said
+    )
 
 
 @pytest.mark.parametrize(
