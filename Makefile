@@ -19,9 +19,11 @@ $(STAMP): pyproject.toml constraints.txt $(REAL)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(REAL)
 	touch $(STAMP)
 
-# The main job: base model, SFT, reward model, DPO, exam, report, decision, on the embedded world.
+# The main job: base model, SFT, reward model, DPO, exam, report, decision, on the embedded world. Interrupted it goes on, finished it shows
+# its table again; AGAIN=--overwrite throws it away and begins anew.
+AGAIN ?= --resume
 demo: $(STAMP)
-	$(BIN)/truing run recipes/quickstart.yaml
+	$(BIN)/truing run recipes/quickstart.yaml $(AGAIN)
 
 # Version 4 of transformers, by which the tests read what is exported; it uses the environment's own torch.
 OLDER := .clients/transformers4/.installed

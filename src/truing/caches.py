@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,24 @@ from truing.disk import folder_beside, locked, refuse_link, write_json
 from truing.errors import UserError
 
 RECORD = "made.json"
+
+
+def cache_folder() -> Path:
+    """Where what is costly to make is kept between runs: TRUING_CACHE, else `truing` in XDG_CACHE_HOME, else
+    ~/.cache/truing. An XDG_CACHE_HOME that is no absolute path is invalid, says its specification, and is not read."""
+    if own := os.environ.get("TRUING_CACHE", ""):
+        return Path(own)
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "truing"
+
+
+def keep_torch_here() -> None:
+    """Let torch make its own cache, of which it makes the folder when it is first used, in ours and not in the
+    temporary folder; unless it was told where, or nothing can be made here."""
+    folder = cache_folder() / "torch"
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if os.access(there, os.W_OK | os.X_OK):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def kept(folder: Path, make: Callable[[Path], None], say: Callable[[str], None]) -> Path:

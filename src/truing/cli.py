@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from truing import __version__, disk
-from truing.disk import check_target
+from truing import __version__, caches, disk
+from truing.disk import check_free, users_files
 from truing.errors import TruingError, UserError, one_line, unknown
-from truing.pipeline.arguments import Columns, OnBadRow, Overrides, RecipePath
+from truing.pipeline.arguments import Columns, OnBadRow, Overrides, Overwrite, RecipePath
 from truing.terminal import guard, say
 from truing.welcome import HELP
 
@@ -72,6 +69,7 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew an interrupted stage, and one whose files were changed.")
     ] = False,
+    overwrite: Overwrite = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a recipe. Stages that are done and unchanged are not run again."""
@@ -82,7 +80,7 @@ def run(
 
     folder = out or Path("runs") / running.folder_name(checked.title)
     try:
-        code = running.run(checked, out=folder, resume=resume, restart=restart, quiet=quiet)
+        code = running.run(checked, out=folder, resume=resume, restart=restart, overwrite=overwrite, quiet=quiet)
     except KeyboardInterrupt:
         stop("stopped; go on with --resume", 130)
     raise typer.Exit(code)
@@ -202,6 +200,7 @@ def split(
     seed: Annotated[int, typer.Option(help="Another seed, another division.")] = 0,
     on_bad_row: OnBadRow = "error",
     columns: Columns = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Divide data to train on from data held out. No prompt stands on both sides; writes train.jsonl and eval.jsonl."""
     from truing.data import formats
@@ -209,7 +208,7 @@ def split(
     from truing.pipeline.inputs import Reading
 
     for name in ("train", "eval"):
-        check_target(out / f"{name}.jsonl")
+        check_free(out / f"{name}.jsonl", overwrite)
     records = Reading.of(on_bad_row, columns).records(data)
     say(formats.describe(records))
     train, held_out = splitting.split(records, eval=share, seed=seed)
@@ -248,11 +247,13 @@ def sample(
     ] = None,
     on_bad_row: OnBadRow = "error",
     columns: Columns = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Let a model answer prompts. With --best-of the best of several answers, as a reward model likes them."""
     from truing.pipeline import commands
     from truing.pipeline.inputs import Reading
 
+    check_free(out, overwrite)
     how, limits = Reading.of(on_bad_row, columns), (max_new_tokens, temperature, seed)
     with users_files():
         count = commands.sample(model, prompts, n, out, *limits, best_of, reward, remark, how)
@@ -266,11 +267,13 @@ def score(
     out: Annotated[Path, typer.Option(help="A JSONL file: one object per row, in order.")],
     on_bad_row: OnBadRow = "error",
     columns: Columns = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score the responses of a data set. Log-probabilities (nats, summed over response tokens), or rewards."""
     from truing.pipeline import commands
     from truing.pipeline.inputs import Reading
 
+    check_free(out, overwrite)
     with users_files():
         count = commands.score(model, data, out, remark, Reading.of(on_bad_row, columns))
     say(f"{one_line(str(out))}: {count} rows")
@@ -288,10 +291,13 @@ def export(
     dtype: Annotated[
         str | None, typer.Option(help="Weights of the GGUF: f32, f16, bf16 or q8_0.", show_default="f16")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model for other programs. A whole one: an adapter is merged into its base."""
     from truing.pipeline import commands
 
+    if gguf is not None:
+        check_free(gguf, overwrite)
     with users_files():
         for path in commands.export(model, out, gguf, dtype):
             say(path)
@@ -317,11 +323,11 @@ def gate(
     out: Annotated[Path | None, typer.Option(help="Where to write the decision as JSON.", show_default=False)] = None,
 ) -> None:
     """Decide whether a model may ship. Holds findings against a rules file; exit code 0 ship, 1 hold, 4 undecided."""
-    from truing.gate.decide import write_decision
+    from truing.gate.decide import check_place, write_decision
     from truing.pipeline.deciding import decide_by_hand
 
     if out is not None:
-        check_target(out)
+        check_place(out)
     decision, weights = decide_by_hand(evidence, rules)
     say(decision.text())
     if out is not None:
@@ -330,23 +336,12 @@ def gate(
     raise typer.Exit(decision.exit_code)
 
 
-@contextmanager
-def users_files() -> Iterator[None]:
-    """A file that was named on the command line and cannot be read or written is the user's mistake."""
-    try:
-        yield
-    except OSError as problem:
-        name = problem.filename2 or problem.filename
-        if name is None or problem.errno == errno.ENOSPC:
-            raise
-        raise UserError(f"{name}: {problem.strerror}") from problem
-
-
 def main() -> None:
     """The entry point: runs a command and turns every outcome into a message and an exit code. Nothing that is printed
     on the way, by whomever, holds a key."""
     signal.signal(signal.SIGTERM, lambda *_: stop("stopped", 143))
     guard()
+    caches.keep_torch_here()
     answer()
 
 

@@ -55,6 +55,13 @@ def check_target(path: Path) -> None:
         raise UserError(f"{path}: is no file but a folder, a device or a pipe; name a file")
 
 
+def check_free(path: Path, overwrite: bool) -> None:
+    """UserError where a command would write over a file that holds something, and `overwrite` was not asked for."""
+    check_target(path)
+    if path.exists() and path.stat().st_size and not overwrite:
+        raise UserError(f"{path}: is there already; name another file, or throw this one away with --overwrite")
+
+
 def beside(path: Path) -> Path:
     """A hidden name of nobody's next to `path`, to make its content under."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -278,3 +285,15 @@ def _holds_only(folder: Path, name: str) -> bool:
     with suppress(OSError):
         return not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {name}
     return False
+
+
+@contextmanager
+def users_files() -> Iterator[None]:
+    """A file that was named on the command line and cannot be read or written is the user's mistake."""
+    try:
+        yield
+    except OSError as problem:
+        name = problem.filename2 or problem.filename
+        if name is None or problem.errno == errno.ENOSPC:
+            raise
+        raise UserError(f"{name}: {problem.strerror}") from problem

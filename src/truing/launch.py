@@ -5,6 +5,7 @@ torchrun ends with 1 whatever its processes end with, and 1 is truing's word for
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,12 @@ def main(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    options = run.parse_args(list(arguments))
+    options.signals_to_handle = heeded(options.signals_to_handle)
+    if options.log_dir is None and options.redirects == options.tee == "0":
+        options.log_dir = os.devnull  # else every launch leaves an empty folder in the temporary one
     try:
-        run.run(run.parse_args(list(arguments)))
+        run.run(options)
     except ChildFailedError as failed:
         return code_of(failed.failures)
     except SignalException as stopped:
@@ -33,6 +38,16 @@ def main(arguments: Sequence[str]) -> int:
         say(f"truing: the processes could not be started: {problem}", err=True)
         return 3
     return 0
+
+
+def heeded(names: str) -> str:
+    """The signals that the launcher ends at: not those that it was told to ignore, as by `nohup`; SIGTERM in any case.
+
+    >>> heeded("SIGTERM,SIGUSR1")
+    'SIGTERM,SIGUSR1'
+    """
+    kept = [n for n in names.split(",") if n == "SIGTERM" or signal.getsignal(signal.Signals[n]) != signal.SIG_IGN]
+    return ",".join(kept)
 
 
 def code_of(failures: Mapping[int, Any]) -> int:

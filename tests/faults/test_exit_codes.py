@@ -294,6 +294,18 @@ def _(place: Any) -> tuple[object, ...]:
     return "run", "r.yaml", "--out", "out", "--resume"
 
 
+@fault("a finished stage under a changed option")
+def _(place: Any) -> tuple[object, ...]:
+    assert place.run(SFT) == 0
+    return "run", place.recipe(SFT.replace("steps: 1", "steps: 2")), "--out", place.out
+
+
+@fault("a result where a file is already")
+def _(place: Any) -> tuple[object, ...]:
+    place.write("years of work", "scored.jsonl")
+    return "score", "model", *SCORE
+
+
 def test_the_page_and_the_faults_are_the_same() -> None:
     assert [name for _, name, _, _ in TABLE] == list(FAULTS)
     assert [int(number) for number, *_ in TABLE] == [*range(1, len(TABLE) + 1)] and len(TABLE) >= 50

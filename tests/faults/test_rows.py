@@ -216,7 +216,7 @@ def test_a_question_on_both_sides(place, good_rows) -> None:
         "rm", "kept 4 rows, truncated 0, dropped 3 (prompt begins as one that was trained on: rows 1, 2, 7)"
     )
     assert place.read("rm/findings.json")["findings"][0]["n"] == 4
-    assert place.run(fit.replace("eval.jsonl", "train.jsonl"), more=("--restart",)) == 2
+    assert place.run(fit.replace("eval.jsonl", "train.jsonl"), more=("--overwrite",)) == 2
     assert "train.jsonl: nothing is held out: the first user turn of each of its 8 rows was trained on" in place.said
     assert not (place.out / "rm" / "model").exists()
 

@@ -353,6 +353,7 @@ def begin(path: Path, rank: int, count: int, port: int) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # under nohup it comes ignored
     arrange()
     if len(sys.argv) == 1:
         serve()

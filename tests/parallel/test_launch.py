@@ -1,6 +1,7 @@
 """The launcher's exit code is the run's, which torchrun's is not."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,14 @@ from truing import launch
 flags = ["--standalone", "--nproc-per-node", "2"]
 print(json.dumps([launch.main([*flags, *sys.argv[1:2], told]) for told in sys.argv[2:]]))
 """
+QUIET = """\
+import os, pathlib, signal, sys
+if os.environ["RANK"] == "0":
+    for number in (signal.SIGINT, signal.SIGHUP):
+        os.kill(os.getppid(), number)
+        os.kill(os.getpid(), number)
+    pathlib.Path(sys.argv[1]).touch()
+"""
 ENDS = {"00": 0, "10": 1, "20": 2, "30": 3, "40": 4, "02": 2, "killed": 3, "stopped": 143}
 
 
@@ -36,6 +45,32 @@ def test_the_launcher_ends_with_the_code_of_the_run(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert dict(zip(ENDS, json.loads(done.stdout), strict=True)) == ENDS
     assert "truing: process 1 was ended by SIGKILL; a run goes on with --resume" in done.stderr
+
+
+def test_a_launch_leaves_nothing_in_the_temporary_folder(tmp_path) -> None:
+    """One that ends by itself, that fails, and that is stopped by SIGTERM."""
+    (tmp_path / "rank.py").write_text(RANK)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = jobs.PLAIN | {"TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", EVERY, str(tmp_path / "rank.py"), "00", "02", "stopped"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert json.loads(done.stdout) == [0, 2, 143], done.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_launch_under_nohup_outlives_its_terminal(tmp_path) -> None:
+    """Signals that the launcher was told to ignore end neither it nor a rank."""
+    (tmp_path / "rank.py").write_text(QUIET)
+    flags = ["--standalone", "--nproc-per-node", "1"]
+    command = [sys.executable, "-m", "truing.launch", *flags, str(tmp_path / "rank.py"), str(tmp_path / "reached")]
+
+    def ignore() -> None:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    done = subprocess.run(command, env=jobs.PLAIN, timeout=120, check=False, preexec_fn=ignore)
+    assert done.returncode == 0 and (tmp_path / "reached").exists()
 
 
 def test_a_port_that_is_taken_is_no_hold(capsys) -> None:

@@ -136,5 +136,5 @@ def test_an_adapter_on_another_base_is_another_input(desk, brought) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(moved))
     assert desk.run() == 0 and "an adapter is trained: " not in desk.said, "the same base at another place"
     build("llama", ["a word and another"] * 9, desk.folder / "moved", vocab=300, seed=5)
-    assert desk.run() == 0, desk.said
+    assert desk.run("--overwrite") == 0, desk.said
     assert "an adapter is trained: " in desk.said

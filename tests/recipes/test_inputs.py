@@ -45,7 +45,7 @@ def test_a_changed_plug_in_is_run_again(desk) -> None:
     assert desk.run(override) == 0
     assert desk.run(override) == 0 and len(reused(desk)) == 5
     mine.write_text(PLUG_IN.replace("FACTOR", "-2"))
-    assert desk.run(override) == 0
+    assert desk.run(override, "--overwrite") == 0
     assert reused(desk) == {"data"}
 
 
@@ -57,7 +57,7 @@ def test_a_changed_module_that_a_plug_in_imports_is_run_again(desk, monkeypatch)
     assert desk.run(override) == 0
     assert desk.run(override) == 0 and len(reused(desk)) == 5
     module.write_text("FACTOR = -2\n")
-    assert desk.run(override) == 0
+    assert desk.run(override, "--overwrite") == 0
     assert reused(desk) == {"data"}
 
 
@@ -74,7 +74,7 @@ def test_a_changed_model_folder_is_read_again(desk) -> None:
     assert desk.said.count("unchanged, not run again") == 2
     config = model / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"initializer_range": 0.03}))
-    assert desk(*other) == 0 and "unchanged" not in desk.said
+    assert desk(*other, "--overwrite") == 0 and "unchanged" not in desk.said
 
 
 def test_a_failing_plug_in_is_named_with_its_line(desk) -> None:
@@ -130,7 +130,7 @@ def test_the_recipes_seed_changes_the_order(desk) -> None:
 
     def tokens(*more: str) -> list[int]:
         """How many each step read: which row it was."""
-        assert desk.run("warm.data=counts.jsonl", "warm.rows_per_step=1", *more) == 0
+        assert desk.run("warm.data=counts.jsonl", "warm.rows_per_step=1", "--overwrite", *more) == 0
         return [json.loads(x)["tokens"] for x in (desk.out / "warm" / "metrics.jsonl").read_text().splitlines()]
 
     zero = tokens()

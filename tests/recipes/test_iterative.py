@@ -86,7 +86,7 @@ def test_raising_repeat_runs_the_new_turns_alone(turns):
     assert turns.run() == 0, turns.said
     before = weights(turns, "loop-2-policy")
     assert not same(weights(turns, "loop-1-policy"), before)
-    assert turns.run("loop.repeat=3") == 0, turns.said
+    assert turns.run("loop.repeat=3", "--overwrite") == 0, turns.said
     assert "all 1 expectations" in turns.said and "loop-3-policy" in turns.page()
     reused = {name for name, state in turns.states().items() if state == "reused"}
     assert reused == {"warm", "loop-1-policy", "loop-2-policy"}

@@ -95,7 +95,7 @@ def test_the_old_verdict_does_not_survive_a_run_that_fails(desk, monkeypatch) ->
         raise RunFailed("the examiner is ill")
 
     monkeypatch.setattr(examine.Exam, "order", fail)
-    assert desk.run("exam.seed=1") == 3
+    assert desk.run("exam.seed=1", "--overwrite") == 3
     assert not (desk.out / "decision.json").exists()
     assert "<b>Ship</b>" not in desk.page() and "the examiner is ill" in desk.page()
     assert desk.states() == {"data": "reused", "warm": "reused", "rm": "reused", "exam": "failed", "release": "pending"}

@@ -187,7 +187,7 @@ def test_a_model_of_steps_is_no_reward_of_responses(desk: Any, given: None) -> N
         warm = "  warm: {do: sft, model: $base, data: pairs.jsonl, steps: 1, rows_per_step: 2}\n"
         fitted = (desk.folder / "r.yaml").read_text() + warm
         desk.write(fitted)
-        assert desk.run() == 0, desk.said
+        assert desk.run("--overwrite") == 0, desk.said
         assert (
             load(model, "reward").scalars.read
             == read
@@ -201,7 +201,9 @@ def test_a_model_of_steps_is_no_reward_of_responses(desk: Any, given: None) -> N
         )
         for way in ways[: 3 if read == "steps" else 2]:
             desk.write(f"{fitted}  {way}\n")
-            assert (desk.run(), refused in desk.said) == ((2, True) if read == "steps" else (0, False)), desk.said
+            assert (desk.run("--overwrite"), refused in desk.said) == ((2, True) if read == "steps" else (0, False)), (
+                desk.said
+            )
         code = desk("score", model, str(desk.folder / "texts.jsonl"), *scored)
         assert (code, refused in desk.said) == ((2, True) if read == "steps" else (0, False)), desk.said
 
@@ -232,12 +234,15 @@ def test_an_ensemble_judges_and_says_how_far_it_is_apart(desk: Any, given: None)
     assert min(apart) > 0 and ("disagreement_delta", "warm", "all") in facts
     assert facts["disagreement_delta", "warm", "all"]["value"] == pytest.approx(apart[0] - apart[1])
     desk.write(BASE + ENSEMBLE.replace("JUDGE", "$one"))
-    assert desk.run() == 0, desk.said
+    assert desk.run("--overwrite") == 0, desk.said
     facts = {(f["check"], f["model"], f["slice"]) for f in desk.read("exam/findings.json")["findings"]}
     assert {("win_rate", "warm", s) for s in ("all", "clarity", "truth")} <= facts
     assert not any(check == "disagreement" for check, _, _ in facts)
     desk.write(BASE + ENSEMBLE.replace("JUDGE", "$two, aggregate: worst"))
-    assert desk.run() == 2 and "aggregate takes several reward models, or several heads, and two has one" in desk.said
+    assert (
+        desk.run("--overwrite") == 2
+        and "aggregate takes several reward models, or several heads, and two has one" in desk.said
+    )
 
 
 @pytest.mark.parametrize(

@@ -149,10 +149,10 @@ def test_unchanged_stages_are_not_run_again(done, capsys) -> None:
     running.run(quickstart(), done)
     assert capsys.readouterr().out.count("unchanged, not run again") == 6
     assert (done / "rm" / "model" / "model.safetensors").stat().st_mtime_ns == before
-    running.run(quickstart("exam.seed=1"), done)
+    running.run(quickstart("exam.seed=1"), done, overwrite=True)
     told = capsys.readouterr().out
     assert told.count("unchanged, not run again") == 4 and "exam (evaluate)\n" in told
-    running.run(quickstart(), done, quiet=True)
+    running.run(quickstart(), done, overwrite=True, quiet=True)
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(done, tmp_path, monkeypatch) -> None:

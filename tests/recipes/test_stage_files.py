@@ -90,11 +90,11 @@ def test_a_decision_of_another_run_is_not_shown(desk: Desk) -> None:
 def test_every_command_that_loads_a_stages_model_looks_at_it(desk: Desk, name: str) -> None:
     model, rows, out = (str(desk.out / name / "model"), str(desk.folder / "pairs.jsonl"), str(desk.folder / "o.jsonl"))
     commands = {
-        "score": ("score", model, rows, "--out", out),
+        "score": ("score", model, rows, "--out", out, "--overwrite"),
         "export": ("export", model, "--out", str(desk.folder / "exported")),
     }
     if name == "warm":
-        commands["sample"] = ("sample", model, rows, "--out", out, "--max-new-tokens", "2")
+        commands["sample"] = ("sample", model, rows, "--out", out, "--overwrite", "--max-new-tokens", "2")
     for command in commands.values():
         assert desk(*command) == 0, desk.said
     shutil.rmtree(desk.folder / "exported")
@@ -134,7 +134,8 @@ def test_a_folder_without_hashes_is_run_again(desk: Desk) -> None:
 
     for flags in ((), ("--resume",)):
         edit("warm/stage.json", old)(desk.out, NOTHING)
-        assert desk.run(*flags) == 0
+        assert desk.run(*flags) == 2 and "made by an earlier truing, which kept no hashes" in desk.said
+        assert desk.run(*flags, "--overwrite") == 0
         assert "warm (sft): made by an earlier truing, which kept no hashes: run again" in desk.said
         assert desk.states() == {"data": "reused"} | dict.fromkeys(("warm", "rm", "exam", "release"), "done")
     edit("warm/stage.json", old)(desk.out, NOTHING)
@@ -153,7 +154,8 @@ def test_half_a_stage_json_is_named(desk: Desk) -> None:
 def test_what_follows_from_a_stage_that_is_made_anew_is_made_anew(desk: Desk) -> None:
     """A folder that is gone is made again, and with it all that read it; nothing else is."""
     shutil.rmtree(desk.out / "warm")
-    assert desk.run() == 0
+    assert desk.run() == 2 and "rm (fit_reward), finished" in desk.said and "is made anew" in desk.said
+    assert desk.run("--overwrite") == 0
     assert desk.states() == {"data": "reused"} | dict.fromkeys(("warm", "rm", "exam", "release"), "done")
     assert "rm (fit_reward): what stage 'warm' leaves is made anew: run again" in desk.said
 
@@ -162,7 +164,7 @@ def test_a_checkpoint_over_another_result_of_the_stage_before_is_refused(desk: D
     """The stage before was made again with other weights under the same options; a checkpoint began from the old ones."""
     dies(2, KeyboardInterrupt())  # type: ignore[operator]
     desk.change("steps: 2}", "steps: 3, checkpoint_every: 1}")
-    assert desk.run() == 130 and (desk.out / "rm" / "checkpoints").exists()
+    assert desk.run("--overwrite") == 130 and (desk.out / "rm" / "checkpoints").exists()
     path = desk.out / "warm" / seals.STAGE
     other = json.loads(path.read_text())
     flip("warm/model/model.safetensors")(desk.out, NOTHING)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from truing.train import parallel
 from truing.train.stopping import SIGNALS, Stopping
 
@@ -28,3 +30,22 @@ def test_a_signal_is_noted_and_a_second_one_obeyed_at_once() -> None:
         parallel.Bond.stopping = False
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_is_ignored_stays_so(number: signal.Signals) -> None:
+    """As nohup hands SIGINT on: nothing is noted, so no step after it writes a checkpoint; the other one still stops."""
+    (other,) = set(SIGNALS) - {number}
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    try:
+        signal.signal(number, signal.SIG_IGN)
+        with Stopping() as stopping:
+            signal.raise_signal(number)
+            assert stopping.asked() == 0 and not parallel.Bond.stopping
+            signal.raise_signal(other)
+            assert stopping.asked() == other
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        parallel.Bond.stopping = False
+        for each, handler in before.items():
+            signal.signal(each, handler)

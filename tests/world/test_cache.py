@@ -6,13 +6,15 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from truing import caches, seals
 from truing.errors import UserError
-from truing.pipeline import base, context
+from truing.pipeline import base
 from truing.pipeline.show import Show
 from truing.policy import fresh, gguf
 from truing.world import tiny
@@ -153,7 +155,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         fresh.make(tiny.SIZES[size] | {"vocab": 300}, ["a refund within thirty days"] * 20, folder, seed=seed)
 
     monkeypatch.setattr(base, "pretrain", quick)
-    return context.cache_folder()
+    return caches.cache_folder()
 
 
 def test_the_worlds_model_is_mended(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,3 +186,41 @@ def test_a_dequantised_model_is_mended(tmp_path: Path, monkeypatch: pytest.Monke
     flip(folder / "model.safetensors")
     assert gguf.dequantised(file, tmp_path / "cache", say=lines.append) == folder and len(lines) == 1
     assert not caches.trouble(folder) and seals.fits(json.loads((folder / caches.RECORD).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("own", "xdg", "wanted"),
+    [
+        ("", "", "home/.cache/truing"),
+        ("", "{}/xdg", "xdg/truing"),
+        ("", "relative", "home/.cache/truing"),
+        ("{}/own", "{}/xdg", "own"),
+    ],
+)
+def test_the_cache_is_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, xdg: str, wanted: str
+) -> None:
+    """TRUING_CACHE, then XDG_CACHE_HOME where it is absolute, then the user's own folder."""
+    for name, text in (("TRUING_CACHE", own), ("XDG_CACHE_HOME", xdg), ("HOME", "{}/home")):
+        monkeypatch.setenv(name, text.format(tmp_path))
+    assert caches.cache_folder() == tmp_path / wanted
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert caches.cache_folder() == tmp_path / ("own" if own else "home/.cache/truing")
+
+
+def test_torch_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    """The folder of its compiler's cache, which it makes when its optimisers are first used; and where no cache can be
+    made, or torch was told where, nothing is said to it."""
+    code = "import sys; sys.argv = ['truing', 'list']; from truing import cli\ntry: cli.main()\nexcept SystemExit: pass\nimport torch._dynamo"
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "TRUING_CACHE": str(tmp_path / "cache")}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=120)
+    assert list((tmp_path / "temporary").iterdir()) == [] and (tmp_path / "cache" / "torch").is_dir()
+
+
+def test_torch_is_told_nothing_where_its_cache_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUING_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    caches.keep_torch_here()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"

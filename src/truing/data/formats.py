@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from truing import seals
-from truing.data import files, hints, written
+from truing.data import column_hints, files, written
 from truing.data.beside import Beside
 from truing.data.conventions import META, ROLES, SAFE, Record, Turns, Want, as_demonstration
 from truing.data.marks import says_nothing
@@ -244,7 +244,7 @@ def _record(beside: Beside, row: files.Row, odd: Oddities) -> Record:
 def _absent(name: str, columns: tuple[str, ...], known: tuple[str, ...]) -> str:
     """What is said of a row without a column; the rows of a file lack the same ones, and looking for a like name takes
     longer than reading a row."""
-    guess = hints.match(name, [column for column in columns if column not in known])
+    guess = column_hints.match(name, [column for column in columns if column not in known])
     hint = f"; did you mean '{short(guess)}'" if guess else ""
     return f"missing column '{name}' (found columns: {listed(columns, SHOWN) or 'none'}{hint})"
 
@@ -255,7 +255,7 @@ def _renamed(
     """Rows and columns by their roles, without the columns that are not to be read; and what became of these."""
     for name, actual in columns.items():
         if actual is not None and name not in ROLES:
-            raise UserError(f"columns: {hints.unknown_role(name, actual)}")
+            raise UserError(f"columns: {column_hints.unknown_role(name, actual)}")
         if (actual or name) not in found:
             raise DataError(source, f"columns: {unknown('column', actual or name, found)}")
     names = {actual: name for name, actual in columns.items() if actual is not None}

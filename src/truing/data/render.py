@@ -58,6 +58,7 @@ class Renderer:
         self.special = tuple(sorted(filter(None, special), key=len, reverse=True))
         self._control = re.compile("|".join(map(re.escape, self.special))) if self.special else None
         self.ids = Ids(tokenizer, self.special)
+        self._latest: tuple[Messages, Tools, str, list[int]] | None = None
 
     def prompt_ids(self, prompt: Messages, *, tools: Tools = None) -> list[int]:
         """The ids a response is generated behind: the template's text with its generation prompt, BOS at most once.
@@ -67,8 +68,7 @@ class Renderer:
         if not prompt:
             return [self._text_start]
         self._refuse_control_tokens(prompt, tools)
-        text = self._prompt_text(prompt, tools)
-        return self._prompt(prompt, text)
+        return list(self._prompt(prompt, tools)[1])
 
     def encode(
         self, prompt: Messages, response: Messages, *, tools: Tools = None, thoughts: Thoughts = "learn"
@@ -79,8 +79,7 @@ class Renderer:
         self._check_form(prompt, response, tools)
         if not prompt:
             return self._encode_plain(response)
-        text = self._prompt_text(prompt, tools)
-        prompt_ids = self._prompt(prompt, text)
+        text, prompt_ids = self._prompt(prompt, tools)
         ids, mask = list(prompt_ids), [False] * len(prompt_ids)
         pieces = self._pieces(prompt, response, text, tools)
         for piece, learned in pieces:
@@ -90,7 +89,7 @@ class Renderer:
             mask += [False] * thought + [learned] * (len(more) - thought)
         last = self.template.form.parted(response[-1].content)
         unread = bool(last.thought and last.closed and last.thought.strip() not in pieces[-1][0])
-        return Rendered(prompt_ids, ids[len(prompt_ids) :], mask[len(prompt_ids) :], unread)
+        return Rendered(list(prompt_ids), ids[len(prompt_ids) :], mask[len(prompt_ids) :], unread)
 
     def demonstration(self, record: Demonstration) -> Rendered:
         """A demonstration, with the tools its row names."""
@@ -128,6 +127,8 @@ class Renderer:
 
     def ends(self, rendered: Rendered, parts: Sequence[str]) -> list[int]:
         """The place in the response's ids of the token that ends each of these parts, which follow one another."""
+        if not parts:
+            return []
         ids = rendered.response_ids
         text, at, found = self.ids.decode(ids), 0, []
         for number, part in enumerate(parts):
@@ -171,12 +172,13 @@ class Renderer:
                 continue
             before = whole[: len(prompt) + i]
             last = i == len(response) - 1
-            start, unwritten = self._start(before, full, tools, message)
+            alone = self._prompt_text(before, tools) if i else text
+            start, unwritten = self._start(before, alone, full, tools, message)
             if i:
                 pieces.append((full[at:start], False))
             if unwritten is not None:
                 if not last or i:
-                    raise not_a_prefix("an assistant turn's thought", self._prompt_text(before, tools), full)
+                    raise not_a_prefix("an assistant turn's thought", alone, full)
                 pieces.append((unwritten, message.learned))
                 break
             at = len(full) if last else self._end(before, message, full, start, tools)
@@ -185,11 +187,10 @@ class Renderer:
             pieces.append((self._closed(full[start:], message) if last else full[start:at], message.learned))
         return pieces
 
-    def _start(self, before: Messages, full: str, tools: Tools, message: Message) -> tuple[int, str | None]:
-        """Where the assistant's words begin in the full text: behind the generation prompt, or, where that adds
+    def _start(self, before: Messages, text: str, full: str, tools: Tools, message: Message) -> tuple[int, str | None]:
+        """Where the assistant's words begin in the full text: behind the generation prompt `text`, or, where that adds
         something the full text leaves out (an empty thought), behind what they share. Where the full text leaves out
         the thought that the generation prompt opens, also the words themselves, as they are generated."""
-        text = self._prompt_text(before, tools)
         if full.startswith(text):
             return len(text), None
         stem = self.template.stem(text)
@@ -343,11 +344,15 @@ class Renderer:
 
     # Text to ids.
 
-    def _prompt(self, prompt: Messages, text: str) -> list[int]:
-        self._check_said(prompt, text)
-        ids = self.ids.of(text)
-        self.ids.check_known(ids, text)
-        return ids
+    def _prompt(self, prompt: Messages, tools: Tools) -> tuple[str, list[int]]:
+        """The text of a prompt and its ids; the latest is kept, for the responses to one prompt come together."""
+        if self._latest is None or self._latest[:2] != (prompt, tools):
+            text = self._prompt_text(prompt, tools)
+            self._check_said(prompt, text)
+            ids = self.ids.of(text)
+            self.ids.check_known(ids, text)
+            self._latest = (prompt, tools, text, ids)
+        return self._latest[2:]
 
     @property
     def _text_start(self) -> int:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from truing import seals
+from truing import door, seals
 from truing.consistency import Ends
-from truing.disk import as_json, write_exact
-from truing.errors import UserError, nearest, redacted, visible
+from truing.disk import as_json, check_target, write_exact
+from truing.errors import DataError, UserError, nearest, redacted, visible
 from truing.gate.looks import error_of, evidence_hash, interval_at
 from truing.gate.rules import Rule, Side
 from truing.gate.standing import COMPARISONS, released, unread
@@ -204,6 +204,21 @@ def _advice(f: Finding, interval: Ends, missed: Sequence[tuple[Side, float]]) ->
         needed = max(needed, math.ceil(f.n * (half / apart) ** 2 - 1e-9))
     text = f"If the value stays, about {needed} fresh samples would settle it: other prompts, not these again"
     return text, needed
+
+
+def check_place(path: Path) -> None:
+    """UserError where a decision would be written over a file that is none: one decision gives way to the next."""
+    check_target(path)
+    if path.exists() and path.stat().st_size and not _is_decision(path):
+        raise UserError(f"{path}: is there already, and is no decision of truing; name another file")
+
+
+def _is_decision(path: Path) -> bool:
+    try:
+        body = door.read_object(path, most=door.EVIDENCE_BYTES)
+    except DataError:
+        return False
+    return "verdict" in body and seals.SEAL in body
 
 
 def write_decision(decision: Decision, path: Path, about: Mapping[str, Any] | None = None) -> Path:

@@ -28,9 +28,6 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
-RecipePath = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", help="A recipe file (YAML), or the name of one that comes with truing.", show_default=False
-    ),
-]
+RECIPE = "A recipe file (YAML), or the name of one that comes with truing."
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE, show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away what is finished under that name.")]

@@ -9,7 +9,7 @@ from truing import caches, world
 from truing.data.likeness import fingerprint
 from truing.data.render import Renderer
 from truing.data.trees import plant
-from truing.pipeline.context import StageRun, cache_folder
+from truing.pipeline.context import StageRun
 from truing.pipeline.show import Show
 from truing.policy import fresh, heads, lineage
 from truing.policy.gguf import dequantised
@@ -36,7 +36,7 @@ def named(name: str, show: Show) -> str:
     if name.startswith("world:"):
         return str(world_model(tiny.size(name), show))
     if name.endswith(".gguf"):
-        return str(dequantised(Path(name), cache_folder(), say=show.say))
+        return str(dequantised(Path(name), caches.cache_folder(), say=show.say))
     return name
 
 
@@ -56,7 +56,7 @@ def new_model(spec: dict[str, Any], run: StageRun) -> Path:
 
 def world_model(size: str, show: Show) -> Path:
     """The world's base model of this size, pretrained on the world's text with the one loop and cached by content."""
-    folder = cache_folder() / f"desk-{size}-{tiny.cache_key(size)}"
+    folder = caches.cache_folder() / f"desk-{size}-{tiny.cache_key(size)}"
 
     def make(part: Path) -> None:
         show.say(f"  pretraining world:desk/{size} on the world's text (once; cached in {folder.parent})")

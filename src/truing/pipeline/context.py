@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -169,8 +168,3 @@ class StageRun:
         """Write JSON into the stage's folder, whole or not at all."""
         if self.leads:
             write_json(self.folder / name, value)
-
-
-def cache_folder() -> Path:
-    """Where pretrained world models are kept: TRUING_CACHE, or ~/.cache/truing."""
-    return Path(os.environ.get("TRUING_CACHE", "") or Path.home() / ".cache" / "truing")

@@ -32,6 +32,7 @@ from truing.evaluate.passes import passes
 from truing.evaluate.trust import Trust, concluded, uncorrected
 from truing.objectives import closed_form
 from truing.pipeline.context import StageRun
+from truing.pipeline.early import look_first
 from truing.pipeline.judge import Judge
 from truing.pipeline.labels import best_of
 from truing.pipeline.leaks import not_met
@@ -45,7 +46,7 @@ from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rollout import rewards
 from truing.rollout.best import best_places
-from truing.rollout.combine import Parts
+from truing.rollout.combine import Parts, hung
 from truing.rollout.engine import Sampling, fits
 from truing.types import Finding, Messages, Records, Reward
 
@@ -69,7 +70,7 @@ class Exam:
     judged, and how often that judge is right (its `trial`, before which it judges nothing; `better` judges a part too).
     Policies load once. Each gives `answers` to a prompt, of which those with a score from `passing` on are right. With
     a `choice` the best answers of each are a contestant too. All are held against each model of `against`, and the
-    first of these is the reference where there can be one alone."""
+    first of these is the reference where there can be one alone. With a `preview` so many prompts come first."""
 
     run: StageRun
     models: Sequence[Any]
@@ -82,6 +83,7 @@ class Exam:
     answers: int = 1
     passing: float | None = None
     choice: Choice | None = None
+    preview: int | None = None
     trial: Trial | None = None
     better: Better | None = None
     trusts: dict[str, Trust] = field(default_factory=dict)
@@ -153,6 +155,22 @@ class Exam:
         for policy in answering.values():
             self.run.note(clock.note(policy.tokenizer))
         readable = self._readable(distinct_prompts(fresh, samples), answering)
+        if self.preview is not None and self.preview < len(readable):
+            look_first(self, readable, speakers, choosing, judge, lookup)
+        reward = self.examine(readable, speakers, choosing, judge, lookup)
+        self.notes += hung(self.hung(judge))
+        return reward
+
+    def examine(
+        self,
+        readable: Sequence[Messages],
+        speakers: dict[str, Policy],
+        choosing: dict[str, Policy],
+        judge: Judge,
+        lookup: bool,
+    ) -> Reward:
+        """Let every model answer these prompts, and compare the answers."""
+        answering = self.rivals | speakers
         prompts = [prompt for prompt in readable for _ in range(self.answers)]
         said = respond(self.rival, readable, self.sampling, self.answers)
         reward = judge.settled(prompts, [response_text(self.rival, r) for r in said])
@@ -335,7 +353,8 @@ class Exam:
     def summary(self) -> dict[str, Any]:
         """What a report and a terminal say of it at once."""
         notes = list(dict.fromkeys([*self.run.accounts, *self.notes]))
-        return {"do": "evaluate", "headline": self.headline(), "judged": self.judged, "notes": notes}
+        shown = self.table().split("\n")
+        return {"do": "evaluate", "headline": self.headline(), "judged": self.judged, "notes": notes, "shown": shown}
 
     def table(self) -> str:
         """What was found, for a terminal, and how long each model of this recipe was trained."""

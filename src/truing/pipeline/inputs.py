@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import yaml
 
 from truing import door, terminal, world
-from truing.data import bounds, file_nature, files, formats, hints
+from truing.data import bounds, column_hints, file_nature, files, formats
 from truing.data.conventions import ROLES, Want
 from truing.data.formats import without_tools
 from truing.errors import DataError, UserError, short
@@ -39,7 +39,7 @@ class Reading:
                 named[role] = column
         strange = next((role for role, column in named.items() if column is not None and role not in ROLES), None)
         if strange is not None:
-            raise UserError(f"--columns: {hints.unknown_role(strange, named[strange])}")
+            raise UserError(f"--columns: {column_hints.unknown_role(strange, named[strange])}")
         return Reading(on_bad_row, named or None)
 
     def check(self, data: str) -> None:

@@ -18,8 +18,8 @@ from truing.signature import Kind, Option, Part
 from truing.types import digest, source_digest
 
 Action: TypeAlias = Literal["reuse", "resume", "run"]
-HARMLESS = frozenset({"tokens_per_device", "gradient_checkpointing", "checkpoint_every"})
-"""Options of `Training` that change no result: an interrupted stage may go on with others, on a smaller machine."""
+HARMLESS = frozenset({"tokens_per_device", "gradient_checkpointing", "checkpoint_every", "preview"})
+"""Options that change no result: an interrupted stage may go on with others, on a smaller machine."""
 
 
 DECIDING = ("evaluate", "gate")

@@ -23,6 +23,7 @@ from truing.gate import looks
 from truing.pipeline import agreement, expectations, outcome
 from truing.pipeline.context import StageRun
 from truing.pipeline.deciding import foreseen
+from truing.pipeline.overwrite import ALLOWED, allow
 from truing.pipeline.plan import Step, plan, read_by, read_json
 from truing.pipeline.recipe import Recipe
 from truing.pipeline.show import Show
@@ -37,13 +38,22 @@ EXPECTED = {"missed": 1, "open": 4}
 WORST = (0, 4, 1)
 
 
-def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = False, quiet: bool = False) -> int:
+def run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    restart: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> int:
     """Run every stage of `recipe` under `out`; returns the exit code (0 done or ship, 1 hold or an expectation not met,
     4 a gate or an expectation that cannot be decided). Raises UserError or RunFailed with what is on disk left
     resumable.
 
     A stage whose options, inputs and code are unchanged is not run again. One that was interrupted goes on from its
-    last checkpoint with `resume`, and begins anew with `restart`. Of the processes that torchrun started, the first
+    last checkpoint with `resume`, and begins anew with `restart`. A finished one that has changed is made anew with
+    `overwrite` only. Of the processes that torchrun started, the first
     does all; the others train with it. Started again after a failure, they go on.
     """
     from truing.train import parallel
@@ -55,22 +65,23 @@ def run(recipe: Recipe, out: Path, *, resume: bool = False, restart: bool = Fals
         if parallel.rank():
             follow(recipe, out)
             return 0
-        return lead(recipe, out, resume, restart, Show(quiet))
+        return lead(recipe, out, resume, restart, overwrite, Show(quiet))
 
 
-def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, show: Show) -> int:
+def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, overwrite: bool, show: Show) -> int:
     """The run as the first process does it, which is the only one but where several were started together."""
     from truing.train import parallel
 
     with only_writer(out):
         steps = plan(recipe, out, resume=resume, restart=restart)
-        moment = moment_of(out)
+        moment, earlier = moment_of(out), read_json(out / seals.MANIFEST)
+        allowed = allow(recipe, steps, out, earlier, overwrite=overwrite, restart=restart)
         planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
         parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
         known = forget(out)
         for text in foreseen(recipe):
             show.say(f"note: {text}")
-        record = manifest(recipe, steps, moment) | {"looks": known}
+        record = manifest(recipe, steps, moment) | {"looks": known} | ({ALLOWED: allowed} if allowed else {})
         values = template_choice.with_values(recipe.chat_template_kwargs)
         with recorded(record, out), clock.fixed(moment), values:
             for step, row in zip(steps, record["stages"], strict=True):
@@ -188,7 +199,9 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     if step.action == "reuse":
         stored = seals.check_stage(work.folder)
         show.say(f"{heading}: {step.note}")
-        for note in read_json(work.folder / "summary.json").get("notes", []):
+        summary = read_json(work.folder / "summary.json")
+        show.say("".join(f"{line}\n" for line in summary.get("shown", [])), end="")
+        for note in summary.get("notes", []):
             if clock.MARK in str(note):  # the date that its template wrote holds for what is reused too
                 show.say(f"  {note}")
         row |= {"state": "reused", "seconds": stored.get("seconds"), seals.SEAL: stored[seals.SEAL]}

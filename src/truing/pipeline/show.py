@@ -19,11 +19,11 @@ class Show:
         self.live = not quiet and sys.stderr.isatty()
         self.begin()
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, end: str = "\n") -> None:
         """A line for the reader, unless quiet; what a text from elsewhere would do to the terminal is made visible."""
         if not self.quiet:
             self._clear()
-            say(text)
+            say(text, end=end)
 
     def begin(self) -> None:
         """A new stretch of steps starts now."""

@@ -40,7 +40,6 @@ from truing.registry import (
     Rules,
     stage,
 )
-from truing.rollout.combine import hung
 from truing.rollout.engine import Sampling
 from truing.settings import Lora, Training
 from truing.types import Count, Fraction, NonNegative
@@ -228,6 +227,7 @@ def evaluate(
     trusted_samples: Annotated[Count, "prompts that the trusted judge scores; more narrow the interval"] = 100,
     max_new_tokens: Annotated[Count, "tokens at which an answer is cut off"] = 64,
     temperature: Annotated[NonNegative, "1 samples as the model says, smaller is greedier, 0 the likeliest"] = 1.0,
+    preview: Annotated[Count | None, "prompts whose table is shown before the rest is answered"] = None,
     seed: Annotated[int, "added to the recipe's seed; another number draws other answers"] = 0,
 ) -> None:
     """Is it better? Fresh responses to `prompts`, judged by the world's truth (`gold`), by a reward model, by any other
@@ -242,7 +242,7 @@ def evaluate(
     are corrected for its errors, with `trusted` by prediction-powered inference.
     """
     sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
-    exam = examine.Exam(run, models, against, sampling, answers=answers, passing=passing)
+    exam = examine.Exam(run, models, against, sampling, answers=answers, passing=passing, preview=preview)
     held_out = run.records(data, columns=columns) if data is not None else None
     if held_out is not None:
         exam.order(held_out)
@@ -254,7 +254,6 @@ def evaluate(
         if best_of is not None:
             exam.choice = examine.Choice(best_of, appoint(run, best_by, None, None, asked), best_by)
         reward = exam.answer(asked, who, samples, lookup)
-        exam.notes += hung(exam.hung(who))
         exam.disagree(held_out, who, reward, judge, samples)
     if not exam.findings:
         raise UserError(f"stage {run.name} has nothing to measure: give prompts (to answer) or data (pairs to order)")
@@ -282,7 +281,7 @@ def gate(
     decision = decide.decide(read.findings, asked, production=stands, vouched=read.vouched, look=look)
     decide.write_decision(decision, run.folder / "decision.json", read.weights)
     run.show.say(decision.text())
-    run.write("summary.json", {"do": "gate", "headline": decision.verdict})
+    run.write("summary.json", {"do": "gate", "headline": decision.verdict, "shown": decision.text().split("\n")})
 
 
 def learner(run: StageRun, policy: Policy, training: Training, lora: Lora = Lora()) -> Policy:

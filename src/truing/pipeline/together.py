@@ -15,7 +15,7 @@ from truing.pipeline.spec import Ref
 from truing.signature import Part
 
 WATCHING = ("watch_prompts", "watch_every", "patience")
-ANSWERED = ("judge", "aggregate", "lookup", "samples", "answers", "passing", "max_new_tokens", "temperature")
+ANSWERED = ("judge", "aggregate", "lookup", "samples", "answers", "passing", "max_new_tokens", "temperature", "preview")
 TRYING = ("labelled", "least_accuracy", "exact", "trusted", "trusted_samples")
 """What says nothing in an exam where no prompts are answered."""
 

@@ -15,7 +15,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopping:
-    """Within this block those signals are only noted. Where there is one process, a second one is obeyed at once."""
+    """Within this block those signals are only noted. Where there is one process, a second one is obeyed at once.
+
+    One that is ignored, as `nohup` and a shell's `&` hand it on, stays so: obeying it would do nothing, and every step
+    after it would write a checkpoint for an end that never comes.
+    """
 
     def __init__(self) -> None:
         self._asked = 0
@@ -23,7 +27,8 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
