@@ -25,10 +25,11 @@ THOUGHT_OUT = "its thought is taken out by the chat template"
 
 @dataclass(frozen=True)
 class Planted:
-    """Trees of a data set, and what happened to its rows on the way."""
+    """Trees of a data set, what happened to its rows on the way, and what the data set is called."""
 
     trees: tuple[Tree, ...]
     notes: tuple[RowNote, ...]
+    name: str = ""
 
     def text(self) -> str:
         """One line for people, printed before training.
@@ -108,7 +109,7 @@ def plant(
         trees.append(distinct)
     if not trees:
         raise UserError(f"{records.name}: no row is left to train on. " + Planted((), tuple(notes)).text())
-    return Planted(tuple(trees), tuple(notes))
+    return Planted(tuple(trees), tuple(notes), records.name)
 
 
 def _asked(record: Demonstration | Judgement, form: Shaped, turns: Turns) -> tuple[Messages, Shaped]:
