@@ -57,7 +57,7 @@ def test_an_online_stage(asked: Any, objective: str) -> None:
     ]  # fmt: skip
     names = {figure["name"]: figure["value"] for figure in summary["figures"]}
     assert names["prompts asked, of 4 in the data"] == 4 and summary["headline"].startswith("score, ")
-    told = "from its own answers to all 4 prompts of asked.jsonl (asked 12 times in all), scored by letters; 48 answers"
+    told = "on its own answers to all 4 prompts of asked.jsonl (asked 12 times in all), scored by letters; 48 answers"
     assert told in summary["paragraph"] and told in page.split('class="banner')[0]
     shown = page[page.index("Responses while it learned") :]
     assert "round 1<" in shown and "round 6<" in shown and "reward " in shown and "The same prompts" in shown
@@ -81,7 +81,7 @@ def test_an_offline_stage(desk: Any) -> None:
     assert re.search(r"  step 1/6  margin -?[\d.e-]+ nats  accuracy \d+ %  loss 0\.693  [\d,]+ tokens/s", desk.said)
     page = desk.page()
     assert heads(page)[0] == "loss" and "Responses while it learned" not in page
-    assert "learned by dpo from the 60 rows of pairs.jsonl: 6 updates, 24 rows drawn in all." in page
+    assert "was trained by dpo on the 60 rows of pairs.jsonl: 6 updates, 24 rows drawn in all." in page
 
 
 def test_quiet_prints_nothing(asked: Any) -> None:

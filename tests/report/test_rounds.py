@@ -97,12 +97,12 @@ def test_answers_of_the_same_prompt_stand_together_with_their_rewards(tmp_path: 
     page = lived(tmp_path)
     shown = page[page.index("Responses while it learned") :]
     assert shown.count("May I have it?") == 1 and "The same prompts, from the first round to the last." in shown
-    cards = re.findall(r"<b>(round \d+)</b><span>(.*?)</span></div><p class=\"text\">(.*?)</p>", shown)
-    assert cards == [
-        ("round 1", "reward 0.04167, cut off", "answer of 1"),
-        ("round 12", "reward 0.5", "answer of 12"),
-        ("round 12", "not scored", "none"),
-        ("round 24", "reward 1", "answer of 24"),
+    cards = re.findall(r'<div class="answer"><b>(.*?)</b>(.*?)</div>', shown)
+    assert [name for name, _ in cards] == ["round 1", "round 12", "round 24"]
+    assert [re.findall("<p.*?>(.*?)</p>", text) for _, text in cards] == [
+        ["reward 0.04167, cut off", "answer of 1"],
+        ["reward 0.5", "answer of 12", "not scored", "none"],
+        ["reward 1", "answer of 24"],
     ]
 
 

@@ -14,13 +14,13 @@ def paragraph(
 
     >>> whole = {"updates": 40, "rows": 1280}
     >>> paragraph("direct", "stage warm", "dpo", "p", 640, whole)
-    'direct began as stage warm and learned by dpo from the 640 rows of p: 40 updates, 1,280 rows drawn in all.'
+    'direct began as stage warm and was trained by dpo on the 640 rows of p: 40 updates, 1,280 rows drawn in all.'
     """
     updates = counted(int(whole["updates"]), "update")
     if rounds is not None:
-        return f"{model} began as {began} and learned by {method} from {_of_rounds(rounds, data, there)}: {updates}."
+        return f"{model} began as {began} and was trained by {method} on {_of_rounds(rounds, data, there)}: {updates}."
     drawn, rows = int(whole["rows"]), f"the {there:,} rows of {data}"
-    return f"{model} began as {began} and learned by {method} from {rows}: {updates}, {drawn:,} rows drawn in all."
+    return f"{model} began as {began} and was trained by {method} on {rows}: {updates}, {drawn:,} rows drawn in all."
 
 
 def counted(count: int, thing: str) -> str:

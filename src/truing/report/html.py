@@ -177,6 +177,7 @@ def _training(stage: StagePieces) -> dict[str, Any]:
         "curves": drawn,
         "paragraph": told if isinstance(told, str) else "",
         "nothing": taught.get("nothing", "") if isinstance(taught, Mapping) else "",
+        "online": online,
         "band": online and any("score_deviation" in row for row in rows),
     }
 

@@ -21,7 +21,7 @@ TITLES = {
     "watch_proxy": "reward, held-out prompts",
     "watch_kl": "KL, held-out prompts",
 }
-_LETTERS = 600  # of a text that is shown; what the stage wrote is no longer
+_MOST = 700  # characters of a text; what a stage wrote is no longer
 
 
 def learns_from_rounds(rows: Sequence[Mapping[str, float]]) -> bool:
@@ -53,35 +53,34 @@ def unit(name: str) -> str:
 
 
 def answers(stage: StagePieces) -> dict[str, Any] | None:
-    """The answers that a stage kept, by prompt, each with its round and reward; None where it kept none."""
-    prompts: dict[Any, dict[str, Any]] = {}
+    """The answers that a stage kept, by prompt and then by round, each with its reward; None where it kept none."""
+    prompts: dict[str, dict[str, Any]] = {}
     for entry in stage.responses:
-        own = prompts.setdefault(str(entry.get("row")), {"prompt": _turns(entry.get("prompt")), "responses": []})
         rows = entry.get("responses")
-        for row in rows if isinstance(rows, list) else []:
-            if isinstance(row, Mapping):
-                own["responses"].append(_answer(entry.get("round"), row))
-    found = [prompt for prompt in prompts.values() if prompt["responses"]]
-    again = any(len({answer["round"] for answer in prompt["responses"]}) > 1 for prompt in found)
+        told = [_answer(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        if told:
+            own = prompts.setdefault(str(entry.get("row")), {"prompt": _turns(entry.get("prompt")), "rounds": []})
+            own["rounds"].append({"number": entry.get("round"), "answers": told})
+    again = any(len(prompt["rounds"]) > 1 for prompt in prompts.values())
     note = (
         "The same prompts, from the first round to the last."
         if again
         else "No prompt was asked twice in this stage: each of these rounds shows its own."
     )
-    return {"name": stage.name, "note": note, "prompts": found} if found else None
+    return {"name": stage.name, "note": note, "prompts": list(prompts.values())} if prompts else None
 
 
-def _answer(number: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(row: Mapping[str, Any]) -> dict[str, str]:
     score = as_number(row.get("score"))
     told = "not scored" if score is None else f"reward {words.number(score)}"
     ended = ", cut off" if row.get("stop") == "length" else ""
-    return {"round": number, "told": told + ended, "text": str(row.get("text", ""))[: _LETTERS + 100]}
+    return {"told": told + ended, "text": str(row.get("text", ""))[:_MOST]}
 
 
 def _turns(prompt: Any) -> list[dict[str, str]]:
     turns = prompt if isinstance(prompt, list) else []
     return [
-        {"role": str(turn.get("role", "")), "text": str(turn.get("content", ""))[: _LETTERS + 100]}
+        {"role": str(turn.get("role", "")), "text": str(turn.get("content", ""))[:_MOST]}
         for turn in turns
         if isinstance(turn, Mapping)
     ]
