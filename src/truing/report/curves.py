@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from truing.errors import redacted, visible
 from truing.evaluate.intervals import FEWEST, student
+from truing.report import figures
 from truing.report.distance import Way
 from truing.report.words import label
 from truing.types import Finding
@@ -52,9 +53,7 @@ _STYLE: dict[str, Any] = {
 }
 _EACH = ((_LINE, "o"), (_WORSE, "s"), (_BETTER, "^"), (_WARN, "D"), (_MUTED, "v"), (_INK, "P"))  # of several curves
 _POINTS = 600  # drawn per curve; more than a screen can tell apart
-_BOOKKEEPING = {
-    "step", "seconds", "tokens", "computed_tokens", "rows", "learning_rate", "grad_norm", "epoch", "tokens_per_second",
-}  # fmt: skip
+_BOOKKEEPING = figures.BOOKKEEPING | {"grad_norm", "epoch", "tokens_per_second"}
 _TELLING = (
     "reward", "mean_reward", "gold", "held_out_accuracy", "accuracy", "kl", "kl_to_reference", "margin_nats", "margin",
     "entropy", "held_out_loss", "chosen_log_ratio", "mean_length",
