@@ -145,7 +145,7 @@ class StageFigures:
             Figure("learning rate, as set", training.learning_rate),
         ]
         lost = [Figure("taught", f"nothing: {self.lesson.nothing}")] if self.lesson.nothing else []
-        return [*lost, *self.held_out.values(), *done, *figures.of_stretch(self.stretch), *counts, *pace]
+        return [*self.held_out.values(), *lost, *done, *figures.of_stretch(self.stretch), *counts, *pace]
 
     def headline(self) -> str:
         """The first of them, in one line."""
