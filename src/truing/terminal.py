@@ -29,6 +29,14 @@ def say(text: object, *, err: bool = False, end: str = "\n") -> None:
     print(visible(redacted(str(text))), end=end, file=sys.stderr if err else sys.stdout, flush=True)
 
 
+def moves(stream: TextIO) -> bool:
+    """Whether a line on this stream may be written anew: it is a terminal that knows how, and nobody asked for plain
+    lines (NO_COLOR, TERM=dumb) or reads them later as a log (CI)."""
+    if any(os.environ.get(name) for name in ("NO_COLOR", "CI")) or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    return stream.isatty() and "utf" in (stream.encoding or "").lower()
+
+
 class Redacting:
     """A stream that takes keys out of what is written to it, and shows what a terminal would act on: what libraries log
     and a reward prints, too.

@@ -169,6 +169,7 @@ def test_curves_choose_what_matters_and_stay_small() -> None:
         {"step": i, "tokens": 1.0, "zeta": 1.0, "kl": 0.1, "loss": 1.0, "reward": 1.0, "eta": 2.0} for i in range(5)
     ]
     assert choose(rows) == ["loss", "reward", "kl", "zeta"]
+    assert choose([{"step": 1, "loss": 1.0, "learned_tokens": 9.0, "rows": 2.0}]) == ["loss"], "a count has no curve"
     long = [{"step": i, "loss": float(i % 7)} for i in range(50_000)]
     assert len(curve(long, "loss")) < 60_000
     assert curve([{"step": 1}], "loss") == ""

@@ -25,10 +25,11 @@ THOUGHT_OUT = "its thought is taken out by the chat template"
 
 @dataclass(frozen=True)
 class Planted:
-    """Trees of a data set, and what happened to its rows on the way."""
+    """Trees of a data set, what happened to its rows on the way, and what the data set is called."""
 
     trees: tuple[Tree, ...]
     notes: tuple[RowNote, ...]
+    name: str = ""
 
     def text(self) -> str:
         """One line for people, printed before training.
@@ -110,7 +111,7 @@ def plant(
         raise _refusal(records, refused)
     if not trees:
         raise UserError(f"{records.name}: no row is left to train on. " + Planted((), tuple(notes)).text())
-    return Planted(tuple(trees), tuple(notes))
+    return Planted(tuple(trees), tuple(notes), records.name)
 
 
 def _refusal(records: Records, refused: Sequence[tuple[int, DataError]]) -> DataError:

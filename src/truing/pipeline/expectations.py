@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from truing.errors import UserError
 from truing.gate.decide import each_once
+from truing.pipeline.lesson import finding as taught
 from truing.pipeline.plan import read_json
 from truing.types import Finding
 
@@ -96,7 +97,8 @@ def findings_of(folder: Path) -> list[Finding]:
     """What a stage of this run has just measured."""
     rows: list[Any] = read_json(folder / "findings.json").get("findings", [])
     place = folder / "findings.json"
+    lesson = taught(read_json(folder / "summary.json"), folder.name)
     try:
-        return each_once([Finding.from_json(row) for row in rows], str(place))
+        return each_once([Finding.from_json(row) for row in rows], str(place)) + ([lesson] if lesson else [])
     except ValueError as problem:
         raise UserError(f"{place}: {problem}") from problem

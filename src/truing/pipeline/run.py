@@ -23,6 +23,7 @@ from truing.gate import looks
 from truing.pipeline import agreement, expectations, outcome
 from truing.pipeline.context import StageRun
 from truing.pipeline.deciding import foreseen
+from truing.pipeline.lesson import NOTHING
 from truing.pipeline.overwrite import ALLOWED, allow
 from truing.pipeline.plan import Step, plan, read_by, read_json
 from truing.pipeline.recipe import Recipe
@@ -202,7 +203,7 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
         summary = read_json(work.folder / "summary.json")
         show.say("".join(f"{line}\n" for line in summary.get("shown", [])), end="")
         for note in summary.get("notes", []):
-            if clock.MARK in str(note):  # the date that its template wrote holds for what is reused too
+            if clock.MARK in str(note) or str(note).startswith(NOTHING):  # these hold for what is reused too
                 show.say(f"  {note}")
         row |= {"state": "reused", "seconds": stored.get("seconds"), seals.SEAL: stored[seals.SEAL]}
         record["data"] |= stored.get("data", {})

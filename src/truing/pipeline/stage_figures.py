@@ -21,7 +21,9 @@ from truing.data.files import SUFFIXES
 from truing.data.trees import Planted
 from truing.disk import write_text
 from truing.evaluate.intervals import mean_interval
+from truing.pipeline import telling
 from truing.pipeline.context import StageRun
+from truing.pipeline.lesson import CHECK, NOTHING, Lesson, Rounds, lesson
 from truing.pipeline.table import LOOP_TIME
 from truing.policy.policy import Policy
 from truing.report import card, figures, words
@@ -73,12 +75,13 @@ class Look:
 @dataclass(frozen=True)
 class Measured:
     """What a stage knows of its result beside its metrics: held-out findings, the look at the weights it leaves, counts
-    over the whole stage, and notes."""
+    over the whole stage, notes, and what is known of its rounds, if it learned from any."""
 
     findings: Sequence[Finding] = ()
     look: Look | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    rounds: Rounds | None = None
 
     def figures(self) -> dict[str, Figure]:
         """All that was held out, by name."""
@@ -93,6 +96,7 @@ class StageFigures:
     rows: Sequence[Mapping[str, float]]
     terms: Sum
     measured: Measured
+    lesson: Lesson = field(default_factory=Lesson)
 
     @cached_property
     def stretch(self) -> Stretch | None:
@@ -123,11 +127,14 @@ class StageFigures:
     def listed(self, planted: Planted, training: Training) -> list[Figure]:
         """All of them in the order in which they are shown: held out, what was done, means, counts."""
         whole, kept = self.whole(), self.kept()
-        answers = any(not tree.branches for tree in planted.trees)
+        rounds = self.measured.rounds
         done = [Figure("objective", described(self.terms)), Figure("updates", whole["updates"])]
         done += [Figure("weights kept", f"those after update {kept['step']}, the best look")] if kept else []
+        if rounds is None:
+            done.append(Figure("rows of data", len(planted.trees)))
+        else:
+            done.append(Figure("prompts asked", rounds.account.prompts, f"of {len(planted.trees):,} in the data"))
         done += [
-            Figure("prompts" if answers else "rows of data", len(planted.trees)),
             Figure("rows learned from, repeats counted", whole["rows"]),
             Figure("data tokens learned from, repeats counted", whole["tokens"]),
         ]
@@ -137,10 +144,13 @@ class StageFigures:
             Figure(LOOP_TIME, round(whole["seconds"], 1), unit="s"),
             Figure("learning rate, as set", training.learning_rate),
         ]
-        return [*self.held_out.values(), *done, *figures.of_stretch(self.stretch), *counts, *pace]
+        lost = [Figure("taught", f"nothing: {self.lesson.nothing}")] if self.lesson.nothing else []
+        return [*self.held_out.values(), *lost, *done, *figures.of_stretch(self.stretch), *counts, *pace]
 
     def headline(self) -> str:
         """The first of them, in one line."""
+        if self.lesson.nothing:
+            return NOTHING + self.lesson.nothing
         first = [*self.held_out.values(), *figures.of_stretch(self.stretch)][:1]
         return "".join(f"{figure.title} {figure.text()}" for figure in first) or "no update was made"
 
@@ -170,16 +180,31 @@ class StageFigures:
         return {"held_out": held_out, "last_tenth": stretch, "whole_stage": self.whole(), **kept}
 
 
-def tell(run: StageRun, policy: Policy, planted: Planted, training: Training, terms: Sum, measured: Measured) -> None:
-    """Write the model's card and summary.json, and say the figures."""
-    made = StageFigures(read_metrics(run.folder), terms, measured)
+def tell(
+    run: StageRun, policy: Policy, planted: Planted, training: Training, terms: Sum, measured: Measured, moved: bool
+) -> None:
+    """Write the model's card and summary.json, and say the figures and, where `moved` and the metrics tell that the
+    stage taught nothing, why."""
+    rows, look = read_metrics(run.folder), measured.look
+    kept = look.step if look and look.picked else None
+    taught = lesson(rows, moved, training.learning_rate, measured.rounds, kept)
+    made = StageFigures(rows, terms, measured, taught)
     write_card(run, policy, planted, made, training)
-    lost = made.broken()
-    for line in (*made.lines(), *lost, *measured.notes):
+    notes = [*made.broken(), *measured.notes, *taught.lines()]
+    for line in (*made.lines(), *notes):
         run.show.say(f"  {line}")
     shown = [figure.as_json() for figure in made.listed(planted, training)]
-    body = {"do": run.do, "headline": made.headline(), **made.as_json(), "figures": shown}
-    run.write("summary.json", body | {"notes": [*run.accounts, *lost, *measured.notes]})
+    body = {"do": run.do, "headline": made.headline(), **made.as_json(), "figures": shown, CHECK: taught.as_json()}
+    body["paragraph"] = telling.paragraph(
+        run.name,
+        where_from(run, policy.name),
+        described(terms),
+        planted.name,
+        len(planted.trees),
+        made.whole(),
+        measured.rounds,
+    )
+    run.write("summary.json", body | {"notes": [*run.accounts, *notes]})
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -201,7 +226,7 @@ def write_card(run: StageRun, policy: Policy, planted: Planted, made: StageFigur
         | {"token ids": trees_digest(planted.trees)},
         figures={f.title: f.text() for f in shown},
         findings=made.measured.findings,
-        notes=[planted.text()],
+        notes=[planted.text(), *made.lesson.lines()],
         kind="reward" if policy.is_reward else "language",
         adapter=policy.adapter is not None,
         base_model=base_model,

@@ -21,6 +21,7 @@ from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
+from truing.pipeline.lesson import Rounds
 from truing.pipeline.rewards import First, appointed, columns_of
 from truing.pipeline.stage_figures import Look, Measured
 from truing.pipeline.stages import learner
@@ -28,7 +29,7 @@ from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.value import put_on
 from truing.registry import Columns, Data, Model, ObjectiveSpec, RewardModel, RewardSpec, stage
-from truing.rollout import experience
+from truing.rollout import account, experience
 from truing.rollout.combine import counted_parts, hung
 from truing.rollout.engine import Sampling, fits, generate
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
@@ -115,7 +116,10 @@ def lived(
 
     def measured() -> Measured:
         notes = [*unscored(run.folder / "rollouts"), *untaught(run.folder, made[0]), *made[0].account()]
-        return Measured(look=look_at(made[0].looking), counts=counts(made[0]), notes=notes)
+        folder, source = run.folder / "rollouts", made[0]
+        run.write("responses.json", account.samples(folder))
+        lived = Rounds(account.of(folder), source.compares, source.imitates, source.online.max_new_tokens)
+        return Measured(look=look_at(source.looking), counts=counts(source), notes=notes, rounds=lived)
 
     work.learn(run, policy, planted, terms, training, Batch((first_of(asked),)), kept, measure=measured)
     if run.leads:
@@ -231,7 +235,8 @@ def askable(
             asked.append(Prompt(row, record.prompt, ids, columns_of(record)))
     if not asked:
         raise UserError(f"stage {run.name}: no prompt of {records.name} leaves room for an answer in {most} tokens")
-    planted = Planted(tuple(Tree(p.ids, (), i, p.row) for i, p in enumerate(asked)), tuple(notes))
+    trees = tuple(Tree(p.ids, (), i, p.row) for i, p in enumerate(asked))
+    planted = Planted(trees, tuple(notes), records.name)
     run.note(f"{records.name}: {planted.text()}")
     run.note(clock.note(policy.tokenizer))
     return asked, planted

@@ -37,7 +37,7 @@ from truing.train.checkpoint import room
 from truing.train.fit import fit
 from truing.train.optim import Optim
 from truing.train.reading import compute_shared
-from truing.train.record import Record
+from truing.train.record import Record, learned_digest
 from truing.train.shard import sharded
 from truing.train.source import DataSource, Source
 from truing.train.terms import Sum, Term
@@ -126,7 +126,7 @@ def complete(name: str, planted: Planted, terms: Sum | None, on_bad_row: Literal
         kept += [] if lacks else [replace(tree, index=len(kept))]
     if not kept:
         raise UserError(f"{name}: no row has every score and column that the objective reads")
-    return Planted(tuple(kept), (*planted.notes, *notes))
+    return replace(planted, trees=tuple(kept), notes=(*planted.notes, *notes))
 
 
 def has(tree: Tree) -> str:
@@ -228,6 +228,7 @@ def learn(
     agreement.check_content(run.name, policy, planted.trees)
     run.show.begin()
     record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
+    before = learned_digest(policy)
     with sharded(policy, first) as learner:
         source = source_for(learner)
         fit(learner, source, terms, Optim(learner.model, training, source.steps), record, reference)
@@ -240,7 +241,8 @@ def learn(
         lineage.write(run.folder / "model", of_stage(run))
         if not policy.is_reward:
             write_samples(run, policy, planted)
-        stage_figures.tell(run, policy, planted, training, terms, measure())
+        moved = learned_digest(policy) != before
+        stage_figures.tell(run, policy, planted, training, terms, measure(), moved)
 
 
 def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Training, model: Any = None) -> Reference:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from truing.errors import redacted, visible
 from truing.evaluate.intervals import FEWEST, student
+from truing.report import figures
 from truing.report.distance import Way
 from truing.report.words import label
 from truing.types import Finding
@@ -52,9 +53,7 @@ _STYLE: dict[str, Any] = {
 }
 _EACH = ((_LINE, "o"), (_WORSE, "s"), (_BETTER, "^"), (_WARN, "D"), (_MUTED, "v"), (_INK, "P"))  # of several curves
 _POINTS = 600  # drawn per curve; more than a screen can tell apart
-_BOOKKEEPING = {
-    "step", "seconds", "tokens", "computed_tokens", "rows", "learning_rate", "grad_norm", "epoch", "tokens_per_second",
-}  # fmt: skip
+_BOOKKEEPING = figures.BOOKKEEPING | {"grad_norm", "epoch", "tokens_per_second"}
 _TELLING = (
     "reward", "mean_reward", "gold", "held_out_accuracy", "accuracy", "kl", "kl_to_reference", "margin_nats", "margin",
     "entropy", "held_out_loss", "chosen_log_ratio", "mean_length",
@@ -72,9 +71,10 @@ def choose(metrics: Sequence[Mapping[str, float]], most: int = 4) -> list[str]:
     return [*first, *(name for name in names if name not in first and name not in _BOOKKEEPING)][:most]
 
 
-def curve(metrics: Sequence[Mapping[str, float]], name: str, end: float | None = None) -> str:
+def curve(metrics: Sequence[Mapping[str, float]], name: str, end: float | None = None, spread: str = "") -> str:
     """One metric over the steps as SVG: what was measured drawn faintly, a light smoothing of it on top. `end` is the
-    figure that stands for where it ended, which the last step alone is not."""
+    figure that stands for where it ended, which the last step alone is not; `spread` the metric that says how far
+    single ones lie around it, drawn as a band."""
     rows = [(row.get("step", i + 1), row[name]) for i, row in enumerate(metrics) if name in row]
     points = np.array([p for p in rows if np.isfinite(p).all()], dtype=np.float64)
     if not len(points):
@@ -83,7 +83,11 @@ def curve(metrics: Sequence[Mapping[str, float]], name: str, end: float | None =
     smooth = smoothed(raw)
     keep = np.unique(np.linspace(0, len(raw) - 1, min(len(raw), _POINTS)).round().astype(int))
 
+    band = _around(metrics, name, spread) if len(raw) >= 3 else None
+
     def draw(axes: Any) -> None:
+        if band is not None:
+            axes.fill_between(steps[keep], (smooth - band)[keep], (smooth + band)[keep], color=_LINE, alpha=0.15, lw=0)
         if len(raw) < 3:
             axes.plot(steps, raw, "o", color=_LINE, markersize=3)
         elif len(raw) >= 20:
@@ -100,6 +104,13 @@ def curve(metrics: Sequence[Mapping[str, float]], name: str, end: float | None =
 
     ended = "" if end is None else f" to {end:.4g}"
     return _svg(draw, (2.75, 1.7), f"{label(name)} over {len(raw)} steps, from {raw[0]:.4g}{ended}")
+
+
+def _around(metrics: Sequence[Mapping[str, float]], name: str, spread: str) -> NDArray[np.float64] | None:
+    """How far single values lie around a metric at each step that has it; None where some step does not say."""
+    known = [row.get(spread, np.nan) for row in metrics if name in row and np.isfinite(row[name])]
+    around = np.array(known, dtype=np.float64)
+    return smoothed(around) if len(around) and np.isfinite(around).all() else None
 
 
 def smoothed(raw: NDArray[np.float64]) -> NDArray[np.float64]:

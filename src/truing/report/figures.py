@@ -24,9 +24,14 @@ COUNTED, OF_A_REWARD = frozenset({"failed", "alone", "resampled"}), ("late_", "u
 no mean."""
 PLAIN = ("grad_norm", "beta", "multiplier_")
 """Figures of an update that are means over nothing."""
-OF_ROUNDS = dict.fromkeys(("kl", "score", "length", "cut_off"), "answers") | {"equal_groups": "groups"}
-FIRST = ("loss", "score", "accuracy", "best_first", "margin", "margin_nats", "kl", "length", "cut_off")
-UNITS = {"kl": "nats", "length": "tokens"}
+OF_ROUNDS = dict.fromkeys(("kl", "score", "score_deviation", "length", "cut_off"), "answers") | {
+    "equal_groups": "groups"
+}
+FIRST = (
+    "loss", "score", "score_deviation", "accuracy", "best_first", "margin", "margin_nats", "kl", "length", "cut_off",
+    "equal_groups", "entropy",
+)  # fmt: skip
+UNITS = {"kl": "nats", "entropy": "nats", "length": "tokens"}
 SHOWN = 8  # means on a line of the terminal
 
 
@@ -96,7 +101,7 @@ def last_tenth(rows: Sequence[Row], terms: Sequence[Term] = (), upto: int | None
     broken = {name: sum(not is_number(row[name]) for row in own if name in row) for name in names}
     if len({term.column for term in terms}) == 1:
         columns["loss"] = terms[0].column
-    means = {name: _mean(own, name, columns.get(name, "")) for name in names if not broken[name]}
+    means = {name: mean_of(own, name, columns.get(name, "")) for name in names if not broken[name]}
     if len(set(columns.values())) > 1 and all(means.get(term.name) is not None for term in terms):
         means["loss"] = math.fsum(term.weight * (means[term.name] or 0.0) for term in terms)
     kept = upto is not None and len(known) < len(numbered)
@@ -117,7 +122,9 @@ def averaged(name: str) -> bool:
     return name not in BOOKKEEPING | COUNTED and not name.startswith((*OF_A_REWARD, "watch_", "scored_by_"))
 
 
-def _mean(rows: Sequence[Row], name: str, column: str) -> float | None:
+def mean_of(rows: Sequence[Row], name: str, column: str = "") -> float | None:
+    """The mean of a metric over these lines, weighed by what each is a mean over (`column`, where it is of a term of
+    the objective); None where there is none."""
     pairs = [(row[name], _weight(row, name, column)) for row in rows if name in row]
     products, weights = [value * weight for value, weight in pairs], [weight for _, weight in pairs]
     bound = len(pairs) * max(map(abs, (*products, *weights)), default=0.0)
@@ -134,11 +141,15 @@ def _weight(row: Row, name: str, column: str) -> float:
         return row.get(name.replace("reward_", "scored_by_", 1), scored)
     if not column and name.startswith(PLAIN):
         return 1.0
+    if name == "entropy" and not column:  # of a token, and so over the tokens of all answers
+        return row.get("answers", 1.0) * row.get("length", 1.0)
     return row.get(column or OF_ROUNDS.get(name, "rows"), 1.0)
 
 
 def _ordered(names: Mapping[str, Any]) -> list[str]:
-    first = [name for name in FIRST if name in names]
+    """Names in the order of telling. The loss of what learns from scored answers stands behind what it is about: a
+    policy gradient's is 0 at the first update of every round, whatever is learned."""
+    first = [name for name in FIRST if name in names and not (name == "loss" and "score" in names)]
     return [*first, *(name for name in names if name not in first)]
 
 
@@ -216,7 +227,8 @@ def lines(held_out: Sequence[Figure], stretch: Stretch | None) -> list[str]:
         found.append(f"{of}: " + ", ".join(f"{x.name} {x.text()}" for x in held_out if x.of == of))
     if stretch is None or not stretch.means:
         return found
-    names = [name for name in stretch.means if name != "grad_norm"][:SHOWN]
+    hidden = ("grad_norm", "loss") if "score" in stretch.means else ("grad_norm",)
+    names = [name for name in stretch.means if name not in hidden][:SHOWN]
     means = ", ".join(f"{words.label(name)} {words.number(stretch.means[name])}" for name in names)
     return [*found, f"{stretch.words()}: {means}"]
 

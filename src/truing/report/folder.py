@@ -19,8 +19,8 @@ UNFINISHED = ("pending", "running")
 
 @dataclass
 class StagePieces:
-    """What one stage left behind. `metrics` holds one mapping of numbers per step; `ways` what a diagnosis drew, and
-    `truth` the reward that it called true."""
+    """What one stage left behind. `metrics` holds one mapping of numbers per step; `responses` some answers of its
+    rounds; `ways` what a diagnosis drew, and `truth` the reward that it called true."""
 
     name: str
     do: str = ""
@@ -30,6 +30,7 @@ class StagePieces:
     metrics: list[dict[str, float]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    responses: list[dict[str, Any]] = field(default_factory=list)
     ways: list[Way] = field(default_factory=list)
     truth: str = ""
 
@@ -92,6 +93,7 @@ def _fill(stage: StagePieces, folder: Path, damaged: list[str]) -> None:
         except ValueError as problem:
             damaged.append(f"{stage.name}/findings.json, finding {i + 1}: {problem}")
     stage.examples = _rows(_json(folder / "examples.json", damaged))
+    stage.responses = _rows(_json(folder / "responses.json", damaged))
     drawn = _mapping(_json(folder / "curve.json", damaged))
     stage.truth = str(drawn.get("truth", ""))
     for i, row in enumerate(_rows(drawn.get("curves"))):

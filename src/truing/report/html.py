@@ -11,12 +11,13 @@ from markupsafe import Markup
 
 from truing.disk import write_text
 from truing.errors import redacted, visible
-from truing.report import curves, figures, words
+from truing.report import brief, curves, figures, rounds, words
 from truing.report.distance import COLUMNS
 from truing.report.folder import RunPieces, StagePieces, as_number, read_run
 from truing.types import Finding
 
 _EXAMPLES, _LETTERS, _ROWS = 6, 1500, 20  # shown at most: examples, characters of a response, odd rows of a problem
+_SPREAD = {"score": "score_deviation"}  # what is drawn around a curve
 _BANNERS = {
     "ship": ("Ship", "Every condition of the gate is met."),
     "hold": ("Hold", "At least one condition of the gate is not met."),
@@ -46,6 +47,7 @@ def render(run: RunPieces) -> str:
     return page.get_template("page.html.j2").render(
         title=str(run.manifest.get("title") or run.name),
         manifest=run.manifest,
+        brief=brief.lines(run),
         banner=_banner(run),
         judged=[line for stage in run.stages for line in _lines(stage.summary.get("judged"))],
         summary=words.summary(run.findings),
@@ -53,7 +55,8 @@ def render(run: RunPieces) -> str:
         plot=Markup(curves.intervals(overall)),
         stages=run.stages,
         diagnosed=[_diagnosed(stage) for stage in run.stages if stage.ways],
-        trained=[_training(stage) for stage in run.stages if stage.metrics],
+        trained=[_training(stage) for stage in run.stages if stage.metrics or stage.summary.get("paragraph")],
+        learned=[shown for stage in run.stages if (shown := rounds.answers(stage))],
         data=[(stage.name, _data(stage.summary["data"])) for stage in run.stages if _is(stage.summary.get("data"))],
         told=[_told(stage) for stage in run.stages if _has_more(stage)],
         examples=[_example(row) for stage in run.stages for row in stage.examples][:_EXAMPLES],
@@ -150,23 +153,33 @@ def _training(stage: StagePieces) -> dict[str, Any]:
     means = figures.stored_means(stage.summary)
     if "last_tenth" not in stage.summary and (stretch := figures.last_tenth(rows)):  # it did not come to its end
         means = dict(stretch.means)
-    drawn = []
-    for name in curves.choose(rows):
+    drawn, online = [], rounds.learns_from_rounds(rows)
+    for name in rounds.curves_of(rows) if online else curves.choose(rows):
         values = [v for r in rows if (v := as_number(r.get(name))) is not None]
         lost = sum(name in r for r in rows) - len(values)
         end, look = means.get(name), _look(stage.summary, name)
         shown = f"{_short(end)}" if end is not None else f"{_short(look)} (look)" if look is not None else "–"
         drawn.append(
             {
-                "name": words.label(name),
-                "unit": words.unit(name).replace("%", ""),
+                "name": rounds.title(name) if online else words.label(name),
+                "unit": rounds.unit(name) if online else words.unit(name).replace("%", ""),
                 "first": _short(values[0]) if values else "",
                 "last": shown,
-                "svg": Markup(curves.curve(rows, name, end if end is not None else look)),
+                "svg": Markup(curves.curve(rows, name, end if end is not None else look, _SPREAD.get(name, ""))),
                 "lost": f"{lost} of its values are not numbers" if lost else "",
             }
         )
-    return {"name": stage.name, "do": stage.do, "facts": " · ".join(facts), "curves": drawn}
+    told, taught = stage.summary.get("paragraph"), stage.summary.get("taught")
+    return {
+        "name": stage.name,
+        "do": stage.do,
+        "facts": " · ".join(facts),
+        "curves": drawn,
+        "paragraph": told if isinstance(told, str) else "",
+        "nothing": taught.get("nothing", "") if isinstance(taught, Mapping) else "",
+        "online": online,
+        "band": online and any("score_deviation" in row for row in rows),
+    }
 
 
 def _look(summary: Mapping[str, Any], name: str) -> float | None:

@@ -18,7 +18,7 @@ from truing.objectives.equal import alike
 from truing.objectives.signals import SIGNALS, alone
 from truing.rollout.experience import Experience
 from truing.settings import Leash, Online, Shaping
-from truing.train.past import Moments
+from truing.train.past import Moments, moments
 from truing.train.shaping import shaped
 from truing.train.terms import Sum
 from truing.types import Advantage
@@ -204,15 +204,21 @@ def check_horizon(leash: Leash, answers: int) -> None:
 
 
 def told(whole: Round) -> dict[str, float]:
-    """What is to be seen of a round: mean score, length, KL to the reference, answers that were cut, and groups whose
-    answers all scored the same, from which a group's advantages teach nothing; and how many answers and groups these
-    are means over."""
+    """What is to be seen of a round: mean and deviation of the scores, length, KL to the reference, entropy, answers
+    that were cut, and groups whose answers all scored the same, from which a group's advantages teach nothing; and how
+    many answers and groups these are means over.
+
+    The entropy is the sampled tokens' mean surprise (nats): what is expected of that is the entropy of the distribution
+    they were drawn from, and no second reading of the answers is needed."""
     scores = [r.score for r in whole.rows]
     lengths, groups = whole.mask.sum(1), len({r.group for r in whole.rows})
     kl = {"kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item()} if whole.referred else {}
+    surprise = -math.fsum(x for r in whole.rows for x in r.logp_T)
     return kl | {
         "score": float(np.mean(scores)),
+        "score_deviation": moments(scores).deviation,
         "length": lengths.mean().item(),
+        "entropy": surprise / max(1.0, lengths.sum().item()),
         "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
         "equal_groups": len(equal(whole.rows)) / groups,
         "answers": float(len(whole.rows)),

@@ -105,12 +105,12 @@ class RolloutSource:
         self.skipped: list[int] = []
         if self.shape not in SORTED:
             raise UserError(f"an objective that learns from {WORDS[self.shape]} cannot learn from scored answers")
-        imitates = self.shape == "single" and self.advantage is None
-        self.compares = not imitates and self.advantage not in ("gae", "returns", "none") and online.answers > 1
+        self.imitates = self.shape == "single" and self.advantage is None
+        self.compares = not self.imitates and self.advantage not in ("gae", "returns", "none") and online.answers > 1
         self.leashed = online.beta > 0 or terms.needs_reference
-        check_read(online, shaping, leash, self.advantage, imitates, self.compares, self.leashed)
+        check_read(online, shaping, leash, self.advantage, self.imitates, self.compares, self.leashed)
         check_horizon(leash, self.per_round * online.answers)
-        self.sort = functools.partial(kept, passing=online.passing) if imitates else SORTED[self.shape]
+        self.sort = functools.partial(kept, passing=online.passing) if self.imitates else SORTED[self.shape]
         self.valued = "value_BT" in terms.all_signals
         self.corrected = online.sampler_cap is not None
 
@@ -155,7 +155,8 @@ class RolloutSource:
         if not last and not self.ended:
             raise RunFailed(
                 f"no answer of {len(self.skipped)} rounds teaches the objective anything: all of a prompt scored the "
-                "same, or none passed; give more answers or prompts to a round, or a finer reward"
+                "same, none passed, or all were cut (mask_unfinished); give more answers or prompts to a round, a "
+                "finer reward, or more max_new_tokens"
             )
         if self.looking is not None:
             self.looking.end(last)

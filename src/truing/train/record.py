@@ -181,12 +181,24 @@ def frozen_digest(policy: Policy) -> str:
     Buffers are not in it, nor in a checkpoint: the model is in evaluation mode throughout, so nothing writes to them.
     """
     frozen = [(name, p) for name, p in policy.model.named_parameters() if not p.requires_grad]
+    return _digest(frozen) if frozen else ""
+
+
+def learned_digest(policy: Policy) -> str:
+    """A content hash of the weights that are trained: the same before and after a stage that moved none. One that is 0
+    beside the largest but for rounding is 0 here: every rate moves a weight that was 0, however small it is."""
+    named = [(name, p.detach()) for name, p in policy.model.named_parameters() if p.requires_grad]
+    largest = max((p.abs().max().item() for _, p in named if p.numel()), default=0.0)
+    return _digest((name, p.masked_fill(p.abs() <= largest * torch.finfo(p.dtype).eps, 0)) for name, p in named)
+
+
+def _digest(named: Iterable[tuple[str, Tensor]]) -> str:
     out = hashlib.sha256()
-    for name, parameter in frozen:
+    for name, parameter in named:
         whole = full(parameter.detach()).cpu().contiguous()
         out.update(f"{name} {list(whole.shape)} {whole.dtype}".encode())
         out.update(whole.reshape(-1).view(torch.uint8).numpy().data)
-    return out.hexdigest()[:16] if frozen else ""
+    return out.hexdigest()[:16]
 
 
 def summed(figures: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,86 @@
+"""What a report shows of a stage that learned from its own answers: the curves it is judged by, and a few of these
+answers from the first round to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from truing.report import figures, words
+from truing.report.folder import StagePieces, as_number
+
+CURVES = ("score", "kl", "length", "entropy", "cut_off", "equal_groups")
+"""Of every round, in this order; then what methods of preferences are judged by, and what was watched."""
+BESIDE = ("accuracy", "margin_nats", "watch_proxy", "watch_kl")
+TITLES = {
+    "score": "reward",
+    "kl": "KL to the reference",
+    "length": "length of answers",
+    "cut_off": "share cut off",
+    "equal_groups": "share of equal groups",
+    "watch_proxy": "reward, held-out prompts",
+    "watch_kl": "KL, held-out prompts",
+}
+_MOST = 700  # characters of a text; what a stage wrote is no longer
+
+
+def learns_from_rounds(rows: Sequence[Mapping[str, float]]) -> bool:
+    """Whether these metrics are of scored answers."""
+    return any("score" in row for row in rows)
+
+
+def curves_of(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """The metrics of rounds that are drawn.
+
+    >>> curves_of([{"step": 1, "loss": 0.0, "score": 0.5, "length": 9.0}])
+    ['score', 'length']
+    """
+    names = {name for row in rows for name in row}
+    alone = all(row.get("answers") == row.get("groups") for row in rows)  # a lone answer is equal to itself
+    first = [name for name in CURVES if name in names and not (name == "equal_groups" and alone)]
+    return [*first, *(name for name in BESIDE if name in names)]
+
+
+def title(name: str) -> str:
+    """What a curve is called."""
+    return TITLES.get(name) or words.label(name)
+
+
+def unit(name: str) -> str:
+    """In what a curve is measured."""
+    own = figures.UNITS.get(name.removeprefix("watch_")) or words.unit(name).replace("%", "")
+    return "nats a token" if name == "entropy" else own
+
+
+def answers(stage: StagePieces) -> dict[str, Any] | None:
+    """The answers that a stage kept, by prompt and then by round, each with its reward; None where it kept none."""
+    prompts: dict[str, dict[str, Any]] = {}
+    for entry in stage.responses:
+        rows = entry.get("responses")
+        told = [_answer(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        if told:
+            own = prompts.setdefault(str(entry.get("row")), {"prompt": _turns(entry.get("prompt")), "rounds": []})
+            own["rounds"].append({"number": entry.get("round"), "answers": told})
+    again = any(len(prompt["rounds"]) > 1 for prompt in prompts.values())
+    note = (
+        "The same prompts, from the first round to the last."
+        if again
+        else "No prompt was asked twice in this stage: each of these rounds shows its own."
+    )
+    return {"name": stage.name, "note": note, "prompts": list(prompts.values())} if prompts else None
+
+
+def _answer(row: Mapping[str, Any]) -> dict[str, str]:
+    score = as_number(row.get("score"))
+    told = "not scored" if score is None else f"reward {words.number(score)}"
+    ended = ", cut off" if row.get("stop") == "length" else ""
+    return {"told": told + ended, "text": str(row.get("text", ""))[:_MOST]}
+
+
+def _turns(prompt: Any) -> list[dict[str, str]]:
+    turns = prompt if isinstance(prompt, list) else []
+    return [
+        {"role": str(turn.get("role", "")), "text": str(turn.get("content", ""))[:_MOST]}
+        for turn in turns
+        if isinstance(turn, Mapping)
+    ]

@@ -1,0 +1,148 @@
+"""What all rounds of a stage come to: who was asked how often, how alike the scores were, and a few of the answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from truing.objectives.equal import alike
+from truing.rollout import experience
+from truing.rollout.experience import SCHEMA
+
+_NAMES = ("row", "group", "score", "why", "stop", "parts")
+READ = pa.schema([SCHEMA.field(name) for name in _NAMES])
+SHOWN = pa.schema([SCHEMA.field(name) for name in (*_NAMES, "prompt", "response")])
+PROMPTS, ANSWERS, LETTERS = 2, 2, 600
+"""Of each round that is shown: how many prompts, how many answers to each, and how many characters of one."""
+
+
+@dataclass
+class Extent:
+    """Between what least and most numbers have lain, and how many there were."""
+
+    count: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, value: float) -> None:
+        """One more number."""
+        self.count, self.low, self.high = self.count + 1, min(self.low, value), max(self.high, value)
+
+    @property
+    def level(self) -> bool:
+        """Whether all were the same but for rounding."""
+        return self.count > 0 and alike([self.low, self.high])
+
+
+@dataclass
+class Account:
+    """The rounds of a stage, those that had no update too. `prompts` are different ones, `asked` with repeats; `groups`
+    are those with two scored answers or more, `equal` how many of these scored the same, `cut` the answers that ran
+    into the limit. `score` and `rewards` (by name) say between what all scores lay."""
+
+    rounds: int = 0
+    prompts: int = 0
+    asked: int = 0
+    answers: int = 0
+    failed: int = 0
+    cut: int = 0
+    groups: int = 0
+    equal: int = 0
+    score: Extent = field(default_factory=Extent)
+    rewards: dict[str, Extent] = field(default_factory=dict)
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One more round."""
+        groups: dict[int, list[float]] = {}
+        for row in rows:
+            own = groups.setdefault(row["group"], [])
+            if not row["why"] and row["score"] is not None:
+                own.append(row["score"])
+                self.score.add(row["score"])
+            for name, value in row["parts"] or ():
+                if ":" not in name:  # of these the rewards said nothing themselves
+                    self.rewards.setdefault(name, Extent()).add(value)
+        several = [own for own in groups.values() if len(own) > 1]
+        self.rounds, self.asked, self.answers = self.rounds + 1, self.asked + len(groups), self.answers + len(rows)
+        self.failed += sum(bool(row["why"]) for row in rows)
+        self.cut += sum(row["stop"] == "length" for row in rows)
+        self.groups, self.equal = self.groups + len(several), self.equal + sum(map(alike, several))
+
+
+def of(folder: Path) -> Account:
+    """The account of all rounds in a folder, read one after the other; RunFailed where one cannot be read."""
+    found, rows = Account(), set[int]()
+    for path in experience.rounds(folder).values():
+        lived = experience.table(path, READ)
+        found.add(lived)
+        rows |= {row["row"] for row in lived}
+    found.prompts = len(rows)
+    return found
+
+
+def samples(folder: Path) -> list[dict[str, Any]]:
+    """A few answers of the first, the middle and the last round, to the same prompts where any came more than once.
+
+    A prompt that came at the beginning and came again is followed to its later answers; where none was asked twice,
+    each round shows its own first ones.
+    """
+    paths = list(experience.rounds(folder).items())
+    if not paths:
+        return []
+    lived = {number: {row["row"] for row in experience.table(path, READ)} for number, path in paths}
+    at = [paths[0][0], paths[len(paths) // 2][0], paths[-1][0]]
+    followed = _followed(lived, at)
+    named = dict(paths)
+    chosen: dict[int, list[int]] = {}
+    for row in followed:
+        for number in _rounds_of(row, lived, at):
+            chosen.setdefault(number, []).append(row)
+    return [
+        shown
+        for number in (sorted(chosen) if followed else dict.fromkeys(at))
+        for shown in _shown(number, experience.table(named[number], SHOWN), chosen.get(number))
+    ]
+
+
+def _followed(lived: Mapping[int, set[int]], at: Sequence[int]) -> list[int]:
+    """The prompts that came earliest and again latest, by their rows."""
+    first, last = dict[int, int](), dict[int, int]()
+    for number, rows in lived.items():
+        for row in rows:
+            first.setdefault(row, number)
+            last[row] = number
+    again = [row for row in first if last[row] > first[row]]
+    return sorted(again, key=lambda row: (first[row] - last[row], row))[:PROMPTS] if len(set(at)) > 1 else []
+
+
+def _rounds_of(row: int, lived: Mapping[int, set[int]], at: Sequence[int]) -> list[int]:
+    """The rounds in which a prompt came that lie next to the first, the middle and the last."""
+    own = [number for number, rows in lived.items() if row in rows]
+    return sorted({min(own, key=lambda number: (abs(number - place), number)) for place in at})
+
+
+def _shown(number: int, rows: Sequence[Mapping[str, Any]], only: Sequence[int] | None) -> Iterable[dict[str, Any]]:
+    """The answers of a round to some prompts, or to its first ones, as they are written."""
+    asked = list(dict.fromkeys(row["row"] for row in rows)) if only is None else only
+    for prompt in asked[:PROMPTS]:
+        own = [row for row in rows if row["row"] == prompt][:ANSWERS]
+        answers = [
+            {"text": cut(row["response"]), "score": None if row["why"] else row["score"], "stop": row["stop"]}
+            for row in own
+        ]
+        turns = [{"role": turn["role"], "content": cut(turn["content"])} for turn in own[0]["prompt"]]
+        yield {"round": number, "row": prompt, "prompt": turns, "responses": answers}
+
+
+def cut(text: str) -> str:
+    """A text as it is shown: its beginning, where it is long.
+
+    >>> cut("a" * 700)[-23:]
+    'aaa… (100 more letters)'
+    """
+    return text if len(text) <= LETTERS else f"{text[:LETTERS]}… ({len(text) - LETTERS} more letters)"
