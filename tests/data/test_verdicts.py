@@ -108,6 +108,20 @@ def test_a_yes_a_measure_and_the_name_of_the_worse_are_no_name_of_the_better(wri
         load(source, columns={"chosen": "response_0", "rejected": "response_1"}, want="pairs", on_bad_row="drop")
 
 
+def test_a_preference_of_0_and_1_beside_responses_0_and_1_may_be_either(write: Any) -> None:
+    rows = [{"prompt": f"{n}", "response_0": "x", "response_1": "y", "preference": n} for n in (0, 1)]
+    sides = {"chosen": "response_0", "rejected": "response_1"}
+    with pytest.raises(DataError, match="column 'preference' of 0 and 1 beside .* may be the number of the better"):
+        load(write(rows), columns=sides, want="pairs")
+    records = load(write(rows), columns=sides | {"preference": "preference"}, want="pairs").records
+    assert [r.chosen[0].content for r in records if isinstance(r, Judgement)] == ["y", "x"]
+    number = [{name if name != "preference" else "better": value for name, value in row.items()} for row in rows]
+    records = load(write(number), columns=sides, want="pairs").records
+    assert [r.chosen[0].content for r in records if isinstance(r, Judgement)] == ["x", "y"]
+    rows[0]["preference"] = 0.3  # type: ignore[assignment]
+    assert len(load(write(rows), columns=sides, want="pairs")) == 2
+
+
 def _table(path: str, rows: list[dict[str, Any]]) -> str:
     """The rows as a table, in which a missing number is written nan."""
     file = Path(path).with_suffix(".csv")
