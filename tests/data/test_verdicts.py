@@ -111,7 +111,7 @@ def test_a_yes_a_measure_and_the_name_of_the_worse_are_no_name_of_the_better(wri
 def test_a_preference_of_0_and_1_beside_responses_0_and_1_may_be_either(write: Any) -> None:
     rows = [{"prompt": f"{n}", "response_0": "x", "response_1": "y", "preference": n} for n in (0, 1)]
     sides = {"chosen": "response_0", "rejected": "response_1"}
-    with pytest.raises(DataError, match="column 'preference' of 0 and 1 beside .* may be the number of the better"):
+    with pytest.raises(DataError, match=r"column 'preference' of 0 and 1 beside .* may be the number of the better"):
         load(write(rows), columns=sides, want="pairs")
     records = load(write(rows), columns=sides | {"preference": "preference"}, want="pairs").records
     assert [r.chosen[0].content for r in records if isinstance(r, Judgement)] == ["y", "x"]

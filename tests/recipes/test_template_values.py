@@ -38,6 +38,7 @@ def test_values_are_kept_and_change_the_stages(desk: Any) -> None:
     ("values", "why"),
     [
         ("{enable_thinking: [1]}", "enable_thinking is text, a number, true, false or null"),
+        ("{depth: .inf}", "depth is text, a number, true, false or null"),
         ("{messages: a}", "'messages' is no name that a template lets others set"),
         ("yes", "chat_template_kwargs is a mapping such as"),
     ],
