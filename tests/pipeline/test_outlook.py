@@ -321,6 +321,13 @@ def test_a_rule_about_a_model_or_a_check_that_no_exam_has(here) -> None:
     assert "no exam finds 'win_rat'. Did you mean 'win_rate'?" in check
 
 
+@pytest.mark.parametrize("check", ["pass_at_2_delta", "pass_at_16", "held_out_step_accuracy", "a_win_rate"])
+def test_a_check_that_is_near_to_another_and_is_one(here, check) -> None:
+    Path("rules.yaml").write_text(f"rules:\n- {{check: {check}, model: base, min: 0.1}}\n")
+    gate = "  release: {do: gate, evidence: $exam, rules: rules.yaml}\n"
+    look(recipe(EXAM.replace("[$base]", "[world:desk/small]") % ("$base", "prompts: 'world:prompts?n=9'") + gate))
+
+
 # --- as a whole ------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ It takes a second or two, without torch or a network, and what was not looked at
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -52,6 +53,8 @@ LOOKUP = "lookup"
 CHECKS = frozenset({*COLUMNS, *COMPARISONS, "implicit_accuracy", "held_out_accuracy"})
 """What exams find most often. There are more, so that a rule on another name is a mistake only where it is so near to
 one of these that it is a slip."""
+SELDOM = frozenset({"held_out_step_accuracy", "held_out_first_error_accuracy"})
+"""What exams of special models find, of names that are near to others."""
 SHAPES: Mapping[str, Shape] = {"pretrain": "text", "sft": "single"}
 """What stages learn from whose objective does not say it."""
 
@@ -319,8 +322,8 @@ class Outlook:
                         f"{file}: the rule on {short(rule.check)} is about {key} '{short(name)}', which no exam of its "
                         f"evidence measures.{did} Measured: {listed(known, 20)}",
                     )
-            near = get_close_matches(rule.check, CHECKS, n=1, cutoff=0.85)
-            if near and rule.check not in CHECKS:
+            near = [] if may_be(rule.check) else get_close_matches(rule.check, CHECKS, n=1, cutoff=0.85)
+            if near:
                 self.mistake(spec, f"{file}: no exam finds '{short(rule.check)}'. Did you mean '{near[0]}'?")
 
     def called(self, exam: StageSpec) -> Iterator[str]:
@@ -329,6 +332,16 @@ class Outlook:
         yield from dict.fromkeys(names)
         n = exam.options.get("best_of")
         yield from (best_of(name, n) for name in names[: len(exam.options["models"])] if n is not None)
+
+
+def may_be(check: str) -> bool:
+    """Whether exams find something of this name, or may do: pass@k of any k, what a head of a judge says, differences.
+
+    >>> [may_be(check) for check in ("pass_at_8_delta", "held_out_step_accuracy", "a_win_rate", "win_rat")]
+    [True, True, True, False]
+    """
+    named = any(check == known or check.endswith(f"_{known}") or check == f"{known}_delta" for known in CHECKS)
+    return named or check in SELDOM or re.fullmatch(r"pass_at_\d+(_delta)?", check) is not None
 
 
 def look(given: Path | str, overrides: Sequence[str] = ()) -> Outlook:
