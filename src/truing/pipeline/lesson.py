@@ -124,18 +124,18 @@ def _remarks(rounds: Rounds) -> tuple[str, ...]:
     if rounds.compares and equal >= MANY:
         teaches = f"teaches by {rounds.beside} alone" if rounds.beside else "teaches nothing"
         found.append(
-            f"{_share(equal)} of {account.groups:,} groups scored the same throughout, which {teaches}: a finer "
+            f"{share(equal)} of {account.groups:,} groups scored the same throughout, which {teaches}: a finer "
             "reward, more answers, or resample"
         )
     if cut >= MANY:
         found.append(
-            f"{_share(cut)} of {account.answers:,} answers were cut off at max_new_tokens ({rounds.longest}), before "
+            f"{share(cut)} of {account.answers:,} answers were cut off at max_new_tokens ({rounds.longest}), before "
             "their end"
         )
     return tuple(found)
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
     """A share of which a part is never called all, nor a little none."""
     return f"{100 * value:.0f} %" if value in (0.0, 1.0) or 0.005 <= value < 0.995 else f"{100 * value:.2f} %"
 

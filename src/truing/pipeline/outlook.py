@@ -156,7 +156,7 @@ class Outlook:
         """The shape of data that a stage's option has to have, and what becomes of ties; None where any will do."""
         if spec.do == "evaluate":
             return ("pairs", "half") if name in ("data", "labelled") else None
-        if name == "pretrain":
+        if name == "pretrain" and spec.do == "reinforce":
             return SHAPES[name], "refused"
         if name not in ("data", "eval"):
             return None
