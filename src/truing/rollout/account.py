@@ -90,15 +90,15 @@ def barren(skipped: int, account: Account) -> str:
     """What is said where no round had an update: that all scores were the same, and by which rewards, or what else it
     may be.
 
-    >>> print(barren(2, Account(score=Extent(8, 0.0, 0.0), rewards={"polite": Extent(8, 0.0, 0.0)})))
-    no answer of 2 rounds teaches the objective anything: all 8 scored the same (0), by polite.
-      A function of your own gets prompts and completions as lists of messages where the data's prompts are; it gets texts by {mine.py:name: {text: true}}
+    >>> scored = Account(score=Extent(8, 0.0, 0.0), rewards={"polite": Extent(8, 0.0, 0.0)})
+    >>> barren(2, scored).partition("\\n")[0]
+    'no answer of 2 rounds teaches the objective anything: all 8 scored the same (0), by polite.'
     """
     begun = f"no answer of {skipped:,} rounds teaches the objective anything:"
     if not account.score.level:
         return (
-            f"{begun} all of a prompt scored the same, none passed, or all were cut (mask_unfinished); give more answers "
-            "or prompts to a round, a finer reward, or more max_new_tokens"
+            f"{begun} all of a prompt scored the same, none passed, or all were cut (mask_unfinished); give more "
+            "answers or prompts to a round, a finer reward, or more max_new_tokens"
         )
     level = [name for name, extent in account.rewards.items() if extent.level]
     return (
