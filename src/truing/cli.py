@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import traceback
@@ -145,20 +146,33 @@ def described(kind: str, own: str | None = None) -> list[dict[str, Any]]:
 
 
 def first_sentence(doc: str) -> str:
-    """The first sentence of a docstring, on one line."""
-    return " ".join(doc.split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+    """The first sentence of a docstring, on one line.
+
+    >>> first_sentence("Best of 1, 2, ... n answers. And more.")
+    'Best of 1, 2, ... n answers'
+    """
+    return re.split(r"(?<!\.)\. ", " ".join(doc.split("\n\n")[0].split()))[0].rstrip(".")
 
 
 @app.command()
 def show(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(KINDS.values())}.", show_default=False)],
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Its name, or file.py:name for your own.", show_default=False)
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="[KIND]", help=f"{', '.join(KINDS.values())} or option.", show_default=False),
     ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Its name, or file.py:name for your own.", show_default=False),
+    ] = None,
 ) -> None:
-    """Show one part in full. What it does, its formula and source, what it needs, and its options."""
-    from truing.pipeline import hints, overview, shipped
+    """Show one part in full, or an option. What it does, its formula and source, what it needs, and its options."""
+    from truing.pipeline import hints, lookup, overview, shipped
 
+    if name is None:
+        kind, name = lookup.kind_of(kind), kind
+    if kind == lookup.OPTION:
+        say(lookup.option(name))
+        return
     plural = next((k for k in KINDS if kind.removesuffix("s") == k.removesuffix("s")), None)
     if plural is None:
         raise UserError(unknown("kind", kind, KINDS.values()))

@@ -76,6 +76,9 @@ def module_file(module: str, name: str) -> Path:
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = frozenset(Path(place).resolve() for place in sysconfig.get_paths().values())
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""What pip, conda, Debian and a user's own folder call a place of installed packages; an environment may read several,
+and `sysconfig` knows its own alone."""
 
 
 def sources(file: Path) -> list[Path]:
@@ -122,8 +125,13 @@ def own_module(name: str, file: Path) -> Path | None:
             return None
     if path is None or PACKAGE in path.parents:
         return None
-    beside = path.parent == file.parent and file.parent not in LIBRARIES
-    return path if beside or not LIBRARIES & set(path.parents) else None
+    beside = path.parent == file.parent and not is_library(file.parent)
+    return path if beside or not any(is_library(folder) for folder in path.parents) else None
+
+
+def is_library(folder: Path) -> bool:
+    """Whether a folder is Python's library or one of installed packages."""
+    return folder in LIBRARIES or folder.name in INSTALLED
 
 
 def executed(where: str, file: Path, name: str) -> ModuleType:

@@ -162,10 +162,18 @@ def functions_of(module: ast.Module) -> dict[str, Function]:
     return {node.name: node for node in module.body if isinstance(node, Function)}
 
 
+FIRST: dict[Kind, tuple[str, str]] = {
+    "objective": ("source", "@objective(source='where the formula is from')"),
+    "stage": ("gives", "@stage(gives='data')"),
+    "reward": ("scope", "@reward(scope='response')"),
+}
+"""What every decorator has to say, and how that is written."""
+
+
 def decoration(node: Function, kind: Kind) -> dict[str, ast.expr] | None:
     """The arguments of the decorator `@objective(...)`, `@stage(...)` or `@reward(...)`; None where the function has
     none. TRL's rewards have none, and are known by what they take."""
-    first = {"objective": "source", "stage": "gives", "reward": "scope"}[kind]
+    first = FIRST[kind][0]
     for call in node.decorator_list:
         called = call.func if isinstance(call, ast.Call) else call
         name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
@@ -191,6 +199,9 @@ def fits_trl(names: Collection[str], rest: bool) -> bool:
 def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: Path, module: ast.Module) -> Part:
     """One decorated function of a file as a Part."""
     place = f"{file}:{node.lineno}: {kind} '{node.name}'"
+    first, example = FIRST[kind]
+    if first not in said:
+        raise UserError(f"{place}: its decorator does not say its {first}; write {example}")
     literal = functools.partial(constant, place)
     scope = literal(said["scope"]) if "scope" in said else ""
     signals, optional = read_signals(node, place) if kind != "stage" and scope != TRL else ((), ())

@@ -114,6 +114,9 @@ def test_show():
     assert "learning_rate" in truing("show", "stage", "prefer").stdout
     assert truing("show", "data", "world:comparisons").returncode == 0
     assert "Did you mean 'prefer'?" in truing("show", "stage", "prefr").stderr
+    assert truing("show", "dpo").stdout == done.stdout
+    assert truing("show", "option", "warmup").stdout == truing("show", "warmup").stdout != ""
+    assert truing("show", "judge").returncode == 2
 
 
 def test_split_writes_two_files_that_share_no_prompt(folder):

@@ -51,7 +51,7 @@ def test_the_table_is_long_and_names_each_once_a_system() -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        (PREFER % "beta: 0.3", "option 'beta'. It is an option of the objective: objective: {dpo: {beta: 0.3}}. Known"),
+        (PREFER % "beta: 0.3", "option 'beta'. It is an option of the objective: objective: {dpo: {beta: 0.3}}."),
         (PREFER % "objective: [ipo, nll], tau: 1", "It is an option of the objective: objective: {ipo: {tau: 1}}."),
         (PREFER % "gamma: 1.5", "It is an option of the objective: objective: {simpo: {gamma: 1.5}}."),
         (PREFER % "rewards: gold", "It is an option of stages judge, reinforce."),
@@ -88,7 +88,9 @@ def test_the_table_is_long_and_names_each_once_a_system() -> None:
     ],
 )
 def test_a_hint_by_meaning(text, hint) -> None:
-    assert any(hint in mistake for mistake in mistakes(text)), mistakes(text)
+    mistake = next((mistake for mistake in mistakes(text) if hint in mistake), "")
+    assert mistake, mistakes(text)
+    assert ("Known: " in mistake) == ("Did you mean" in mistake)  # what is meant is an answer; a spelling is a guess
 
 
 def test_a_change_on_the_command_line_without_its_stage_is_told_which() -> None:

@@ -43,6 +43,8 @@ def test_what_goes_together_is_taken() -> None:
         "objective: [ppo, {value_clipped: {weight: 0.1}}, ptx], value: $rm, pretrain: world:demonstrations, answers: 1}"
     )
     assert said(LEARN + ppo) == ""
+    assert said(LEARN + "objective: dpo, resample: 2}") == said(LEARN + "objective: nll, passing: 1.0}") == ""
+    assert said(LEARN + "objective: rloo, beta: 0.1, kl_target: 6.0, normalise: round}") == ""
     assert said(EXAM + "data: world:comparisons}") == ""
 
 
@@ -63,6 +65,11 @@ def test_what_goes_together_is_taken() -> None:
         (LEARN + "pretrain: world:text}", "'pretrain' (texts) and the objective 'ptx' go together"),
         (LEARN + "answers: 1}", "answers are compared with each other"),
         (LEARN + "tokens_per_step: 99}", "answers have no length before they are given"),
+        (LEARN + "objective: dpo, beta: 0.2}", "leave it out; the objective has its own, dpo: {beta: 0.2}"),
+        (LEARN + "objective: grpo, passing: 1.0}", "'passing' says nothing to this objective"),
+        (LEARN + "objective: dpo, normalise: round}", "'normalise' says nothing to this objective"),
+        (LEARN + "objective: grpo, gamma: 0.9}", "'gamma' says nothing to this objective"),
+        (LEARN + "objective: rloo, kl_target: 6.0}", "'kl_target' says nothing here, which moves beta: give beta"),
         ("curves: {do: diagnose, runs: [$warm]}", "$warm (sft) is no stage that watches itself"),
         ("curves: {do: diagnose, runs: [$base]}", "$base is no run that watched itself"),
         (EXAM + "data: world:comparisons, passing: 1.0}", "'passing' says nothing without 'prompts'"),

@@ -247,7 +247,7 @@ def test_an_adapter_with_a_name_of_its_own(bases, tmp_path) -> None:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2), adapter_name="polite")
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "polite")
-    assert "it holds adapters, of which one is to be named: polite" in refusal(load, str(tmp_path))
+    assert f"it holds models, of which one is to be named: {tmp_path / 'polite'}" in refusal(load, str(tmp_path))
     policy = load(str(tmp_path / "polite"))
     heads.save(policy, tmp_path / "again")
     assert torch.equal(logp(load(str(tmp_path / "again"))), logp(policy))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -61,6 +62,16 @@ def test_no_weights_at_all(folder) -> None:
 def test_no_config(folder) -> None:
     (folder / "config.json").unlink()
     assert "there is no config.json in it" in told(folder)
+
+
+def test_a_runs_or_a_stages_folder_names_the_models_in_it(folder, tmp_path) -> None:
+    for stage in ("warm", "direct"):
+        shutil.copytree(folder, tmp_path / "run" / stage / "model")
+    (tmp_path / "run" / "data").mkdir()
+    both = ", ".join(str(tmp_path / "run" / stage / "model") for stage in ("direct", "warm"))
+    assert told(tmp_path / "run").endswith(f"it holds models, of which one is to be named: {both}")
+    assert told(tmp_path / "run" / "warm").endswith(f"to be named: {tmp_path / 'run' / 'warm' / 'model'}")
+    assert told(tmp_path / "run" / "data").endswith("there is no config.json in it")
 
 
 def test_code_in_the_model_folder_is_refused(folder) -> None:

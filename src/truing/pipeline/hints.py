@@ -24,15 +24,17 @@ SHOWN = 5
 
 
 def unknown_option(what: str, word: str, known: Iterable[Option], elsewhere: str = "") -> str:
-    """One sentence for an option that does not exist here. `elsewhere` is where it belongs, if that is known.
+    """One sentence for an option that does not exist here. `elsewhere` is where it belongs, if that is known. What is
+    known by its meaning has its answer; all that is known is listed for any other.
 
     >>> unknown_option("option", "max_steps", [Option("steps", "Count | None", doc="updates of the weights")])
-    "unknown option 'max_steps'. TRL's max_steps is 'steps' here (steps: updates of the weights). Known: steps"
+    "unknown option 'max_steps'. TRL's max_steps is 'steps' here (steps: updates of the weights)."
     """
     docs = {option.name: option.doc for option in known}
     slip = "" if other_names.called(word) else near(word, docs, SLIP)
-    hint = slip or elsewhere or translated(word, docs) or near(word, docs)
-    return f"unknown {what} '{short(word)}'.{hint} Known: {listed(sorted(docs))}"
+    meant = "" if slip else elsewhere or translated(word, docs)
+    rest = "" if meant else f"{slip or near(word, docs)} Known: {listed(sorted(docs))}"
+    return f"unknown {what} '{short(word)}'.{meant}{rest}"
 
 
 def translated(word: str, docs: dict[str, str]) -> str:
@@ -131,12 +133,13 @@ def resolve(name: str, kind: Kind, folder: Path | None = None) -> Part:
 def unknown_name(kind: Kind, word: str) -> str:
     """One sentence for a part that does not exist.
 
-    >>> unknown_name("stage", "dpo").partition(" Known")[0]
+    >>> unknown_name("stage", "dpo")
     "unknown stage 'dpo'. It is an objective: {do: prefer, objective: dpo}."
     """
-    known = registry.parts(kind)
-    hint = other_kind(kind, word) or translated(word, dict.fromkeys(known, "")) or near(word, dict.fromkeys(known, ""))
-    return f"unknown {kind} '{short(word)}'.{hint} Known: {listed(sorted(known))}"
+    known = dict.fromkeys(registry.parts(kind), "")
+    meant = other_kind(kind, word) or translated(word, known)
+    rest = "" if meant else f"{near(word, known)} Known: {listed(sorted(known))}"
+    return f"unknown {kind} '{short(word)}'.{meant}{rest}"
 
 
 def other_kind(kind: Kind, word: str) -> str:

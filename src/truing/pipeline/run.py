@@ -18,7 +18,7 @@ from typing import Any
 from truing import registry, seals
 from truing.data import clock, template_choice
 from truing.disk import check_target, locked, remove_whole, write_json
-from truing.errors import UserError, redacted
+from truing.errors import UserError, listed, redacted
 from truing.gate import looks
 from truing.pipeline import agreement, expectations, outcome
 from truing.pipeline.context import StageRun
@@ -34,6 +34,8 @@ from truing.types import source_digest
 
 LONGEST = 100
 """How many characters of a title name its folder."""
+MODELS = 5
+"""So many of a run's models are named at its end."""
 EXPECTED = {"missed": 1, "open": 4}
 """The exit code for an expectation that is not met, and for one of which that is not known."""
 WORST = (0, 4, 1)
@@ -95,6 +97,9 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, overwrite: bool
             record["looks"] = len(looks.read_looks(out / looks.LEDGER))
             troubles = expectations.unmet(recipe.expect, out)
     show.say(f"\nreport: {out / 'report.html'}   ({record['seconds']:.0f} s)")
+    models = [out / step.spec.name / "model" for step in steps if step.gives in ("model", "reward")]
+    if models:
+        show.say(f"model{'s' if len(models) > 1 else ''}: {listed(models, MODELS)}")
     for trouble in troubles:
         show.say(f"expected, and {'not met' if trouble.state == 'missed' else 'undecided'}: {trouble.text}")
     if recipe.expect and not troubles:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from truing import registry
-from truing.errors import unknown
+from truing.data.kinds import common_shape
+from truing.errors import UserError, unknown
 from truing.pipeline.document import Node
-from truing.pipeline.mixture import names_of
+from truing.pipeline.mixture import names_of, of_rollouts
 from truing.pipeline.reward_spec import COST, GOLD, WEIGHT, WITHIN, options_of
 from truing.pipeline.scope import Scope
 from truing.pipeline.spec import Ref
+from truing.settings import Leash, Online, Shaping
 from truing.signature import Part
+from truing.train.unread import unread
 
+Group = TypeVar("Group", Online, Shaping, Leash)
 WATCHING = ("watch_prompts", "watch_every", "patience")
 ANSWERED = ("judge", "aggregate", "lookup", "samples", "answers", "passing", "max_new_tokens", "temperature", "preview")
 TRYING = ("labelled", "least_accuracy", "exact", "trusted", "trusted_samples")
@@ -105,6 +110,7 @@ def learned(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Sc
     alone = {term.advantage for term in terms} & {"gae", "returns", "none"}
     if not alone and found.get("answers") == 1:
         yield "answers", "answers are compared with each other; set answers to 2 or more"
+    yield from unheard(found, terms)
     read = {signal for term in terms for signal in (*term.needs, *term.optional, *term.surveyed)}
     if found.get("value") is not None and "value_BT" not in read:
         yield (
@@ -120,6 +126,28 @@ def learned(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Sc
                 "'pretrain' (texts) and the objective 'ptx' go together; give both, as in pretrain: texts.jsonl, "
                 "objective: [dapo, {ptx: {weight: 1.0}}], or neither",
             )
+
+
+def unheard(found: dict[str, Any], terms: list[Part]) -> Iterator[tuple[str, str]]:
+    """Options that the objective does not read; one that it has under the same name is to stand there."""
+    advantage: Any = next((term.advantage for term in terms if term.advantage not in ("", "any")), None)
+    if advantage is None and any(of_rollouts(term) for term in terms):
+        return  # a mistake already noted
+    try:
+        imitates = advantage is None and common_shape((term.name, term.needs) for term in terms) == "single"
+    except UserError:
+        return
+    online, shaping, leash = group(Online, found), group(Shaping, found), group(Leash, found)
+    compares = not imitates and advantage not in ("gae", "returns", "none") and online.answers > 1
+    for name, why in unread(online, shaping, leash, advantage, imitates, compares, referred=True):
+        own = next((term.name for term in terms if term.option(name)), "")
+        yield name, why + (f"; the objective has its own, {own}: {{{name}: {found[name]}}}" if own else "")
+
+
+def group(kind: type[Group], found: dict[str, Any]) -> Group:
+    """The options of a stage that belong to one group, those that are not set at their defaults."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in found.items() if name in names and value is not None})
 
 
 def given_value(found: dict[str, Any], given: dict[str, Node], name: str) -> bool:

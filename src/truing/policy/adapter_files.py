@@ -195,11 +195,6 @@ def absolute(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def inside(folder: Path) -> list[str]:
-    """The adapters in folders of this folder, where peft puts those that have names of their own."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-
-
 def unmergeable(folder: Path) -> str:
     """Why an adapter cannot be merged, as far as its files and those of a base on this disk say; empty where it can."""
     config = read_config(folder)

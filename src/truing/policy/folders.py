@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from truing.errors import UserError
+from truing.errors import UserError, listed
 from truing.policy import adapter_files, model_files
 from truing.policy.weight_files import Tensor
+
+
+def models_within(folder: Path) -> list[Path]:
+    """The models and adapters in a folder that is none, as a run (STAGE/model), a stage and peft's named ones lie."""
+    configs = ("config.json", adapter_files.CONFIG)
+    found = (path.parent for depth in ("*", "*/*") for name in configs for path in folder.glob(f"{depth}/{name}"))
+    return sorted(set(found))
 
 
 def check_folder(folder: Path) -> dict[str, Tensor]:
@@ -15,8 +22,8 @@ def check_folder(folder: Path) -> dict[str, Tensor]:
     if not folder.is_dir():
         raise UserError(f"model '{folder}' is a file; a model is a folder with config.json and *.safetensors in it")
     if not (folder / "config.json").exists():
-        named = adapter_files.inside(folder)
-        hint = f"; it holds adapters, of which one is to be named: {', '.join(named[:5])}" if named else ""
+        held = models_within(folder)
+        hint = f"; it holds models, of which one is to be named: {listed(held, 5)}" if held else ""
         raise UserError(f"model '{folder}': there is no config.json in it{hint}")
     _, tensors = model_files.read_model(folder)
     if any(folder.glob("*.safetensors")):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from truing.errors import listed
 from truing.objectives.equal import alike
 from truing.rollout import experience
 from truing.rollout.experience import SCHEMA
@@ -83,6 +84,29 @@ def of(folder: Path) -> Account:
         rows |= {row["row"] for row in lived}
     found.prompts = len(rows)
     return found
+
+
+def barren(skipped: int, account: Account) -> str:
+    """What is said where no round had an update: that all scores were the same, and by which rewards, or what else it
+    may be.
+
+    >>> scored = Account(score=Extent(8, 0.0, 0.0), rewards={"polite": Extent(8, 0.0, 0.0)})
+    >>> barren(2, scored).partition("\\n")[0]
+    'no answer of 2 rounds teaches the objective anything: all 8 scored the same (0), by polite.'
+    """
+    begun = f"no answer of {skipped:,} rounds teaches the objective anything:"
+    if not account.score.level:
+        return (
+            f"{begun} all of a prompt scored the same, none passed, or all were cut (mask_unfinished); give more "
+            "answers or prompts to a round, a finer reward, or more max_new_tokens"
+        )
+    level = [name for name, extent in account.rewards.items() if extent.level]
+    return (
+        f"{begun} all {account.score.count:,} scored the same ({account.score.low:g})"
+        f"{', by ' + listed(level) if level else ''}.\n"
+        "  A function of your own gets prompts and completions as lists of messages where the data's prompts are; it "
+        "gets texts by {mine.py:name: {text: true}}"
+    )
 
 
 def samples(folder: Path) -> list[dict[str, Any]]:

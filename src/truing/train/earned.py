@@ -21,6 +21,7 @@ from truing.settings import Leash, Online, Shaping
 from truing.train.past import Moments, moments
 from truing.train.shaping import shaped
 from truing.train.terms import Sum
+from truing.train.unread import unread
 from truing.types import Advantage
 
 Advantages = Callable[["Round"], Tensor]
@@ -123,34 +124,9 @@ def check_read(
     compares: bool,
     referred: bool,
 ) -> None:
-    """UserError for an option that says nothing to this objective. `compares`: it holds answers to one prompt against
-    each other; `referred`: it, or the leash, reads a reference."""
-    readers = {
-        "beta": (online, advantage not in (None, "none")),
-        "gamma": (online, advantage in ("gae", "returns")),
-        "smoothing": (online, advantage == "gae"),
-        "sample_deviation": (online, advantage in ("standardised", "batch_centred", "batch_raw")),
-        "passing": (online, imitates),
-        "resample": (online, compares),
-        "normalise": (shaping, advantage is not None),
-        "clip_score": (shaping, advantage is not None),
-        "sampler_cap": (online, advantage is not None),
-    }
-    for name, (group, read) in readers.items():
-        if not read and getattr(group, name) != getattr(type(group)(), name):
-            raise UserError(f"'{name}' says nothing to this objective, which does not read it; leave it out")
-    leashes = {
-        "kl_target": (online.beta > 0, "which moves beta: give beta, where it begins"),
-        "kl_horizon": (leash.kl_target is not None, "without kl_target"),
-        "refresh_reference": (
-            referred or online.mixture > 0,
-            "where no reference is read: give beta, or an objective that has one",
-        ),
-        "kl_limit": (referred or leash.stop_at_kl is not None, "where no KL is measured: give beta or stop_at_kl"),
-    }
-    for name, (read, why) in leashes.items():
-        if not read and getattr(leash, name) != getattr(Leash(), name):
-            raise UserError(f"'{name}' says nothing here, {why}; or leave it out")
+    """UserError for an option that says nothing to this objective (see `unread`), or two that exclude each other."""
+    for _, why in unread(online, shaping, leash, advantage, imitates, compares, referred):
+        raise UserError(why)
     if shaping.overlong_buffer is not None and shaping.overlong_buffer > online.max_new_tokens:
         raise UserError(
             f"overlong_buffer ({shaping.overlong_buffer}) is the end of max_new_tokens ({online.max_new_tokens}) and "

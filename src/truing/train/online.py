@@ -22,7 +22,7 @@ from truing.data.batch import Batch, Tree
 from truing.data.kinds import WORDS, common_shape
 from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
-from truing.rollout import combine, experience
+from truing.rollout import account, combine, experience
 from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
 from truing.rollout.mixture import Mixture
@@ -153,11 +153,7 @@ class RolloutSource:
                     last = at
                     yield at, Batch(self.given.beside(group, at, self.per_update))
         if not last and not self.ended:
-            raise RunFailed(
-                f"no answer of {len(self.skipped)} rounds teaches the objective anything: all of a prompt scored the "
-                "same, none passed, or all were cut (mask_unfinished); give more answers or prompts to a round, a "
-                "finer reward, or more max_new_tokens"
-            )
+            raise RunFailed(account.barren(len(self.skipped), account.of(self.folder)))
         if self.looking is not None:
             self.looking.end(last)
 
