@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from truing import __version__, caches, disk
-from truing.disk import check_free, users_files
+from truing.disk import check_free, check_target, users_files
 from truing.errors import TruingError, UserError, one_line, unknown
 from truing.pipeline.arguments import Columns, OnBadRow, Overrides, Overwrite, RecipePath
 from truing.terminal import guard, say
@@ -214,7 +214,6 @@ def split(
     seed: Annotated[int, typer.Option(help="Another seed, another division.")] = 0,
     on_bad_row: OnBadRow = "error",
     columns: Columns = None,
-    overwrite: Overwrite = False,
 ) -> None:
     """Divide data to train on from data held out. No prompt stands on both sides; writes train.jsonl and eval.jsonl."""
     from truing.data import formats
@@ -222,7 +221,7 @@ def split(
     from truing.pipeline.inputs import Reading
 
     for name in ("train", "eval"):
-        check_free(out / f"{name}.jsonl", overwrite)
+        check_target(out / f"{name}.jsonl")
     records = Reading.of(on_bad_row, columns).records(data)
     say(formats.describe(records))
     train, held_out = splitting.split(records, eval=share, seed=seed)
@@ -261,13 +260,11 @@ def sample(
     ] = None,
     on_bad_row: OnBadRow = "error",
     columns: Columns = None,
-    overwrite: Overwrite = False,
 ) -> None:
     """Let a model answer prompts. With --best-of the best of several answers, as a reward model likes them."""
     from truing.pipeline import commands
     from truing.pipeline.inputs import Reading
 
-    check_free(out, overwrite)
     how, limits = Reading.of(on_bad_row, columns), (max_new_tokens, temperature, seed)
     with users_files():
         count = commands.sample(model, prompts, n, out, *limits, best_of, reward, remark, how)
@@ -281,13 +278,11 @@ def score(
     out: Annotated[Path, typer.Option(help="A JSONL file: one object per row, in order.")],
     on_bad_row: OnBadRow = "error",
     columns: Columns = None,
-    overwrite: Overwrite = False,
 ) -> None:
     """Score the responses of a data set. Log-probabilities (nats, summed over response tokens), or rewards."""
     from truing.pipeline import commands
     from truing.pipeline.inputs import Reading
 
-    check_free(out, overwrite)
     with users_files():
         count = commands.score(model, data, out, remark, Reading.of(on_bad_row, columns))
     say(f"{one_line(str(out))}: {count} rows")

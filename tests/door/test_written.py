@@ -40,7 +40,7 @@ def test_json_is_written_in_one_place():
         "errors.py",
         "types.py",
         "seals.py",
-        "data/beside.py",
+        "data/nested.py",
         "data/render.py",
         "pipeline/agreement.py",
         "redaction.py",

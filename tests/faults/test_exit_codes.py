@@ -300,10 +300,10 @@ def _(place: Any) -> tuple[object, ...]:
     return "run", place.recipe(SFT.replace("steps: 1", "steps: 2")), "--out", place.out
 
 
-@fault("a result where a file is already")
+@fault("a GGUF where a file is already")
 def _(place: Any) -> tuple[object, ...]:
-    place.write("years of work", "scored.jsonl")
-    return "score", "model", *SCORE
+    place.write("years of work", "model.gguf")
+    return "export", "model", "--gguf", "model.gguf"
 
 
 def test_the_page_and_the_faults_are_the_same() -> None:

@@ -126,26 +126,6 @@ def test_a_finished_run_shows_its_table_again(desk: Desk) -> None:
     assert desk.run("rm.steps=3", "--quiet") == 0 and not desk.said.strip()
 
 
-@pytest.mark.parametrize("command", ["score", "sample", "split"])
-def test_a_command_writes_over_no_file_unasked(desk: Desk, command: str) -> None:
-    model, rows, out = str(desk.out / "warm" / "model"), str(desk.folder / "pairs.jsonl"), desk.folder / "o.jsonl"
-    asked = {
-        "score": ("score", model, rows, "--out", str(out)),
-        "sample": ("sample", model, rows, "--max-new-tokens", "2", "--out", str(out)),
-        "split": ("split", rows, "--out", str(desk.folder)),
-    }[command]
-    target = desk.folder / "train.jsonl" if command == "split" else out
-    target.write_text("years of work")
-    assert desk(*asked) == 2
-    assert f"{target}: is there already" in desk.said and "--overwrite" in desk.said
-    assert target.read_text() == "years of work"
-    assert desk(*asked, "--overwrite") == 0, desk.said
-    assert target.read_bytes() != b"years of work"
-    for path in (target, desk.folder / "eval.jsonl"):
-        path.write_text("")
-    assert desk(*asked) == 0, "an empty file is nobody's work"
-
-
 def test_an_export_writes_over_no_gguf_unasked(desk: Desk) -> None:
     """Refused before the model is read; with --overwrite it is: llama.cpp has no form of this one's tokenizer."""
     out = desk.folder / "m.gguf"

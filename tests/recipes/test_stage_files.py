@@ -90,11 +90,11 @@ def test_a_decision_of_another_run_is_not_shown(desk: Desk) -> None:
 def test_every_command_that_loads_a_stages_model_looks_at_it(desk: Desk, name: str) -> None:
     model, rows, out = (str(desk.out / name / "model"), str(desk.folder / "pairs.jsonl"), str(desk.folder / "o.jsonl"))
     commands = {
-        "score": ("score", model, rows, "--out", out, "--overwrite"),
+        "score": ("score", model, rows, "--out", out),
         "export": ("export", model, "--out", str(desk.folder / "exported")),
     }
     if name == "warm":
-        commands["sample"] = ("sample", model, rows, "--out", out, "--overwrite", "--max-new-tokens", "2")
+        commands["sample"] = ("sample", model, rows, "--out", out, "--max-new-tokens", "2")
     for command in commands.values():
         assert desk(*command) == 0, desk.said
     shutil.rmtree(desk.folder / "exported")

@@ -31,7 +31,14 @@ def lived(folder: Path, word: str = "", again: bool = True) -> str:
     put(folder / "policy/summary.json", {"do": "reinforce", "paragraph": told, "taught": taught})
     rows = [
         {"step": s, "rows": 8, "tokens": 90, "loss": 0.0, "answers": 8.0, "groups": 2.0, "score": s / 24}
-        | {"score_deviation": 0.3, "kl": s / 9, "length": 40.0 - s, "entropy": 2.0, "cut_off": 0.5, "equal_groups": 0.5}
+        | {
+            "score_deviation": 0.3,
+            "kl": s / 9,
+            "length": 40.0 - s,
+            "sampled_entropy": 2.0,
+            "cut_off": 0.5,
+            "equal_groups": 0.5,
+        }
         for s in range(1, 25)
     ]
     (folder / "policy/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -13,8 +13,9 @@ from truing.errors import UserError, one_line
 from truing.pipeline.plan import Step, changes, read_json
 from truing.pipeline.spec import Recipe
 
-CHEAP = ("split", "gate")
-"""Stages that take a moment and follow from what they read alone; the looks of a gate are kept beside the run."""
+KEPT = ("model", "reward", "data")
+"""What is not thrown away unasked: models, and answers. Findings and decisions follow from what they read, and a gate's
+looks are kept beside the run; so does a split, which takes a moment."""
 ALLOWED = "overwritten"
 """The manifest's list of losses that `--overwrite` has allowed: a run that was interrupted needs it once."""
 
@@ -48,7 +49,7 @@ def losses(steps: Sequence[Step], root: Path, restart: bool) -> list[Loss]:
     for step in steps:
         record = root / step.spec.name / seals.STAGE
         stored = read_json(record)
-        if step.action != "run" or step.spec.do in CHEAP or stored.get("state") != "done":
+        if step.action != "run" or step.gives not in KEPT or step.spec.do == "split" or stored.get("state") != "done":
             continue
         changed = changes(stored["parts"], step.parts)
         if changed or not restart:

@@ -80,6 +80,8 @@ def settle(step: Step, folder: Path, resume: bool, restart: bool, before: Mappin
         left = seals.product(stored["outputs"])
         return Step(spec, step.gives, stored["parts"], stored["key"], "reuse", f"{note}, not run again", left)
     reached = checkpoints(folder)
+    if stored.get("state") == "done" and changed:
+        return replace(step, note=f"{'; '.join(changed.values())}: run again")
     if stored.get("state") in (None, "done") or not reached or restart:
         return step
     said = f"stage '{spec.name}' was interrupted and has a checkpoint ({folder}/checkpoints/{reached[-1]})"

@@ -56,7 +56,7 @@ _POINTS = 600  # drawn per curve; more than a screen can tell apart
 _BOOKKEEPING = figures.BOOKKEEPING | {"grad_norm", "epoch", "tokens_per_second"}
 _TELLING = (
     "reward", "mean_reward", "gold", "held_out_accuracy", "accuracy", "kl", "kl_to_reference", "margin_nats", "margin",
-    "entropy", "held_out_loss", "chosen_log_ratio", "mean_length",
+    "sampled_entropy", "held_out_loss", "chosen_log_ratio", "mean_length",
 )  # fmt: skip
 
 

@@ -29,9 +29,9 @@ OF_ROUNDS = dict.fromkeys(("kl", "score", "score_deviation", "length", "cut_off"
 }
 FIRST = (
     "loss", "score", "score_deviation", "accuracy", "best_first", "margin", "margin_nats", "kl", "length", "cut_off",
-    "equal_groups", "entropy",
+    "equal_groups", "sampled_entropy",
 )  # fmt: skip
-UNITS = {"kl": "nats", "entropy": "nats", "length": "tokens"}
+UNITS = {"kl": "nats", "sampled_entropy": "nats", "length": "tokens"}
 SHOWN = 8  # means on a line of the terminal
 
 
@@ -141,7 +141,7 @@ def _weight(row: Row, name: str, column: str) -> float:
         return row.get(name.replace("reward_", "scored_by_", 1), scored)
     if not column and name.startswith(PLAIN):
         return 1.0
-    if name == "entropy" and not column:  # of a token, and so over the tokens of all answers
+    if name == "sampled_entropy" and not column:  # of a token, and so over the tokens of all answers
         return row.get("answers", 1.0) * row.get("length", 1.0)
     return row.get(column or OF_ROUNDS.get(name, "rows"), 1.0)
 

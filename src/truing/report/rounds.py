@@ -9,13 +9,14 @@ from typing import Any
 from truing.report import figures, words
 from truing.report.folder import StagePieces, as_number
 
-CURVES = ("score", "kl", "length", "entropy", "cut_off", "equal_groups")
+CURVES = ("score", "kl", "length", "sampled_entropy", "cut_off", "equal_groups")
 """Of every round, in this order; then what methods of preferences are judged by, and what was watched."""
 BESIDE = ("accuracy", "margin_nats", "watch_proxy", "watch_kl")
 TITLES = {
     "score": "reward",
     "kl": "KL to the reference",
     "length": "length of answers",
+    "sampled_entropy": "entropy",
     "cut_off": "share cut off",
     "equal_groups": "share of equal groups",
     "watch_proxy": "reward, held-out prompts",
@@ -49,7 +50,7 @@ def title(name: str) -> str:
 def unit(name: str) -> str:
     """In what a curve is measured."""
     own = figures.UNITS.get(name.removeprefix("watch_")) or words.unit(name).replace("%", "")
-    return "nats a token" if name == "entropy" else own
+    return "nats a token" if name == "sampled_entropy" else own
 
 
 def answers(stage: StagePieces) -> dict[str, Any] | None:

@@ -194,7 +194,7 @@ def told(whole: Round) -> dict[str, float]:
         "score": float(np.mean(scores)),
         "score_deviation": moments(scores).deviation,
         "length": lengths.mean().item(),
-        "entropy": surprise / max(1.0, lengths.sum().item()),
+        "sampled_entropy": surprise / max(1.0, lengths.sum().item()),
         "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
         "equal_groups": len(equal(whole.rows)) / groups,
         "answers": float(len(whole.rows)),
