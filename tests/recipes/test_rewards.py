@@ -113,9 +113,9 @@ def test_two_named_heads_on_ratings(desk: Any, given: None) -> None:
     several = {"prompt": "question 1", "responses": ["bad", "good"], "ranking": [1, 0]}
     (desk.folder / "several.jsonl").write_text(json.dumps(several) + "\n")
     assert (
-        desk("score", str(desk.out / "rm/model"), str(desk.folder / "several.jsonl"), "--out", f"{desk.folder}/s") == 0
+        desk("score", str(desk.out / "rm/model"), str(desk.folder / "several.jsonl"), "--out", f"{desk.folder}/t") == 0
     )
-    both = json.loads((desk.folder / "s").read_text())
+    both = json.loads((desk.folder / "t").read_text())
     assert both["rewards"][1] == pytest.approx(row["reward"], abs=1e-5) and len(both["heads"]) == 2
 
 
