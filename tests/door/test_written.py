@@ -41,6 +41,7 @@ def test_json_is_written_in_one_place():
         "types.py",
         "seals.py",
         "data/nested.py",
+        "data/template_choice.py",
         "data/render.py",
         "pipeline/agreement.py",
         "redaction.py",

@@ -233,7 +233,7 @@ def test_the_command(tmp_path) -> None:
     for more, told in (
         (["--out", to[0]], "there is something already"),
         ([], "say what to write"),
-        (["--gguf", to[1], "--dtype", "f15"], "Did you mean 'f16'"),
+        (["--gguf", to[1], "--dtype", "f15", "--overwrite"], "Did you mean 'f16'"),
     ):
         said = CliRunner().invoke(app, ["export", folder, *more])
         assert isinstance(said.exception, UserError) and told in str(said.exception)

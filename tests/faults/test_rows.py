@@ -217,8 +217,8 @@ def test_a_question_on_both_sides(place, good_rows) -> None:
     )
     assert place.read("rm/findings.json")["findings"][0]["n"] == 4
     assert place.run(fit.replace("eval.jsonl", "train.jsonl"), more=("--overwrite",)) == 2
-    assert "train.jsonl: nothing is held out: the first user turn of each of its 8 rows was trained on" in place.said
-    assert not (place.out / "rm" / "model").exists()
+    assert "all pairs of eval (train.jsonl) are among those that the stage learns from" in place.said
+    assert (place.out / "rm" / "model").exists(), "refused before anything is thrown away"
 
 
 def test_an_exam_does_not_ask_what_was_trained_on(place, good_rows) -> None:

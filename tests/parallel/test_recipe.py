@@ -58,7 +58,7 @@ def test_options_that_change_no_result_may_change(folder) -> None:
     other = ["warm.tokens_per_device=50", "warm.checkpoint_every=2", "warm.gradient_checkpointing=true"]
     assert running.run(check("r.yaml", other), Path("one"), quiet=True) == 0
     assert Path("one", "warm", "model", "model.safetensors").stat().st_mtime_ns == before
-    assert running.run(check("r.yaml", ["warm.learning_rate=1e-4"]), Path("one"), quiet=True) == 0
+    assert running.run(check("r.yaml", ["warm.learning_rate=1e-4"]), Path("one"), overwrite=True, quiet=True) == 0
     assert Path("one", "warm", "model", "model.safetensors").stat().st_mtime_ns != before
 
 

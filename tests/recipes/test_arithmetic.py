@@ -188,4 +188,7 @@ def test_rows_that_ask_what_is_held_out_are_left_out_of_training(desk: Any) -> N
     assert "kept 10 rows, truncated 0, dropped 10 (prompt has what one of held.jsonl asks: rows 1, 2," in desk.said
     assert "kept 2 rows, truncated 0, dropped 1 (prompt has what one of low.jsonl asks: row" in desk.said
     desk.write((desk.folder / "r.yaml").read_text().replace("without: held.jsonl", "without: all.jsonl"))
-    assert desk.run() == 2 and "nothing is left to train on: each of its 20 rows has what one of all.jsonl" in desk.said
+    assert (
+        desk.run("--overwrite") == 2
+        and "nothing is left to train on: each of its 20 rows has what one of all.jsonl" in desk.said
+    )

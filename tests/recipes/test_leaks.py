@@ -73,7 +73,7 @@ def leak(folder: Path, names: list[str]) -> None:
 def left_out(desk: Any, stages: str, exam: str) -> int:
     """How many prompts the exam left out of 26."""
     desk.write(HEAD + stages + exam)
-    assert desk.run() == 0, desk.said
+    assert desk.run("--overwrite") == 0, desk.said
     notes = [note for note in desk.read("exam/summary.json")["notes"] if "prompts left out" in note]
     return int(notes[0].split()[0]) if notes else 0
 
@@ -94,13 +94,13 @@ def test_by_this_recipe(leaky: Any, name: str) -> None:
 def test_by_an_earlier_recipe_through_its_model_an_adapter_and_an_export(leaky: Any) -> None:
     """The rows are those of a run whose model is this run's base; then of an adapter on it; then of an export of that."""
     leaky.write(HEAD + f"  warm: {{do: sft, model: $base, data: rows.jsonl, {ROOMS}}}\n")
-    assert leaky.run() == 0, leaky.said
+    assert leaky.run("--overwrite") == 0, leaky.said
     before = leaky.out.rename(leaky.folder / "earlier") / "warm" / "model"
     base = f"base: {before}\nstages:\n"
     more = "  low: {do: prefer, model: $base, data: other.jsonl, lora_rank: 2, steps: 1, rows_per_step: 4}\n"
     exam = EXAM.replace("MODEL", "$low").replace("JUDGE", EXACT)
     leaky.write(base + more + exam)
-    assert leaky.run() == 0, leaky.said
+    assert leaky.run("--overwrite") == 0, leaky.said
     assert "20 of 26 prompts left out" in leaky.said
     assert "low, base: stage 'warm' of run 'out' learned from rows.jsonl, and so met 20 of the prompts" in leaky.said
     assert leaky("export", str(leaky.out / "low" / "model"), "--out", str(leaky.folder / "whole")) == 0, leaky.said
@@ -129,7 +129,7 @@ def test_by_the_reward_model_of_the_policy_in_an_earlier_recipe(leaky: Any) -> N
     assert [learned.stage for learned in lineage.read(str(policy)).learned] == ["rl", "rm"]
     low = "  low: {do: prefer, model: $base, data: other.jsonl, steps: 1, rows_per_step: 4}\n"
     leaky.write(f"base: {policy}\nstages:\n" + low + exam.replace("$rl", "$low"))
-    assert leaky.run() == 0 and "20 of 26 prompts left out" in leaky.said
+    assert leaky.run("--overwrite") == 0 and "20 of 26 prompts left out" in leaky.said
     assert "low, base: stage 'rm' of run 'out' learned from pairs.jsonl" in leaky.said
 
 
@@ -140,7 +140,7 @@ def test_an_exam_of_which_nothing_is_left_says_by_whom(leaky: Any) -> None:
         + f"  warm: {{do: sft, model: $base, data: rows.jsonl, {ROOMS}}}\n"
         + EXAM.replace("MODEL", "$warm").replace("JUDGE", EXACT)
     )
-    assert leaky.run() == 2
+    assert leaky.run("--overwrite") == 2
     assert (
         "nothing is held out" in leaky.said and "warm: stage 'warm' of run 'out' learned from rows.jsonl" in leaky.said
     )
