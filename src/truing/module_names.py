@@ -54,11 +54,14 @@ def meaning(name: str, file: Path, seen: frozenset[tuple[Path, str]] = frozenset
 
 
 def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module that may give names, those under `if` and `try` too (`if TYPE_CHECKING:`)."""
+    """The statements of a module that may give names, those under `if`, `try`, `with` and loops too."""
     for line in body:
         yield line
-        if isinstance(line, ast.If | ast.Try):
-            yield from statements([*line.body, *line.orelse])
+        if isinstance(line, ast.Try):
+            for handler in line.handlers:
+                yield from statements(handler.body)  # where both give a name, it is most likely made above
+        if isinstance(line, ast.If | ast.Try | ast.With | ast.For | ast.While):
+            yield from statements([*line.body, *getattr(line, "orelse", []), *getattr(line, "finalbody", [])])
 
 
 def made_by(
@@ -77,9 +80,22 @@ def made_by(
         targets, value = [line.target], line.value
     else:
         return None
-    if not any(isinstance(target, ast.Name) and target.id == name for target in targets):
+    own = next(filter(None, (part_of(target, value, name) for target in targets)), None)
+    if own is None:
         return None
-    return meaning(value.id, file, seen) if isinstance(value, ast.Name) else Meaning(value, file, module)
+    return meaning(own.id, file, seen) if isinstance(own, ast.Name) else Meaning(own, file, module)
+
+
+def part_of(target: ast.expr, value: ast.expr, name: str) -> ast.expr | None:
+    """What an assignment to a target makes of a name: the value, or of several targets (`a, b = f(), g()`) its part."""
+    if isinstance(target, ast.Name):
+        return value if target.id == name else None
+    if not isinstance(target, ast.Tuple | ast.List):
+        return None
+    whole = isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts)
+    parts = value.elts if whole and isinstance(value, ast.Tuple | ast.List) else [value] * len(target.elts)
+    pairs = (part_of(inner, part, name) for inner, part in zip(target.elts, parts, strict=True))
+    return next(filter(None, pairs), None)
 
 
 def module_of(line: ast.ImportFrom, file: Path) -> Path | None:
@@ -126,6 +142,8 @@ def unfit(told: Meaning) -> str:
     if called is None:
         return ""
     asked = method(called.node, "__call__") if isinstance(called.node, ast.ClassDef) else called.node
+    if asked is None and isinstance(called.node, ast.ClassDef) and called.node.bases:
+        return ""  # one of them may have it
     if asked is None:
         return "is an object that cannot be called: its class has no __call__"
     bound = called is not told and is_partial(told.node)
@@ -159,7 +177,8 @@ def names_in(file: Path) -> list[str]:
         if isinstance(line, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             out.append(line.name)
         elif isinstance(line, ast.Assign):
-            out += [target.id for target in line.targets if isinstance(target, ast.Name)]
+            inner = (node for target in line.targets for node in ast.walk(target))
+            out += [node.id for node in inner if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         elif isinstance(line, ast.ImportFrom) and is_near(line, file):
             out += [alias.asname or alias.name for alias in line.names if alias.name != "*"]
     return [name for name in dict.fromkeys(out) if not name.startswith("_")]

@@ -96,8 +96,8 @@ def sources(file: Path) -> list[Path]:
 def imports(file: Path) -> Iterator[str]:
     """The modules that a file may import, each with the packages it lies in; a relative one keeps its leading dots."""
     try:
-        module = ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError):
+        module = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
         return  # whoever runs it says so; here only its content counts
     for node in ast.walk(module):
         if isinstance(node, ast.Import):

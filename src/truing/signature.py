@@ -152,8 +152,8 @@ def read_parts(file: Path, kind: Kind) -> dict[str, Part]:
 def parsed(file: Path) -> ast.Module:
     """A file's syntax tree; UserError where it is not Python."""
     try:
-        return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    except (SyntaxError, ValueError, OSError) as problem:
+        return ast.parse(file.read_bytes(), filename=str(file))  # bytes: a file may begin with BOM or its coding
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as problem:
         raise UserError(f"{file}: cannot be read as Python: {problem}") from None
 
 

@@ -76,6 +76,59 @@ def test_numbers_are_read_where_no_other_count_fits(write: Any, first: int, numb
     assert [r.chosen[0].content for r in records if isinstance(r, Judgement)] == ["xy"[n - first] for n in numbers]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"is_response_0_better": 1},
+        {"response_0_wins": 0},
+        {"response_0_is_better": 0},
+        {"score_0": 1},
+        {"rank_0": 0},
+        {"score": 1},
+        {"votes": 0},
+        {"not_preferred": "response_0"},
+        {"worse_choice": "0"},
+        {"loser": "response_1"},
+        {"rejected_model": "1"},
+        {"winner": "not equal"},
+        {"score_0": float("nan"), "score_1": 2.0},
+    ],
+    ids=str,
+)
+def test_a_yes_a_measure_and_the_name_of_the_worse_are_no_name_of_the_better(write: Any, said: dict[str, Any]) -> None:
+    """`is_response_0_better: 1` was read as response_1, `not_preferred: a` as a, and a missing score as the lower."""
+    rows = [
+        {"prompt": f"{n}", "response_0": "x", "response_1": "y"}
+        | {name: n if type(value) is int else value for name, value in said.items()}
+        for n in (0, 1)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    source = write(rows) if "NaN" not in text else _table(write([]), rows)
+    with pytest.raises(DataError, match="may say which response is better"):
+        load(source, columns={"chosen": "response_0", "rejected": "response_1"}, want="pairs", on_bad_row="drop")
+
+
+def test_a_preference_of_0_and_1_beside_responses_0_and_1_may_be_either(write: Any) -> None:
+    rows = [{"prompt": f"{n}", "response_0": "x", "response_1": "y", "preference": n} for n in (0, 1)]
+    sides = {"chosen": "response_0", "rejected": "response_1"}
+    with pytest.raises(DataError, match=r"column 'preference' of 0 and 1 beside .* may be the number of the better"):
+        load(write(rows), columns=sides, want="pairs")
+    records = load(write(rows), columns=sides | {"preference": "preference"}, want="pairs").records
+    assert [r.chosen[0].content for r in records if isinstance(r, Judgement)] == ["y", "x"]
+    number = [{name if name != "preference" else "better": value for name, value in row.items()} for row in rows]
+    records = load(write(number), columns=sides, want="pairs").records
+    assert [r.chosen[0].content for r in records if isinstance(r, Judgement)] == ["x", "y"]
+    rows[0]["preference"] = 0.3  # type: ignore[assignment]
+    assert len(load(write(rows), columns=sides, want="pairs")) == 2
+
+
+def _table(path: str, rows: list[dict[str, Any]]) -> str:
+    """The rows as a table, in which a missing number is written nan."""
+    file = Path(path).with_suffix(".csv")
+    file.write_text("\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]) + "\n")
+    return str(file)
+
+
 def test_a_row_whose_verdict_says_nothing_contradicts_itself_or_names_another_is_refused(write: Any) -> None:
     good = [TWO | {"winner": "a", "score_a": 2, "score_b": 1}]
     for row, why in (

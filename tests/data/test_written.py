@@ -103,7 +103,18 @@ def test_the_text_of_messages_is_no_words_in_json_lines(write: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2, 3]", "['a', 'b']", "[{'name': 'Bob'}]", "{'role': 1}", repr(ASK) + " What is wrong with this?"]
+    "text",
+    [
+        "[1, 2, 3]",
+        "['a', 1]",
+        "['a'] + ['b']",
+        "['a', 'b'] is a list",
+        "[{'name': 'role', 'value': 1}]",
+        "[{'name': 'Bob'}]",
+        "{'role': 1}",
+        "{'role': 'user', 'content': 'q'} is a message",
+        repr(ASK) + " What is wrong with this?",
+    ],
 )
 def test_other_lists_are_words(write: Any, text: str) -> None:
     for source in (
@@ -143,6 +154,36 @@ def test_turns_as_texts_are_a_conversation(write: Any) -> None:
             ("user", "two"),
             ("assistant", "B2"),
         ]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_turns_in_a_table_are_what_they_were(write: Any, writer: str) -> None:
+    """What to_csv makes of Arena once its lists are lists: they became the words of prompt and responses."""
+    shown = {name: WRITERS[writer](value) if isinstance(value, list) else value for name, value in ARENA.items()}
+    [record] = load(write(table(shown), "x.csv"), want="pairs", columns=SIDES).records
+    [same] = load(write([ARENA]), want="pairs", columns=SIDES).records
+    assert record == same
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("key", ["id", "name", "weight"])
+def test_messages_whose_first_key_is_another_are_messages(write: Any, writer: str, key: str) -> None:
+    """A file that puts another key before `role` had its braces learned as words."""
+    row = {"prompt": ASK, "chosen": GOOD, "rejected": BAD}
+    shown = {name: WRITERS[writer]([{key: None, **turn} for turn in turns]) for name, turns in row.items()}
+    [record] = load(write(table(shown), "x.csv")).records
+    [same] = load(write([row])).records
+    assert isinstance(record, Judgement)
+    assert isinstance(same, Judgement)
+    assert (record.prompt, record.responses) == (same.prompt, same.responses)
+
+
+@pytest.mark.parametrize("shown", [repr(GOOD[0]), json.dumps(GOOD[0])])
+def test_a_lone_message_as_text_is_no_words(write: Any, shown: str) -> None:
+    row = {"prompt": "q", "response": shown}
+    for source in (write(table(row), "x.csv"), write([row])):
+        with pytest.raises(DataError, match="row 1, field response: is text that writes a message; give its content"):
+            load(source)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,11 @@ def test_columns_that_no_convention_knows_are_a_mistake_of_the_stage(here) -> No
         ("{do: prefer, model: $base, data: rows.jsonl}", numbered(TOLD), "learns from pairs"),
         ("{do: fit_reward, model: $base, data: rows.jsonl}", numbered(TOLD), "learns from pairs"),
         ("{do: prefer, model: $base, data: rows.jsonl, objective: kto}", numbered(TOLD), "desirable or undesirable"),
-        ("{do: fit_reward, model: $base, data: pairs.jsonl, eval: rows.jsonl}", numbered(TOLD), "learns from pairs"),
+        (
+            "{do: fit_reward, model: $base, data: pairs.jsonl, eval: rows.jsonl}",
+            numbered(TOLD | {"prompt": "?"}),
+            "learns from pairs",
+        ),
         ("{do: evaluate, models: [$base], against: [world:desk/small], data: rows.jsonl}", numbered(TOLD), "pairs"),
         ("{do: sft, model: $base, data: rows.jsonl}", numbered({"prompt": "p"}), "response"),
     ],
@@ -99,6 +103,66 @@ def test_a_column_that_a_reward_reads_has_to_be_there(here) -> None:
     stage = "  it: {do: reinforce, model: $base, prompts: prompts.jsonl, rewards: ['mine.py:right']}\n"
     (said,) = mistakes(recipe(stage))
     assert "reads the column 'answer', which row 1" in said and "columns beside the prompt: target" in said
+
+
+@pytest.mark.parametrize(
+    ("reward", "why"),
+    [
+        ("{verifier: {answer: number}}", "row 1 of the prompts: reward 'verifier': a prompt's row has no 'answer'"),
+        ("'mine.py:right'", "reads the column 'solution', which row 1 of the prompts does not have"),
+        ("'mine.py:keyed'", "reads the column 'level', which row 1"),
+        ("{reward_model: {model: ./empty}}", "there is no config.json in it"),
+    ],
+)
+def test_what_a_reward_needs_is_looked_for_wherever_it_scores(here, reward, why) -> None:
+    """TRL's functions read columns by their parameters, and truing's own check a row before anything is trained."""
+    write("prompts.jsonl", numbered({"prompt": "2 + 2 =", "target": "4"}))
+    write("whole.jsonl", numbered({"prompt": "1 + 1 =", "answer": "2", "solution": "2", "level": 1}))
+    Path("empty").mkdir()
+    Path("mine.py").write_text(
+        "def right(completions, solution, **kwargs):\n    return [0.0 for _ in completions]\n\n\n"
+        "def keyed(completions, target=None, *, level):\n    return [0.0 for _ in completions]\n"
+    )
+    learns = "  it: {do: reinforce, model: $base, prompts: %s, rewards: [%s]%s}\n"
+    exam = EXAM % ("$base", "prompts: %s, judge: %s, exact: true")
+    length = "{length: {per_token: 1.0}}"
+    for stage in (
+        learns % ("prompts.jsonl", reward, ""),
+        learns % ("whole.jsonl", length, f", watch: [{reward}], watch_prompts: prompts.jsonl"),
+        exam.replace("[$base]", "[world:desk/small]", 1) % ("prompts.jsonl", reward),
+    ):
+        (said,) = mistakes(recipe(stage))
+        assert why in said
+    if "empty" not in reward:
+        look(recipe(learns % ("whole.jsonl", reward, "")))
+
+
+def test_columns_are_those_of_the_stages_own_data(here) -> None:
+    """What is held out, watched or answered beside it has columns of its own."""
+    write("qa.jsonl", [{"question": f"{i}?", "answer": "a"} for i in range(5)])
+    write("ab.jsonl", [{"question": f"{i}?", "a": "a", "b": "b"} for i in range(5)])
+    write("prompts.jsonl", numbered({"prompt": "p", "answer": "4"}))
+    told = "  it: {do: sft, model: $base, data: qa.jsonl, columns: {prompt: question, response: answer}, without: %s}\n"
+    look(recipe(told % "prompts.jsonl"))
+    text = "{do: reinforce, model: $base, prompts: qa.jsonl, columns: {prompt: question}, rewards: {verifier: {answer: text}}"
+    look(recipe(f"  it: {text}, watch: {{verifier: {{}}}}, watch_prompts: prompts.jsonl}}\n"))
+    columns = "columns: {prompt: question, chosen: a, rejected: b}"
+    look(recipe(EXAM % ("world:desk/small", f"data: ab.jsonl, prompts: prompts.jsonl, {columns}, {SCORED}")))
+
+
+def test_texts_beside_answers_are_tried_for_words_to_learn(here) -> None:
+    write("prompts.jsonl", numbered({"prompt": "p", "answer": "4"}))
+    write("pairs.jsonl", numbered(PAIR))
+    text = (
+        "  it: {do: reinforce, model: $base, prompts: prompts.jsonl, pretrain: prompts.jsonl, "
+        "objective: [dapo, {ptx: {weight: 1.0}}], rewards: {verifier: {}}}\n"
+    )
+    (said,) = mistakes(recipe(text))
+    assert "prompts.jsonl: missing column 'response'" in said
+    write("asked.jsonl", numbered({"prompt": "p"}))
+    (said,) = mistakes(recipe(text.replace("pretrain: prompts", "pretrain: asked")))
+    assert "asked.jsonl, row 1: this is a prompt alone" in said
+    look(recipe(text.replace("pretrain: prompts", "pretrain: pairs")))
 
 
 def test_a_long_file_is_read_to_its_first_rows_and_that_is_said(here) -> None:
@@ -142,6 +206,32 @@ def test_a_length_beyond_the_model(here, base, most) -> None:
     look(text.replace(str(most + 1), str(most)))
 
 
+def test_answers_and_prompts_have_to_fit_into_the_model(here) -> None:
+    write("prompts.jsonl", numbered({"prompt": "p", "answer": "4"}))
+    learns = "  it: {do: reinforce, model: $base, prompts: prompts.jsonl, rewards: {verifier: {}}, %s}\n"
+    sample = "  it: {do: sample, model: $base, prompts: prompts.jsonl, %s}\n"
+    exam = EXAM % ("world:desk/small", f"prompts: prompts.jsonl, {SCORED}, %s")
+    for stage in (learns, sample, exam):
+        (said,) = mistakes(recipe(stage % "max_new_tokens: 1024"))
+        assert "max_new_tokens 1024 leaves no room for a prompt in the 1024 tokens" in said
+        look(recipe(stage % "max_new_tokens: 1000"))
+    (said,) = mistakes(recipe(learns % "max_length: 1025"))
+    assert "max_length 1025 is beyond the 1024 tokens that its model reads" in said
+    write("pairs.jsonl", numbered(PAIR))
+    text = "  it: {do: prefer, model: $base, reference: world:desk/small, data: pairs.jsonl, max_length: 1500}\n"
+    (said,) = mistakes(recipe(text, "{new: llama, text: pairs.jsonl}"))
+    assert "max_length 1500 is beyond the 1024 tokens that its reference reads" in said
+
+
+def test_a_users_own_stage_may_call_its_options_as_it_likes(here) -> None:
+    Path("mine.py").write_text(
+        "from truing.registry import stage\nfrom truing.settings import *\n\n\n"
+        "@stage(gives='model')\ndef odd(run, *, judge: dict, prompts: str, max_new_tokens: str, eval: float) -> None:\n"
+        "    print(judge, prompts, max_new_tokens, eval)\n"
+    )
+    look("stages:\n  it: {do: 'mine.py:odd', judge: {a: 1, b: 2}, prompts: x, max_new_tokens: many, eval: 0.5}\n")
+
+
 def test_a_model_folder_is_read_for_its_limit_and_for_what_it_lacks(here) -> None:
     data = write("rows.jsonl", numbered(TOLD))
     Path("model").mkdir()
@@ -158,7 +248,8 @@ def test_prompts_that_no_model_here_answers(here) -> None:
     rm = "  rm: {do: fit_reward, model: $base, data: pairs.jsonl}\n"
     (said,) = mistakes(recipe(rm + EXAM % ("$rm", "prompts: 'world:prompts?n=9'")))
     assert said.startswith("recipe:4: stage 'exam': ") and "no model here answers" in said
-    look(recipe(rm + EXAM % ("$rm", "data: pairs.jsonl")))
+    write("others.jsonl", numbered(PAIR | {"prompt": "Which is it?"}))
+    look(recipe(rm + EXAM % ("$rm", "data: others.jsonl")))
 
 
 def test_an_exam_on_what_its_model_learned_from(here) -> None:
@@ -166,6 +257,56 @@ def test_an_exam_on_what_its_model_learned_from(here) -> None:
     rm = "  rm: {{do: fit_reward, model: $base, data: {}}}\n".format(write("pairs.jsonl", numbered(PAIR)))
     (said,) = mistakes(recipe(WARM % data + rm + EXAM % ("$warm", f"prompts: {data}, judge: $rm")))
     assert "all its prompts (rows.jsonl) are among those that $warm learned from" in said
+
+
+SCORED = "judge: {length: {per_token: 1.0}}, exact: true"
+SPLIT = "  data: {do: split, data: rows.jsonl}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "taught", "prompts"),
+    [
+        ("", "rows.jsonl", "copy.jsonl"),
+        (SPLIT, "rows.jsonl", "$data.eval"),
+        (SPLIT, "$data.train", "$data.train"),
+    ],
+)
+@pytest.mark.parametrize("stages", [1, 2])
+def test_an_exam_of_whose_prompts_none_is_new(here, before, taught, prompts, stages) -> None:
+    write("rows.jsonl", numbered(TOLD, 8))
+    write("copy.jsonl", numbered({"prompt": TOLD["prompt"]}, 4))
+    write("others.jsonl", numbered(PAIR | {"prompt": "Which is it?"}))
+    direct = "  direct: {do: prefer, model: $warm, data: others.jsonl}\n" * (stages - 1)
+    exam = EXAM % ("$direct" if direct else "$warm", f"prompts: {prompts}, {SCORED}")
+    (said,) = mistakes(recipe(before + WARM % taught + direct + exam))
+    assert "are among those that" in said and f"all its prompts ({prompts})" in said
+
+
+@pytest.mark.parametrize(
+    ("warm", "prompts"),
+    [
+        ("{do: sft, model: $base, data: $data.train}", "$data.eval"),
+        ("{do: sft, model: $base, data: $data.train}", "rows.jsonl"),
+        ("{do: sft, model: $base, data: rows.jsonl, without: copy.jsonl}", "copy.jsonl"),
+        ("{do: sft, model: $base, data: copy.jsonl}", "rows.jsonl"),
+    ],
+)
+def test_an_exam_with_something_new_is_none(here, warm, prompts) -> None:
+    write("rows.jsonl", numbered(TOLD, 8))
+    write("copy.jsonl", numbered(TOLD, 4))
+    look(recipe(f"{SPLIT}  warm: {warm}\n" + EXAM % ("$warm", f"prompts: {prompts}, {SCORED}")))
+
+
+def test_pairs_that_are_held_out_and_learned(here) -> None:
+    write("pairs.jsonl", numbered(PAIR))
+    fit = "  rm: {do: fit_reward, model: $base, data: pairs.jsonl%s}\n"
+    (said,) = mistakes(recipe(fit % ", eval: pairs.jsonl"))
+    assert "all pairs of eval (pairs.jsonl) are among those that the stage learns from" in said
+    (said,) = mistakes(recipe(fit % "" + EXAM % ("$rm", "data: pairs.jsonl")))
+    assert "all pairs of data (pairs.jsonl) are among those that $rm learns from" in said
+    look(recipe(WARM % "pairs.jsonl" + EXAM % ("$warm", "data: pairs.jsonl")))  # a demonstration is no verdict
+    parts = "  data: {do: split, data: pairs.jsonl}\n  rm: {do: fit_reward, model: $base, data: $data.train, "
+    look(recipe(f"{parts}eval: $data.eval}}\n" + EXAM % ("$rm", "data: $data.eval")))
 
 
 def test_a_rule_about_a_model_or_a_check_that_no_exam_has(here) -> None:
@@ -178,6 +319,13 @@ def test_a_rule_about_a_model_or_a_check_that_no_exam_has(here) -> None:
     model, check = mistakes(text)
     assert "is about model 'wram'" in model and "Did you mean 'warm'?" in model
     assert "no exam finds 'win_rat'. Did you mean 'win_rate'?" in check
+
+
+@pytest.mark.parametrize("check", ["pass_at_2_delta", "pass_at_16", "held_out_step_accuracy", "a_win_rate"])
+def test_a_check_that_is_near_to_another_and_is_one(here, check) -> None:
+    Path("rules.yaml").write_text(f"rules:\n- {{check: {check}, model: base, min: 0.1}}\n")
+    gate = "  release: {do: gate, evidence: $exam, rules: rules.yaml}\n"
+    look(recipe(EXAM.replace("[$base]", "[world:desk/small]") % ("$base", "prompts: 'world:prompts?n=9'") + gate))
 
 
 # --- as a whole ------------------------------------------------------------------------------------------------------

@@ -156,3 +156,9 @@ def test_a_run_on_a_terminal(tmp_path: Path, setting: dict[str, str], moving: bo
     assert ("━" in said) == moving and ("\x1b" in said) == moving
     assert "\x1b" not in said.replace("\r\x1b[K", "") and "⟨U+" not in said
     assert "step 12/12  " in said and "loss " in said
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.998, "99.80 %"), (0.002, "0.20 %"), (1.0, "100 %"), (0.0, "0 %")])
+def test_a_part_is_never_called_all_nor_a_little_none(value: float, text: str) -> None:
+    rows = [{"step": 1, "rows": 2, "loss": 0.69, "accuracy": value}]
+    assert f"accuracy {text}" in moment.told(rows)

@@ -81,6 +81,30 @@ def test_a_forecast_moves_weights_and_the_reward_still_taught_nothing(asked: Any
     says(asked, "learn", why + " (the leash, a forecast or rounding is)")
 
 
+@pytest.mark.parametrize(
+    ("more", "source"),
+    [
+        (", overlong_buffer: 55", "what the length of an answer costs"),
+        (", unfinished_penalty: 1.0", "what the length of an answer costs"),
+        (
+            ", pretrain: texts.jsonl, objective: [grpo, {ptx: {weight: 1.0}}]",
+            "the texts of pretrain",
+        ),
+    ],
+)
+def test_what_teaches_beside_equal_scores_is_no_nothing(asked: Any, more: str, source: str) -> None:
+    """Answers of one score that differ by what their length costs, and texts that are learned along, did teach."""
+    rows = [{"text": f"The number after {i} is {i + 1}."} for i in range(6)]
+    (asked.folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage = LEARN.replace("max_new_tokens: 5", "max_new_tokens: 60").replace("REWARDS", "['mine.py:level']")
+    asked.write(HEAD + stage.replace("MORE", more))
+    assert asked.run() == 0, asked.said
+    assert "taught nothing" not in asked.said
+    assert asked.read("learn/summary.json")["taught"] == {"anything": True, "nothing": ""}
+    assert f"scored the same (0.5) by level: what it learned is from {source} alone" in asked.said
+    assert "aught nothing" not in asked.page()
+
+
 def test_a_rate_that_moves_no_weight_is_named(desk: Any) -> None:
     rate = "learning_rate: 1.0e-30, steps: 3, rows_per_step: 2}\n"
     desk.write(

@@ -105,6 +105,17 @@ def test_a_permission_holds_until_the_run_is_done(desk: Desk, dies: object) -> N
     assert desk.states() == {"data": "reused"} | dict.fromkeys(("warm", "rm", "exam", "release"), "done")
 
 
+def test_a_permission_is_for_what_was_there_and_not_for_what_came_after(desk: Desk, dies: object) -> None:
+    """One that allowed a first model to give way to a second let a third, finished one give way to the second, too."""
+    for steps, dying in ((2, 3), (3, 4)):
+        dies(dying, KeyboardInterrupt())  # type: ignore[operator]
+        assert desk.run(f"warm.steps={steps}", "--overwrite") == 130
+    before = weights(desk)
+    assert desk.run("warm.steps=2") == 2
+    assert "warm (sft), finished" in desk.said and "steps was 3, is 2" in desk.said
+    assert weights(desk) == before and "warm" in before
+
+
 def test_a_finished_run_shows_its_table_again(desk: Desk) -> None:
     """Word for word what was said when it was made."""
     assert desk.run("rm.steps=3", "--overwrite") == 0

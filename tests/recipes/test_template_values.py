@@ -28,7 +28,7 @@ def test_values_are_kept_and_change_the_stages(desk: Any) -> None:
     template = (desk.out / "warm" / "model" / "chat_template.jinja").read_text()
     assert template.count("enable_thinking = false") == 1 and template.endswith(HYBRID)
     first = desk.read("manifest.json")["stages"][0]["key"]
-    assert desk.run("chat_template_kwargs.enable_thinking=true", "--restart") == 0, desk.said
+    assert desk.run("chat_template_kwargs.enable_thinking=true", "--overwrite") == 0, desk.said
     assert desk.read("manifest.json")["stages"][0]["key"] != first
     template = (desk.out / "warm" / "model" / "chat_template.jinja").read_text()
     assert template.count("enable_thinking = true") == 1 and "= false" not in template.replace(HYBRID, "")
@@ -38,6 +38,7 @@ def test_values_are_kept_and_change_the_stages(desk: Any) -> None:
     ("values", "why"),
     [
         ("{enable_thinking: [1]}", "enable_thinking is text, a number, true, false or null"),
+        ("{depth: .inf}", "depth is text, a number, true, false or null"),
         ("{messages: a}", "'messages' is no name that a template lets others set"),
         ("yes", "chat_template_kwargs is a mapping such as"),
     ],

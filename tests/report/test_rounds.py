@@ -168,6 +168,14 @@ def test_how_sure_it_is_follows_from_the_whole_interval(finding: Finding, said: 
     assert brief.lines(a_run(rate(0.9, 0.01, "other"), finding))[1].endswith(said)
 
 
+def test_who_is_better_is_named_where_it_is_not_the_trained_one() -> None:
+    """`it` would be read as the model of the first line, which here is the loser."""
+    rival = Finding("win_rate", "rival", 0.8, "direct", interval=(0.75, 0.85), n=500)
+    assert brief.lines(a_run(rival))[1].endswith("between 75 and 85): rival is better.")
+    tied = Finding("win_rate", "rival", 0.5, "direct", interval=(0.45, 0.55), n=500)
+    assert "whether rival is better or worse" in brief.lines(a_run(tied))[1]
+
+
 def test_why_it_may_not_ship_is_said() -> None:
     rows = [
         {"rule": "win_delta: lower end at least 0", "state": "failed", "text": "-0.1 [-0.2, 0.0]"},

@@ -162,6 +162,53 @@ def test_a_change_where_it_is_defined_changes_the_fingerprint(folder, name, file
     assert own_digests(name, "reward") != before
 
 
+WAYS = """
+from other import polite
+class Base:
+    def __call__(self, completions, **columns):
+        return [1.0 for _ in completions]
+class Inherits(Base):
+    pass
+def make(value):
+    def score(completions, **columns):
+        return [value for _ in completions]
+    return score
+inherited = Inherits()
+first, second = make(1.0), make(2.0)
+try:
+    import nowhere_to_be_had
+except ImportError:
+    def fallback(completions, **columns):
+        return [1.0 for _ in completions]
+with open(__file__):
+    within = make(1.0)
+"""
+
+
+@pytest.mark.parametrize("name", ["inherited", "first", "second", "fallback", "within"])
+def test_however_a_module_makes_a_reward_it_is_known_and_scores(folder, name) -> None:
+    """An object of a class that inherits `__call__` was said to have none."""
+    (folder / "ways.py").write_text(WAYS)
+    assert registry.resolve(f"ways.py:{name}", "reward").scope == "trl"
+    scores = Call(registry.load(f"ways.py:{name}", "reward"), {}, 10.0)(ANSWERS)
+    assert [score.value for score in scores] == [2.0 if name == "second" else 1.0] * len(ANSWERS)
+    with pytest.raises(UserError, match="unknown reward 'zzz'"):
+        registry.resolve("ways.py:zzz", "reward")
+
+
+@pytest.mark.parametrize("begins", [b"\xef\xbb\xbf", b"# -*- coding: latin-1 -*-\n# \xe9\n"], ids=["BOM", "latin-1"])
+def test_a_file_is_read_in_the_coding_that_python_reads_it_in(folder, begins) -> None:
+    (folder / "coded.py").write_bytes(begins + b"def own(completions, **columns):\n    return [1.0, 1.0]\n")
+    assert registry.resolve("coded.py:own", "reward").scope == "trl"
+    assert registry.load("coded.py:own", "reward").scope == "trl"
+
+
+def test_a_file_that_python_cannot_hold_is_refused(folder) -> None:
+    (folder / "long.py").write_text("x = " + "+".join(["1"] * 50_000) + "\n")
+    with pytest.raises(UserError, match=r"long\.py: cannot be read as Python"):
+        registry.resolve("long.py:x", "reward")
+
+
 def test_modules_that_import_each_other_end(folder) -> None:
     (folder / "one.py").write_text("from two import f\n")
     (folder / "two.py").write_text("from one import f\n")

@@ -118,6 +118,8 @@ class Beside:
 
     def _plan(self, keys: tuple[str, ...]) -> Plan:
         undecided = self._undecided(keys)
+        if "preference" in keys and "preference" not in self.mapped:
+            self._check_preference()
         named = self.judged and "chosen" in self.chosen.columns and not set(VERDICTS) & set(keys)
         decides: list[tuple[str, str]] = []
         verdicts: list[str] = []
@@ -142,6 +144,20 @@ class Beside:
         says = self._says(tuple(verdicts)) if verdicts and named else None
         counted = tuple(name for name in keys if name not in other)
         return Plan(tuple(verdicts), undecided, says, tuple(decides), counted)
+
+    def _check_preference(self) -> None:
+        """DataError where a preference of 0 and 1 stands beside responses mapped from columns called 0 and 1: it may be
+        the probability that it is elsewhere, or the number of the better one, which is the opposite."""
+        ends = [columns.words(self.mapped.get(role, role))[-1:] for role in ("chosen", "rejected")]
+        values = {str(row["preference"]) for row in self.rows if not nothing(row.get("preference"))}
+        if self.judged and sorted(ends) == [("0",), ("1",)] and values <= {"0", "1"}:
+            raise DataError(
+                self.source,
+                f"column 'preference' of 0 and 1 beside {_mapping(self.mapped)} may be the number of the better "
+                "response, or the probability that chosen is the better one",
+                "If it is the probability, map it: columns: {preference: preference}. If it is the number, call the "
+                "column better: it is then read as such.",
+            )
 
     @cached_property
     def _spoken(self) -> frozenset[str]:

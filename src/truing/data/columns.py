@@ -67,6 +67,7 @@ VERDICTS = frozenset(
         "comparison", "comparisons", "score", "scores", "rating", "ratings", "reward", "rewards", "grade", "grades",
         "upvotes", "pw", "decision", "favored", "favoured", "chosen", "selected", "selection", "pick", "picked",
         "choose", "favorite", "favourite", "outcome", "result", "gold", "which",
+        "win", "wins", "won", "worse", "worst", "loser", "losing", "dispreferred", "rejected",
     }
 )  # fmt: skip
 """Words of a column's name that say which of several responses is better."""

@@ -246,7 +246,7 @@ def _cell(name: str, cell: str) -> Any:
         try:
             return bounds.parse(cell)
         except ValueError:
-            return written.value(cell) if name in LISTS else written.cell(cell)
+            return written.shown(cell) if name in LISTS else written.cell(cell)
     return written.cell(cell)
 
 

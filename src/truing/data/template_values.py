@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from truing.errors import short
@@ -20,6 +21,6 @@ def check(values: Any) -> dict[str, Any]:
     for name, value in values.items():
         if not isinstance(name, str) or not name.isidentifier() or name in FIXED:
             raise ValueError(f"chat_template_kwargs: '{short(str(name))}' is no name that a template lets others set")
-        if not isinstance(value, str | int | float | None):
+        if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"chat_template_kwargs: {name} is text, a number, true, false or null, not {value!r}")
     return dict(values)

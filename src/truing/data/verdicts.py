@@ -7,6 +7,7 @@ count begins somewhere (0 or 1 beside response_a) are not read: both meanings ar
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,13 @@ FILLERS = frozenset(
 """Words beside the one that names a response."""
 SCORES = frozenset({"score", "scores", "rating", "ratings", "reward", "rewards", "grade", "grades", "upvotes"})
 FLAGS = frozenset({"winner", "winning", "wins", "win", "preferred", "preference", "better", "vote", "votes", "choice"})
+COUNTS = SCORES | {"rank", "ranks", "ranking", "rankings", "votes"}
+"""Words of a column whose numbers count or measure, and name no response."""
+WORSE = frozenset(
+    {"not", "non", "no", "least", "less", "worse", "worst", "loser", "losers", "losing", "loses", "dispreferred"}
+    | {"nonpreferred", "rejected", "bad", "wrong", "incorrect", "unsafe"}
+)
+"""Words that turn a name or a value around: what a column `not_preferred` names is the worse one."""
 _COMPARED = re.compile(r"\W*(\w+)\s*([<>])\2?\s*(\w+)\W*")
 Role = Literal["first", "second", "tie"]
 
@@ -74,7 +82,7 @@ class Sides:
             better = self.named(compared[1] if compared[2] == ">" else compared[3])
             return better if self.named(compared[3] if compared[2] == ">" else compared[1]) == _other(better) else None
         said, (one, two) = frozenset(columns.words(text)), self.words
-        if said & TIES and not said & (one | two):
+        if said & TIES and not said & (one | two | WORSE - {"bad"}):
             return 0.5
         named = [p for own, p in ((one, 1.0), (two, 0.0)) if own and own <= said and said - own <= FILLERS - own]
         return named[0] if len(named) == 1 else None
@@ -142,11 +150,19 @@ class Verdicts:
 
 
 def _certain(sides: Sides, name: str, rows: Sequence[Row]) -> bool:
-    """Whether the numbers in a column are those of the responses' names, and the lowest or highest name is among them
-    that no other count has: 2 of output_1 and output_2, 0 of response_0 and response_1."""
+    """Whether what a column names is the better response, and its numbers are those of the responses' names, the lowest
+    or highest among them that no other count has: 2 of output_1 and output_2, 0 of response_0 and response_1.
+
+    Numbers in a column about one response (is_response_0_better) say yes or no to it, and those of a score measure.
+    """
+    said, (first, second) = frozenset(columns.words(name)), sides.words
+    if said & WORSE - first - second:
+        return False
     numbers = {row[name] for row in rows if name in row and _number(row[name]) is not None}
     if not numbers:
         return True
+    if said & COUNTS or bool(said & first) != bool(said & second):
+        return False
     own = {word for words in sides.words for word in words if word.isdigit()}
     telling = own - {"1"}
     return all(sides.named(n) is not None for n in numbers) and any(
@@ -168,10 +184,12 @@ def _compared(sort: str, first: Any, second: Any, tie: Any) -> float | None:
 
 
 def _number(value: Any) -> float | None:
+    """A number, and no NaN: a missing score is neither lower nor higher than another."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+    return None if math.isnan(number) else number
 
 
 def turned(row: Row, better: float) -> Row:

@@ -25,7 +25,9 @@ ANSWERS = SPOKEN[2:]
 KEYS = ("role", "content"), ("from", "value")
 Row = dict[str, Any]
 _MESSAGES = re.compile(r"\s*(?:array\(\s*)?\[\s*\{\s*(['\"])(?:role|content|from|value)\1\s*:")
-_TEXTS = re.compile(r"\s*\[\s*\"")
+_OBJECTS = re.compile(r"\s*(?:array\(\s*)?\[?\s*\{\s*['\"]")
+_KEYS = tuple(tuple(re.compile(rf"(['\"]){key}\1\s*:") for key in pair) for pair in KEYS)
+_TEXTS = re.compile(r"\s*(?:array\(\s*)?\[\s*['\"]")
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TOKENS = 200_000
 """So many tokens of Python may a cell have; a conversation of a million words has fewer."""
@@ -34,8 +36,29 @@ LIST_OF_TEXTS = "reads like a list of turns, and is taken for words"
 
 
 def looks_like_messages(value: Any) -> bool:
-    """Whether a value is text that begins as a list of messages does, in whatever writing."""
-    return isinstance(value, str) and _MESSAGES.match(value) is not None
+    """Whether a value is text that begins as a list of messages does, in whatever writing.
+
+    >>> looks_like_messages("[{'id': 1, 'role': 'user', 'content': 'q'}]"), looks_like_messages("[{'id': 1}]")
+    (True, False)
+    """
+    if not isinstance(value, str):
+        return False
+    return _MESSAGES.match(value) is not None or (_has_keys(value) and "[" in value[: value.index("{")])
+
+
+def _has_keys(text: str) -> bool:
+    """Whether a text begins with an object, in a list or alone, and has the keys of a message in whatever order."""
+    return _OBJECTS.match(text) is not None and any(all(key.search(text) for key in pair) for pair in _KEYS)
+
+
+def _is_written_message(value: Any) -> bool:
+    """Whether a value is text that is one message and nothing else."""
+    if not isinstance(value, str) or not _has_keys(value):
+        return False
+    try:
+        return _is_message(bounds.parse(value))
+    except ValueError:
+        return _is_message(shown(value))
 
 
 def messages(text: str) -> list[Any]:
@@ -176,6 +199,8 @@ def unpacked(row: Row) -> Row:
     """
     for name in (*CONVERSATIONS, *SPOKEN):
         value = row.get(name)
+        if name in SPOKEN and _is_written_message(value):
+            raise Unusable(name, "is text that writes a message; give its content, or a list of messages")
         if not looks_like_messages(value):
             continue
         text = str(value).rstrip()
@@ -204,7 +229,7 @@ def cell(text: str) -> Any:
         return text
 
 
-def value(text: str) -> Any:
+def shown(text: str) -> Any:
     """What Python shows in a cell that is to hold a list or scores by name, or its text as it is."""
     try:
         return python(text)
@@ -213,14 +238,18 @@ def value(text: str) -> Any:
 
 
 def turns(value: Any) -> list[str | None] | None:
-    """The texts of a list of turns, or of the JSON text of one (Arena: ["first", "second"]); None for anything else."""
+    """The texts of a list of turns, or of one as JSON, Python or numpy writes it; None for anything else.
+
+    >>> turns('["first", "second"]'), turns("['first' 'second']"), turns("['first'] is a list")
+    (['first', 'second'], ['first', 'second'], None)
+    """
     if isinstance(value, str):
-        if not _TEXTS.match(value) or not value.rstrip().endswith("]"):
+        if not _TEXTS.match(value) or not value.rstrip().endswith(("]", ")")):
             return None
         try:
             value = bounds.parse(value)
         except ValueError:
-            return None
+            value = shown(value)
     whole = isinstance(value, list | tuple) and value and all(part is None or isinstance(part, str) for part in value)
     return list(value) if whole else None
 

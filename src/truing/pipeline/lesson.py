@@ -22,12 +22,14 @@ MANY = 0.5
 @dataclass(frozen=True)
 class Rounds:
     """What is known of a stage that learned from scored answers: the account of its rounds, whether answers are held
-    against others to their prompt (`compares`), whether they are imitated as they are, and the longest answer."""
+    against others to their prompt (`compares`), whether they are imitated as they are, the longest answer, and what
+    teaches beside the scores: what a length costs, texts."""
 
     account: Account
     compares: bool
     imitates: bool
     longest: int
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def lesson(
         return Lesson(f"no weight moved: {why or (ZERO if still else small)}", remarks)
     if still:
         return Lesson(f"{why or ZERO}; what moved the weights is weight_decay", remarks)
+    if why and rounds and rounds.beside:
+        return Lesson("", (f"{why}: what it learned is from {rounds.beside} alone", *remarks))
     if why and rounds:
         return Lesson(
             f"{why}; what moved the weights is not the reward (the leash, a forecast or rounding is)", remarks
@@ -118,19 +122,20 @@ def _remarks(rounds: Rounds) -> tuple[str, ...]:
     account, found = rounds.account, []
     equal, cut = account.equal / max(1, account.groups), account.cut / max(1, account.answers)
     if rounds.compares and equal >= MANY:
+        teaches = f"teaches by {rounds.beside} alone" if rounds.beside else "teaches nothing"
         found.append(
-            f"{_share(equal)} of {account.groups:,} groups scored the same throughout, which teaches nothing: a finer "
+            f"{share(equal)} of {account.groups:,} groups scored the same throughout, which {teaches}: a finer "
             "reward, more answers, or resample"
         )
     if cut >= MANY:
         found.append(
-            f"{_share(cut)} of {account.answers:,} answers were cut off at max_new_tokens ({rounds.longest}), before "
+            f"{share(cut)} of {account.answers:,} answers were cut off at max_new_tokens ({rounds.longest}), before "
             "their end"
         )
     return tuple(found)
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
     """A share of which a part is never called all, nor a little none."""
     return f"{100 * value:.0f} %" if value in (0.0, 1.0) or 0.005 <= value < 0.995 else f"{100 * value:.2f} %"
 

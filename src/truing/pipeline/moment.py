@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from truing.pipeline import lesson
 from truing.report import figures, words
 
 Row = Mapping[str, float]
@@ -63,4 +64,4 @@ def _text(rows: Sequence[Row], name: str, share: bool = False, column: str = "")
     value = figures.mean_of(known, name, column) if known else None
     if value is None:
         return "no number" if known else ""
-    return f"{100 * value:.0f} %" if share else f"{value:.3g}"
+    return lesson.share(value) if share else f"{value:.3g}"

@@ -157,7 +157,8 @@ TRL | shuffle_dataset shuffle data_seed | seed | data are always shuffled, by th
 # steps
 TRL | num_train_epochs | epochs |
 axolotl | num_epochs | epochs |
-OpenRLHF | max_epochs num_episodes | epochs | of reinforce an epoch is every prompt once
+OpenRLHF | max_epochs | epochs passes | passes where it is train_ppo's: how often a round is learned from
+OpenRLHF | num_episodes | epochs | of reinforce an epoch is every prompt once
 verl | trainer.total_epochs total_epochs | epochs | an epoch is every prompt once
 TRL | max_steps | steps |
 verl | trainer.total_training_steps total_training_steps | steps |

@@ -5,13 +5,15 @@ It takes a second or two, without torch or a network, and what was not looked at
 | looked at | a mistake of the recipe where |
 |---|---|
 | the first 1,000 rows of every file | they cannot be read, or do not hold what the stage learns from |
-| the folder of every model | it is none, or reads fewer tokens than `max_length` |
-| every exam | it has no model that answers, or no prompt that a model in it did not learn from |
+| the folder of every model | it is none, or reads fewer tokens than `max_length` or an answer may have |
+| every reward | its model is none, or a row of the prompts lacks what it reads (`foreseen_rewards`) |
+| every exam | it has no model that answers, or no prompt or pair that a model in it did not learn from |
 | every gate | a rule is about a model that no exam measures |
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -26,26 +28,33 @@ from truing.data.kinds import Shape, Ties, common_shape, ties_of
 from truing.errors import DataError, UserError, listed, nearest, one_line, short
 from truing.gate.rules import read_rules
 from truing.gate.standing import COMPARISONS
+from truing.pipeline import foreseen_rewards
 from truing.pipeline.deciding import contestants, foreseen
 from truing.pipeline.document import Mistakes
 from truing.pipeline.labels import best_of, labels
 from truing.pipeline.mixture import names_of
 from truing.pipeline.recipe import gathered
-from truing.pipeline.reward_spec import COST, options_of
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.pipeline.table import COLUMNS
 from truing.policy.limits import tokens_read
-from truing.rollout.call import KNOWN
-from truing.signature import TRL, Part
-from truing.types import Records
+from truing.signature import Part
+from truing.types import Messages, Records
 from truing.world import tiny
 
 ROWS = 1000
 """So many rows of every file are looked at: a wrong column shows in the first."""
+JUDGED = ("prefer", "fit_reward")
+"""Stages that learn from verdicts."""
+HELD_OUT: Mapping[str, str] = {"evaluate": "data", "fit_reward": "eval"}
+"""The pairs that a stage orders and must not have learned from."""
+OWN = ("data", "eval", "text")
+"""Options with data that a stage's `columns` and `on_bad_row` are about, and `prompts` where there is no `data`."""
 LOOKUP = "lookup"
 CHECKS = frozenset({*COLUMNS, *COMPARISONS, "implicit_accuracy", "held_out_accuracy"})
 """What exams find most often. There are more, so that a rule on another name is a mistake only where it is so near to
 one of these that it is a slip."""
+SELDOM = frozenset({"held_out_step_accuracy", "held_out_first_error_accuracy"})
+"""What exams of special models find, of names that are near to others."""
 SHAPES: Mapping[str, Shape] = {"pretrain": "text", "sft": "single"}
 """What stages learn from whose objective does not say it."""
 
@@ -84,14 +93,16 @@ class Outlook:
                 for model in value if isinstance(value, list) else [value]:
                     if f"'{model}'" not in option.type:  # gold is no model
                         self.model(spec, model)
-        if part.option("max_length") and part.option("data"):
-            self.length(spec, part)
+        if spec.do not in registry.parts("stage"):
+            return  # what the options of a user's own stage mean is not known
+        self.lengths(spec, part)
         if spec.do == "evaluate" and spec.options.get("prompts") is not None:
             self.exam(spec)
+        if spec.options.get(HELD_OUT.get(spec.do, "")) is not None:
+            self.pairs(spec)
         if spec.do == "gate":
             self.gate(spec)
-        if spec.options.get("prompts") is not None and isinstance(spec.options.get("rewards"), list):
-            self.rewards(spec)
+        self.rewards(spec)
 
     def mistake(self, spec: StageSpec, text: str) -> None:
         """Note a mistake of a stage, by the line that it begins on."""
@@ -104,7 +115,7 @@ class Outlook:
             return
         shape = self.learned(spec, part, name)
         if shape is not None:
-            self.shapes(spec, records, *shape, drop=spec.options.get("on_bad_row") == "drop")
+            self.shapes(spec, records, *shape, drop=name in OWN and spec.options.get("on_bad_row") == "drop")
 
     def records(self, spec: StageSpec, name: str, value: Any) -> Records | None:
         """The first rows of a data set as a stage reads it; None where they cannot be had before the run, or at all."""
@@ -123,8 +134,9 @@ class Outlook:
         if not Path(value).exists():
             self.unseen[f"the data set '{one_line(value)}' of the Hub"] = None
             return None
-        drop = spec.options.get("on_bad_row") == "drop"
-        columns = spec.options.get("columns")
+        own = name in OWN or (name == "prompts" and spec.options.get("data") is None)
+        drop = own and spec.options.get("on_bad_row") == "drop"
+        columns = spec.options.get("columns") if own else None
         asked = repr((value, want, drop, columns))
         if asked not in self._opened:
             self._opened[asked] = self._open(spec, value, want, drop, columns)
@@ -144,6 +156,8 @@ class Outlook:
         """The shape of data that a stage's option has to have, and what becomes of ties; None where any will do."""
         if spec.do == "evaluate":
             return ("pairs", "half") if name in ("data", "labelled") else None
+        if name == "pretrain" and spec.do == "reinforce":
+            return SHAPES[name], "refused"
         if name not in ("data", "eval"):
             return None
         objective = part.option("objective")
@@ -170,30 +184,16 @@ class Outlook:
         self.mistake(spec, f"{one_line(records.name)}, row {row}: {first.problem}{count}{way}")
 
     def rewards(self, spec: StageSpec) -> None:
-        """Note the columns that a reward reads and the prompts do not have."""
-        records = self.records(spec, "prompts", spec.options["prompts"])
-        for given in spec.options["rewards"] if records is not None else []:
-            ((name, options),) = (options_of(given)["of"] if COST in given else given).items()
-            part = registry.resolve(name, "reward", self.recipe.folder)
-            wanted = [c for c in part.needs if c not in KNOWN and c not in options] if part.scope != TRL else []
-            for column in wanted:
-                self.column(spec, name, column, records)
-
-    def column(self, spec: StageSpec, reward: str, column: str, records: Records | None) -> None:
-        """Note a column that a reward reads where a prompt's row lacks it."""
-        rows = (
-            [(n, r.meta.get("columns", {})) for n, r in zip(records.rows, records.records, strict=True)]
-            if records
-            else []
-        )
-        lacking = [number for number, row in rows if column not in row]
-        if lacking:
-            there = listed(dict.fromkeys(key for _, row in rows for key in row), 20) or "none"
-            self.mistake(
-                spec,
-                f"reward '{reward}' reads the column '{column}', which row {lacking[0]} of the prompts does not have; "
-                f"columns beside the prompt: {there}",
-            )
+        """Note the models of a stage's rewards that are none, and rows of prompts that its rewards cannot do with."""
+        for prompts, name in foreseen_rewards.ASKED:
+            asked = spec.options.get(prompts)
+            records = None
+            for part, options in foreseen_rewards.named(spec.options.get(name), self.recipe.folder):
+                for model in foreseen_rewards.models(part, options):
+                    self.model(spec, model)
+                records = records or (None if asked is None else self.records(spec, prompts, asked))
+                for text in foreseen_rewards.troubles(part, options, records) if records else ():
+                    self.mistake(spec, text)
 
     # --- models ------------------------------------------------------------------------------------------------------
 
@@ -214,15 +214,32 @@ class Outlook:
             self.unseen[unseen] = None
         return most
 
-    def length(self, spec: StageSpec, part: Part) -> None:
-        """Note a `max_length` beyond what the stage's model reads."""
-        option, most = part.option("max_length"), self.model(spec, spec.options.get("model"))
-        asked = spec.options.get("max_length", option.default if option else None)
-        if most is not None and asked is not None and asked > most:
-            self.mistake(
-                spec,
-                f"max_length {asked} is beyond the {most} tokens that its model reads; set max_length: {most} or less",
-            )
+    def lengths(self, spec: StageSpec, part: Part) -> None:
+        """Note a `max_length` beyond what the stage's model or its reference reads, and answers without room."""
+        options, option = spec.options, part.option("max_length")
+        held = option is not None and (
+            part.option("data") is not None or "max_length" in options or options.get("pretrain") is not None
+        )
+        bound: Any = options.get("max_length", option.default) if option else None
+        for key, whose in (("model", "its model"), ("reference", "its reference")) if held else ():
+            most = self.model(spec, options.get(key))
+            if most is not None and bound is not None and bound > most:
+                self.mistake(
+                    spec,
+                    f"max_length {bound} is beyond the {most} tokens that {whose} reads; "
+                    f"set max_length: {most} or less",
+                )
+        longest: Any = options.get("max_new_tokens")
+        for model in [*options.get("models", [options.get("model")]), *options.get("against", [])] if longest else ():
+            most = None if isinstance(model, Ref) and model.kind == "reward" else self.model(spec, model)
+            room = min((n for n in (most, bound) if n is not None), default=longest + 1)
+            if longest >= room:
+                self.mistake(
+                    spec,
+                    f"max_new_tokens {longest} leaves no room for a prompt in the {room} tokens that {model} reads; "
+                    "set fewer",
+                )
+                break
 
     # --- exams and gates ---------------------------------------------------------------------------------------------
 
@@ -237,21 +254,54 @@ class Outlook:
                 "on data (pairs to order), or name a language model",
             )
         for model in [*answering, *options["against"]]:
-            if self.met(options["prompts"], model):
+            if self.met(spec, "prompts", model):
                 self.mistake(
                     spec,
                     f"all its prompts ({options['prompts']}) are among those that {model} learned from, so none would "
                     "be left to examine it on; give others, such as the eval part of a split",
                 )
 
-    def met(self, prompts: Any, model: Any) -> bool:
-        """Whether a model of this recipe learned from the very prompts of an exam."""
+    def pairs(self, spec: StageSpec) -> None:
+        """Note pairs held out of which none would be left: `data` of an exam, `eval` of a reward model."""
+        name = HELD_OUT[spec.do]
+        if name == "eval":
+            who = "the stage" if self.within(spec, name, spec, "data") else ""
+        else:
+            who = next((str(model) for model in spec.options["models"] if self.met(spec, name, model)), "")
+        if who:
+            self.mistake(
+                spec,
+                f"all pairs of {name} ({spec.options[name]}) are among those that {who} learns from, so none would be "
+                "held out; give others, such as the eval part of a split",
+            )
+
+    def met(self, exam: StageSpec, name: str, model: Any) -> bool:
+        """Whether a model of this recipe learned from all that an exam asks, as far as that can be told: of pairs to
+        order, from verdicts on them."""
         while isinstance(model, Ref) and model.stage != "base":
-            options = self.recipe.stage(model.stage).options
-            if prompts in (options.get("prompts"), options.get("data")):
+            stage = self.recipe.stage(model.stage)
+            taught = ("prompts", "data") if stage.options.get("without") is None else ()
+            if (name == "prompts" or stage.do in JUDGED) and any(self.within(exam, name, stage, key) for key in taught):
                 return True
-            model = options.get("model")
+            model = stage.options.get("model")
         return False
+
+    def within(self, exam: StageSpec, name: str, stage: StageSpec, key: str) -> bool:
+        """Whether all that an exam asks is asked by what a stage learns from, where both can be seen whole."""
+        held_out, taught = exam.options[name], stage.options.get(key)
+        if taught is None or taught == held_out:
+            return taught is not None
+        asked = self.asked(exam, name, held_out)
+        if not asked or isinstance(taught, Ref):
+            return False
+        return asked <= (self.asked(stage, key, taught) or frozenset())
+
+    def asked(self, spec: StageSpec, name: str, value: Any) -> frozenset[Messages] | None:
+        """What all rows of a file ask, the one that a part of a split comes from; None where that is not known."""
+        records = self.records(spec, name, value)
+        if records is None or len(records) + sum(note.action == "dropped" for note in records.notes) >= ROWS:
+            return None
+        return frozenset(record.prompt for record in records.records)
 
     def gate(self, spec: StageSpec) -> None:
         """Note every rule that is about a model, or a comparison with one, of which no exam finds anything."""
@@ -272,8 +322,8 @@ class Outlook:
                         f"{file}: the rule on {short(rule.check)} is about {key} '{short(name)}', which no exam of its "
                         f"evidence measures.{did} Measured: {listed(known, 20)}",
                     )
-            near = get_close_matches(rule.check, CHECKS, n=1, cutoff=0.85)
-            if near and rule.check not in CHECKS:
+            near = [] if may_be(rule.check) else get_close_matches(rule.check, CHECKS, n=1, cutoff=0.85)
+            if near:
                 self.mistake(spec, f"{file}: no exam finds '{short(rule.check)}'. Did you mean '{near[0]}'?")
 
     def called(self, exam: StageSpec) -> Iterator[str]:
@@ -282,6 +332,16 @@ class Outlook:
         yield from dict.fromkeys(names)
         n = exam.options.get("best_of")
         yield from (best_of(name, n) for name in names[: len(exam.options["models"])] if n is not None)
+
+
+def may_be(check: str) -> bool:
+    """Whether exams find something of this name, or may do: pass@k of any k, what a head of a judge says, differences.
+
+    >>> [may_be(check) for check in ("pass_at_8_delta", "held_out_step_accuracy", "a_win_rate", "win_rat")]
+    [True, True, True, False]
+    """
+    named = any(check == known or check.endswith(f"_{known}") or check == f"{known}_delta" for known in CHECKS)
+    return named or check in SELDOM or re.fullmatch(r"pass_at_\d+(_delta)?", check) is not None
 
 
 def look(given: Path | str, overrides: Sequence[str] = ()) -> Outlook:

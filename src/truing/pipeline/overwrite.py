@@ -16,18 +16,24 @@ from truing.pipeline.spec import Recipe
 CHEAP = ("split", "gate")
 """Stages that take a moment and follow from what they read alone; the looks of a gate are kept beside the run."""
 ALLOWED = "overwritten"
-"""The manifest's list of stages that `--overwrite` has allowed, by key: a run that was interrupted needs it once."""
+"""The manifest's list of losses that `--overwrite` has allowed: a run that was interrupted needs it once."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A finished stage that a run would make anew: when it was finished, why it does not stay as it is, and whether
-    that is nothing but truing's own source (`mended`)."""
+    """A finished stage that a run would make anew: what it left, when it was finished, why it does not stay as it is,
+    and whether that is nothing but truing's own source (`mended`)."""
 
     step: Step
+    left: str
     finished: str
     why: str
     mended: bool
+
+    @property
+    def permit(self) -> str:
+        """What allows it: that this is thrown away for that, and nothing that is made later."""
+        return f"{self.left} for {self.step.key}"
 
     @property
     def line(self) -> str:
@@ -47,7 +53,8 @@ def losses(steps: Sequence[Step], root: Path, restart: bool) -> list[Loss]:
         changed = changes(stored["parts"], step.parts)
         if changed or not restart:
             named = [text for name, text in changed.items() if name != "code"] or list(changed.values())
-            lost.append(Loss(step, finished(record), "; ".join(named) or step.note, list(changed) == ["code"]))
+            left = str(stored.get(seals.SEAL) or stored["key"])
+            lost.append(Loss(step, left, finished(record), "; ".join(named) or step.note, list(changed) == ["code"]))
     return lost
 
 
@@ -74,14 +81,14 @@ def another(recipe: Recipe, earlier: Mapping[str, Any], root: Path) -> str:
 def allow(
     recipe: Recipe, steps: Sequence[Step], root: Path, earlier: Mapping[str, Any], *, overwrite: bool, restart: bool
 ) -> list[str]:
-    """The keys of the stages that may be made anew though they are finished; UserError, which says each and why, where
-    that was not asked for. `earlier` is the manifest of the run before, whose own permission holds until it is done."""
+    """What of finished stages may be thrown away, and for what; UserError, which says each and why, where that was not
+    asked for. `earlier` is the manifest of the run before, whose own permission holds until it is done."""
     lost, foreign = losses(steps, root, restart), another(recipe, earlier, root)
-    keys = [loss.step.key for loss in lost]
+    permits = [loss.permit for loss in lost]
     before = earlier.get(ALLOWED, []) if earlier.get("state") != "done" else []
-    refused = [loss for loss in lost if loss.step.key not in before]
+    refused = [loss for loss in lost if loss.permit not in before]
     if overwrite or not (refused or foreign):
-        return list(dict.fromkeys([*before, *keys]))
+        return list(dict.fromkeys([*before, *permits]))
     lines = [foreign] * bool(foreign) + [loss.line for loss in refused]
     kept = "  Keep what an earlier truing made with --resume.\n" if any(loss.mended for loss in refused) else ""
     raise UserError(

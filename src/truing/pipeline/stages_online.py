@@ -118,13 +118,21 @@ def lived(
         notes = [*unscored(run.folder / "rollouts"), *untaught(run.folder, made[0]), *made[0].account()]
         folder, source = run.folder / "rollouts", made[0]
         run.write("responses.json", account.samples(folder))
-        lived = Rounds(account.of(folder), source.compares, source.imitates, source.online.max_new_tokens)
+        longest, more = source.online.max_new_tokens, beside(source)
+        lived = Rounds(account.of(folder), source.compares, source.imitates, longest, more)
         return Measured(look=look_at(source.looking), counts=counts(source), notes=notes, rounds=lived)
 
     work.learn(run, policy, planted, terms, training, Batch((first_of(asked),)), kept, measure=measured)
     if run.leads:
         for name in ("checkpoints", "best", "references"):  # what a resume asks for, its checkpoints first
             shutil.rmtree(run.folder / name, ignore_errors=True)
+
+
+def beside(source: RolloutSource) -> str:
+    """What a stage learns from beside the scores of its answers; empty where they are all."""
+    costs = source.online.unfinished_penalty > 0 or source.shaping.overlong_buffer is not None
+    texts = bool(source.given.trees)
+    return " and ".join(["what the length of an answer costs"] * costs + ["the texts of pretrain"] * texts)
 
 
 def look_at(looking: Looking | None) -> Look | None:

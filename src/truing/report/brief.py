@@ -46,7 +46,7 @@ def _better(stage: StagePieces | None, findings: Sequence[Finding]) -> str:
     rates = [f for f in findings if f.check == "win_rate" and f.slice == "all"]
     own = [f for f in rates if stage is not None and f.model == stage.name] or rates
     if own:
-        return " ".join(dict.fromkeys(_compared(f) for f in own[:_MOST]))
+        return " ".join(dict.fromkeys(_compared(f, stage) for f in own[:_MOST]))
     told = [f for f in findings if f.check == "held_out_accuracy" and f.slice == "all"]
     if told:
         f = told[-1]
@@ -54,8 +54,9 @@ def _better(stage: StagePieces | None, findings: Sequence[Finding]) -> str:
     return "Whether it is better was not measured."
 
 
-def _compared(f: Finding) -> str:
+def _compared(f: Finding, stage: StagePieces | None) -> str:
     other = f.against or "the other"
+    who = "it" if stage is not None and f.model == stage.name else f.model  # the trained one may be the other
     if f.reservation:
         return f"Whether {f.model} is better than {other} is not known: {f.reservation}."
     shown = f"{f.model} wins {100 * f.value:.0f} of 100 comparisons with {other}, ties half{_sure(f)}"
@@ -63,10 +64,10 @@ def _compared(f: Finding) -> str:
         return f"{shown}; that is too little to say how sure this is."
     low, high = f.interval
     if low > 0.5:
-        return f"{shown}: it is better."
+        return f"{shown}: {who} is better."
     if high < 0.5:
-        return f"{shown}: it is worse."
-    return f"{shown}: whether it is better or worse cannot be told from these {f.n:,} prompts."
+        return f"{shown}: {who} is worse."
+    return f"{shown}: whether {who} is better or worse cannot be told from these {f.n:,} prompts."
 
 
 def _sure(f: Finding) -> str:
