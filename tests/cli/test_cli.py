@@ -47,7 +47,7 @@ def test_help_answers_in_under_half_a_second():
         seconds.append(time.monotonic() - began)
     assert min(seconds) < 0.5, seconds
     assert done.returncode == 0
-    for word in ("truing run recipes/quickstart.yaml", "Exit codes", "report.html", "gate", "130", "143"):
+    for word in ("truing run quickstart", "Exit codes", "report.html", "gate", "130", "143"):
         assert word in done.stdout
 
 
@@ -68,7 +68,8 @@ def test_a_misspelt_command():
 def test_check_says_yes(folder):
     (folder / "r.yaml").write_text("stages:\n  data: {do: split, data: pairs.jsonl}\n")
     done = truing("check", "r.yaml", "data.eval=0.3", cwd=folder)
-    assert (done.returncode, done.stdout) == (0, "r.yaml: no mistakes. 1 stage: data (split)\n")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == "r.yaml: no mistakes. 1 stage: data (split)"
 
 
 def test_check_says_every_mistake_without_a_traceback(folder):
