@@ -135,7 +135,7 @@ class Objective:
             losses = self.fn(*signals, **named)
         if self.place and not getattr(losses, "shape", ()):
             got = f"{type(losses).__name__} of shape []" if hasattr(losses, "shape") else type(losses).__name__
-            raise RunFailed(f"{self.place} gave a {got}, not one loss per row or token")
+            raise RunFailed(f"{self.place} gave a {got}, not one loss per row or token: leave out its mean or sum")
         return losses
 
     @property

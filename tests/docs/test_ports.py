@@ -13,6 +13,7 @@ FUNCTIONS = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.
 DATA = {
     "chats.jsonl": '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b%d"}]}',
     "pairs.jsonl": '{"prompt": "a%d", "chosen": "b", "rejected": "c"}',
+    "labelled.jsonl": '{"prompt": "a%d", "completion": "b", "label": true}',
     "problems.jsonl": '{"prompt": "a%d", "answer": "b"}',
 }
 
@@ -25,7 +26,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("text", RECIPES, ids=["sft", "dpo", "rm", "grpo"])
+@pytest.mark.parametrize("text", RECIPES, ids=["sft", "dpo", "rm", "grpo", "kto", "online", "best"])
 def test_a_ported_recipe_has_no_mistake(folder, text: str) -> None:
     path = folder / "recipe.yaml"
     path.write_text(text)

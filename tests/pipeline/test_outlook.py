@@ -98,7 +98,7 @@ def test_rows_that_are_to_be_dropped_are_no_mistake_unless_none_is_left(here) ->
 def test_a_column_that_a_reward_reads_has_to_be_there(here) -> None:
     write("prompts.jsonl", [{"prompt": "2 + 2 =", "target": "4"}])
     Path("mine.py").write_text(
-        "from truing.registry import reward\n\n\n@reward()\ndef right(response, answer):\n    return 0.0\n"
+        'from truing.registry import reward\n\n\n@reward("response")\ndef right(response, answer):\n    return 0.0\n'
     )
     stage = "  it: {do: reinforce, model: $base, prompts: prompts.jsonl, rewards: ['mine.py:right']}\n"
     (said,) = mistakes(recipe(stage))

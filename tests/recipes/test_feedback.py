@@ -210,6 +210,24 @@ def test_experience_is_data(asked: Any) -> None:
     assert (asked.out / "ans/rollouts/round-00001.parquet").read_bytes() == first
 
 
+LEVEL = """\
+  ans: {do: sample, model: $base, prompts: asked.jsonl, answers: 3, max_new_tokens: 6}
+  top: {do: judge, data: $ans, rewards: [{regex: {pattern: "@@@@@"}}], keep: best, unfinished: keep}
+  still: {do: sft, model: $base, data: $top, steps: 1, rows_per_step: 2, learning_rate: 1e-12}
+  moved: {do: sft, model: $base, data: $top, steps: 20, rows_per_step: 2, learning_rate: 1e-2}
+  exam: {do: evaluate, models: [$still, $moved], against: $base, prompts: more.jsonl, judge: $rm, max_new_tokens: 6}
+"""
+
+
+def test_what_told_no_answer_from_another_and_what_moved_no_answer_is_said(asked: Any) -> None:
+    """The best of equal scores is any of them; a model that answers as before was hardly trained."""
+    asked.write(HEAD + RM + LEVEL)
+    assert asked.run() == 0, asked.said
+    assert "6 prompts whose answers all score the same, of which any is kept, 6 rows to learn from" in asked.said
+    assert "still gave the very answers of base to all prompts: training moved it too little to be seen" in asked.said
+    assert "moved gave the very answers" not in asked.said
+
+
 def test_rollouts_are_read_as_records(tmp_path: Path) -> None:
     """Without a judge: scored groups as judgements, other answers as demonstrations; what no record can hold is noted."""
     scored = answers.of_rollouts([experience.write(tmp_path / "a.parquet", lived()) and tmp_path / "a.parquet"])
@@ -266,7 +284,7 @@ def test_the_best_of_several_answers_is_a_contestant(asked: Any) -> None:
     best = [json.loads(line) for line in (asked.folder / "said.jsonl").read_text().splitlines()]
     assert len(best) == 5 and set(best[0]) == {"prompt", "response", "logp", "length", "stop", "reward"}
     assert found["mean_score", "base best of 4"] == pytest.approx(sum(r["reward"] for r in best) / 5, abs=1e-5)
-    assert asked(*command, "--n", "4") == 0
+    assert asked(*command, "--n", "4", "--overwrite") == 0
     every = [json.loads(line) for line in (asked.folder / "said.jsonl").read_text().splitlines()]
     assert asked("score", rm, "said.jsonl", "--out", "scored.jsonl") == 0, asked.said
     scores = [json.loads(line)["reward"] for line in (asked.folder / "scored.jsonl").read_text().splitlines()]
@@ -274,7 +292,7 @@ def test_the_best_of_several_answers_is_a_contestant(asked: Any) -> None:
         own = scores[4 * i : 4 * i + 4]
         assert row["reward"] == pytest.approx(max(own), abs=1e-5)
         assert row["response"] == every[4 * i + own.index(max(own))]["response"]
-    assert asked(*command, "--best-of", "4") == 2 and "--best-of N and --reward MODEL" in asked.said
+    assert asked(*command, "--best-of", "4", "--overwrite") == 2 and "--best-of N and --reward MODEL" in asked.said
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_failing_plug_in_is_named_with_its_line(desk) -> None:
     assert "fault of truing" not in desk.said and "Traceback" not in desk.said
     mine.write_text(PLUG_IN.replace("return FACTOR * logp_BT * mask_BT", "return (logp_BT * mask_BT).sum()"))
     assert desk.run("warm.objective=mine.py:my_nll") == 3
-    assert "my_nll gave a Tensor of shape [], not one loss per row or token" in desk.said
+    assert "my_nll gave a Tensor of shape [], not one loss per row or token: leave out its mean or sum" in desk.said
 
 
 @pytest.mark.parametrize("form", ["found.json", "[$exam]", "[$exam, found.json]"])

@@ -20,6 +20,9 @@ from truing.rollout.engine import Sampling, generate
 from truing.rollout.rewards import TOKENS, judged
 from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
 
+UNMOVED = "training moved it too little to be seen here (learning_rate, epochs), or both are one model"
+"""What it says of two contestants that their answers are word for word the same."""
+
 
 @dataclass(frozen=True)
 class Answers:

@@ -16,6 +16,7 @@ from truing.data.split import unseen
 from truing.data.trees import plant
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import (
+    UNMOVED,
     Answers,
     compare,
     cut_off,
@@ -239,6 +240,8 @@ class Exam:
 
     def _beside(self, one: Answers, rival: Answers, prompts: Sequence[Messages], judge: Judge) -> list[Finding]:
         """What is found of a contestant beside the rival from their answers alone."""
+        if one.texts == rival.texts:
+            self.note(f"{one.name} gave the very answers of {rival.name} to all prompts: {UNMOVED}")
         found = [*self._compared(one, rival, prompts, judge.judged_by), cut_off(one, prompts)]
         said = judge.findings(one, rival, prompts, self.trusts)
         return [*found, *said, *uncorrected(self._passed(one, rival, judge.judged_by), self.trusts[""])]

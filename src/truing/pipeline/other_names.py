@@ -229,6 +229,7 @@ OpenRLHF | remote_rm_url | reinforce.rewards | mine.py:name, a function of yours
 TRL | reward_weights | reinforce.rewards | a weight in each, [{mine.py:name: {weight: 0.5}}]
 TRL | accuracy_reward | rewards: verifier | answer: math; TRL's own is trl.rewards:accuracy_reward
 TRL | think_format_reward | rewards: format | tags: [think, answer]; TRL's own is trl.rewards:think_format_reward
+TRL | BestOfNSampler | judge.keep evaluate.best_of | keep: best makes data; truing sample --best-of writes the answers
 TRL | judge | reinforce.rewards | of online DPO: the reward that sorts answers
 TRL | num_generations num_return_sequences rloo_k | answers |
 OpenRLHF | n_samples_per_prompt | answers |

@@ -147,6 +147,7 @@ class Outlook:
 
     def _open(self, spec: StageSpec, path: str, want: Want, drop: bool, columns: Any) -> Records | None:
         try:
+            drop = drop or (spec.do == "judge" and of_rollouts(path))  # which leaves out and counts what is no use
             records = formats.load(path, want=want, on_bad_row="drop" if drop else "error", columns=columns, first=ROWS)
         except UserError as problem:
             self.mistake(spec, str(problem))
@@ -360,3 +361,12 @@ def look(given: Path | str, overrides: Sequence[str] = ()) -> Outlook:
         outlook.records(StageSpec("", "base", options, draft.base_line), "text", recipe.base["text"])
     outlook.mistakes.stop()
     return outlook
+
+
+def of_rollouts(path: str) -> bool:
+    """Whether a file holds rollouts."""
+    if not path.endswith(".parquet"):
+        return False
+    from truing.rollout.experience import is_experience  # pyarrow takes its time
+
+    return is_experience(Path(path))

@@ -15,6 +15,7 @@ from truing.data.conventions import Record
 from truing.disk import as_json, write_exact
 from truing.errors import RunFailed, UserError
 from truing.evaluate.exam import response_text
+from truing.objectives.equal import alike
 from truing.pipeline import answers as lying
 from truing.pipeline.answers import Given
 from truing.pipeline.context import StageRun
@@ -133,6 +134,7 @@ def judge(
         made = make(own) if own else []
         if own and not made:
             count["below" if keep == "passing" else "alone" if len(own) == 1 else "equal"] += 1
+        count["level"] += keep == "best" and len(own) > 1 and alike([value(one) for one in own])
         for record, row in made:
             key = digest(formats.record_json(record))
             count["repeated"] += key in rows
@@ -160,6 +162,7 @@ WORDS = {
     "repeated": "answers or rows that repeat an earlier one",
     "alone": "prompts with a single answer left",
     "equal": "prompts whose answers are equal in score",
+    "level": "prompts whose answers all score the same, of which any is kept",
     "below": "prompts of which no answer passes",
     "kept": "rows to learn from",
 }
