@@ -284,7 +284,7 @@ def test_the_best_of_several_answers_is_a_contestant(asked: Any) -> None:
     best = [json.loads(line) for line in (asked.folder / "said.jsonl").read_text().splitlines()]
     assert len(best) == 5 and set(best[0]) == {"prompt", "response", "logp", "length", "stop", "reward"}
     assert found["mean_score", "base best of 4"] == pytest.approx(sum(r["reward"] for r in best) / 5, abs=1e-5)
-    assert asked(*command, "--n", "4", "--overwrite") == 0
+    assert asked(*command, "--n", "4") == 0
     every = [json.loads(line) for line in (asked.folder / "said.jsonl").read_text().splitlines()]
     assert asked("score", rm, "said.jsonl", "--out", "scored.jsonl") == 0, asked.said
     scores = [json.loads(line)["reward"] for line in (asked.folder / "scored.jsonl").read_text().splitlines()]
@@ -292,7 +292,7 @@ def test_the_best_of_several_answers_is_a_contestant(asked: Any) -> None:
         own = scores[4 * i : 4 * i + 4]
         assert row["reward"] == pytest.approx(max(own), abs=1e-5)
         assert row["response"] == every[4 * i + own.index(max(own))]["response"]
-    assert asked(*command, "--best-of", "4", "--overwrite") == 2 and "--best-of N and --reward MODEL" in asked.said
+    assert asked(*command, "--best-of", "4") == 2 and "--best-of N and --reward MODEL" in asked.said
 
 
 @pytest.mark.parametrize(

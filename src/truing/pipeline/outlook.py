@@ -134,9 +134,6 @@ class Outlook:
         if not Path(value).exists():
             self.unseen[f"the data set '{one_line(value)}' of the Hub"] = None
             return None
-        if spec.do == "judge" and value.endswith(".parquet"):  # rounds of answers, or rows: it opens them itself
-            self.unseen[f"the answers in {one_line(Path(value).name)}"] = None
-            return None
         own = name in OWN or (name == "prompts" and spec.options.get("data") is None)
         drop = own and spec.options.get("on_bad_row") == "drop"
         columns = spec.options.get("columns") if own else None
