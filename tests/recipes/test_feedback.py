@@ -226,6 +226,8 @@ def test_what_told_no_answer_from_another_and_what_moved_no_answer_is_said(asked
     assert "6 prompts whose answers all score the same, of which any is kept, 6 rows to learn from" in asked.said
     assert "still gave the very answers of base to all prompts: training moved it too little to be seen" in asked.said
     assert "moved gave the very answers" not in asked.said
+    models = ", ".join(str(asked.out / stage / "model") for stage in ("rm", "still", "moved"))
+    assert f"\nmodels: {models}\n" in asked.said
 
 
 def test_rollouts_are_read_as_records(tmp_path: Path) -> None:
