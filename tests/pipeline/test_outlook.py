@@ -366,3 +366,9 @@ def test_nothing_heavy_is_imported_for_it(here) -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_a_stage_that_names_one_with_a_mistake_is_not_looked_at(here) -> None:
+    pairs = write("pairs.jsonl", numbered(PAIR))
+    text = recipe(f"  warm: {{do: sft, data: {pairs}}}\n" + EXAM % ("$warm", f"data: {pairs}"))
+    assert mistakes(text) == ["recipe:3: stage 'warm' (sft) needs 'model'"]

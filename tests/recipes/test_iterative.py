@@ -130,10 +130,10 @@ def test_a_reference_that_reads_other_tokens_or_fewer_is_refused(turns):
     given = ("loop.policy.reference=stranger", "loop.repeat=1")
     turns.monkeypatch.chdir(turns.folder)
     fresh.make(SIZE | {"vocab": 280}, own, turns.folder / "stranger", positions=64)
-    assert turns.run(*given) == 2
+    assert turns.run(*given, "loop.policy.max_length=64") == 2
     assert "different tokenizers or chat templates" in turns.said and "stranger" in turns.said
     base = next(turns.out.glob("base-*"))
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (turns.folder / "stranger" / name).write_bytes((base / name).read_bytes())
     assert turns.run(*given, "loop.policy.max_length=128") == 2
-    assert "is beyond the 64 tokens that the reference" in turns.said
+    assert "max_length 128 is beyond the 64 tokens that its reference reads" in turns.said

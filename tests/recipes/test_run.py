@@ -151,7 +151,7 @@ def test_unchanged_stages_are_not_run_again(done, capsys) -> None:
     assert (done / "rm" / "model" / "model.safetensors").stat().st_mtime_ns == before
     running.run(quickstart("exam.seed=1"), done, overwrite=True)
     told = capsys.readouterr().out
-    assert told.count("unchanged, not run again") == 4 and "exam (evaluate)\n" in told
+    assert told.count("unchanged, not run again") == 4 and "exam (evaluate): seed was" in told
     running.run(quickstart(), done, overwrite=True, quiet=True)
 
 

@@ -56,9 +56,11 @@ class Mistakes:
 
     name: str
     found: dict[tuple[int, str], None] = field(default_factory=dict)
+    noted: int = 0  # those of every turn of a loop, which are said once
 
     def add(self, line: int, text: str) -> None:
         """Note a mistake on a line (0: on the command line); RecipeError where there are so many that it is enough."""
+        self.noted += 1
         self.found[line, text if len(text) <= LONGEST else f"{text[:LONGEST]}..."] = None
         if len(self.found) >= ENOUGH:
             raise RecipeError([*self.lines(), f"{self.name}: is not looked at any further"])

@@ -85,6 +85,8 @@ class Outlook:
     def stage(self, spec: StageSpec) -> None:
         """Look at everything that one stage names."""
         part = registry.resolve(spec.do, "stage", self.recipe.folder)
+        if any(option.required and option.name not in spec.options for option in part.options):
+            return  # what it names is a mistake of another stage, already noted
         for option in part.options:
             value = spec.options.get(option.name)
             if option.reference == "Data" and value is not None:

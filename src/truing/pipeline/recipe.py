@@ -206,9 +206,9 @@ class Top:
         specs: list[StageSpec] = []
         for name, node in entries.items():
             self.scope.later.remove(name)
-            before, count = len(specs), len(self.scope.mistakes.found)
+            before, count = len(specs), self.scope.mistakes.noted
             specs += check_entry(name, node, self.scope, entries)
-            if len(self.scope.mistakes.found) == count:
+            if self.scope.mistakes.noted == count:
                 self.sound.update(spec.name for spec in specs[before:])
         return tuple(specs)
 
