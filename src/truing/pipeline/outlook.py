@@ -33,6 +33,7 @@ from truing.pipeline.deciding import contestants, foreseen
 from truing.pipeline.document import Mistakes
 from truing.pipeline.labels import best_of, labels
 from truing.pipeline.mixture import names_of
+from truing.pipeline.plan import read_by
 from truing.pipeline.recipe import gathered
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.pipeline.table import COLUMNS
@@ -85,8 +86,6 @@ class Outlook:
     def stage(self, spec: StageSpec) -> None:
         """Look at everything that one stage names."""
         part = registry.resolve(spec.do, "stage", self.recipe.folder)
-        if any(option.required and option.name not in spec.options for option in part.options):
-            return  # what it names is a mistake of another stage, already noted
         for option in part.options:
             value = spec.options.get(option.name)
             if option.reference == "Data" and value is not None:
@@ -349,10 +348,15 @@ def may_be(check: str) -> bool:
 
 def look(given: Path | str, overrides: Sequence[str] = ()) -> Outlook:
     """The recipe at a path, checked, and what is to be seen of its run before it begins. RecipeError with every mistake
-    of both, each with its line; of stages that have a mistake in their own words no more is looked at."""
+    of both, each with its line; of a stage that has a mistake in its own words no more is looked at, nor of
+    one that has lost what it needs to such a mistake."""
     draft = gathered(given, overrides)
     recipe, outlook = draft.recipe, Outlook(draft.recipe, draft.mistakes)
+    whole = {"base"}
     for spec in recipe.stages:
+        if not is_whole(spec, recipe) or not whole.issuperset(read_by(spec)):
+            continue
+        whole.add(spec.name)
         if spec.name in draft.sound:
             outlook.stage(spec)
     if isinstance(recipe.base, Mapping) and isinstance(recipe.base.get("text"), str):
@@ -360,6 +364,15 @@ def look(given: Path | str, overrides: Sequence[str] = ()) -> Outlook:
         outlook.records(StageSpec("", "base", options, draft.base_line), "text", recipe.base["text"])
     outlook.mistakes.stop()
     return outlook
+
+
+def is_whole(spec: StageSpec, recipe: Recipe) -> bool:
+    """Whether a stage has all that it needs; what names a stage with a mistake has lost it."""
+    try:
+        options = registry.resolve(spec.do, "stage", recipe.folder).options
+    except UserError:  # noted already
+        return False
+    return all(option.name in spec.options for option in options if option.required)
 
 
 def of_rollouts(path: str) -> bool:
