@@ -219,6 +219,12 @@ def test_a_question_on_both_sides(place, good_rows) -> None:
     assert place.run(fit.replace("eval.jsonl", "train.jsonl"), more=("--overwrite",)) == 2
     assert "all pairs of eval (train.jsonl) are among those that the stage learns from" in place.said
     assert (place.out / "rm" / "model").exists(), "refused before anything is thrown away"
+    place.write(
+        [row | {"prompt": row["prompt"].upper()} for row in rows[:8]], "copy.jsonl"
+    )  # a check compares the very words
+    assert place.run(fit.replace("eval.jsonl", "copy.jsonl"), more=("--overwrite",)) == 2
+    assert "copy.jsonl: nothing is held out: the first user turn of each of its 8 rows was trained on" in place.said
+    assert not (place.out / "rm" / "model").exists()
 
 
 def test_an_exam_does_not_ask_what_was_trained_on(place, good_rows) -> None:

@@ -1,13 +1,13 @@
-"""What can be seen of a stage's rewards before its run, without running any: the columns that they read, the rows that
-they could not judge by, and the models that they name."""
+"""What can be seen of a stage's rewards without asking any: the columns that they read, the rows that they could not
+judge by, and the models that they name. A check says it of a recipe, and a stage of the rewards that it has loaded."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from truing import module_names, registry
 from truing.errors import UserError, listed
@@ -19,6 +19,10 @@ from truing.types import Records
 ASKED = (("prompts", "rewards"), ("watch_prompts", "watch"), ("prompts", "judge"), ("prompts", "trusted"))
 """Options with prompts, and options with the rewards that judge answers to them."""
 MODELS = ("Model", "RewardModel")
+SHOWN = 10
+"""How many refused rows are named by their numbers."""
+Rows: TypeAlias = Sequence[tuple[int, Mapping[str, Any]]]
+"""The columns beside the prompts, by the numbers of their rows."""
 
 
 def named(value: Any, folder: Path | None) -> Iterator[tuple[Part, Mapping[str, Any]]]:
@@ -38,36 +42,42 @@ def models(part: Part, options: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def troubles(part: Part, options: Mapping[str, Any], records: Records) -> Iterator[str]:
-    """What of the prompts' rows a reward lacks, or could not judge by."""
+    """What of the prompts' rows a reward lacks, or could not judge by; a user's own is not run for it."""
     rows = [(n, r.meta.get("columns", {})) for n, r in zip(records.rows, records.records, strict=True)]
-    for column in columns(part, options):
-        lacking = [number for number, row in rows if column not in row]
-        if lacking and (part.scope != TRL or len(lacking) == len(rows)):  # TRL's gets None for a row without it
-            there = listed(dict.fromkeys(key for _, row in rows for key in row), 20) or "none"
+    yield from lacking(part.name, part.scope, columns(part, options), rows)
+    if part.name in registry.parts("reward"):
+        yield from filter(None, [refused(registry.load(part.name, "reward").check, options, rows)])
+
+
+def lacking(name: str, scope: str, columns: Sequence[str], rows: Rows) -> Iterator[str]:
+    """The columns that a reward cannot do without and a prompt's row does not have (TRL's: no row has)."""
+    for column in columns:
+        without = [number for number, row in rows if column not in row]
+        if without and (scope != TRL or len(without) == len(rows)):
+            there = listed(dict.fromkeys(key for _, row in rows for key in row)) or "none"
             yield (
-                f"reward '{part.name}' reads the column '{column}', which row {lacking[0]} of the prompts does not "
-                f"have; columns beside the prompt: {there}"
+                f"reward '{name}' reads the column '{column}', which row {without[0]} of the prompts does not have; "
+                f"columns beside the prompt: {there}"
             )
-    yield from refused(part, options, rows)
 
 
-def refused(part: Part, options: Mapping[str, Any], rows: Sequence[tuple[int, Mapping[str, Any]]]) -> Iterator[str]:
-    """Why a reward of truing's own could not judge by some of the rows, in one sentence; a user's is not run."""
-    if part.name not in registry.parts("reward"):
-        return
-    check = registry.load(part.name, "reward").check
+def refused(check: Callable[..., Any] | None, options: Mapping[str, Any], rows: Rows) -> str:
+    """Why a reward could not judge by what a prompt's row holds, and which rows it refuses so; empty where it can."""
     if check is None:
-        return
+        return ""
     own = {name: value for name, value in options.items() if name in inspect.signature(check).parameters}
-    wrong: list[tuple[int, str]] = []
+    wrong: dict[int, str] = {}
     for number, row in rows:
         try:
             check(row, **own)
         except UserError as problem:
-            wrong.append((number, str(problem)))
-    if wrong:
-        count = f" ({len(wrong)} of {len(rows)} rows looked at)" if len(rows) > 1 else ""
-        yield f"row {wrong[0][0]} of the prompts: {wrong[0][1]}{count}"
+            wrong[number] = str(problem)
+    if not wrong:
+        return ""
+    first, why = next(iter(wrong.items()))
+    numbers = ", ".join(map(str, list(wrong)[:SHOWN])) + (", ..." if len(wrong) > SHOWN else "")
+    more = f"\n  {len(wrong)} of {len(rows)} rows are refused so: {numbers}" if len(wrong) > 1 else ""
+    return f"row {first} of the prompts: {why}{more}"
 
 
 def columns(part: Part, options: Mapping[str, Any]) -> list[str]:

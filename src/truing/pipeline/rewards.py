@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 from truing import registry
 from truing.data import clock
 from truing.errors import UserError
+from truing.pipeline import foreseen_rewards
 from truing.pipeline.context import StageRun
+from truing.pipeline.foreseen_rewards import Rows
 from truing.pipeline.reward_spec import COST, LATE, WEIGHT, WITHIN, options_of
 from truing.policy.load import load
 from truing.registry import RewardFunction
@@ -22,8 +23,6 @@ from truing.rollout.rewards import RewardModel
 from truing.signature import TRL
 from truing.types import Demonstration, Judgement, Messages, Reward
 
-SHOWN = 10
-"""How many refused rows are named by their numbers."""
 First = Callable[[], tuple[Sequence[Messages], Sequence[str]]]
 """Prompts, and what the policy first answered them: what rewards are put on one scale by."""
 
@@ -127,33 +126,14 @@ def columns_of(record: Demonstration | Judgement) -> Mapping[str, Any]:
     return found
 
 
-def check_columns(run: StageRun, term: Term, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+def check_columns(run: StageRun, term: Term, rows: Rows) -> None:
     """UserError where a reward's signature names a column that a prompt's row does not have (TRL's: no row has)."""
-    for name in term.call.columns:
-        lacking = [number for number, row in rows if name not in row]
-        if not lacking or (term.call.function.scope == TRL and len(lacking) < len(rows)):
-            continue
-        there = ", ".join(dict.fromkeys(key for _, row in rows for key in row)) or "none"
-        raise UserError(
-            f"stage {run.name}: reward '{term.name}' reads the column '{name}', which row {lacking[0]} of the prompts "
-            f"does not have; columns beside the prompt: {there}"
-        )
+    function = term.call.function
+    for text in foreseen_rewards.lacking(term.name, function.scope, term.call.columns, rows):
+        raise UserError(f"stage {run.name}: {text}")
 
 
-def check_rows(run: StageRun, term: Term, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+def check_rows(run: StageRun, term: Term, rows: Rows) -> None:
     """UserError where a reward could not judge by what a prompt's row holds: said of all rows, before any is asked."""
-    check = term.call.function.check
-    if check is None:
-        return
-    options = {k: v for k, v in term.call.options.items() if k in inspect.signature(check).parameters}
-    refused: dict[int, str] = {}
-    for number, row in rows:
-        try:
-            check(row, **options)
-        except UserError as problem:
-            refused[number] = str(problem)
-    if refused:
-        first, why = next(iter(refused.items()))
-        numbers = ", ".join(map(str, list(refused)[:SHOWN])) + (", ..." if len(refused) > SHOWN else "")
-        more = f"\n  {len(refused)} of {len(rows)} rows are refused so: {numbers}" if len(refused) > 1 else ""
-        raise UserError(f"stage {run.name}: row {first} of the prompts: {why}{more}")
+    if text := foreseen_rewards.refused(term.call.function.check, term.call.options, rows):
+        raise UserError(f"stage {run.name}: {text}")
