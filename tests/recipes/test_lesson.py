@@ -172,7 +172,9 @@ def test_why_is_told_by_the_metrics() -> None:
 
 def test_an_imitated_answer_teaches_though_all_score_the_same() -> None:
     """Rejection sampling where every answer passes; and answers that were cut are a remark, not a reason."""
-    account = Account(rounds=2, prompts=4, asked=4, answers=8, cut=6, groups=4, equal=4, score=Extent(8, 1.0, 1.0))
+    account = Account(
+        lived={1: {1, 2}, 2: {3, 4}}, asked=4, answers=8, cut=6, groups=4, equal=4, score=Extent(8, 1.0, 1.0)
+    )
     known = [row(1, grad_norm=1.0)]
     assert lesson(known, True, 1e-3, Rounds(account, False, True, 5)).nothing == ""
     assert lesson(known, True, 1e-3, Rounds(account, True, False, 5)).nothing.startswith(

@@ -30,6 +30,10 @@ def lives(folder: Path, *rounds: list[Experience]) -> Path:
     return folder
 
 
+def samples(folder: Path) -> list[dict[str, Any]]:
+    return account.samples(folder, account.of(folder))
+
+
 def test_prompts_groups_and_scores_are_counted(tmp_path: Path) -> None:
     first = [answer(1, 0, 0.5), answer(1, 0, 0.5), answer(2, 1, 0.0), answer(2, 1, 1.0, stop="length")]
     failed = answer(3, 1, math.nan, parts=(), why="it broke")
@@ -52,7 +56,7 @@ def test_a_prompt_that_came_again_is_followed(tmp_path: Path) -> None:
     rounds = [
         [answer(4 if n % 2 else 10 + n, 0, n / 10), answer(20 + n, 1, 1.0), answer(20 + n, 1, 0.0)] for n in range(1, 6)
     ]
-    shown = account.samples(lives(tmp_path, *rounds))
+    shown = samples(lives(tmp_path, *rounds))
     assert [(entry["round"], entry["row"]) for entry in shown] == [(1, 4), (3, 4), (5, 4)]
     assert shown[1]["responses"] == [{"text": "4 says 0.3", "score": 0.3, "stop": "eos"}]
     assert shown[0]["prompt"] == [{"role": "user", "content": "question 4"}]
@@ -61,7 +65,7 @@ def test_a_prompt_that_came_again_is_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_where_none_came_again_each_round_shows_its_own(tmp_path: Path, count: int) -> None:
     rounds = [[answer(10 * n + k, k, float(k)) for k in range(3)] for n in range(1, count + 1)]
-    shown = account.samples(lives(tmp_path, *rounds))
+    shown = samples(lives(tmp_path, *rounds))
     numbers = sorted({1, count // 2 + 1, count})
     assert [(entry["round"], entry["row"]) for entry in shown] == [(n, 10 * n + k) for n in numbers for k in range(2)]
 
@@ -71,6 +75,6 @@ def test_what_was_not_scored_has_no_reward_and_long_answers_are_cut(tmp_path: Pa
         answer(1, 0, math.nan, parts=(), why="it broke", response="a" * 700),
         *(answer(1, 0, 1.0) for _ in range(4)),
     ]
-    (entry,) = account.samples(lives(tmp_path, rows))
+    (entry,) = samples(lives(tmp_path, rows))
     assert entry["responses"][0]["score"] is None and entry["responses"][0]["text"].endswith("a… (100 more letters)")
-    assert len(entry["responses"]) == account.ANSWERS and account.samples(tmp_path / "none") == []
+    assert len(entry["responses"]) == account.ANSWERS and samples(tmp_path / "none") == []

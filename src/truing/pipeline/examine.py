@@ -35,7 +35,7 @@ from truing.objectives import closed_form
 from truing.pipeline.context import StageRun
 from truing.pipeline.early import look_first
 from truing.pipeline.judge import Judge
-from truing.pipeline.labels import best_of
+from truing.pipeline.labels import LOOKUP, best_of
 from truing.pipeline.leaks import not_met
 from truing.pipeline.lineage import judging, rewarded, verdict_prints
 from truing.pipeline.plan import read_json
@@ -52,7 +52,6 @@ from truing.rollout.engine import Sampling, fits
 from truing.types import Finding, Messages, Records, Reward
 
 EXAMPLES = 6
-LOOKUP = "lookup"
 CHOSE = "the judge chose this best of several answers itself, and errs most on those it chose; give a trusted judge"
 
 

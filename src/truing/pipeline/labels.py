@@ -31,6 +31,8 @@ def labels(models: Sequence[Any], base: Any, taken: Sequence[str] = ()) -> list[
     return [name or named[value] for value, name in zip(models, found, strict=True)]
 
 
+LOOKUP = "lookup"
+"""What the world's template look-up is called in findings, which is no model."""
 NEW = "new"
 """What a model that is made for the measurement alone is called."""
 

@@ -31,7 +31,7 @@ from truing.gate.standing import COMPARISONS
 from truing.pipeline import foreseen_rewards
 from truing.pipeline.deciding import contestants, foreseen
 from truing.pipeline.document import Mistakes
-from truing.pipeline.labels import best_of, labels
+from truing.pipeline.labels import LOOKUP, best_of, labels
 from truing.pipeline.mixture import names_of
 from truing.pipeline.plan import read_by
 from truing.pipeline.recipe import gathered
@@ -50,7 +50,6 @@ HELD_OUT: Mapping[str, str] = {"evaluate": "data", "fit_reward": "eval"}
 """The pairs that a stage orders and must not have learned from."""
 OWN = ("data", "eval", "text")
 """Options with data that a stage's `columns` and `on_bad_row` are about, and `prompts` where there is no `data`."""
-LOOKUP = "lookup"
 CHECKS = frozenset({*COLUMNS, *COMPARISONS, "implicit_accuracy", "held_out_accuracy"})
 """What exams find most often. There are more, so that a rule on another name is a mistake only where it is so near to
 one of these that it is a slip."""
@@ -70,6 +69,7 @@ class Outlook:
     unseen: dict[str, None] = field(default_factory=dict)
     made: dict[str, None] = field(default_factory=dict)
     _opened: dict[str, Records | None] = field(default_factory=dict, repr=False)
+    _models: dict[str, tuple[int | None, str]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def notes(self) -> list[str]:
@@ -207,14 +207,23 @@ class Outlook:
             return None
         if isinstance(value, str) and value.startswith(tiny.PREFIX):
             return tiny.POSITIONS
+        key = str(value)
+        if key not in self._models:  # a folder's weights and tokenizer are looked at once, whoever names it
+            self._models[key] = self._read(value)
+        most, trouble = self._models[key]
+        if trouble:
+            self.mistake(spec, trouble)
+        return most
+
+    def _read(self, value: Any) -> tuple[int | None, str]:
+        """How many tokens a model reads, and what is wrong with it."""
         try:
             most, unseen = tokens_read(value)
         except UserError as problem:
-            self.mistake(spec, str(problem))
-            return None
+            return None, str(problem)
         if unseen:
             self.unseen[unseen] = None
-        return most
+        return most, ""
 
     def lengths(self, spec: StageSpec, part: Part) -> None:
         """Note a `max_length` beyond what the stage's model or its reference reads, and answers without room."""

@@ -12,7 +12,7 @@ from truing.errors import listed, nearest, unknown
 from truing.pipeline import names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
 from truing.pipeline.expectations import FORM, Expected
-from truing.pipeline.labels import best_of, labels
+from truing.pipeline.labels import LOOKUP, best_of, labels
 from truing.pipeline.lesson import CHECK
 from truing.pipeline.spec import Ref
 from truing.signature import Option, Part
@@ -289,7 +289,7 @@ class Scope:
         if asked.model not in (*models, *rivals):
             return f"'{path}': {unknown('model', asked.model, dict.fromkeys([*models, *rivals]))}"
         opponents = [rival for rival in dict.fromkeys(rivals) if rival != asked.model and asked.model in models]
-        opponents += ["lookup"] * (options.get("lookup") is True)
+        opponents += [LOOKUP] * (options.get("lookup") is True)
         if asked.against and asked.against not in opponents:
             return f"'{path}': {unknown('opponent', asked.against, opponents)}"
         if not asked.against and len(opponents) > 1 and COMPARISON.search(asked.check):

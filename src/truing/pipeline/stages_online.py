@@ -117,9 +117,10 @@ def lived(
     def measured() -> Measured:
         notes = [*unscored(run.folder / "rollouts"), *untaught(run.folder, made[0]), *made[0].account()]
         folder, source = run.folder / "rollouts", made[0]
-        run.write("responses.json", account.samples(folder))
+        whole = account.of(folder)
+        run.write("responses.json", account.samples(folder, whole))
         longest, more = source.online.max_new_tokens, beside(source)
-        lived = Rounds(account.of(folder), source.compares, source.imitates, longest, more)
+        lived = Rounds(whole, source.compares, source.imitates, longest, more)
         return Measured(look=look_at(source.looking), counts=counts(source), notes=notes, rounds=lived)
 
     work.learn(run, policy, planted, terms, training, Batch((first_of(asked),)), kept, measure=measured)

@@ -44,10 +44,9 @@ class Extent:
 class Account:
     """The rounds of a stage, those that had no update too. `prompts` are different ones, `asked` with repeats; `groups`
     are those with two scored answers or more, `equal` how many of these scored the same, `cut` the answers that ran
-    into the limit. `score` and `rewards` (by name) say between what all scores lay."""
+    into the limit. `score` and `rewards` (by name) say between what all scores lay, `lived` which rows of the data each
+    round asked."""
 
-    rounds: int = 0
-    prompts: int = 0
     asked: int = 0
     answers: int = 0
     failed: int = 0
@@ -56,9 +55,21 @@ class Account:
     equal: int = 0
     score: Extent = field(default_factory=Extent)
     rewards: dict[str, Extent] = field(default_factory=dict)
+    lived: dict[int, set[int]] = field(default_factory=dict)
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """One more round."""
+    @property
+    def rounds(self) -> int:
+        """How many there were."""
+        return len(self.lived)
+
+    @property
+    def prompts(self) -> int:
+        """How many different prompts were asked."""
+        return len(set[int]().union(*self.lived.values()))
+
+    def add(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The round of that number."""
+        self.lived[number] = {row["row"] for row in rows}
         groups: dict[int, list[float]] = {}
         for row in rows:
             own = groups.setdefault(row["group"], [])
@@ -69,7 +80,7 @@ class Account:
                 if ":" not in name:  # of these the rewards said nothing themselves
                     self.rewards.setdefault(name, Extent()).add(value)
         several = [own for own in groups.values() if len(own) > 1]
-        self.rounds, self.asked, self.answers = self.rounds + 1, self.asked + len(groups), self.answers + len(rows)
+        self.asked, self.answers = self.asked + len(groups), self.answers + len(rows)
         self.failed += sum(bool(row["why"]) for row in rows)
         self.cut += sum(row["stop"] == "length" for row in rows)
         self.groups, self.equal = self.groups + len(several), self.equal + sum(map(alike, several))
@@ -77,12 +88,9 @@ class Account:
 
 def of(folder: Path) -> Account:
     """The account of all rounds in a folder, read one after the other; RunFailed where one cannot be read."""
-    found, rows = Account(), set[int]()
-    for path in experience.rounds(folder).values():
-        lived = experience.table(path, READ)
-        found.add(lived)
-        rows |= {row["row"] for row in lived}
-    found.prompts = len(rows)
+    found = Account()
+    for number, path in experience.rounds(folder).items():
+        found.add(number, experience.table(path, READ))
     return found
 
 
@@ -109,19 +117,19 @@ def barren(skipped: int, account: Account) -> str:
     )
 
 
-def samples(folder: Path) -> list[dict[str, Any]]:
+def samples(folder: Path, account: Account) -> list[dict[str, Any]]:
     """A few answers of the first, the middle and the last round, to the same prompts where any came more than once.
+    `account` is that of all rounds in the folder.
 
     A prompt that came at the beginning and came again is followed to its later answers; where none was asked twice,
     each round shows its own first ones.
     """
-    paths = list(experience.rounds(folder).items())
-    if not paths:
+    paths, lived = experience.rounds(folder), account.lived
+    numbers = list(lived)
+    if not numbers:
         return []
-    lived = {number: {row["row"] for row in experience.table(path, READ)} for number, path in paths}
-    at = [paths[0][0], paths[len(paths) // 2][0], paths[-1][0]]
+    at = [numbers[0], numbers[len(numbers) // 2], numbers[-1]]
     followed = _followed(lived, at)
-    named = dict(paths)
     chosen: dict[int, list[int]] = {}
     for row in followed:
         for number in _rounds_of(row, lived, at):
@@ -129,7 +137,7 @@ def samples(folder: Path) -> list[dict[str, Any]]:
     return [
         shown
         for number in (sorted(chosen) if followed else dict.fromkeys(at))
-        for shown in _shown(number, experience.table(named[number], SHOWN), chosen.get(number))
+        for shown in _shown(number, experience.table(paths[number], SHOWN), chosen.get(number))
     ]
 
 
