@@ -1,6 +1,8 @@
 """Fixtures for all tests: a fixed number of threads, no network, the real data."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,23 @@ def _cache(tmp_path_factory):
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name a case of bytes "bytes": an archive made at import holds the clock, and two workers would collect other names."""
     return "bytes" if isinstance(val, bytes) else None
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """The command, run in this process: its exit code, and all that it printed."""
+    from truing import cli
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["truing", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+            raise SystemExit(0)
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out + printed.err
+
+    return run
 
 
 def data_folder() -> Path:

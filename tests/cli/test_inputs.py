@@ -4,14 +4,12 @@ becomes of columns is said alike."""
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from small_models import build
-from truing import cli
 from truing.errors import UserError
 from truing.pipeline.inputs import Reading
 
@@ -25,21 +23,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def truing(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def truing(tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a command in a folder with asked.jsonl; gives its exit code and all that it said."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ASKED))
 
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["truing", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            raise SystemExit(0)
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out + printed.err
-
-    return run
+    return command
 
 
 def rows(path: str) -> list[dict[str, Any]]:

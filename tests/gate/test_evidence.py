@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tampering import CASES, EDITS, FINDING, LOOSE, Spoil, edit, first, flip
-from truing import cli, seals
+from truing import seals
 from truing.errors import RunFailed, UserError
 from truing.gate import evidence
 from truing.pipeline import examine
@@ -67,17 +66,8 @@ Truing = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def truing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Truing:
+def truing(command: Truing) -> Truing:
     """The command: its exit code, and what it printed."""
-
-    def command(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["truing", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            raise SystemExit(0)
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out + printed.err
 
     return command
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,22 @@ class Desk:
 def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A folder with the small recipe."""
     return Desk(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small recipe's folder with its run, made once."""
+    return tmp_path_factory.mktemp("whole") / "desk"
+
+
+@pytest.fixture
+def ran(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A copy of a run that shipped, with its recipe."""
+    if not whole.exists():
+        whole.mkdir()
+        assert Desk(whole, capsys, monkeypatch).run() == 0
+    shutil.copytree(whole, tmp_path / "desk")
+    return Desk(tmp_path / "desk", capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,20 +12,10 @@ from tampering import edit
 from truing.seals import sealed
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small recipe's folder with its run, made once."""
-    return tmp_path_factory.mktemp("whole") / "desk"
-
-
 @pytest.fixture
-def desk(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """A copy of a run that shipped, with its recipe."""
-    if not whole.exists():
-        whole.mkdir()
-        assert Desk(whole, capsys, monkeypatch).run() == 0
-    shutil.copytree(whole, tmp_path / "desk")
-    return Desk(tmp_path / "desk", capsys, monkeypatch)
+def desk(ran: Desk) -> Desk:
+    """A run that shipped, with its recipe."""
+    return ran
 
 
 def weights(desk: Desk) -> dict[str, bytes]:

@@ -30,20 +30,10 @@ SPOILS = {
 }
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small recipe's folder with its run, made once."""
-    return tmp_path_factory.mktemp("whole") / "desk"
-
-
 @pytest.fixture
-def desk(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """A copy of a run that shipped, with its recipe."""
-    if not whole.exists():
-        whole.mkdir()
-        assert Desk(whole, capsys, monkeypatch).run() == 0
-    shutil.copytree(whole, tmp_path / "desk")
-    return Desk(tmp_path / "desk", capsys, monkeypatch)
+def desk(ran: Desk) -> Desk:
+    """A run that shipped, with its recipe."""
+    return ran
 
 
 @pytest.mark.parametrize("name", SPOILS)
