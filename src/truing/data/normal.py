@@ -6,6 +6,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 NUMBERS = {
     word: str(number)
@@ -65,6 +66,8 @@ TOKEN = re.compile(
 )
 """Numbers, signs of money, logic, mathematics and pictures, letters of scripts that are written without blanks, words,
 and signs that may be arithmetic."""
+REMEMBERED = 300
+"""Sentences of so many letters are remembered with their tokens; longer ones seldom come again."""
 ARITHMETIC = frozenset("+-*/^%=<>")
 SIGN = ARITHMETIC | frozenset("()")
 
@@ -76,8 +79,14 @@ def segments(text: str) -> list[list[str]]:
     >>> segments('Ｗｈａｔ is  "3−4"?')
     [['what', 'is'], ['3', 'minus', '4']]
     """
-    parts = (tokens_of(part) for part in SENTENCE.split(plain(text)))
+    sentences = SENTENCE.split(plain(text))
+    parts = (list(_remembered(s)) if len(s) <= REMEMBERED else tokens_of(s) for s in sentences)
     return [part for part in parts if part]
+
+
+@lru_cache(maxsize=2**14)  # system messages, requests and courtesies come again from row to row
+def _remembered(sentence: str) -> tuple[str, ...]:
+    return tuple(tokens_of(sentence))
 
 
 def plain(text: str) -> str:

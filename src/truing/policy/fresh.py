@@ -54,7 +54,8 @@ def make(
     """Write a model with random weights and its tokenizer into `folder`, in Hugging Face format.
 
     `spec` is a recipe's `{new: llama, hidden: 256, layers: 6, vocab: 8000, digits: joined}`; heads are 64 wide (or the
-    hidden size where that is smaller), embeddings are tied.
+    hidden size where that is smaller), embeddings are tied. The world's own models also say how wide a `head` is and
+    how far new weights spread (`init_std`, their standard deviation).
     """
     spec = SPEC | dict(spec)
     if spec["new"] not in ARCHITECTURES:
@@ -75,7 +76,7 @@ def make(
         intermediate_size=3 * hidden,
         max_position_embeddings=positions,
         tie_word_embeddings=True,
-        initializer_range=0.04,
+        initializer_range=float(spec.get("init_std", 0.04)),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from truing.types import Messages, Score
 from truing.world import names
@@ -99,6 +100,7 @@ class Reading:
     courteous: bool
 
 
+@lru_cache(maxsize=4096)  # a rater reads an answer as often as it compares it
 def read(response: str) -> Reading:
     """Read any text; never raises.
 
