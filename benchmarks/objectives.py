@@ -29,10 +29,10 @@ from truing.policy.policy import Policy
 from truing.policy.reference import Reference, compute
 from truing.settings import Training
 from truing.train.fit import reading
-from truing.train.observe import observe
+from truing.signals.observe import observe
 from truing.train.optim import Optim
-from truing.train.survey import Survey
-from truing.train.terms import Sum, Term
+from truing.train.step_statistics import Survey
+from truing.train.objective_sum import Sum, Term
 from truing.types import OWED
 
 TREES, PROMPT, LENGTH = 8, 200, 60

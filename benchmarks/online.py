@@ -67,8 +67,8 @@ def truing(args: argparse.Namespace) -> Line:
     from truing.train.fit import fit
     from truing.train.online import Judged, Prompt, RolloutSource
     from truing.train.optim import Optim
-    from truing.train.record import Record
-    from truing.train.terms import Sum, Term
+    from truing.train.record.metrics import Record
+    from truing.train.objective_sum import Sum, Term
     from truing.types import Message, Rollout
 
     torch.set_num_threads(1)

@@ -6,7 +6,7 @@ import json
 
 from truing.train.fit import fit
 from truing.train.optim import Optim
-from truing.train.record import Record
+from truing.train.record.metrics import Record
 
 
 def fitted(policy, source, terms, out, stop_after=None, reference=None, optim=None):

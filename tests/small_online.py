@@ -13,8 +13,8 @@ from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Term_
 from truing.settings import Online, Training
+from truing.train.objective_sum import Sum, Term
 from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.terms import Sum, Term
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8

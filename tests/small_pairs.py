@@ -6,10 +6,10 @@ from truing.data.batch import Branch, Tree
 from truing.policy.reference import compute
 from truing.settings import Training
 from truing.train.fit import fit
+from truing.train.objective_sum import Sum, Term
 from truing.train.optim import Optim
-from truing.train.record import Record
+from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.train.terms import Sum, Term
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 5
 

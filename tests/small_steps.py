@@ -18,8 +18,8 @@ from torch import Tensor
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.objectives import advantage
-from truing.train.survey import Survey
-from truing.train.terms import Sum, Term
+from truing.train.objective_sum import Sum, Term
+from truing.train.step_statistics import Survey
 
 Numbers = Mapping[str, Any]
 Signals = dict[str, Tensor]

@@ -35,6 +35,7 @@ LAYERS = [
     {"diagnose"},
     {"evaluate"},
     {"train"},
+    {"signals"},
     {"rollout"},
     {"policy"},
     {"data", "world"},

@@ -24,8 +24,8 @@ from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.scalars import Heads
 from truing.registry import Objective, parts
-from truing.train.record import describe
-from truing.train.terms import Sum, Term
+from truing.train.objective_sum import Sum, Term
+from truing.train.record.metrics import describe
 
 SOURCE = Path(truing.__file__).parent
 

@@ -17,10 +17,10 @@ from truing.policy.precision import Rounding
 from truing.policy.reference import compute
 from truing.policy.scalars import Heads
 from truing.rollout.rewards import RewardModel
+from truing.signals.observe import observe
 from truing.train.checks import compared
-from truing.train.observe import observe
-from truing.train.record import describe
-from truing.train.terms import Sum, Term
+from truing.train.objective_sum import Sum, Term
+from truing.train.record.metrics import describe
 from truing.types import Message
 
 OFF = 1e-7

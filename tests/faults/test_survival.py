@@ -26,7 +26,7 @@ from truing.errors import RunFailed, UserError
 from truing.pipeline import run as running
 from truing.pipeline.recipe import check
 from truing.settings import Training
-from truing.train import checkpoint
+from truing.train.record import checkpoint
 from truing.train.source import DataSource
 
 DPO = {"objective": "dpo", "checkpoint_every": 3}

@@ -8,7 +8,7 @@ import torch
 
 from truing.objectives import bradley_terry, dpo, nll
 from truing.policy.logp import token_logp
-from truing.train.terms import Sum, Term
+from truing.train.objective_sum import Sum, Term
 
 CASES = {c["id"]: c for c in json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["cases"]}
 EXTRA = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["extra"]

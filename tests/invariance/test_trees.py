@@ -15,7 +15,7 @@ from truing.objectives import dpo
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.reference import compute
-from truing.train.observe import observe
+from truing.signals.observe import observe
 
 ROWS = 12
 

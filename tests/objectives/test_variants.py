@@ -18,8 +18,8 @@ from truing.data.batch import Batch, Branch, Tree
 from truing.objectives import bradley_terry, dpo
 from truing.pipeline.training import compile_objective
 from truing.policy.load import load
-from truing.train.observe import observe
-from truing.train.survey import Survey
+from truing.signals.observe import observe
+from truing.train.step_statistics import Survey
 
 FROZEN = json.loads((Path(__file__).parent / "trl.json").read_text(encoding="utf-8"))
 CASES = FROZEN["cases"]

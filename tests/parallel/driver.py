@@ -40,16 +40,17 @@ from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.rollout.engine import InProcess
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
-from truing.train import checkpoint, parallel
 from truing.train import fit as fitting
+from truing.train.distributed import process_group
+from truing.train.distributed.fsdp import sharded
+from truing.train.distributed.reference_logp import compute_shared
 from truing.train.given import Given
+from truing.train.objective_sum import Sum, Term
 from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.optim import Optim
-from truing.train.reading import compute_shared
-from truing.train.record import Record
-from truing.train.shard import sharded
+from truing.train.record import checkpoint
+from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.train.terms import Sum, Term
 from truing.train.watch import Watch
 from truing.types import Message
 
@@ -193,7 +194,9 @@ def case(folder: str, spec: dict) -> None:
         optim = Optim(learner.model, training, source.steps)
         drift = watched(learner, optim, exactly(learner, trees, layout))
         fitting.fit(learner, source, terms, optim, record, reference)
-    assert parallel.rank() == 0 or not any(p.numel() for p in policy.model.parameters()), "whole on the first rank only"
+    assert process_group.rank() == 0 or not any(p.numel() for p in policy.model.parameters()), (
+        "whole on the first rank only"
+    )
     leave(policy, out, drift, reference, record, held)
 
 
@@ -208,12 +211,12 @@ def exactly(learner, trees, layout: str) -> float:
 
 def watched(learner, optim: Optim, off: float) -> bounds.Drift | None:
     """How far rounding may move each weight of a run by one process, the measure of others."""
-    return bounds.Drift(learner.model, optim.adamw, off) if parallel.world() == 1 else None
+    return bounds.Drift(learner.model, optim.adamw, off) if process_group.world() == 1 else None
 
 
 def leave(policy, out: Path, drift=None, reference=None, record=None, held: int = 0) -> None:
     """Write a run's weights and facts, where this is the first rank, and how far rounding may move the weights."""
-    if parallel.rank() == 0:
+    if process_group.rank() == 0:
         weights = {n: p.detach().contiguous() for n, p in policy.model.named_parameters()}
         weights |= {"reference": reference.logp} if reference is not None else {}
         save_file(weights, out / "weights.safetensors")
@@ -289,7 +292,7 @@ def online(folder: str, spec: dict) -> None:
         optim = Optim(learner.model, training, source.steps)
         drift = watched(learner, optim, bounds.relative(learner.model, 60 * 9, torch.float32))
         fitting.fit(learner, source, terms, optim, Record(out, key="k"))
-    if parallel.rank() == 0:
+    if process_group.rank() == 0:
         policy.model.double()
     leave(policy, out, drift)
 
@@ -314,7 +317,7 @@ def ended(folder: str, spec: dict, report: Path) -> int:
 def main(path: Path) -> int:
     """Every case of a job; the last exit code."""
     job, code = json.loads(path.read_text()), 0
-    with parallel.joined():
+    with process_group.joined():
         for number, spec in enumerate(job["cases"]):
             code = ended(
                 job["folder"], spec, path.with_name(f"{path.stem}-{number}-{os.environ.get('RANK', '0')}.json")

@@ -10,7 +10,7 @@ from parallel import jobs
 from truing.errors import RunFailed, UserError
 from truing.pipeline import run as running
 from truing.pipeline.recipe import check
-from truing.train import parallel
+from truing.train.distributed import process_group
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def test_options_that_change_no_result_may_change(folder) -> None:
 def test_a_timeout_that_is_none(monkeypatch, given) -> None:
     monkeypatch.setenv("TRUING_TIMEOUT", given)
     with pytest.raises(UserError, match=r"TRUING_TIMEOUT is .* give the seconds"):
-        parallel.time_limit()
+        process_group.time_limit()
 
 
 def test_another_rank_that_is_gone_is_told_from_a_fault_of_ours() -> None:
-    with pytest.raises(RunFailed, match="another rank has ended"), parallel.reaching():
+    with pytest.raises(RunFailed, match="another rank has ended"), process_group.reaching():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
-    with pytest.raises(RuntimeError, match="shapes"), parallel.reaching():
+    with pytest.raises(RuntimeError, match="shapes"), process_group.reaching():
         raise RuntimeError("shapes differ")

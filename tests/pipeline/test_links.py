@@ -17,7 +17,7 @@ from truing import caches, disk, seals
 from truing.errors import UserError
 from truing.pipeline import plan, run
 from truing.pipeline.recipe import check
-from truing.train.record import Record
+from truing.train.record.metrics import Record
 
 ROWS = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "d", "chosen": "e", "rejected": "f"}\n'
 RECIPE = "stages:\n  data: {do: split, data: rows.jsonl, eval: 0.5}\n"

@@ -11,7 +11,7 @@ from truing.data.batch import Batch, Branch, Tree
 from truing.policy.load import load
 from truing.policy.logp import Logits, token_logp, token_logp_and_entropy
 from truing.policy.policy import Policy
-from truing.train.observe import observe
+from truing.signals.observe import observe
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 ROWS = (((20, 21, 22), ((30, 31), (40, 41, 42, 43), (50,))), ((25, 26), ((60, 61, 62), (70, 71))))

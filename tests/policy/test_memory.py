@@ -18,7 +18,7 @@ from truing.policy.logp import token_logp
 from truing.policy.recompute import recompute_layers
 from truing.policy.reference import compute
 from truing.settings import Lora
-from truing.train.observe import observe
+from truing.signals.observe import observe
 
 ARCHITECTURES = ["llama", "gemma2", "gpt2", "gpt_neox"]
 

@@ -22,12 +22,12 @@ from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Online, Training
+from truing.signals.observe import observe
 from truing.train.checks import at_sampling, compared, trouble, with_own
-from truing.train.observe import observe
+from truing.train.objective_sum import Sum, Term
 from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.source import DataSource
-from truing.train.survey import Survey
-from truing.train.terms import Sum, Term
+from truing.train.step_statistics import Survey
 from truing.types import Message
 
 QUESTIONS = ("What is a refund?", "Name a colour.", "Say hello to my friend.", "What is two plus two?")

@@ -19,8 +19,8 @@ from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Online, Training
+from truing.train.objective_sum import Sum, Term
 from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.terms import Sum, Term
 from truing.types import Message
 
 ASKED = (20, 21, 22)

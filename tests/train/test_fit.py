@@ -16,12 +16,12 @@ from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.reference import Reference, cached, compute
 from truing.settings import Training
+from truing.signals.observe import HEADS, SOURCES, observe
 from truing.train.fit import fit
-from truing.train.observe import HEADS, SOURCES, observe
+from truing.train.objective_sum import Sum, Term
 from truing.train.optim import Optim, rate
-from truing.train.record import Record
+from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.train.terms import Sum, Term
 
 TEXT = [
     "the desk grants a refund within thirty days",
@@ -109,7 +109,7 @@ def test_resume_needs_all_of_the_state(folder, trees, tmp_path, part) -> None:
     """A perturbed weight or moment shows in the result: the equality above can fail."""
     from safetensors.torch import load_file, save_file
 
-    from truing.train import checkpoint
+    from truing.train.record import checkpoint
 
     options = training(checkpoint_every=4)
     whole = run(folder, trees, tmp_path / "a", options, terms(dpo))

@@ -19,11 +19,11 @@ from truing.rollout import experience
 from truing.rollout.combine import Cost
 from truing.rollout.engine import InProcess
 from truing.settings import Online, Training
+from truing.signals.observe import observe
 from truing.train import earned, sorting
 from truing.train.earned import Round
-from truing.train.observe import observe
+from truing.train.objective_sum import Sum, Term
 from truing.train.online import Judged, RolloutSource
-from truing.train.terms import Sum, Term
 
 PREFERENCES = ["dpo", "ipo", "simpo", "dpo_ranked", "bco", "kldo", "nll"]
 METHODS = ["ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp", "awr", "rwr", "gdc"]

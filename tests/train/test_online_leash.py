@@ -15,9 +15,9 @@ from truing.policy.load import load
 from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
 from truing.settings import Leash, Online, Shaping
-from truing.train.aside import Aside
 from truing.train.earned import check_horizon, check_read
 from truing.train.past import Moments, Past, Seen, check_kl, seen
+from truing.train.record.snapshots import Aside
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,10 @@ from truing.rollout.call import SILENT, Answer
 from truing.rollout.combine import Cost, Rewards
 from truing.rollout.engine import InProcess
 from truing.settings import Leash, Watching
-from truing.train.aside import Aside
 from truing.train.asking import Desk, Prompt
 from truing.train.looking import Looking
 from truing.train.past import moments
+from truing.train.record.snapshots import Aside
 from truing.train.watch import Watch, failure
 from truing.types import Message, Sampling, Score
 

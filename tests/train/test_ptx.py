@@ -17,13 +17,13 @@ from truing.rollout.call import Call
 from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Online, Training
+from truing.signals.observe import observe
 from truing.train.fit import fit
 from truing.train.given import Given
-from truing.train.observe import observe
+from truing.train.objective_sum import Sum, Term
 from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.optim import Optim
-from truing.train.record import Record
-from truing.train.terms import Sum, Term
+from truing.train.record.metrics import Record
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8

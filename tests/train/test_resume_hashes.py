@@ -20,8 +20,8 @@ from truing import seals
 from truing.errors import RunFailed, UserError
 from truing.policy.reference import Reference, read
 from truing.settings import Leash, Watching
-from truing.train import believed, checkpoint
 from truing.train.online import Prompt
+from truing.train.record import believed, checkpoint
 from truing.train.watch import Watch
 from truing.types import Message
 

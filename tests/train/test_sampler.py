@@ -14,8 +14,8 @@ from truing.policy.load import load
 from truing.rollout import experience
 from truing.rollout.engine import InProcess
 from truing.settings import Online
+from truing.signals.observe import observe
 from truing.train.earned import sampler_weights
-from truing.train.observe import observe
 
 OFF = 0.01
 """How far the engine's log-probabilities are off here, nats: what another precision or kernel does."""

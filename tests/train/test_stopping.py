@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from truing.train import parallel
-from truing.train.stopping import SIGNALS, Stopping
+from truing.train.distributed import process_group
+from truing.train.interrupt import SIGNALS, Stopping
 
 
 def test_a_signal_is_noted_and_a_second_one_obeyed_at_once() -> None:
@@ -27,7 +27,7 @@ def test_a_signal_is_noted_and_a_second_one_obeyed_at_once() -> None:
         signal.raise_signal(signal.SIGINT)
         assert heard == [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]
     finally:
-        parallel.Bond.stopping = False
+        process_group.Bond.stopping = False
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -41,11 +41,11 @@ def test_a_signal_that_is_ignored_stays_so(number: signal.Signals) -> None:
         signal.signal(number, signal.SIG_IGN)
         with Stopping() as stopping:
             signal.raise_signal(number)
-            assert stopping.asked() == 0 and not parallel.Bond.stopping
+            assert stopping.asked() == 0 and not process_group.Bond.stopping
             signal.raise_signal(other)
             assert stopping.asked() == other
         assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        parallel.Bond.stopping = False
+        process_group.Bond.stopping = False
         for each, handler in before.items():
             signal.signal(each, handler)

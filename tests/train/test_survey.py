@@ -19,13 +19,13 @@ from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.reference import compute
 from truing.settings import Training
+from truing.signals.observe import observe
 from truing.train.fit import fit
-from truing.train.observe import observe
+from truing.train.objective_sum import Sum, Term
 from truing.train.optim import Optim
-from truing.train.record import Record
+from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.train.survey import Survey
-from truing.train.terms import Sum, Term
+from truing.train.step_statistics import Survey
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 

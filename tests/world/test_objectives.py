@@ -11,7 +11,7 @@ from truing.data.render import Renderer
 from truing.data.trees import plant, with_shadows
 from truing.objectives.signals import SIGNALS, of_head
 from truing.policy.load import load
-from truing.train.observe import observe
+from truing.signals.observe import observe
 
 SETS = {
     "single": "demonstrations",

@@ -15,8 +15,8 @@ from truing.evaluate import reward_model
 from truing.objectives.signals import of_head
 from truing.policy.policy import Policy
 from truing.rollout.rewards import TOKENS
-from truing.train.observe import observe
-from truing.train.terms import Sum, Term
+from truing.signals.observe import observe
+from truing.train.objective_sum import Sum, Term
 from truing.types import Finding, digest
 
 TIES = frozenset({"chosen_reward_B", "rejected_reward_B", "tie_B", "tie_logit_B"})

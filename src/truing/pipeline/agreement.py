@@ -28,9 +28,9 @@ PACKAGES = (
 
 def check(recipe: Recipe) -> None:
     """UserError on every rank where one has another recipe, other data, code or versions than the first one."""
-    from truing.train import parallel
+    from truing.train.distributed import process_group
 
-    if parallel.world() == 1:
+    if process_group.world() == 1:
         return
     try:
         own: dict[str, Any] = {"problem": "", **identity(recipe)}
@@ -42,9 +42,9 @@ def check(recipe: Recipe) -> None:
 def check_content(name: str, policy: Policy, trees: Sequence[Tree]) -> None:
     """UserError on every rank where a stage's model or rows are not the same on all, once they are there: two machines
     may hold different ones under one name of the Hub."""
-    from truing.train import parallel
+    from truing.train.distributed import process_group
 
-    if parallel.world() == 1:
+    if process_group.world() == 1:
         return
     rows = hashlib.sha256()
     for tree in trees:
@@ -57,9 +57,9 @@ def check_content(name: str, policy: Policy, trees: Sequence[Tree]) -> None:
 def compare(own: dict[str, Any], apart: Callable[[dict[str, Any], dict[str, Any]], str]) -> None:
     """Hold what every rank says of itself against the first one; UserError on all of them where it has a problem, or
     `apart` finds words for a difference."""
-    from truing.train import parallel
+    from truing.train.distributed import process_group
 
-    first, *others = map(json.loads, parallel.gathered(json.dumps(own)))
+    first, *others = map(json.loads, process_group.gathered(json.dumps(own)))
     for rank, other in enumerate([first, *others]):
         if other["problem"]:
             raise UserError(f"rank {rank}: {other['problem']}")

@@ -15,10 +15,10 @@ from truing.policy import fresh, heads, lineage
 from truing.policy.gguf import dequantised
 from truing.policy.load import load
 from truing.train.fit import fit
+from truing.train.objective_sum import Sum, Term
 from truing.train.optim import Optim
-from truing.train.record import Record
+from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.train.terms import Sum, Term
 from truing.types import digest, source_digest
 from truing.world import tiny
 

@@ -56,9 +56,9 @@ class StageRun:
             self.models[f"{value.stage}/model"] = model_digest(str(folder))
             return str(folder)
         from truing.pipeline import base
-        from truing.train import parallel
+        from truing.train.distributed import process_group
 
-        place = parallel.lead(lambda: base.resolve(value, self))
+        place = process_group.lead(lambda: base.resolve(value, self))
         name = value if isinstance(value, str) else Path(place).name
         self.models[name] = model_digest(place) if Path(place).is_dir() else ""  # the Hub's is not fetched yet
         return place

@@ -59,13 +59,13 @@ def run(
     `overwrite` only. Of the processes that torchrun started, the first
     does all; the others train with it. Started again after a failure, they go on.
     """
-    from truing.train import parallel
+    from truing.train.distributed import process_group
 
-    again = parallel.restarted()
+    again = process_group.restarted()
     resume, restart = resume or again, restart and not again
-    with parallel.joined():
+    with process_group.joined():
         agreement.check(recipe)
-        if parallel.rank():
+        if process_group.rank():
             follow(recipe, out)
             return 0
         return lead(recipe, out, resume, restart, overwrite, Show(quiet))
@@ -73,14 +73,14 @@ def run(
 
 def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, overwrite: bool, show: Show) -> int:
     """The run as the first process does it, which is the only one but where several were started together."""
-    from truing.train import parallel
+    from truing.train.distributed import process_group
 
     with only_writer(out):
         steps = plan(recipe, out, resume=resume, restart=restart)
         moment, earlier = moment_of(out), read_json(out / seals.MANIFEST)
         allowed = allow(recipe, steps, out, earlier, overwrite=overwrite, restart=restart)
         planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
-        parallel.lead(lambda: json.dumps([moment.isoformat(), planned]))
+        process_group.lead(lambda: json.dumps([moment.isoformat(), planned]))
         known = forget(out)
         for text in foreseen(recipe):
             show.say(f"note: {text}")
@@ -112,9 +112,9 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, overwrite: bool
 
 def follow(recipe: Recipe, out: Path) -> None:
     """The run as the other processes see it: they train with the first one, and wait while it does the rest."""
-    from truing.train import parallel
+    from truing.train.distributed import process_group
 
-    moment, planned = json.loads(parallel.lead(str))
+    moment, planned = json.loads(process_group.lead(str))
     values = template_choice.with_values(recipe.chat_template_kwargs)
     with clock.fixed(clock.read(moment, "the first process")), values:
         train_along(recipe, out, [Step(spec, *rest) for spec, rest in zip(recipe.stages, planned, strict=True)])
@@ -122,17 +122,17 @@ def follow(recipe: Recipe, out: Path) -> None:
 
 def train_along(recipe: Recipe, out: Path, steps: Sequence[Step]) -> None:
     """Train with the first process in every stage that is carried out."""
-    from truing.train import parallel
+    from truing.train.distributed import process_group
 
     for step in steps:
         if step.action == "reuse":
             continue
-        parallel.meet()  # its folder is ready
+        process_group.meet()  # its folder is ready
         stage = registry.load(step.spec.do, "stage", recipe.folder)
         if trains(stage):
             work = StageRun(recipe, step.spec.name, step.spec.do, out, step.tie, Show(quiet=True), leads=False)
             stage(work, **step.spec.options)
-        parallel.meet()  # it is done
+        process_group.meet()  # it is done
 
 
 def trains(stage: registry.Stage) -> bool:
@@ -198,7 +198,7 @@ def write_manifest(record: dict[str, Any], root: Path) -> None:
 
 def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str, Any], root: Path, show: Show) -> None:
     """One step of the plan, with its row of the manifest kept up to date."""
-    from truing.train import parallel
+    from truing.train.distributed import process_group
 
     work = StageRun(recipe=recipe, name=step.spec.name, do=step.spec.do, root=root, key=step.tie, show=show)
     heading = f"{work.name} ({work.do})"
@@ -225,8 +225,8 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     show.say(heading + (f": {step.note}" if step.note else ""))
     began = time.monotonic()
     stage = registry.load(work.do, "stage", recipe.folder)
-    parallel.meet()
-    with nullcontext() if trains(stage) else parallel.alone():
+    process_group.meet()
+    with nullcontext() if trains(stage) else process_group.alone():
         stage(work, **step.spec.options)
     seconds = round(time.monotonic() - began, 1)
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
@@ -235,7 +235,7 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     work.write(seals.STAGE, stored)
     row |= {"state": "done", "seconds": seconds, seals.SEAL: stored[seals.SEAL]}
     record["data"] |= work.read
-    parallel.meet()
+    process_group.meet()
 
 
 def products(step: Step, root: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ from truing.policy.policy import Policy
 from truing.report import card, figures, words
 from truing.report.figures import WHOLE, Figure, Stretch
 from truing.settings import Training
-from truing.train.terms import Sum
+from truing.train.objective_sum import Sum
 from truing.types import Finding
 
 CHOSEN = "the look was chosen by {}: no interval holds of it"

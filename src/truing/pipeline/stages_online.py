@@ -35,8 +35,8 @@ from truing.rollout.engine import Sampling, fits, generate
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
 from truing.train.given import Given
 from truing.train.looking import Looking
+from truing.train.objective_sum import Sum
 from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.terms import Sum
 from truing.train.watch import Watch
 from truing.types import Messages, Positive, Records, RowNote
 

@@ -33,14 +33,14 @@ from truing.policy.reference import Reference, cached
 from truing.policy.scalars import Read
 from truing.rollout.engine import Sampling, fits, generate
 from truing.settings import Training
-from truing.train.checkpoint import room
+from truing.train.distributed.fsdp import sharded
+from truing.train.distributed.reference_logp import compute_shared
 from truing.train.fit import fit
+from truing.train.objective_sum import Sum, Term
 from truing.train.optim import Optim
-from truing.train.reading import compute_shared
-from truing.train.record import Record, learned_digest
-from truing.train.shard import sharded
+from truing.train.record.checkpoint import room
+from truing.train.record.metrics import Record, learned_digest
 from truing.train.source import DataSource, Source
-from truing.train.terms import Sum, Term
 from truing.types import Finding, Records, RowNote
 
 SAMPLES = 8

@@ -15,7 +15,7 @@ from torch import Tensor
 from truing.data.batch import Batch
 from truing.policy.policy import Policy
 from truing.policy.precision import Gap, unit
-from truing.train.terms import Sum
+from truing.train.objective_sum import Sum
 
 RATIO = "old_"
 """What the name of a signal begins with that a ratio to the sampling policy is formed with."""

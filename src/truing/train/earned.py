@@ -18,9 +18,9 @@ from truing.objectives.equal import alike
 from truing.objectives.signals import SIGNALS, alone
 from truing.rollout.experience import Experience
 from truing.settings import Leash, Online, Shaping
+from truing.train.objective_sum import Sum
 from truing.train.past import Moments, moments
 from truing.train.shaping import shaped
-from truing.train.terms import Sum
 from truing.train.unread import unread
 from truing.types import Advantage
 

@@ -13,15 +13,15 @@ from truing.data.batch import Batch
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference
-from truing.train import parallel
+from truing.signals.observe import observe
 from truing.train.checks import at_sampling, compared, trouble, with_own
-from truing.train.observe import observe
+from truing.train.distributed import process_group
+from truing.train.interrupt import Stopping
+from truing.train.objective_sum import Sum
 from truing.train.optim import Optim
-from truing.train.record import Record
+from truing.train.record.metrics import Record
 from truing.train.source import Source, share
-from truing.train.stopping import Stopping
-from truing.train.survey import Look, Parts, Survey
-from truing.train.terms import Sum
+from truing.train.step_statistics import Look, Parts, Survey
 
 Observe: TypeAlias = Callable[..., dict[str, torch.Tensor]]
 
@@ -36,11 +36,11 @@ def fit(
     the update. SIGTERM or SIGINT ends the run after the step in hand, with a checkpoint of it.
     """
     look, survey = forward(policy.model, observe), Survey(objective)
-    with parallel.reaching(), flushing(), Stopping() as stopping:
+    with process_group.reaching(), flushing(), Stopping() as stopping:
         record.begin(policy, optim, source.steps, survey.state)
         for step, batch in source.since(record.step):
             counts, problem = objective.counts(batch), ""
-            parts = list(share(batch, source.training.tokens_per_device, parallel.rank(), parallel.world()))
+            parts = list(share(batch, source.training.tokens_per_device, process_group.rank(), process_group.world()))
             fresh, alike = source.fresh(step), reference is None or not reference.left
             beside = compared(objective, step, fresh, alike)
             read = reading(look, policy, reference, objective.all_signals | beside, parts, fresh)
@@ -51,7 +51,7 @@ def fit(
                 problem = problem or trouble(step, part, policy, signals, loss.item(), source.corrected)
                 (weight * loss).backward()
                 record.note(signals, loss.item(), shares, weight, objective.lower_is_better)
-            parallel.agree(problem)
+            process_group.agree(problem)
             record.close(step, batch, optim, optim.step(step) | objective.counted(batch) | dict(source.after(step)))
             if number := stopping.asked():
                 record.keep(optim)
@@ -78,7 +78,7 @@ def reading(
         signals = look(policy, part, with_own(some) if fresh else some, reference)
         return at_sampling(signals) if fresh else signals
 
-    if len(parts) > 1 or parallel.world() > 1:
+    if len(parts) > 1 or process_group.world() > 1:
         return read
     seen = read(parts[0][0], names)
     return lambda part, some: seen

@@ -8,8 +8,8 @@ from dataclasses import replace
 from truing.policy.policy import Policy
 from truing.rollout.call import Answer
 from truing.rollout.combine import Parts
-from truing.train.aside import Aside
 from truing.train.asking import Desk, Judged, Prompt
+from truing.train.record.snapshots import Aside
 from truing.train.watch import Watch, ratios, summed_up
 from truing.types import Rollout, Sampling
 

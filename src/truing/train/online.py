@@ -28,10 +28,8 @@ from truing.rollout.experience import Experience
 from truing.rollout.mixture import Mixture
 from truing.rollout.sample import check_ratio
 from truing.settings import Leash, Online, Shaping, Training
-from truing.train import parallel
-from truing.train.aside import Aside
 from truing.train.asking import Desk, Judged, Prompt, grouped, measure_anew, read_over
-from truing.train.checkpoint import room
+from truing.train.distributed import process_group
 from truing.train.earned import (
     ADVANTAGES,
     Round,
@@ -44,9 +42,11 @@ from truing.train.earned import (
 )
 from truing.train.given import Given
 from truing.train.looking import Looking, answers_of
+from truing.train.objective_sum import Sum
 from truing.train.past import Past, check_kl
+from truing.train.record.checkpoint import room
+from truing.train.record.snapshots import Aside
 from truing.train.sorting import SORTED, kept
-from truing.train.terms import Sum
 from truing.train.watch import Watch, stopped
 from truing.types import Engine, Rollout, Sampling, digest
 
@@ -161,7 +161,7 @@ class RolloutSource:
         """Go on from update `step`, in round `round_`: what was written of later ones is removed, the reference is that
         of the round, and where it has not been looked at, the policy is."""
         known = round_ + (step % self.updates > 0)
-        parallel.lead(lambda: self._forget(known))
+        process_group.lead(lambda: self._forget(known))
         self.references.forget(step)
         renewed = round_ - round_ % (self.leash.refresh_reference or round_ + 1)
         if self.reference is not None and renewed > 0 and renewed * self.updates < step:
@@ -240,7 +240,7 @@ class RolloutSource:
             self.renew(number)
             rows = self.live(number)
             with room(path):
-                parallel.lead(lambda: experience.write(path, rows))
+                process_group.lead(lambda: experience.write(path, rows))
         check_kl(number * self.updates + 1, self.past.note(number, rows), self.leash.kl_limit)
         return rows
 
@@ -320,7 +320,7 @@ class RolloutSource:
             found = self.judged.rewards(answers, self.before(number))
             return json.dumps([(s.value, dict(s.parts), s.why if s.failed else "") for s in found])
 
-        given: list[tuple[float, dict[str, float], str]] = json.loads(parallel.lead(work))
+        given: list[tuple[float, dict[str, float], str]] = json.loads(process_group.lead(work))
         return given
 
     def before(self, number: int) -> list[dict[str, float]]:

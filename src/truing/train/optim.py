@@ -10,7 +10,7 @@ from torch import nn
 
 from truing.errors import RunFailed, UserError
 from truing.settings import Training
-from truing.train.shard import full, piece
+from truing.train.distributed.fsdp import full, piece
 
 
 def rate(training: Training, step: int, steps: int) -> float:

@@ -21,10 +21,10 @@ from truing.policy.policy import Policy
 from truing.rollout.call import SILENT, Answer
 from truing.rollout.combine import UNREAD, Parts, Rewards, shown
 from truing.settings import Watching
-from truing.train import parallel
 from truing.train.asking import Prompt, apart
-from truing.train.checkpoint import room
+from truing.train.distributed import process_group
 from truing.train.past import Moments, moments
+from truing.train.record.checkpoint import room
 from truing.types import Rollout, Score
 
 TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed", "each")
@@ -59,7 +59,7 @@ class Watch:
                 write_exact(self.path, "".join(line + "\n" for line, _ in kept))
             return json.dumps([row for _, row in kept])
 
-        self.rows = json.loads(parallel.lead(cut))
+        self.rows = json.loads(process_group.lead(cut))
 
     def due(self, step: int, steps: int) -> bool:
         """Whether there is a look after this update, of so many: at every multiple of `watch_every`, or the next update
@@ -98,7 +98,7 @@ class Watch:
                 file.write(as_json(row, self.path.name) + "\n")
             return json.dumps(row)
 
-        self.rows.append(json.loads(parallel.lead(work)))
+        self.rows.append(json.loads(process_group.lead(work)))
         self.say(told(self.rows[-1], self.names))
 
     def scored(self, proxy: Rewards, answers: Sequence[Answer], before: Sequence[Parts]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from truing.data.batch import Batch
 from truing.policy.policy import Policy
-from truing.train import parallel
+from truing.train.distributed import process_group
 
 
 @contextmanager
@@ -27,29 +27,29 @@ def sharded(policy: Policy, first: Batch) -> Iterator[Policy]:
     With one process it is the policy itself. What a rank keeps meanwhile is its shard: the skeleton of `policy` holds
     no weights until the shards are gathered into it.
     """
-    if parallel.world() == 1:
+    if process_group.world() == 1:
         yield policy
         return
     policy.verify(first)
     policy.allowed(first)  # measured while every rank has the whole model
     named = dict(policy.model.named_parameters())
     model = copy.deepcopy(policy.model, {id(p): p for p in named.values()})
-    with parallel.reaching():
+    with process_group.reaching():
         divide(model, whole=policy.layout != "trees")
     for parameter in named.values():
         parameter.data = parameter.data.new_empty(0)
     yield replace(policy, model=model)
-    with parallel.reaching():
+    with process_group.reaching():
         for name, shard in model.named_parameters():
             whole = full(shard)
-            if parallel.rank() == 0:
+            if process_group.rank() == 0:
                 named[name].data = whole
 
 
 def divide(model: Any, whole: bool) -> None:
     """Shard a model layer by layer, then the rest. `whole`: as one piece, for models whose layers are called a
     different number of times on each rank. Gradients are summed over ranks, not averaged."""
-    mesh = init_device_mesh(next(model.parameters()).device.type, (parallel.world(),))
+    mesh = init_device_mesh(next(model.parameters()).device.type, (process_group.world(),))
     names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     for layer in [m for m in model.modules() if type(m).__name__ in names and not whole]:
         fully_shard(layer, mesh=mesh)
@@ -75,4 +75,4 @@ def piece(tensor: Tensor) -> tuple[Tensor, int]:
 
 def held_here(tensor: Tensor) -> bool:
     """Whether this rank is to write its part of a tensor: each its rows, the first whatever is not divided."""
-    return isinstance(tensor, DTensor) or parallel.rank() == 0
+    return isinstance(tensor, DTensor) or process_group.rank() == 0

@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from truing import door, seals
 from truing.disk import as_json, file_digest, share_alike
 from truing.errors import DataError, RunFailed, UserError
-from truing.train import parallel
-from truing.train.shard import held_here, piece
+from truing.train.distributed import process_group
+from truing.train.distributed.fsdp import held_here, piece
 
 KEPT = 2
 FILE = re.compile(r"(model|optim)-[0-9]+\.safetensors")
@@ -79,18 +79,18 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, torch.Tenso
     target, part = folder / f"step-{step:08d}", folder / f".part-{step:08d}"
     problem, mine = "", {}
     try:
-        parallel.lead(lambda: _begin(part))
+        process_group.lead(lambda: _begin(part))
         mine = {name: _write(part, name, group) for name, group in tensors.items()}
     except (OSError, SafetensorError) as error:
         problem = cannot_write(part, error)
-    told = [json.loads(text) for text in parallel.gathered(json.dumps([problem, list(mine.values())]))]
+    told = [json.loads(text) for text in process_group.gathered(json.dumps([problem, list(mine.values())]))]
     problem = next((text for text, _ in told if text), "")
     if not problem:
         files = {name: rest for _, rows in told for name, *rest in rows}
-        manifest = {"step": step, "world": parallel.world(), "files": files, "facts": dict(facts)}
-        problem = parallel.lead(lambda: _finish(part, target, manifest))
+        manifest = {"step": step, "world": process_group.world(), "files": files, "facts": dict(facts)}
+        problem = process_group.lead(lambda: _finish(part, target, manifest))
     if problem:
-        parallel.lead(lambda: _clear(part))
+        process_group.lead(lambda: _clear(part))
         raise RunFailed(problem)
 
 
@@ -108,7 +108,7 @@ def _clear(part: Path) -> str:
 
 def _write(part: Path, group: str, tensors: Mapping[str, torch.Tensor]) -> tuple[str, str, dict[str, int]]:
     """Write this rank's file of a group: its name, its hash, and where its tensors begin."""
-    path = part / f"{group}-{parallel.rank()}.safetensors"
+    path = part / f"{group}-{process_group.rank()}.safetensors"
     pieces = {key: piece(tensor) for key, tensor in tensors.items() if held_here(tensor)}
     save_file({key: rows.contiguous() for key, (rows, _) in pieces.items()}, path)
     _sync(path)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from truing.disk import replacing
 from truing.errors import RunFailed
-from truing.train import parallel
-from truing.train.checkpoint import cannot_write
-from truing.train.shard import full, piece
+from truing.train.distributed import process_group
+from truing.train.distributed.fsdp import full, piece
+from truing.train.record.checkpoint import cannot_write
 
 
 class Aside:
@@ -40,7 +40,7 @@ class Aside:
         whole = {}
         for name, parameter in trained(model).items():
             tensor = full(parameter.detach())
-            if parallel.rank() == 0:
+            if process_group.rank() == 0:
                 whole[name] = tensor.cpu().contiguous()
 
         def write() -> str:
@@ -52,7 +52,7 @@ class Aside:
                 return cannot_write(self.path(step), error)
             return ""
 
-        if problem := parallel.lead(write):
+        if problem := process_group.lead(write):
             raise RunFailed(problem)
 
     def _tidy(self) -> None:
@@ -70,7 +70,7 @@ class Aside:
                 self.path(step).unlink()
             return ""
 
-        parallel.lead(remove)
+        process_group.lead(remove)
 
     def back(self, step: int, model: torch.nn.Module) -> None:
         """Put the weights of update `step` into a model: its own, or a copy of it from before training, which lacks

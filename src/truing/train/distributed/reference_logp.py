@@ -9,7 +9,7 @@ import torch
 from truing.data.batch import Batch, Tree, pack
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference
-from truing.train import parallel
+from truing.train.distributed import process_group
 
 
 def compute_shared(policy: Policy, trees: Sequence[Tree], tokens_per_device: int) -> Reference:
@@ -23,7 +23,7 @@ def compute_shared(policy: Policy, trees: Sequence[Tree], tokens_per_device: int
     policy.verify(Batch(groups[0]))  # by one batch on every rank, so that all come to one judgement
     logp = torch.zeros(int(offsets[-1]), dtype=torch.promote_types(policy.model.dtype, torch.float32))
     with torch.inference_mode():
-        for group in groups[parallel.rank() :: parallel.world()]:
+        for group in groups[process_group.rank() :: process_group.world()]:
             logp[offsets[group[0].index] : offsets[group[-1].index + 1]] = policy.logp(Batch(group)).cpu()
-    with parallel.reaching():
-        return Reference(parallel.total(logp), offsets)
+    with process_group.reaching():
+        return Reference(process_group.total(logp), offsets)

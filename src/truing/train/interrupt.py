@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from truing.train import parallel
+from truing.train.distributed import process_group
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -37,16 +37,16 @@ class Stopping:
         self._before = {}
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self._asked and parallel.world() == 1:
+        if self._asked and process_group.world() == 1:
             self.obey(number)
         self._asked = number
-        parallel.Bond.stopping = True
+        process_group.Bond.stopping = True
 
     def asked(self) -> int:
         """The signal that some rank was sent, or 0; the same answer on every rank."""
-        numbers = torch.zeros(parallel.world())
-        numbers[parallel.rank() if parallel.world() > 1 else 0] = self._asked
-        return int(parallel.total(numbers).max())
+        numbers = torch.zeros(process_group.world())
+        numbers[process_group.rank() if process_group.world() > 1 else 0] = self._asked
+        return int(process_group.total(numbers).max())
 
     def obey(self, number: int) -> None:
         """Do now what the signal did before this block."""

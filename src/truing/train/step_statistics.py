@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from truing.data.batch import Batch
-from truing.train import parallel
-from truing.train.terms import Sum
+from truing.train.distributed import process_group
+from truing.train.objective_sum import Sum
 
 Look: TypeAlias = Callable[[Batch, frozenset[str]], dict[str, Tensor]]
 Parts: TypeAlias = Sequence[tuple[Batch, float]]
@@ -75,5 +75,5 @@ class Survey:
                 signals = look(part, self.signals)
                 if weight:
                     whole[:, self._rows(part)] = torch.stack([signals[n].double().cpu() for n in names])
-        with parallel.reaching():
-            return dict(zip(names, parallel.total(whole), strict=True))
+        with process_group.reaching():
+            return dict(zip(names, process_group.total(whole), strict=True))

@@ -21,9 +21,10 @@ from truing.disk import appending, as_json, write_exact
 from truing.errors import RunFailed, UserError
 from truing.policy.policy import Policy
 from truing.policy.precision import Rounding
-from truing.train import believed, checkpoint, parallel
+from truing.train.distributed import process_group
+from truing.train.distributed.fsdp import full, piece
 from truing.train.optim import Optim
-from truing.train.shard import full, piece
+from truing.train.record import believed, checkpoint
 
 Show = Callable[[Mapping[str, float], int], None]
 Statistics: TypeAlias = dict[str, dict[str, float]]
@@ -69,7 +70,7 @@ class Record:
         checkpoint.check_room(self.folder, left, learned, checkpoint.KEPT + 1 if self.every else 1)
         if found is not None:
             self._resume(found, policy, optim)
-        if parallel.rank() == 0:
+        if process_group.rank() == 0:
             self._cut_metrics()
         self._started = time.monotonic()
 
@@ -126,7 +127,7 @@ class Record:
         row |= {"computed_tokens": batch.tokens, "rows": batch.rows, "loss": figures.pop("loss")}
         row |= terms if len(terms) > 1 else {}
         row |= {name: value / batch.rows for name, value in figures.items()} | dict(facts)
-        parallel.agree(self._append(row) if parallel.rank() == 0 else "")
+        process_group.agree(self._append(row) if process_group.rank() == 0 else "")
         self._terms, self._figures, self._started = {}, {}, now
         self.step = step
         if self.show is not None:
@@ -154,7 +155,7 @@ class Record:
         weights = {name: tensor.detach() for name, tensor in optim.named.items()}
         tensors = {"model": weights, "optim": optim.state()}
         facts = {"key": self.key, "frozen": self.frozen, "statistics": self.state}
-        facts["believed"] = believed.listed(self.folder, self.step) if parallel.rank() == 0 else {}
+        facts["believed"] = believed.listed(self.folder, self.step) if process_group.rank() == 0 else {}
         if self._policy is not None and self._policy.rounding is not None:
             facts["rounding"] = asdict(self._policy.rounding)  # what later steps tell ties by
         checkpoint.save(self.folder / "checkpoints", self.step, tensors, facts | layout())
@@ -165,7 +166,7 @@ def layout() -> dict[str, int | str]:
     that torch computes with on this processor."""
     return {
         "threads": torch.get_num_threads(),
-        "processes": parallel.world(),
+        "processes": process_group.world(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
 
@@ -203,7 +204,7 @@ def _digest(named: Iterable[tuple[str, Tensor]]) -> str:
 
 def summed(figures: Mapping[str, float]) -> dict[str, float]:
     """Figures of the whole step from those of each rank; all have the same names, in the same order."""
-    values = parallel.total(torch.tensor(list(figures.values()), dtype=torch.float64)).tolist()
+    values = process_group.total(torch.tensor(list(figures.values()), dtype=torch.float64)).tolist()
     return dict(zip(figures, values, strict=True))
 
 

@@ -1,0 +1,1 @@
+"""Signals: what objectives read of a batch and a policy, each computed once."""

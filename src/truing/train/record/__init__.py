@@ -1,0 +1,1 @@
+"""What a training run leaves on disk: metrics, checkpoints, snapshots, and what a resume believes of them."""
