@@ -65,7 +65,7 @@ def truing(args: argparse.Namespace) -> Line:
     from truing.rollout.combine import Term as Scored
     from truing.settings import Online, Training
     from truing.train.fit import fit
-    from truing.train.online import Judged, Prompt, RolloutSource
+    from truing.online.source import Judged, Prompt, RolloutSource
     from truing.train.optim import Optim
     from truing.train.record.metrics import Record
     from truing.train.objective_sum import Sum, Term

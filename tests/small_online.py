@@ -7,6 +7,7 @@ import json
 from small_fit import fitted, weights
 from small_models import build
 from truing import registry
+from truing.online.source import Judged, Prompt, RolloutSource
 from truing.policy.load import load
 from truing.registry import RewardFunction
 from truing.rollout.call import Call
@@ -14,7 +15,6 @@ from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Term_
 from truing.settings import Online, Training
 from truing.train.objective_sum import Sum, Term
-from truing.train.online import Judged, Prompt, RolloutSource
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8

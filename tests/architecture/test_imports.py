@@ -34,6 +34,7 @@ LAYERS = [
     {"report", "gate"},
     {"diagnose"},
     {"evaluate"},
+    {"online"},
     {"train"},
     {"signals"},
     {"rollout"},

@@ -12,9 +12,9 @@ import truing.objectives as objectives
 from truing import registry
 from truing.errors import RecipeError
 from truing.objectives import advantage
+from truing.online.advantages import ADVANTAGES, Round
 from truing.pipeline import overview
 from truing.pipeline.recipe import check
-from truing.train.earned import ADVANTAGES, Round
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -96,7 +96,7 @@ def test_an_objective_that_is_written_out_is_taken_by_a_stage(where: str, object
 def test_a_function_of_advantages_that_no_recipe_reaches_says_so() -> None:
     """`process` needs rewards of single steps; all others are read by some kind of advantage."""
     source = Path(Round.__module__.replace(".", "/")).name
-    reached = (ROOT / "src" / "truing" / "train" / f"{source}.py").read_text(encoding="utf-8")
+    reached = (ROOT / "src" / "truing" / "online" / f"{source}.py").read_text(encoding="utf-8")
     reached += (ROOT / "src" / "truing" / "rollout" / "combine.py").read_text(encoding="utf-8")
     own = [n for n, f in vars(advantage).items() if getattr(f, "__module__", "") == advantage.__name__ and n[0] != "_"]
     idle = [name for name in own if not re.search(rf"\b{name}\(", reached)]

@@ -14,6 +14,7 @@ from truing.errors import UserError
 from truing.evaluate.front import undominated
 from truing.objectives import advantage, closed_form, kl
 from truing.objectives.unpaired import balanced_weights
+from truing.online.reward_shaping import overlong
 from truing.pipeline import stages_feedback
 from truing.pipeline.answers import Given
 from truing.policy.logp import token_logp_and_entropy
@@ -22,7 +23,6 @@ from truing.rollout.best import best_places, expected_best
 from truing.rollout.call import Answer, Call
 from truing.rollout.combine import Rewards, Term
 from truing.rollout.rewards import aggregated
-from truing.train.shaping import overlong
 from truing.types import Message
 
 CASES = {c["id"]: c for c in json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["cases"]}

@@ -11,16 +11,16 @@ from truing.data.batch import Branch, Tree
 from truing.errors import UserError
 from truing.objectives import advantage
 from truing.objectives.equal import alike, distances
+from truing.online import preferences
+from truing.online.advantages import ADVANTAGES, Round, equal
+from truing.online.history import moments
+from truing.online.reward_shaping import normalised
 from truing.registry import RewardFunction
 from truing.rollout.best import steps_down
 from truing.rollout.call import Call
 from truing.rollout.combine import Rewards, Term
 from truing.rollout.experience import Experience
 from truing.settings import Online
-from truing.train import sorting
-from truing.train.earned import ADVANTAGES, Round, equal
-from truing.train.past import moments
-from truing.train.shaping import normalised
 
 TYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 
@@ -127,8 +127,8 @@ def tree(*scores):
 def test_preferences_are_made_of_no_rounding() -> None:
     """Online DPO, rankings and labels of a group whose scores differ in their last bit alone."""
     for same in (tree(0.3, 0.1 + 0.2), tree(0.1, 0.1, 0.1)):
-        assert sorting.best_and_worst(same) is sorting.ranked(same) is sorting.labelled(same) is None
-    assert [b.role for b in sorting.best_and_worst(tree(0.3, 0.3 + 1e-8)).branches] == ["chosen", "rejected"]
+        assert preferences.best_and_worst(same) is preferences.ranked(same) is preferences.labelled(same) is None
+    assert [b.role for b in preferences.best_and_worst(tree(0.3, 0.3 + 1e-8)).branches] == ["chosen", "rejected"]
     assert steps_down([0.3, 0.1 + 0.2, 0.2], float) == [0.1 + 0.2, 0.2]
 
 

@@ -31,6 +31,9 @@ from small_trees import fitting as trees_of
 from truing import objectives, registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import TruingError
+from truing.online.monitor import Watch
+from truing.online.pretraining_mix import Given
+from truing.online.source import Judged, Prompt, RolloutSource
 from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
@@ -44,14 +47,11 @@ from truing.train import fit as fitting
 from truing.train.distributed import process_group
 from truing.train.distributed.fsdp import sharded
 from truing.train.distributed.reference_logp import compute_shared
-from truing.train.given import Given
 from truing.train.objective_sum import Sum, Term
-from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.optim import Optim
 from truing.train.record import checkpoint
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.train.watch import Watch
 from truing.types import Message
 
 

@@ -13,6 +13,7 @@ from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import UserError
+from truing.online.source import Judged, Prompt, RolloutSource
 from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
@@ -24,7 +25,6 @@ from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Lora, Online, Training
 from truing.train.objective_sum import Sum, Term
-from truing.train.online import Judged, Prompt, RolloutSource
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8

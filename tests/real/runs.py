@@ -13,6 +13,7 @@ from small_trees import fitting
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.render import Renderer
+from truing.online.source import Judged, Prompt, RolloutSource
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.policy import Policy
@@ -25,7 +26,6 @@ from truing.settings import Online, Training
 from truing.signals.observe import observe
 from truing.train.checks import at_sampling, compared, trouble, with_own
 from truing.train.objective_sum import Sum, Term
-from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.source import DataSource
 from truing.train.step_statistics import Survey
 from truing.types import Message

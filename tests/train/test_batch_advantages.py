@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from small_online import folder_of, judged, made
+from truing.online.advantages import ADVANTAGES
 from truing.pipeline import run as running
 from truing.pipeline.recipe import check
 from truing.pipeline.training import compile_objective
-from truing.train.earned import ADVANTAGES
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "golden.json").read_text())["cases"]
 REWARDS = next(case for case in GOLDEN if case["id"] == "reinforce_pp_baseline")["inputs"]["rewards"]

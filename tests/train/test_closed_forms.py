@@ -10,6 +10,7 @@ from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.objectives import closed_form, kl
+from truing.online.source import Judged, Prompt, RolloutSource
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.plain import own_logits
@@ -20,7 +21,6 @@ from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.train.objective_sum import Sum, Term
-from truing.train.online import Judged, Prompt, RolloutSource
 from truing.types import Message
 
 ASKED = (20, 21, 22)

@@ -13,6 +13,9 @@ from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed, UserError
 from truing.objectives import advantage as adv
+from truing.online import advantages, preferences
+from truing.online.advantages import Round
+from truing.online.source import Judged, RolloutSource
 from truing.pipeline.stages_online import untaught
 from truing.policy.load import load
 from truing.rollout import experience
@@ -20,10 +23,7 @@ from truing.rollout.combine import Cost
 from truing.rollout.engine import InProcess
 from truing.settings import Online, Training
 from truing.signals.observe import observe
-from truing.train import earned, sorting
-from truing.train.earned import Round
 from truing.train.objective_sum import Sum, Term
-from truing.train.online import Judged, RolloutSource
 
 PREFERENCES = ["dpo", "ipo", "simpo", "dpo_ranked", "bco", "kldo", "nll"]
 METHODS = ["ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp", "awr", "rwr", "gdc"]
@@ -115,11 +115,11 @@ def test_advantages_are_those_of_the_formulas(folder, tmp_path) -> None:
         ("leave_one_out", adv.leave_one_out(whole.leashed, whole.group)),
         ("standardised", adv.standardised(whole.leashed, whole.group)),
     ):
-        found = earned.ADVANTAGES[kind](whole)
+        found = advantages.ADVANTAGES[kind](whole)
         assert torch.allclose(found, wanted[:, None] * whole.mask), kind
         assert found.abs().max() > 0.01
     advantage, returns = adv.gae(whole.rewards, whole.values, whole.mask)
-    assert torch.allclose(earned.ADVANTAGES["gae"](whole), adv.whitened(advantage, whole.mask))
+    assert torch.allclose(advantages.ADVANTAGES["gae"](whole), adv.whitened(advantage, whole.mask))
     tree = source.trees(rows)[0]
     assert tree.branches[0].facts["return_BT"] == pytest.approx(returns[0, : len(rows[0].response_ids)].tolist())
 
@@ -162,16 +162,16 @@ def test_a_group_is_sorted_by_its_scores() -> None:
     tree = Tree((1,), branches, 0, 1)
 
     def told(kind):
-        sorted_ = sorting.SORTED[kind](tree)
+        sorted_ = preferences.SORTED[kind](tree)
         return [(b.ids[0], b.role) for b in sorted_.branches]
 
     assert told("pairs") == [(1, "chosen"), (2, "rejected")]
     assert told("ranked") == [(1, "chosen"), (3, "rejected"), (0, "rejected")]
     assert told("labelled") == [(0, "undesirable"), (1, "desirable"), (2, "undesirable"), (3, "desirable")]
-    imitated = [sorting.kept(tree, passing) for passing in (None, 0.5, 0.95)]
+    imitated = [preferences.kept(tree, passing) for passing in (None, 0.5, 0.95)]
     assert [[b.ids[0] for b in t.branches] if t else None for t in imitated] == [[1], [1, 3], None]
     equal = Tree((1,), branches[:1] + branches[2:3], 0, 1)
-    assert [sorting.SORTED[kind](equal) for kind in ("pairs", "ranked", "labelled")] == [None] * 3
+    assert [preferences.SORTED[kind](equal) for kind in ("pairs", "ranked", "labelled")] == [None] * 3
 
 
 def test_rounds_in_which_no_answer_is_better_have_no_update(folder, tmp_path) -> None:
@@ -195,7 +195,7 @@ def test_rounds_in_which_no_answer_is_better_have_no_update(folder, tmp_path) ->
 def test_equal_scores_are_equal_whatever_their_sum_rounds_to(value) -> None:
     facts = {"score_B": (value,)}
     tree = Tree((1,), tuple(Branch("response", (i,), (True,), facts=facts) for i in range(6)), 0, 1)
-    assert sorting.labelled(tree) is None
+    assert preferences.labelled(tree) is None
 
 
 @pytest.mark.parametrize(
@@ -335,15 +335,15 @@ def test_the_options_of_advantages_reach_their_formulas() -> None:
     whole = Round(rows, Online(gamma=0.5, smoothing=0.25))
     assert whole.forecast[0].tolist() == [[0.125, 1.0, 8.0], [4.0, 0.0, 0.0]]
     returns = torch.tensor([[2.0, 4.0, 8.0], [4.0, 0.0, 0.0]], dtype=torch.float64)
-    assert torch.allclose(earned.ADVANTAGES["returns"](whole), adv.whitened(returns, whole.mask))
+    assert torch.allclose(advantages.ADVANTAGES["returns"](whole), adv.whitened(returns, whole.mask))
     for sample, deviation in ((False, 2.0), (True, 8.0**0.5)):
-        found = earned.ADVANTAGES["standardised"](Round(rows, Online(sample_deviation=sample)))
+        found = advantages.ADVANTAGES["standardised"](Round(rows, Online(sample_deviation=sample)))
         assert found[:, 0].tolist() == pytest.approx([2.0 / deviation, -2.0 / deviation], rel=1e-4)
 
 
 def test_an_answer_that_came_twice_is_imitated_once() -> None:
     scored = tuple(Branch("response", ids, (True,), facts={"score_B": (1.0,)}) for ids in ((5,), (7,), (5,)))
-    found = sorting.kept(Tree((1,), scored, 0, 1), 1.0)
+    found = preferences.kept(Tree((1,), scored, 0, 1), 1.0)
     assert found is not None and [b.ids for b in found.branches] == [(5,), (7,)]
 
 
@@ -351,5 +351,5 @@ def test_groups_are_equal_by_the_scores_that_there_are() -> None:
     """An answer that failed has no score, a lone one teaches nothing, and told is the share of groups, not of answers."""
     rows = lived((1.0, 2, 0), (1.0, 2, 0), (1.0, 2, 1), (0.0, 2, 1), (3.0, 2, 2), (math.nan, 2, 2))
     rows[-1] = replace(rows[-1], why="late")
-    assert earned.equal(rows) == [0, 2]
-    assert earned.told(Round(rows[:5], Online()))["equal_groups"] == 2 / 3
+    assert advantages.equal(rows) == [0, 2]
+    assert advantages.told(Round(rows[:5], Online()))["equal_groups"] == 2 / 3

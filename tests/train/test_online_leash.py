@@ -11,12 +11,12 @@ from small_fit import apart
 from small_online import folder_of, made, run, trained
 from truing.errors import RunFailed, UserError
 from truing.objectives.kl import adapted
+from truing.online.advantages import check_horizon, check_read
+from truing.online.history import Moments, Past, Seen, check_kl, seen
 from truing.policy.load import load
 from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
 from truing.settings import Leash, Online, Shaping
-from truing.train.earned import check_horizon, check_read
-from truing.train.past import Moments, Past, Seen, check_kl, seen
 from truing.train.record.snapshots import Aside
 
 

@@ -6,12 +6,12 @@ import torch
 from small_fit import apart
 from small_online import folder_of, judged, made, prompts, rewards_of, run, trained
 from truing.errors import UserError
+from truing.online.history import moments
+from truing.online.reward_shaping import normalised, overlong, shaped
+from truing.online.source import Judged
 from truing.rollout import engine
 from truing.rollout.experience import Experience
 from truing.settings import Shaping
-from truing.train.online import Judged
-from truing.train.past import moments
-from truing.train.shaping import normalised, overlong, shaped
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,15 @@ from small_fit import apart
 from small_online import folder_of, judged, made, prompts, rewards_of, run, trained
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed
+from truing.online.generation import Desk, Prompt
+from truing.online.history import moments
+from truing.online.monitor import Looking, Watch, failure
 from truing.policy.load import load
 from truing.rollout.call import SILENT, Answer
 from truing.rollout.combine import Cost, Rewards
 from truing.rollout.engine import InProcess
 from truing.settings import Leash, Watching
-from truing.train.asking import Desk, Prompt
-from truing.train.looking import Looking
-from truing.train.past import moments
 from truing.train.record.snapshots import Aside
-from truing.train.watch import Watch, failure
 from truing.types import Message, Sampling, Score
 
 HELD_OUT = [Prompt(i + 1, (Message("user", "x"),), tuple(range(40 + i, 46 + i))) for i in range(4)]

@@ -12,6 +12,8 @@ from small_models import build
 from truing import registry
 from truing.data.batch import Batch
 from truing.errors import UserError
+from truing.online.advantages import advantage_of
+from truing.online.source import Judged, Prompt, RolloutSource
 from truing.pipeline.recipe import check
 from truing.policy.load import load
 from truing.registry import RewardFunction
@@ -20,9 +22,7 @@ from truing.rollout.combine import Rewards
 from truing.rollout.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.signals.observe import observe
-from truing.train.earned import advantage_of
 from truing.train.objective_sum import Sum, Term
-from truing.train.online import Judged, Prompt, RolloutSource
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8

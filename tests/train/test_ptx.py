@@ -11,6 +11,8 @@ from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import UserError
+from truing.online.pretraining_mix import Given
+from truing.online.source import Judged, Prompt, RolloutSource
 from truing.policy.load import load
 from truing.registry import RewardFunction
 from truing.rollout.call import Call
@@ -19,9 +21,7 @@ from truing.rollout.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.signals.observe import observe
 from truing.train.fit import fit
-from truing.train.given import Given
 from truing.train.objective_sum import Sum, Term
-from truing.train.online import Judged, Prompt, RolloutSource
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
 from truing.types import Message

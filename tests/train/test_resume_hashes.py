@@ -18,11 +18,11 @@ from small_fit import apart
 from small_online import folder_of, rewards_of, trained
 from truing import seals
 from truing.errors import RunFailed, UserError
+from truing.online.monitor import Watch
+from truing.online.source import Prompt
 from truing.policy.reference import Reference, read
 from truing.settings import Leash, Watching
-from truing.train.online import Prompt
 from truing.train.record import believed, checkpoint
-from truing.train.watch import Watch
 from truing.types import Message
 
 OPTIONS: dict[str, Any] = {"steps": 8, "minibatches": 2, "passes": 2, "rows_per_step": 2, "checkpoint_every": 3}

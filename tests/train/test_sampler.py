@@ -10,12 +10,12 @@ from small_fit import fitted
 from small_online import folder_of, made, trained
 from truing.data.batch import Batch
 from truing.errors import RunFailed, UserError
+from truing.online.advantages import sampler_weights
 from truing.policy.load import load
 from truing.rollout import experience
 from truing.rollout.engine import InProcess
 from truing.settings import Online
 from truing.signals.observe import observe
-from truing.train.earned import sampler_weights
 
 OFF = 0.01
 """How far the engine's log-probabilities are off here, nats: what another precision or kernel does."""
@@ -117,7 +117,7 @@ def test_a_kl_begins_at_0_in_bf16(folder, tmp_path, name) -> None:
 
 def test_a_look_at_equal_weights_has_no_distance_in_bf16(folder) -> None:
     from small_online import prompts
-    from truing.train.watch import ratios
+    from truing.online.monitor import ratios
     from truing.types import Sampling
 
     policy, reference = load(folder), load(folder)

@@ -278,7 +278,7 @@ def test_model_names() -> None:
         world.check("world:desk/large")
 
 
-@pytest.mark.parametrize("part", ["world", "train", "policy", "objectives", "data"])
+@pytest.mark.parametrize("part", ["world", "train", "signals", "policy", "objectives", "data"])
 def test_a_cached_model_is_tied_to_all_source_that_made_it(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tiny.cache_key("tiny")
     real = Path.read_text

@@ -19,6 +19,9 @@ from truing.data.split import unseen
 from truing.data.trees import Planted
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text
+from truing.online.monitor import Looking, Watch
+from truing.online.pretraining_mix import Given
+from truing.online.source import Judged, Prompt, RolloutSource
 from truing.pipeline import training as work
 from truing.pipeline.context import StageRun
 from truing.pipeline.lesson import Rounds
@@ -33,11 +36,7 @@ from truing.rollout import account, experience
 from truing.rollout.combine import counted_parts, hung
 from truing.rollout.engine import Sampling, fits, generate
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
-from truing.train.given import Given
-from truing.train.looking import Looking
 from truing.train.objective_sum import Sum
-from truing.train.online import Judged, Prompt, RolloutSource
-from truing.train.watch import Watch
 from truing.types import Messages, Positive, Records, RowNote
 
 SETTLING = 64

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from truing import registry
 from truing.data.kinds import common_shape
 from truing.errors import UserError, unknown
+from truing.online.unread import unread
 from truing.pipeline.document import Node
 from truing.pipeline.mixture import names_of, of_rollouts
 from truing.pipeline.reward_spec import COST, GOLD, WEIGHT, WITHIN, options_of
@@ -16,7 +17,6 @@ from truing.pipeline.scope import Scope
 from truing.pipeline.spec import Ref
 from truing.settings import Leash, Online, Shaping
 from truing.signature import Part
-from truing.train.unread import unread
 
 Group = TypeVar("Group", Online, Shaping, Leash)
 WATCHING = ("watch_prompts", "watch_every", "patience")

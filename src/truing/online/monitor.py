@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from truing import door
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.disk import appending, as_json, write_exact
 from truing.errors import RunFailed
+from truing.online.generation import Desk, Judged, Prompt, apart
+from truing.online.history import Moments, moments
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
 from truing.rollout.call import SILENT, Answer
 from truing.rollout.combine import UNREAD, Parts, Rewards, shown
 from truing.settings import Watching
-from truing.train.asking import Prompt, apart
 from truing.train.distributed import process_group
-from truing.train.past import Moments, moments
 from truing.train.record.checkpoint import room
-from truing.types import Rollout, Score
+from truing.train.record.snapshots import Aside
+from truing.types import Rollout, Sampling, Score
 
 TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed", "each")
 """What a line of watch.jsonl says by itself; a watched reward of such a name is called `reward_length` there."""
@@ -213,3 +215,85 @@ def told(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """A look on one line."""
     figures = [f"{name} {row[name]:.3f}" for name in ("proxy", *names, "kl", "length") if row[name] is not None]
     return f"watched after update {row['step']}: {', '.join(figures)}"
+
+
+Known = Callable[[int], tuple[int, Sequence[Parts]]]
+"""What is known of the rounds before a look after so many updates: the tokens that were sampled to learn from, and what
+rewards said in the last of them, where costs follow from it."""
+
+
+class Looking:
+    """Has the prompts of `watch` answered by the policy of `desk`, with the same `sampling` at every look, and keeps
+    the weights of the best look among `bests`. `held` tokens are read by the reference at once."""
+
+    def __init__(
+        self,
+        watch: Watch,
+        desk: Desk,
+        reference: Policy,
+        judged: Judged,
+        bests: Aside,
+        sampling: Sampling,
+        known: Known,
+        held: int,
+        stop_at_kl: float | None = None,
+    ) -> None:
+        self.watch, self.desk, self.reference, self.judged, self.bests = watch, desk, reference, judged, bests
+        self.sampling, self.known, self.held, self.stop_at_kl = sampling, known, held, stop_at_kl
+        self.picks = watch.options.patience is not None
+
+    def begin(self, step: int) -> None:
+        """Go on from update `step`: looks at later ones will be done again. Where there is none yet, look; where the
+        best was at this very update, its weights are those of now, which a kill may have kept from the disk."""
+        self.bests.forget(step)
+        self.watch.begin(step)
+        if not self.watch.rows:
+            self.look(step)
+        elif self.picks and self.watch.best["step"] == step:
+            self.bests.put(step, self.desk.policy.model)
+
+    def look(self, step: int) -> None:
+        """Have the watched prompts answered by the policy as it is after update `step`, and look at the answers."""
+        watch, policy = self.watch, self.desk.policy
+        rollouts = self.desk.ask(step, watch.prompts, 1, self.sampling)
+        reference = replace(self.reference, temperature=self.sampling.temperature)  # as the answers are sampled
+        texts = [self.judged.text(policy, r) for r in rollouts]
+        answers = answers_of([watch.prompts[r.group] for r in rollouts], texts, rollouts)
+        own = None if self.desk.exact else replace(policy, temperature=self.sampling.temperature)
+        kl = ratios(rollouts, reference, self.held, own)
+        tokens, before = self.known(step)
+        watch.look(step, tokens, answers, kl, self.judged.rewards, before)
+        if self.picks and watch.best["step"] == step:
+            self.bests.put(step, policy.model)
+
+    def after(self, step: int, steps: int) -> bool:
+        """Look, where a look is due after this update of so many; whether one was."""
+        if not self.watch.due(step, steps):
+            return False
+        self.look(step)
+        return True
+
+    def over(self) -> str:
+        """Why the stage ends with the last look, or an empty string."""
+        return self.watch.over(self.stop_at_kl)
+
+    def end(self, step: int) -> None:
+        """Look after the last update, where none was taken then: rounds that taught nothing came behind it, or the
+        stage ended early. With `patience` the policy is, in the end, what it was at the best look."""
+        if self.watch.rows[-1]["step"] < step:
+            self.look(step)
+        if self.picks:
+            self.bests.back(self.watch.best["step"], self.desk.policy.model)
+
+    def account(self) -> list[str]:
+        """All looks in a line, and, with `patience`, whose weights are kept."""
+        lines = [summed_up(self.watch)]
+        if self.picks:
+            lines.append(f"the weights kept are those after update {self.watch.best['step']}, the best look")
+        return lines
+
+
+def answers_of(asked: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
+    """Answers as rewards read them."""
+    said = zip(asked, texts, rollouts, strict=True)
+    return [Answer(p.messages, text, r.response_ids, r.group, p.columns, whole=True) for p, text, r in said]

@@ -16,12 +16,12 @@ from truing.errors import UserError
 from truing.objectives import advantage as adv
 from truing.objectives.equal import alike
 from truing.objectives.signals import SIGNALS, alone
+from truing.online.history import Moments, moments
+from truing.online.reward_shaping import shaped
+from truing.online.unread import unread
 from truing.rollout.experience import Experience
 from truing.settings import Leash, Online, Shaping
 from truing.train.objective_sum import Sum
-from truing.train.past import Moments, moments
-from truing.train.shaping import shaped
-from truing.train.unread import unread
 from truing.types import Advantage
 
 Advantages = Callable[["Round"], Tensor]

@@ -21,6 +21,12 @@ import numpy as np
 from truing.data.batch import Batch, Tree
 from truing.data.kinds import WORDS, common_shape
 from truing.errors import RunFailed, UserError
+from truing.online.advantages import ADVANTAGES, Round, advantage_of, check_horizon, check_read, equal, told, weighed
+from truing.online.generation import Desk, Judged, Prompt, grouped, measure_anew, read_over
+from truing.online.history import Past, check_kl
+from truing.online.monitor import Looking, Watch, answers_of, stopped
+from truing.online.preferences import SORTED, kept
+from truing.online.pretraining_mix import Given
 from truing.policy.policy import Policy
 from truing.rollout import account, combine, experience
 from truing.rollout.engine import InProcess
@@ -28,26 +34,10 @@ from truing.rollout.experience import Experience
 from truing.rollout.mixture import Mixture
 from truing.rollout.sample import check_ratio
 from truing.settings import Leash, Online, Shaping, Training
-from truing.train.asking import Desk, Judged, Prompt, grouped, measure_anew, read_over
 from truing.train.distributed import process_group
-from truing.train.earned import (
-    ADVANTAGES,
-    Round,
-    advantage_of,
-    check_horizon,
-    check_read,
-    equal,
-    told,
-    weighed,
-)
-from truing.train.given import Given
-from truing.train.looking import Looking, answers_of
 from truing.train.objective_sum import Sum
-from truing.train.past import Past, check_kl
 from truing.train.record.checkpoint import room
 from truing.train.record.snapshots import Aside
-from truing.train.sorting import SORTED, kept
-from truing.train.watch import Watch, stopped
 from truing.types import Engine, Rollout, Sampling, digest
 
 __all__ = ["Judged", "Prompt", "RolloutSource"]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from truing.objectives.equal import rounding
+from truing.online.history import Moments
 from truing.rollout.experience import Experience
 from truing.settings import Shaping
-from truing.train.past import Moments
 
 
 def overlong(length_B: Tensor, *, longest: int, buffer: int) -> Tensor:
