@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from answer_table import Case, cases, made_answers, real_answers  # noqa: E402
-from truing.rollout.reward_verifier import verifier  # noqa: E402
+from truing.rewards.builtin_verifier import verifier  # noqa: E402
 
 EVERY = 5
 """Every so many responses are asked."""

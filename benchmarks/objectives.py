@@ -28,11 +28,11 @@ from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, compute
 from truing.settings import Training
-from truing.train.fit import reading
 from truing.signals.observe import observe
+from truing.train.fit import reading
+from truing.train.objective_sum import Sum, Term
 from truing.train.optim import Optim
 from truing.train.step_statistics import Survey
-from truing.train.objective_sum import Sum, Term
 from truing.types import OWED
 
 TREES, PROMPT, LENGTH = 8, 200, 60

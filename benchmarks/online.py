@@ -58,17 +58,17 @@ def truing(args: argparse.Namespace) -> Line:
 
     from truing import registry
     from truing.data.render import Renderer
+    from truing.online.source import Judged, Prompt, RolloutSource
     from truing.policy.load import load
     from truing.registry import RewardFunction
-    from truing.rollout.call import Call
-    from truing.rollout.combine import Rewards
-    from truing.rollout.combine import Term as Scored
+    from truing.rewards.call import Call
+    from truing.rewards.combine import Rewards
+    from truing.rewards.combine import Term as Scored
     from truing.settings import Online, Training
     from truing.train.fit import fit
-    from truing.online.source import Judged, Prompt, RolloutSource
+    from truing.train.objective_sum import Sum, Term
     from truing.train.optim import Optim
     from truing.train.record.metrics import Record
-    from truing.train.objective_sum import Sum, Term
     from truing.types import Message, Rollout
 
     torch.set_num_threads(1)

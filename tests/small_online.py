@@ -10,9 +10,9 @@ from truing import registry
 from truing.online.source import Judged, Prompt, RolloutSource
 from truing.policy.load import load
 from truing.registry import RewardFunction
-from truing.rollout.call import Call
-from truing.rollout.combine import Rewards
-from truing.rollout.combine import Term as Term_
+from truing.rewards.call import Call
+from truing.rewards.combine import Rewards
+from truing.rewards.combine import Term as Term_
 from truing.settings import Online, Training
 from truing.train.objective_sum import Sum, Term
 from truing.types import Message

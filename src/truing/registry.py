@@ -77,7 +77,7 @@ PACKAGE = Path(__file__).parent
 FILES: dict[Kind, tuple[str, ...]] = {
     "objective": ("objectives/*.py",),
     "stage": ("pipeline/stages.py", "pipeline/stages_*.py"),
-    "reward": ("rollout/reward_*.py",),
+    "reward": ("rewards/builtin_*.py",),
 }
 Check: TypeAlias = Callable[..., None] | None
 
@@ -214,7 +214,7 @@ class Stage:
 
 
 class RewardFunction:
-    """What scores answers: `reads` are its positional parameters, `options` its keyword-only ones (`rollout.call`)."""
+    """What scores answers: `reads` are its positional parameters, `options` its keyword-only ones (`rewards.call`)."""
 
     def __init__(self, fn: Callable[..., Any], scope: str, deterministic: bool = False, check: Check = None) -> None:
         functools.update_wrapper(self, fn, updated=())

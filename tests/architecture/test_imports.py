@@ -38,6 +38,7 @@ LAYERS = [
     {"train"},
     {"signals"},
     {"rollout"},
+    {"rewards"},
     {"policy"},
     {"data", "world"},
     {"feedback", "objectives"},

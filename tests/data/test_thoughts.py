@@ -15,7 +15,7 @@ from truing.data.thoughts import answer_of, parted
 from truing.data.trees import THOUGHT_OUT, plant
 from truing.data.whole_conversation import WholeConversation
 from truing.errors import DataError
-from truing.rollout.reward_verifier import verifier
+from truing.rewards.builtin_verifier import verifier
 from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict
 
 ASK = (Message("user", "two and two?"),)

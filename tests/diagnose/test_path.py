@@ -17,7 +17,7 @@ from truing.diagnose.curve import Curve, Series
 from truing.diagnose.overoptimisation import diagnose
 from truing.objectives import kl
 from truing.objectives.policy import reinforce
-from truing.rollout.rewards import aggregated
+from truing.rewards.scoring import aggregated
 
 LINE = np.linspace(-8, 8, 33)
 MERIT, PADDING = (v.ravel() for v in np.meshgrid(LINE, LINE, indexing="ij"))

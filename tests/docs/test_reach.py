@@ -97,7 +97,7 @@ def test_a_function_of_advantages_that_no_recipe_reaches_says_so() -> None:
     """`process` needs rewards of single steps; all others are read by some kind of advantage."""
     source = Path(Round.__module__.replace(".", "/")).name
     reached = (ROOT / "src" / "truing" / "online" / f"{source}.py").read_text(encoding="utf-8")
-    reached += (ROOT / "src" / "truing" / "rollout" / "combine.py").read_text(encoding="utf-8")
+    reached += (ROOT / "src" / "truing" / "rewards" / "combine.py").read_text(encoding="utf-8")
     own = [n for n, f in vars(advantage).items() if getattr(f, "__module__", "") == advantage.__name__ and n[0] != "_"]
     idle = [name for name in own if not re.search(rf"\b{name}\(", reached)]
     assert idle == ["process"] and "A function for Python" in " ".join(advantage.process.__doc__.split())

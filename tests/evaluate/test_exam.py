@@ -15,8 +15,8 @@ from truing.evaluate.exam import Answers, answer, compare, cut_off, drift, no_kl
 from truing.policy import heads
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
+from truing.rewards.scoring import RewardModel, scores
 from truing.rollout.engine import Sampling, fits, generate
-from truing.rollout.rewards import RewardModel, scores
 from truing.types import Message, Messages, Score
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 5

@@ -10,7 +10,7 @@ from scipy import stats
 
 from truing.errors import RunFailed, UserError
 from truing.evaluate import reward_model
-from truing.rollout.rewards import Ensemble, ensemble, of_models, scores
+from truing.rewards.scoring import Ensemble, ensemble, of_models, scores
 from truing.types import Message, Score
 
 ASKED = [(Message("user", f"{i}"),) for i in range(4)]

@@ -16,7 +16,7 @@ from truing.policy.load import load
 from truing.policy.precision import Rounding
 from truing.policy.reference import compute
 from truing.policy.scalars import Heads
-from truing.rollout.rewards import RewardModel
+from truing.rewards.scoring import RewardModel
 from truing.signals.observe import observe
 from truing.train.checks import compared
 from truing.train.objective_sum import Sum, Term

@@ -17,7 +17,7 @@ from truing.data.whole_conversation import WholeConversation
 from truing.pipeline import commands
 from truing.policy import heads
 from truing.policy.load import load
-from truing.rollout.rewards import RewardModel
+from truing.rewards.scoring import RewardModel
 from truing.types import Message
 
 LAST = {  # what stands last in a conversation as the template writes it

@@ -19,10 +19,10 @@ from truing.pipeline import stages_feedback
 from truing.pipeline.answers import Given
 from truing.policy.logp import token_logp_and_entropy
 from truing.registry import RewardFunction
+from truing.rewards.call import Answer, Call
+from truing.rewards.combine import Rewards, Term
+from truing.rewards.scoring import aggregated
 from truing.rollout.best import best_places, expected_best
-from truing.rollout.call import Answer, Call
-from truing.rollout.combine import Rewards, Term
-from truing.rollout.rewards import aggregated
 from truing.types import Message
 
 CASES = {c["id"]: c for c in json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["cases"]}

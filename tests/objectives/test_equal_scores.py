@@ -16,9 +16,9 @@ from truing.online.advantages import ADVANTAGES, Round, equal
 from truing.online.history import moments
 from truing.online.reward_shaping import normalised
 from truing.registry import RewardFunction
+from truing.rewards.call import Call
+from truing.rewards.combine import Rewards, Term
 from truing.rollout.best import steps_down
-from truing.rollout.call import Call
-from truing.rollout.combine import Rewards, Term
 from truing.rollout.experience import Experience
 from truing.settings import Online
 

@@ -38,9 +38,9 @@ from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
 from truing.policy.value import put_on
-from truing.rollout.call import Call
-from truing.rollout.combine import Rewards
-from truing.rollout.combine import Term as Scored
+from truing.rewards.call import Call
+from truing.rewards.combine import Rewards
+from truing.rewards.combine import Term as Scored
 from truing.rollout.engine import InProcess
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
 from truing.train import fit as fitting

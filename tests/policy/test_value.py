@@ -20,9 +20,9 @@ from truing.policy.recompute import recompute_layers
 from truing.policy.scalars import Heads
 from truing.policy.value import put_on, take_off
 from truing.registry import RewardFunction
-from truing.rollout.call import Call
-from truing.rollout.combine import Rewards
-from truing.rollout.combine import Term as Scored
+from truing.rewards.call import Call
+from truing.rewards.combine import Rewards
+from truing.rewards.combine import Term as Scored
 from truing.settings import Lora, Online, Training
 from truing.train.objective_sum import Sum, Term
 from truing.types import Message

@@ -19,9 +19,9 @@ from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, compute
 from truing.registry import RewardFunction
-from truing.rollout.call import Call
-from truing.rollout.combine import Rewards
-from truing.rollout.combine import Term as Scored
+from truing.rewards.call import Call
+from truing.rewards.combine import Rewards
+from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.signals.observe import observe
 from truing.train.checks import at_sampling, compared, trouble, with_own

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
-from truing.rollout.combine import UNREAD
+from truing.rewards.combine import UNREAD
 
 HEAD = """\
 title: small

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from truing.errors import UserError
-from truing.rollout.reward_verifier import verifier
+from truing.rewards.builtin_verifier import verifier
 from truing.types import NotRead
 
 Case = tuple[str, str, str, float | None]

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from answer_table import Case, cases, made_answers, real_answers
-from truing.rollout.call import Answer, Call
-from truing.rollout.combine import Rewards, Term, told
-from truing.rollout.reward_verifier import verifier
+from truing.rewards.builtin_verifier import verifier
+from truing.rewards.call import Answer, Call
+from truing.rewards.combine import Rewards, Term, told
 from truing.types import Message
 
 ASKED = (Message("user", "what is it?"),)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from truing.errors import UserError
-from truing.rollout.answers import Unread
-from truing.rollout.answers.compare import agree
-from truing.rollout.answers.units import unit
-from truing.rollout.call import Answer, Call
-from truing.rollout.combine import hung
-from truing.rollout.reward_verifier import number, verifier
+from truing.rewards.answers import Unread
+from truing.rewards.answers.compare import agree
+from truing.rewards.answers.units import unit
+from truing.rewards.builtin_verifier import number, verifier
+from truing.rewards.call import Answer, Call
+from truing.rewards.combine import hung
 from truing.types import Message, NotRead, Score
 
 SAME = (

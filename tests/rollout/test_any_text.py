@@ -16,10 +16,10 @@ from truing.policy.heads import fresh_reward
 from truing.policy.load import load
 from truing.policy.scalars import Heads
 from truing.registry import RewardFunction
-from truing.rollout.call import Answer, Call, failed
-from truing.rollout.combine import Rewards, Term
-from truing.rollout.density import log_probabilities
-from truing.rollout.rewards import RewardModel, ensemble, of_models, scores
+from truing.rewards.call import Answer, Call, failed
+from truing.rewards.combine import Rewards, Term
+from truing.rewards.density_ratio import log_probabilities
+from truing.rewards.scoring import RewardModel, ensemble, of_models, scores
 from truing.types import Message, Messages, Score
 
 ASK = (Message("user", "two and two?"),)

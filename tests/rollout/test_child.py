@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from truing.errors import RunFailed, UserError
-from truing.rollout import box, child
-from truing.rollout.call import Answer, Call
-from truing.rollout.combine import Rewards, Term
-from truing.rollout.reward_program import program
+from truing.rewards import box, sandbox
+from truing.rewards.builtin_program import program
+from truing.rewards.call import Answer, Call
+from truing.rewards.combine import Rewards, Term
 from truing.types import Message
 
 apart = pytest.mark.skipif(
@@ -78,7 +78,7 @@ try:
 except OSError:
     print("no way out")
 """
-    ended = child.run(code, seconds=20)
+    ended = sandbox.run(code, seconds=20)
     assert ended.well and ended.output.splitlines() == [
         "None ['program.py'] True",
         "True True",
@@ -91,7 +91,7 @@ def test_nothing_it_started_is_left() -> None:
     """A grandchild in a session of its own ends with it."""
     word = f"left-behind-{os.getpid()}"
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)', '{word}'], start_new_session=True)"
-    assert child.run(code, seconds=20).well
+    assert sandbox.run(code, seconds=20).well
     deadline = time.monotonic() + 10
     while alive(word) and time.monotonic() < deadline:
         os.sched_yield()

@@ -10,7 +10,7 @@ from truing.errors import UserError
 from truing.evaluate.exam import sums
 from truing.objectives import closed_form
 from truing.policy.load import load
-from truing.rollout.density import DensityRatio, log_probabilities
+from truing.rewards.density_ratio import DensityRatio, log_probabilities
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8

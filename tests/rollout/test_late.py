@@ -12,9 +12,9 @@ import pytest
 
 from truing import registry
 from truing.errors import RunFailed, UserError
-from truing.rollout import late
-from truing.rollout.call import Answer, Call
-from truing.rollout.combine import Rewards, Term, hung, told
+from truing.rewards import isolated
+from truing.rewards.call import Answer, Call
+from truing.rewards.combine import Rewards, Term, hung, told
 from truing.types import Message
 
 OWN = '''
@@ -114,10 +114,10 @@ def own(tmp_path):
     return path
 
 
-def asked(own: Path, name: str, seconds: float = 30.0, worth: float = -1.0, **options: object) -> late.Watched:
+def asked(own: Path, name: str, seconds: float = 30.0, worth: float = -1.0, **options: object) -> isolated.Watched:
     """One of them, in a process of its own."""
     whole = f"{own}:{name}"
-    return late.watched(whole, Call(registry.load(whole, "reward"), options, seconds), worth)
+    return isolated.watched(whole, Call(registry.load(whole, "reward"), options, seconds), worth)
 
 
 def answers(*texts: str, **row: object) -> list[Answer]:
@@ -168,7 +168,7 @@ def test_what_goes_wrong_is_said_as_without_a_process(own) -> None:
 
 
 def test_a_function_that_never_comes_back_is_broken(own, monkeypatch) -> None:
-    monkeypatch.setattr(late, "IN_A_ROW", 2)
+    monkeypatch.setattr(isolated, "IN_A_ROW", 2)
     call = asked(own, "tidy", seconds=0.5)
     assert [score.value for score in call(answers(HANGS, HANGS, "a", HANGS))] == [-1.0, -1.0, 1.0, -1.0]
     with pytest.raises(RunFailed, match=r"within 0\.5 s from 2 different answers one after .* was: 'a+c'"):
@@ -244,7 +244,7 @@ def test_a_program_that_had_to_be_ended_is_counted(tmp_path) -> None:
 
 def test_late_answers_between_others_are_their_own_fault(own, monkeypatch) -> None:
     """Only one after the other are they the function's; and a process that its own alarm has ended was late."""
-    monkeypatch.setattr(late, "IN_A_ROW", 2)
+    monkeypatch.setattr(isolated, "IN_A_ROW", 2)
     found = asked(own, "odd")(answers("alarm", "fine", "alarm too", words=["a"]))
     assert [score.value for score in found] == [-1.0, 1.0, -1.0] and not any(score.failed for score in found)
 
@@ -259,7 +259,7 @@ def test_what_it_prints_is_no_answer_and_its_path_is_the_askers(own, tmp_path, m
 
 
 def test_a_process_whose_asker_is_gone_ends_itself_within_an_answer_and_not_between(own) -> None:
-    worker = late.Worker(f"{own}:tidy", {}, 0.0)
+    worker = isolated.Worker(f"{own}:tidy", {}, 0.0)
     worker._start()  # which tells the process its time: a second
     worker.seconds, line, process = 30.0, worker.line, worker.process
     assert line is not None and process is not None

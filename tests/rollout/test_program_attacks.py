@@ -12,7 +12,7 @@ from truing.pipeline.context import StageRun
 from truing.pipeline.recipe import check
 from truing.pipeline.rewards import term_of
 from truing.pipeline.show import Show
-from truing.rollout import begin, box, child, watch
+from truing.rewards import begin, box, process_limits, sandbox
 
 SECURITY = Path(__file__).parents[2] / "SECURITY.md"
 KINDS = ("bubblewrap", "unshare", "open")
@@ -44,7 +44,7 @@ def is_stated(kind, loss) -> bool:
 
 
 def attack(kind, code, stdin="", seconds=20, **limits):
-    return child.run_in(kind, code, stdin, seconds=seconds, **limits)
+    return sandbox.run_in(kind, code, stdin, seconds=seconds, **limits)
 
 
 def alive(word):
@@ -350,7 +350,7 @@ for name in [place + "/program.py", *glob.glob(place + "/../truing-*/*"), *glob.
 
 def test_it_reads_no_other_program_s_folder(kind) -> None:
     if not is_stated(kind, "the files of this user"):
-        with child.own_folder() as folder:
+        with sandbox.own_folder() as folder:
             (folder / "program.py").write_text("# the solution of another")
             ended = attack(kind, READS, f"{folder} {'solution'[::-1]}")
         assert ended.well and "True" not in ended.output and "closed" in ended.output
@@ -427,7 +427,7 @@ def test_what_an_older_kernel_does_not_keep_is_said_and_stands_in_security(kind,
     monkeypatch.setattr(box, "works", lambda other: other == kind)
     monkeypatch.setattr(begin, "landlock_version", lambda: 0)
     monkeypatch.setattr(begin, "can_filter", lambda: False)
-    monkeypatch.setattr(watch, "can_count", lambda: False)
+    monkeypatch.setattr(process_limits, "can_count", lambda: False)
     line = box.unkept(isolate=kind != "open")
     assert len(line.splitlines()) == 1 and all(loss in line for loss in box.losses(kind))
     assert len(box.losses(kind)) == {"bubblewrap": 2, "unshare": 7, "open": 13}[kind]

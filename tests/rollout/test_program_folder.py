@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from truing.rollout import child
+from truing.rewards import sandbox
 
 TRIES = 50
 NOBODY = 65534
@@ -44,7 +44,7 @@ def test_another_user_never_replaces_a_program(shared) -> None:
     try:
         while not (control / "program.py").exists():
             os.sched_yield()
-        outputs = [child.run("print('own')", seconds=20, apart=False).output for _ in range(TRIES)]
+        outputs = [sandbox.run("print('own')", seconds=20, apart=False).output for _ in range(TRIES)]
     finally:
         thief.kill()
         thief.wait()
@@ -53,7 +53,7 @@ def test_another_user_never_replaces_a_program(shared) -> None:
 
 def test_a_folder_is_its_owners_alone_while_the_program_runs() -> None:
     code = "import os; print(oct(os.stat('.').st_mode & 0o777), os.listdir('.'))"
-    assert child.run(code, seconds=20, apart=False).output.split(maxsplit=1)[0] == "0o700"
+    assert sandbox.run(code, seconds=20, apart=False).output.split(maxsplit=1)[0] == "0o700"
 
 
 LEAVES = {
@@ -69,7 +69,7 @@ LEAVES = {
 @pytest.mark.parametrize("case", LEAVES)
 def test_whatever_a_program_leaves_is_removed(shared, case) -> None:
     """Fault 27: 3,000 nested folders ended the run with a RecursionError."""
-    ended = child.run(LEAVES[case] + "\nprint('done')", seconds=30, apart=False)
+    ended = sandbox.run(LEAVES[case] + "\nprint('done')", seconds=30, apart=False)
     assert ended.output == "done\n", ended
     assert list(shared.iterdir()) == []
     assert os.path.exists("/etc/passwd")
@@ -80,9 +80,9 @@ def test_a_folder_that_cannot_be_removed_is_said_and_ends_nothing(monkeypatch) -
         shutil.rmtree(folder)
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(child, "remove_folder", refuses)
+    monkeypatch.setattr(sandbox, "remove_folder", refuses)
     with pytest.warns(UserWarning, match="left by an answer's program, cannot be removed"):
-        assert child.run("print(1)", seconds=20, apart=False).well
+        assert sandbox.run("print(1)", seconds=20, apart=False).well
 
 
 def test_many_open_files_fail_no_program() -> None:
@@ -93,7 +93,7 @@ def test_many_open_files_fail_no_program() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
-        assert child.run("print(1)", seconds=20, apart=False).output == "1\n"
+        assert sandbox.run("print(1)", seconds=20, apart=False).output == "1\n"
     finally:
         for handle in held:
             os.close(handle)

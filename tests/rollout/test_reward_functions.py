@@ -12,9 +12,9 @@ from truing import registry
 from truing.errors import RunFailed, UserError
 from truing.objectives import advantage as adv
 from truing.registry import RewardFunction, reward
-from truing.rollout.call import Answer, Call
-from truing.rollout.combine import Cost, Rewards, Term, told
-from truing.rollout.reward_verifier import number, verifier
+from truing.rewards.builtin_verifier import number, verifier
+from truing.rewards.call import Answer, Call
+from truing.rewards.combine import Cost, Rewards, Term, told
 from truing.types import Message, Score
 
 ASKED = (Message("user", "what is 6 times 7"),)

@@ -10,7 +10,7 @@ from truing import registry
 from truing.errors import RecipeError, UserError
 from truing.pipeline import recipe
 from truing.pipeline.plan import own_digests
-from truing.rollout.call import Answer, Call
+from truing.rewards.call import Answer, Call
 from truing.types import Message
 
 FILES = {

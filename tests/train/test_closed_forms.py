@@ -16,9 +16,9 @@ from truing.policy.load import load
 from truing.policy.plain import own_logits
 from truing.policy.value import put_on
 from truing.registry import RewardFunction
-from truing.rollout.call import Call
-from truing.rollout.combine import Rewards
-from truing.rollout.combine import Term as Scored
+from truing.rewards.call import Call
+from truing.rewards.combine import Rewards
+from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.train.objective_sum import Sum, Term
 from truing.types import Message

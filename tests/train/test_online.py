@@ -18,8 +18,8 @@ from truing.online.advantages import Round
 from truing.online.source import Judged, RolloutSource
 from truing.pipeline.stages_online import untaught
 from truing.policy.load import load
+from truing.rewards.combine import Cost
 from truing.rollout import experience
-from truing.rollout.combine import Cost
 from truing.rollout.engine import InProcess
 from truing.settings import Online, Training
 from truing.signals.observe import observe

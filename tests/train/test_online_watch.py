@@ -14,8 +14,8 @@ from truing.online.generation import Desk, Prompt
 from truing.online.history import moments
 from truing.online.monitor import Looking, Watch, failure
 from truing.policy.load import load
-from truing.rollout.call import SILENT, Answer
-from truing.rollout.combine import Cost, Rewards
+from truing.rewards.call import SILENT, Answer
+from truing.rewards.combine import Cost, Rewards
 from truing.rollout.engine import InProcess
 from truing.settings import Leash, Watching
 from truing.train.record.snapshots import Aside

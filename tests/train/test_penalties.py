@@ -17,9 +17,9 @@ from truing.online.source import Judged, Prompt, RolloutSource
 from truing.pipeline.recipe import check
 from truing.policy.load import load
 from truing.registry import RewardFunction
-from truing.rollout.call import Call
-from truing.rollout.combine import Rewards
-from truing.rollout.combine import Term as Scored
+from truing.rewards.call import Call
+from truing.rewards.combine import Rewards
+from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.signals.observe import observe
 from truing.train.objective_sum import Sum, Term

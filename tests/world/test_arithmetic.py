@@ -11,7 +11,7 @@ import pytest
 
 from truing import world
 from truing.errors import UserError
-from truing.rollout.reward_verifier import verifier
+from truing.rewards.builtin_verifier import verifier
 from truing.world.arithmetic import held_out
 
 

@@ -16,8 +16,8 @@ from truing.evaluate.corrected import Mean, mean_of, points_of
 from truing.evaluate.held_out import is_tie
 from truing.policy.policy import Policy
 from truing.policy.portable import settled
+from truing.rewards.scoring import TOKENS, judged
 from truing.rollout.engine import Sampling, generate
-from truing.rollout.rewards import TOKENS, judged
 from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
 
 UNMOVED = "training moved it too little to be seen here (learning_rate, epochs), or both are one model"

@@ -14,7 +14,7 @@ from truing.data.kinds import Comparison, Shape, shape_of
 from truing.evaluate import reward_model
 from truing.objectives.signals import of_head
 from truing.policy.policy import Policy
-from truing.rollout.rewards import TOKENS
+from truing.rewards.scoring import TOKENS
 from truing.signals.observe import observe
 from truing.train.objective_sum import Sum, Term
 from truing.types import Finding, digest

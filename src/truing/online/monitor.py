@@ -21,8 +21,8 @@ from truing.online.generation import Desk, Judged, Prompt, apart
 from truing.online.history import Moments, moments
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
-from truing.rollout.call import SILENT, Answer
-from truing.rollout.combine import UNREAD, Parts, Rewards, shown
+from truing.rewards.call import SILENT, Answer
+from truing.rewards.combine import UNREAD, Parts, Rewards, shown
 from truing.settings import Watching
 from truing.train.distributed import process_group
 from truing.train.record.checkpoint import room

@@ -28,7 +28,8 @@ from truing.online.monitor import Looking, Watch, answers_of, stopped
 from truing.online.preferences import SORTED, kept
 from truing.online.pretraining_mix import Given
 from truing.policy.policy import Policy
-from truing.rollout import account, combine, experience
+from truing.rewards import combine
+from truing.rollout import account, experience
 from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
 from truing.rollout.mixture import Mixture

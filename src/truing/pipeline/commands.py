@@ -23,7 +23,7 @@ from truing.pipeline.show import Show
 from truing.policy import heads, lineage, llama_cpp
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
-from truing.rollout import rewards
+from truing.rewards import scoring
 from truing.rollout.best import best_places
 from truing.rollout.engine import Sampling, generate
 from truing.types import Judgement, Messages, Records, Verdict, messages_json
@@ -69,8 +69,8 @@ def sample(
         judge = opened(load(base.named(reward, Show(quiet=True)), "reward"))
         if dated := clock.note(judge.tokenizer):
             say(f"{reward}: {dated}")
-        liked = rewards.RewardModel(judge)
-        found = rewards.scores(
+        liked = scoring.RewardModel(judge)
+        found = scoring.scores(
             liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows], strict=False
         )
         places = best_places([-math.inf if math.isnan(value) else value for value in found], best_of)

@@ -45,9 +45,9 @@ from truing.pipeline.trial import Better, Trial, models_of
 from truing.policy import heads
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
-from truing.rollout import rewards
+from truing.rewards import scoring
+from truing.rewards.combine import Parts, hung
 from truing.rollout.best import best_places
-from truing.rollout.combine import Parts, hung
 from truing.rollout.engine import Sampling, fits
 from truing.types import Finding, Messages, Records, Reward
 
@@ -301,7 +301,7 @@ class Exam:
         self.run.show.say(f"  {called} answers {len(readable)} prompts")
         said = respond(policy, readable, self.sampling, n * self.answers)
         asked, texts = [p for p in prompts for _ in range(n)], [response_text(policy, r) for r in said]
-        liked = rewards.scores(self.choice.judge.settled(asked, texts), asked, texts, strict=False)
+        liked = scoring.scores(self.choice.judge.settled(asked, texts), asked, texts, strict=False)
         chosen_by, limit = self.choice.judge.judged_by, closed_form.best_of_bound(n)
         self.note(f"{called}, by {chosen_by}: at most {limit:.2f} nats of KL from {name} as it samples")
         places = best_places([-math.inf if math.isnan(value) else value for value in liked], n)
@@ -383,7 +383,7 @@ def look_up(prompts: Sequence[Messages], reward: Reward) -> Answers:
     """The world's template look-up as a contestant: the best answer in training to prompts of this template."""
     table = world.lookup(world.cases(3000, seed=0, split="train"))
     texts = tuple(table(prompt) for prompt in prompts)
-    return Answers(LOOKUP, texts, tuple(rewards.scores(reward, prompts, texts)))
+    return Answers(LOOKUP, texts, tuple(scoring.scores(reward, prompts, texts)))
 
 
 def side_by_side(prompts: Sequence[Messages], given: Sequence[Answers], answers: int = 1) -> list[dict[str, Any]]:

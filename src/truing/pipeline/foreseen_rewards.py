@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from truing import module_names, registry
 from truing.errors import UserError, listed
 from truing.pipeline.reward_spec import COST, options_of
-from truing.rollout.call import KNOWN, TRL_KNOWN
+from truing.rewards.call import KNOWN, TRL_KNOWN
 from truing.signature import TRL, Function, Part
 from truing.types import Records
 

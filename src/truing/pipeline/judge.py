@@ -14,10 +14,10 @@ from truing.evaluate.trust import Trust, concluded
 from truing.pipeline.context import StageRun
 from truing.pipeline.rewards import check_columns, check_rows, columns_of, reward_model, term_of
 from truing.pipeline.table import PARTS
-from truing.rollout import rewards
-from truing.rollout.call import Answer
-from truing.rollout.combine import Parts, counted
-from truing.rollout.rewards import DISAGREEMENT, How, Panel
+from truing.rewards import scoring
+from truing.rewards.call import Answer
+from truing.rewards.combine import Parts, counted
+from truing.rewards.scoring import DISAGREEMENT, How, Panel
 from truing.types import Finding, Judgement, Messages, Records, Reward, Score, prompt_id
 
 COEFFICIENT = 0.5
@@ -50,7 +50,7 @@ class Judge:
         """The reward itself. `texts` are the answers of the model that others are held against: an ensemble's members
         are put on one scale by what they say of these."""
         if self.panel is not None:
-            return rewards.ensemble(self.panel, prompts, texts, self.how, self.coefficient)
+            return scoring.ensemble(self.panel, prompts, texts, self.how, self.coefficient)
         assert self.reward is not None
         return self.reward
 
@@ -81,7 +81,7 @@ class Judge:
         prompts, texts = zip(*said, strict=True)
         read = [
             (p, s)
-            for p, s in zip(prompts, rewards.judged(reward, prompts, texts, strict=False), strict=True)
+            for p, s in zip(prompts, scoring.judged(reward, prompts, texts, strict=False), strict=True)
             if not s.failed
         ]
         apart = [score.parts[DISAGREEMENT] for _, score in read]
@@ -92,7 +92,7 @@ def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float
     """The judge that an evaluate stage names, of answers to the prompts `asked`. UserError for an ensemble of one, and
     for a reward that reads what is not there."""
     if judge == "gold":
-        return Judge("gold", "gold", rewards.gold, told=PARTS)
+        return Judge("gold", "gold", scoring.gold, told=PARTS)
     if isinstance(judge, Mapping):
         return by_reward(run, judge, asked)
     named = judge if isinstance(judge, list) else [judge]
@@ -114,7 +114,7 @@ def appoint(run: StageRun, judge: Any, aggregate: How | None, coefficient: float
         )
     how = aggregate or "mean"
     whose = f"the heads of reward model {name}" if len(models) == 1 else f"reward models {', '.join(names)}"
-    panel = rewards.of_heads(one) if len(models) == 1 else rewards.of_models(models)
+    panel = scoring.of_heads(one) if len(models) == 1 else scoring.of_models(models)
     given = COEFFICIENT if coefficient is None else coefficient
     told = f"{WORDS[how]} of {whose}" + (f" (coefficient {given:g})" if how == "uncertainty" else "")
     return Judge(name, told, panel=panel, how=how, coefficient=given)

@@ -15,11 +15,11 @@ from truing.pipeline.foreseen_rewards import Rows
 from truing.pipeline.reward_spec import COST, LATE, WEIGHT, WITHIN, options_of
 from truing.policy.load import load
 from truing.registry import RewardFunction
-from truing.rollout import box
-from truing.rollout.call import Call
-from truing.rollout.combine import Combine, Cost, OnError, Rewards, Term
-from truing.rollout.late import watched
-from truing.rollout.rewards import RewardModel
+from truing.rewards import box
+from truing.rewards.call import Call
+from truing.rewards.combine import Combine, Cost, OnError, Rewards, Term
+from truing.rewards.isolated import watched
+from truing.rewards.scoring import RewardModel
 from truing.signature import TRL
 from truing.types import Demonstration, Judgement, Messages, Reward
 

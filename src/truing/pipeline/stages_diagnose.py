@@ -26,8 +26,8 @@ from truing.pipeline.stages_online import askable, distinct
 from truing.pipeline.table import table
 from truing.policy.load import context_length, load
 from truing.registry import Columns, Data, Model, Models, RewardModel, stage
+from truing.rewards.scoring import scores
 from truing.rollout.engine import InProcess, Sampling
-from truing.rollout.rewards import scores
 from truing.settings import Online, Training
 from truing.types import Count, digest
 

@@ -23,10 +23,10 @@ from truing.pipeline.rewards import appointed, columns_of
 from truing.pipeline.stages_online import SETTLING, askable, distinct
 from truing.policy.load import context_length, load
 from truing.registry import Columns, Data, Model, RewardSpec, stage
+from truing.rewards.call import Answer
+from truing.rewards.combine import Rewards, hung
 from truing.rollout import experience
 from truing.rollout.best import descending, steps_down
-from truing.rollout.call import Answer
-from truing.rollout.combine import Rewards, hung
 from truing.rollout.engine import InProcess, Sampling
 from truing.rollout.experience import Experience
 from truing.settings import Online, Training

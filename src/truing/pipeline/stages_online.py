@@ -32,8 +32,8 @@ from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.value import put_on
 from truing.registry import Columns, Data, Model, ObjectiveSpec, RewardModel, RewardSpec, stage
+from truing.rewards.combine import counted_parts, hung
 from truing.rollout import account, experience
-from truing.rollout.combine import counted_parts, hung
 from truing.rollout.engine import Sampling, fits, generate
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
 from truing.train.objective_sum import Sum

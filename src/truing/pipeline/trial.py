@@ -22,7 +22,7 @@ from truing.pipeline.judge import Judge, appoint, by_reward
 from truing.pipeline.lineage import judging, verdict_prints, verdicts
 from truing.pipeline.reward_spec import GOLD
 from truing.pipeline.spec import Ref
-from truing.rollout.rewards import judged
+from truing.rewards.scoring import judged
 from truing.types import Finding, Messages, Records, Reward, Score, prompt_id
 
 PAIRS = 2000

@@ -1,1 +1,1 @@
-"""The model answers and is scored."""
+"""The model answers: the in-process engine, rows that are being written, draws, experience on disk."""

@@ -14,8 +14,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"new": "llama", "hidden": 128, "layers": 2, "vocab": 1000, "head": 32, "init_std": 0.08},
     "medium": {"new": "llama", "hidden": 192, "layers": 3, "vocab": 1000, "head": 64},
 }
-"""Weights of `small` begin with a deviation of about 1 / sqrt(hidden), in four heads: it learns in 1,043 updates what it
-learned in 1,768 with 0.04 and two heads (LOG.md, 2026-11-30)."""
+"""Weights of `small` begin with a deviation of about 1 / sqrt(hidden), in four heads: it learns in 1,043 updates what
+it learned in 1,768 with 0.04 and two heads (LOG.md, 2026-11-30)."""
 POSITIONS = 1024
 """How many tokens such a model reads."""
 TEXTS = {"tiny": 2500, "small": 7000, "medium": 16000}

@@ -26,9 +26,9 @@ from typing import Any
 
 from truing import registry
 from truing.errors import RunFailed, TruingError, UserError
-from truing.rollout.call import Answer, Call, attempt, failed
-from truing.rollout.combine import shown
-from truing.rollout.watch import kill
+from truing.rewards.call import Answer, Call, attempt, failed
+from truing.rewards.combine import shown
+from truing.rewards.process_limits import kill
 from truing.terminal import redacting
 from truing.types import Score
 
@@ -41,7 +41,8 @@ ENDING = 5.0
 FOR_EVER = 1e6
 """The time limit within the process, in seconds: it is ended from outside."""
 BEGIN = (
-    "import sys; sys.path[:] = filter(None, sys.path); from truing.rollout.late import serve; serve(int(sys.argv[1]))"
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from truing.rewards.isolated import serve; serve(int(sys.argv[1]))"
 )
 
 

@@ -36,7 +36,7 @@ def program(
     its processes together. A program that hangs, crashes or writes without end is wrong; those that had to be ended are
     counted (`late_program`). A machine that cannot run it is a failure of the reward. See SECURITY.md.
     """
-    from truing.rollout.child import run
+    from truing.rewards.sandbox import run
 
     response = answer_of(response)
     blocks = FENCED.findall(response)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from truing.errors import UserError
 from truing.registry import reward
-from truing.rollout.answers import Unread, compare, final, structure
+from truing.rewards.answers import Unread, compare, final, structure
 from truing.types import NotRead
 
 Form: TypeAlias = Literal["number", "math", "text"]

@@ -7,8 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from truing.rollout.answers import Unread
-from truing.rollout.answers.units import SHORT, is_unit
+from truing.rewards.answers import Unread
+from truing.rewards.answers.units import SHORT, is_unit
 
 Kind: TypeAlias = Literal["number", "letter", "word", "command", "text", "sign", "end"]
 LONGEST = 2000

@@ -9,7 +9,7 @@ from truing.data.render import Renderer
 from truing.errors import DataError
 from truing.policy.load import context_length
 from truing.policy.policy import Policy
-from truing.rollout.call import failed
+from truing.rewards.call import failed
 from truing.types import Messages, Score
 
 

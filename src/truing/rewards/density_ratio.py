@@ -12,8 +12,8 @@ from truing.data.render import Renderer
 from truing.errors import UserError
 from truing.objectives.closed_form import floored_log_ratio
 from truing.policy.policy import Policy
-from truing.rollout.call import failed
-from truing.rollout.text import readable
+from truing.rewards.call import failed
+from truing.rewards.readable import readable
 from truing.types import Messages, Score
 
 TOKENS = 16384

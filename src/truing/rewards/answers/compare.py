@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from truing.rollout.answers import Unread
-from truing.rollout.answers.exact import Value, letter
-from truing.rollout.answers.grammar import Quantity
-from truing.rollout.answers.numeric import equal, evaluated
-from truing.rollout.answers.structure import (
+from truing.rewards.answers import Unread
+from truing.rewards.answers.exact import Value, letter
+from truing.rewards.answers.grammar import Quantity
+from truing.rewards.answers.numeric import equal, evaluated
+from truing.rewards.answers.structure import (
     Answer,
     Based,
     Bracketed,
@@ -30,7 +30,7 @@ from truing.rollout.answers.structure import (
     value_of,
     words,
 )
-from truing.rollout.answers.tokens import rewritten
+from truing.rewards.answers.tokens import rewritten
 
 _THOUSANDS = re.compile(r"\$?[\d.,]+\s*[kKMBT]")
 _BESIDE = re.compile(r"\d[a-zA-Z]")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
-from truing.rollout.answers import Unread
+from truing.rewards.answers import Unread
 
 TERMS = 120
 """The most products that a sum may have."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from truing.rollout.answers import Unread, exact, units
-from truing.rollout.answers.exact import ONE, PI, Value, rational
-from truing.rollout.answers.numeric import APPLIED, combinations, whole
-from truing.rollout.answers.tokens import END, Token
+from truing.rewards.answers import Unread, exact, units
+from truing.rewards.answers.exact import ONE, PI, Value, rational
+from truing.rewards.answers.numeric import APPLIED, combinations, whole
+from truing.rewards.answers.tokens import END, Token
 
 DEEPEST = 40
 """So many expressions may stand in each other."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from truing.rollout.begin import PROCESSES
+from truing.rewards.begin import PROCESSES
 
 PERIOD = 0.02
 PAGE = os.sysconf("SC_PAGE_SIZE")

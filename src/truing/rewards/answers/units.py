@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from truing.rollout.answers import Unread
-from truing.rollout.answers.exact import ONE, PI, Value, power, rational
+from truing.rewards.answers import Unread
+from truing.rewards.answers.exact import ONE, PI, Value, power, rational
 
 LENGTH, MASS, TIME, MONEY, VOLUME, ANGLE = "length", "mass", "time", "money", "volume", "angle"
 _TABLE = {

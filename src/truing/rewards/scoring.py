@@ -17,8 +17,8 @@ from truing.data.whole_conversation import WholeConversation
 from truing.errors import RunFailed, UserError
 from truing.objectives.equal import rounding
 from truing.policy.policy import Policy
-from truing.rollout.call import failed
-from truing.rollout.text import readable
+from truing.rewards.call import failed
+from truing.rewards.readable import readable
 from truing.types import Messages, Reward, Score, is_number
 from truing.world.reading import gold as world_gold
 

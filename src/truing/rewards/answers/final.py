@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from truing.rollout.answers import Unread
-from truing.rollout.answers.prose import CONTEXT, NUMBER, OTHER, around, last_side
-from truing.rollout.answers.tokens import LONGEST, fraction, group
+from truing.rewards.answers import Unread
+from truing.rewards.answers.prose import CONTEXT, NUMBER, OTHER, around, last_side
+from truing.rewards.answers.tokens import LONGEST, fraction, group
 
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _BOX = re.compile(r"\\f?boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])|\\framebox(?![a-zA-Z])")

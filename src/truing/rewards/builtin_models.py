@@ -10,7 +10,7 @@ from truing.registry import Model, RewardModel, reward
 from truing.types import BelowOne, Messages, NonNegative, Positive, Reward, Score
 
 if TYPE_CHECKING:
-    from truing.rollout import rewards
+    from truing.rewards import scoring
 
 
 @reward(scope="response", deterministic=True)
@@ -24,7 +24,7 @@ def gold(prompt: Messages, response: str) -> Score:
 @reward(scope="response")
 def reward_model(
     *, model: Annotated[RewardModel, "the reward model that scores, or several whose mean counts"]
-) -> rewards.RewardModel:
+) -> scoring.RewardModel:
     """What a trained reward model says of an answer; what its heads say is among the parts of its score.
 
     `$rm` alone is short for `{reward_model: {model: $rm}}`."""
@@ -48,11 +48,11 @@ def ensemble(
     variance.
 
     Each is first put on one scale: mean 0 and deviation 1 on the policy's own first answers."""
-    from truing.rollout import rewards
+    from truing.rewards import scoring
 
     several = isinstance(models, Mapping)
-    panel = rewards.of_models(models) if several else rewards.of_heads(models)
-    return rewards.ensemble(panel, *first, how, coefficient)
+    panel = scoring.of_models(models) if several else scoring.of_heads(models)
+    return scoring.ensemble(panel, *first, how, coefficient)
 
 
 @reward(scope="response")
@@ -72,6 +72,6 @@ def density_ratio(
     alpha * log[p_s / ((1 - floor) p_u + floor p_s)] + away * log[reference / p_s]. Where the policy begins as `safe`
     and `beta` of the stage is 1 - alpha + away, what maximises it minimises KL(pi || p_s) - alpha KL(pi || p_u) + away
     KL(pi || reference)."""
-    from truing.rollout.density import DensityRatio
+    from truing.rewards.density_ratio import DensityRatio
 
     return DensityRatio(safe, unsafe, alpha, floor, reference, away)

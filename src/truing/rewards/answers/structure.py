@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from truing.rollout.answers import Unread
-from truing.rollout.answers.exact import Value
-from truing.rollout.answers.grammar import DEEPEST, Grammar, Quantity
-from truing.rollout.answers.numeric import evaluated
-from truing.rollout.answers.tokens import Token, rewritten, tokens
-from truing.rollout.answers.units import PARTS
+from truing.rewards.answers import Unread
+from truing.rewards.answers.exact import Value
+from truing.rewards.answers.grammar import DEEPEST, Grammar, Quantity
+from truing.rewards.answers.numeric import evaluated
+from truing.rewards.answers.tokens import Token, rewritten, tokens
+from truing.rewards.answers.units import PARTS
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def related(chain: list[list[Token]], signs: list[str], deep: int) -> list[Answe
 
 def agreed(sides: list[list[Answer]], roughly: bool = False) -> list[Answer]:
     """The last of several sides that say the same. Unread where they do not: `2 + 3 = 6` says two things."""
-    from truing.rollout.answers.compare import same
+    from truing.rewards.answers.compare import same
 
     last = sides[-1]
     for each in sides[:-1]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from truing.rollout.answers import Unread
-from truing.rollout.answers.units import LARGE, PARTS, SHORT, is_unit
+from truing.rewards.answers import Unread
+from truing.rewards.answers.units import LARGE, PARTS, SHORT, is_unit
 
 CONTEXT = 400
 """How many characters around its last number an unmarked answer is looked for in."""

@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 from truing.disk import remove_folder
 from truing.errors import RunFailed
-from truing.rollout import box, watch
-from truing.rollout.begin import FILE
+from truing.rewards import box, process_limits
+from truing.rewards.begin import FILE
 
 START = 60.0
 """Seconds within which a process has to come to the point where its program begins."""
@@ -112,10 +112,10 @@ def _wait(
     try:
         if not _began(started):
             raise RunFailed("a program could not be started: its process ended, or gave no sign, before it began")
-        why = watch.held(child, seconds, int(limits[1]))
+        why = process_limits.held(child, seconds, int(limits[1]))
     finally:
         os.close(started)
-        watch.end(child)
+        process_limits.end(child)
     return child.returncode, why
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from truing.errors import RunFailed, UserError
-from truing.rollout import begin, watch
+from truing.rewards import begin, process_limits
 
 Kind: TypeAlias = Literal["bubblewrap", "unshare", "open"]
 UNSHARE = ("unshare", "--user", "--map-root-user", "--net", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -94,7 +94,7 @@ def kind_of(isolate: bool) -> Kind:
 @functools.cache
 def works(kind: Kind) -> bool:
     """Whether a program runs in a box of this kind here."""
-    from truing.rollout.child import run_in
+    from truing.rewards.sandbox import run_in
 
     try:
         return run_in(kind, "print(6 * 7)", seconds=20).output == "42\n"
@@ -118,7 +118,7 @@ def losses(kind: Kind) -> list[str]:
         "Unix sockets": boxed or filtered,
         "the network": kind != "open" or filtered,
         "processes left in the background": kind != "open" or filtered,
-        "memory beyond 'megabytes', and more than 64 processes": watch.can_count(),
+        "memory beyond 'megabytes', and more than 64 processes": process_limits.can_count(),
         "shared memory beyond 'megabytes'": filtered,
     }
     return [loss for loss, is_kept in kept.items() if not is_kept]

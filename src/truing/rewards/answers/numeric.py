@@ -15,8 +15,8 @@ from typing import Any
 
 from mpmath.ctx_mp import MPContext
 
-from truing.rollout.answers import Unread
-from truing.rollout.answers.exact import Atom, Sum, Value
+from truing.rewards.answers import Unread
+from truing.rewards.answers.exact import Atom, Sum, Value
 
 DIGITS, AGREE = 60, 40
 LONGEST = 1 << 80
