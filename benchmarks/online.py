@@ -57,7 +57,7 @@ def truing(args: argparse.Namespace) -> Line:
     import torch
 
     from truing import registry
-    from truing.data.render import Renderer
+    from truing.data.rendering.render import Renderer
     from truing.online.source import Judged, Prompt, RolloutSource
     from truing.policy.load import load
     from truing.registry import RewardFunction

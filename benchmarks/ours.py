@@ -14,7 +14,7 @@ args = arguments(__doc__ or "")
 import torch  # noqa: E402
 
 from truing.data.batch import Tree  # noqa: E402
-from truing.data.render import Renderer  # noqa: E402
+from truing.data.rendering.render import Renderer  # noqa: E402
 from truing.data.trees import plant  # noqa: E402
 from truing.objectives import bradley_terry, dpo, nll  # noqa: E402
 from truing.policy import reference  # noqa: E402

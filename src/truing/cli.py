@@ -216,14 +216,14 @@ def split(
     columns: Columns = None,
 ) -> None:
     """Divide data to train on from data held out. No prompt stands on both sides; writes train.jsonl and eval.jsonl."""
-    from truing.data import formats
     from truing.data import split as splitting
+    from truing.data.formats import loading
     from truing.pipeline.inputs import Reading
 
     for name in ("train", "eval"):
         check_target(out / f"{name}.jsonl")
     records = Reading.of(on_bad_row, columns).records(data)
-    say(formats.describe(records))
+    say(loading.describe(records))
     train, held_out = splitting.split(records, eval=share, seed=seed)
     for name, part in (("train", train), ("eval", held_out)):
         with users_files():

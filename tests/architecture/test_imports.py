@@ -71,7 +71,7 @@ TORCH_FREE = [
     "signature",
     "objectives.signals",
     "feedback",
-    "data.formats",
+    "data.formats.loading",
     "data.split",
     "world",
     "world.desk",

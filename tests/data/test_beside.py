@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from truing.data.formats import describe, load, summary
+from truing.data.formats.loading import describe, load, summary
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement
 

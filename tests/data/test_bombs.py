@@ -17,7 +17,7 @@ import zlib
 
 import pytest
 
-from truing.data import bounds, formats
+from truing.data.formats import bounds, loading
 from truing.errors import DataError
 
 pa = pytest.importorskip("pyarrow")
@@ -29,10 +29,10 @@ SECONDS, MEGABYTES = 20, 600
 CHILD = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (4_000_000_000, 4_000_000_000))
-from truing.data import formats
+from truing.data.formats import loading
 from truing.errors import DataError
 try:
-    formats.load(sys.argv[1])
+    loading.load(sys.argv[1])
     print("read")
 except DataError as error:
     print(error)
@@ -171,7 +171,7 @@ def test_an_archive_or_gzip_in_gzip_is_named(tmp_path):
     twice = gzip.compress(repeated(MILLION, 40))
     for content, word in ((packed.getvalue(), "zip archive"), (tarred.getvalue(), "tar archive"), (twice, "twice")):
         with pytest.raises(DataError, match=f"p.jsonl.gz: is .*{word}"):
-            formats.load(str(put(tmp_path, "p.jsonl.gz", content)))
+            loading.load(str(put(tmp_path, "p.jsonl.gz", content)))
 
 
 def test_a_log_that_repeats_itself_is_read_through(tmp_path):
@@ -191,7 +191,7 @@ def test_an_honest_file_that_packs_well_is_read(tmp_path):
     path = put(tmp_path, "p.jsonl.gz", gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet", compression="zstd")
     assert 1_000_000 / path.stat().st_size > 50
-    packed, columns = formats.load(str(path)), formats.load(str(tmp_path / "p.parquet"))
+    packed, columns = loading.load(str(path)), loading.load(str(tmp_path / "p.parquet"))
     assert len(packed) == 2000 and packed.digest == columns.digest
 
 
@@ -201,7 +201,7 @@ def test_rows_of_several_megabytes_are_read(tmp_path):
     put(tmp_path, "p.json", json.dumps(rows).encode())
     put(tmp_path, "p.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     put(tmp_path, "p.csv", ("prompt,response\n" + f'q,"{long}"\nq,short\n' * 2).encode())
-    digests = {formats.load(str(tmp_path / name)).digest for name in ("p.json", "p.jsonl", "p.csv")}
+    digests = {loading.load(str(tmp_path / name)).digest for name in ("p.json", "p.jsonl", "p.csv")}
     assert len(digests) == 1
 
 
@@ -209,11 +209,11 @@ def test_rows_of_several_megabytes_are_read(tmp_path):
 def test_what_is_no_file_is_not_waited_for(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match=f"{name}: is no file but a pipe"):
-        formats.load(str(tmp_path / name))
+        loading.load(str(tmp_path / name))
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("/dev/zero")
     with pytest.raises(DataError, match=f"{name}: is no file but a pipe, a socket or a device"):
-        formats.load(str(tmp_path / name))
+        loading.load(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_name_that_no_file_can_have_is_said(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.jsonl").touch()
     with pytest.raises(DataError) as why:
-        formats.load(name if name.endswith(".jsonl") else f"{name}.jsonl")
+        loading.load(name if name.endswith(".jsonl") else f"{name}.jsonl")
     assert len(str(why.value)) < 3000 and "\0" not in str(why.value)
 
 
@@ -240,12 +240,12 @@ def test_values_of_a_parquet_file_that_python_or_json_does_not_have(tmp_path):
         parquet.write_table(pa.table(rows | more), path)
         if problem:
             with pytest.raises(DataError, match=problem):
-                formats.load(str(path), want="demonstrations")
+                loading.load(str(path), want="demonstrations")
         else:
-            assert len(formats.load(str(path), want="demonstrations")) == 2
+            assert len(loading.load(str(path), want="demonstrations")) == 2
     twice = pa.Table.from_arrays(
         [pa.array(["q"]), pa.array(["a"]), pa.array(["b"])], ["prompt", "response", "response"]
     )
     parquet.write_table(twice, path)
     with pytest.raises(DataError, match="column 'response' stands twice"):
-        formats.load(str(path))
+        loading.load(str(path))

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from small_templates import DATED, R1, tokenizer
 from truing.data import clock
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.errors import UserError
 from truing.policy import portable
 from truing.policy.load import load_tokenizer

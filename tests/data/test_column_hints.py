@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from truing.data.formats import load
+from truing.data.formats.loading import load
 from truing.errors import DataError, UserError
 
 

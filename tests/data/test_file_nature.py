@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from truing.data.files import rows
-from truing.data.formats import load
+from truing.data.formats.files import rows
+from truing.data.formats.loading import load
 from truing.errors import DataError, UserError
 from truing.pipeline.inputs import read_lines
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from truing.data.files import rows
+from truing.data.formats.files import rows
 from truing.errors import DataError, UserError
 
 Write = Callable[..., str]
@@ -128,5 +128,5 @@ def test_a_hub_name_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_reading_and_splitting_need_no_torch() -> None:
-    code = "import sys, truing.data.formats, truing.data.split; assert not {'torch', 'transformers'} & set(sys.modules)"
+    code = "import sys, truing.data.formats.loading, truing.data.split; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from truing.data.formats import as_demonstration, describe, load, summary
+from truing.data.formats.loading import as_demonstration, describe, load, summary
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Judgement, Message, Messages
 

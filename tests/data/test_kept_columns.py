@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from truing.data.formats import describe, load
+from truing.data.formats.loading import describe, load
 from truing.pipeline.answers import of_records
 
 ROW = {"prompt": "q", "response": "4", "solution": "4", "source": None, "level": 2}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from truing import world
-from truing.data.formats import as_row, load, record_json
+from truing.data.formats.loading import as_row, load, record_json
 from truing.errors import DataError, UserError
 from truing.types import Judgement, Message, Verdict
 

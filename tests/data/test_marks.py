@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from truing.data.formats import as_row, describe, load
-from truing.data.render import Renderer
+from truing.data.formats.loading import as_row, describe, load
+from truing.data.rendering.render import Renderer
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement
 

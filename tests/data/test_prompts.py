@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from truing.data.formats import load
+from truing.data.formats.loading import load
 from truing.errors import DataError
 from truing.pipeline.inputs import Reading
 from truing.types import Demonstration, Message

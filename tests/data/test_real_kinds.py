@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from truing.data.batch import Tree
-from truing.data.formats import load, summary
+from truing.data.formats.loading import load, summary
 from truing.data.kinds import Shape, Ties
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.data.trees import Planted, plant
 from truing.errors import DataError
 from truing.policy.fresh import tokenizer_from

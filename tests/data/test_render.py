@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from truing.data.formats import load
-from truing.data.render import Renderer, as_demonstration
+from truing.data.formats.loading import load
+from truing.data.rendering.render import Renderer, as_demonstration
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Judgement, Message, Messages
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from truing.data.formats import content_digest, load
+from truing.data.formats.loading import content_digest, load
 from truing.data.split import overlap, split, unseen
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Message, Records, RowNote

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from truing.data import template_program
-from truing.data.template import ChatTemplate
+from truing.data.rendering import template_program
+from truing.data.rendering.template import ChatTemplate
 from truing.errors import DataError, UserError
 from truing.policy.fresh import tokenizer_from
 from truing.types import Message

@@ -9,11 +9,11 @@ import pytest
 
 import template_forms
 from small_templates import CLOSED, HYBRID, R1, TEMPLATES, THINKING, tokenizer
-from truing.data.formats import as_row, load
-from truing.data.render import Renderer
+from truing.data.formats.loading import as_row, load
+from truing.data.rendering.render import Renderer
+from truing.data.rendering.whole_conversation import WholeConversation
 from truing.data.thoughts import answer_of, parted
 from truing.data.trees import THOUGHT_OUT, plant
-from truing.data.whole_conversation import WholeConversation
 from truing.errors import DataError
 from truing.rewards.builtin_verifier import verifier
 from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict

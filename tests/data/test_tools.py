@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from truing.data.formats import load, without_tools
+from truing.data.formats.loading import load, without_tools
 from truing.errors import DataError
 
 ROW = {"messages": [{"role": "user", "content": "rain?"}, {"role": "assistant", "content": "yes"}]}

@@ -3,7 +3,7 @@
 import pytest
 
 from truing.data.batch import Batch, Branch, Tree, pack, trees_digest
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.data.trees import plant, with_shadows
 from truing.errors import DataError, UserError
 from truing.policy.fresh import tokenizer_from

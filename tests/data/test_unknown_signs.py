@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from truing.data.formats import load
+from truing.data.formats.loading import load
+from truing.data.rendering.whole_conversation import WholeConversation
 from truing.data.trees import plant
-from truing.data.whole_conversation import WholeConversation
 from truing.errors import DataError
 
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "a", "good", "bad", "word"]

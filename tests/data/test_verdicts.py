@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from truing.data.formats import describe, load
+from truing.data.formats.loading import describe, load
 from truing.errors import DataError
 from truing.types import Judgement
 

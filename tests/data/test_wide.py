@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from truing.data import bounds, formats
+from truing.data.formats import bounds, loading
 from truing.errors import DataError, listed, nearest, unknown
 
 MANY = 200_000
@@ -25,7 +25,7 @@ def quick():
 def load(folder, name, content):
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return formats.load(str(path))
+    return loading.load(str(path))
 
 
 def refused(folder, name, content, match):
@@ -62,7 +62,7 @@ def test_a_parquet_file_of_200_000_columns(tmp_path):
     names = [f"c{i}" for i in range(20_000)]
     parquet.write_table(pa.table({name: [1] for name in names}), tmp_path / "p.parquet")
     with pytest.raises(DataError, match="has 20,000 columns, and at most 10,000 are read"):
-        formats.load(str(tmp_path / "p.parquet"))
+        loading.load(str(tmp_path / "p.parquet"))
 
 
 def test_as_many_columns_as_are_read_and_none_that_fits(tmp_path):
@@ -110,7 +110,7 @@ def test_what_a_message_holds_is_said_in_few_words(tmp_path):
         rows = json.dumps({"messages": [message]}) + "\n"
         refused(tmp_path, "p.jsonl", rows * 2, r"p.jsonl")
     keyed = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", long: 1}]
-    assert len(formats.describe(load(tmp_path, "p.jsonl", json.dumps({"messages": keyed}) + "\n"))) < 1000
+    assert len(loading.describe(load(tmp_path, "p.jsonl", json.dumps({"messages": keyed}) + "\n"))) < 1000
 
 
 def test_hints_do_not_grow_with_what_is_known():

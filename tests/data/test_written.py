@@ -11,8 +11,8 @@ from typing import Any
 import numpy
 import pytest
 
-from truing.data.formats import describe, load
-from truing.data.written import python
+from truing.data.formats.loading import describe, load
+from truing.data.formats.written import python
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement
 

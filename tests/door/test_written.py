@@ -40,12 +40,12 @@ def test_json_is_written_in_one_place():
         "errors.py",
         "types.py",
         "seals.py",
-        "data/nested.py",
-        "data/template_choice.py",
-        "data/render.py",
+        "data/formats/nested.py",
+        "data/rendering/template_choice.py",
+        "data/rendering/render.py",
         "pipeline/agreement.py",
         "redaction.py",
-        "data/parquet.py",
+        "data/formats/parquet.py",
     }
     known |= {"pipeline/run.py", "train/record/checkpoint.py", "online/source.py", "online/monitor.py"}
     package = Path(truing.__file__).parent

@@ -14,7 +14,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from template_forms import TEMPLATES, TEXTS, TOKENS, base, tokenizer
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.evaluate.exam import same_tokens
 from truing.pipeline import commands
 from truing.pipeline.recipe import check

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from template_forms import DIGITS, TEMPLATES, TEXTS, base
 from truing.cli import app
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.errors import UserError
 from truing.pipeline import commands
 from truing.policy import adapters, heads, llama_cpp

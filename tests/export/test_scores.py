@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from template_forms import TEMPLATES, TEXTS, base
-from truing.data import formats
-from truing.data.render import Renderer
+from truing.data.formats import loading
+from truing.data.rendering.render import Renderer
+from truing.data.rendering.whole_conversation import WholeConversation
 from truing.data.trees import plant
-from truing.data.whole_conversation import WholeConversation
 from truing.pipeline import commands
 from truing.policy import heads
 from truing.policy.load import load
@@ -101,7 +101,7 @@ def test_here_by_every_way_that_reads_a_reward(served, tmp_path) -> None:
     words = [row[side][0]["content"] for row in ROWS for side in ("chosen", "rejected")]
     assert [s.value for s in RewardModel(policy)(prompts, words)] == pytest.approx(ours, abs=1e-4)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    records = formats.load(str(tmp_path / "rows.jsonl"))
+    records = loading.load(str(tmp_path / "rows.jsonl"))
     trees = plant(records, heads.renderer(policy), max_length=512, shape="pairs").trees
     read = [[*tree.prompt, *branch.ids] for tree in trees for branch in tree.branches]
     assert read == [tokenizer.apply_chat_template(c, return_dict=False) for c in CONVERSATIONS]
@@ -177,7 +177,7 @@ def test_outcomes_are_taught_where_the_score_is_read(tmp_path) -> None:
     """An outcome's label stands at every learned token, and at the newline where the model is read."""
     policy = heads.fresh_reward(str(base("chatml", tmp_path / "base")), seed=5)
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "who?", "response": "the desk.", "score": 1}) + "\n")
-    records = formats.load(str(tmp_path / "rows.jsonl"))
+    records = loading.load(str(tmp_path / "rows.jsonl"))
     (branch,) = plant(records, heads.renderer(policy), max_length=99, shape="outcomes").trees[0].branches
     assert [token for token, _ in branch.steps] == list(range(len(branch.ids))) and not branch.loss[-1]
     assert policy.tokenizer.decode(branch.ids) == "the desk.<|im_end|>\n"
@@ -185,7 +185,7 @@ def test_outcomes_are_taught_where_the_score_is_read(tmp_path) -> None:
 
 def test_siblings_share_what_their_tokens_share() -> None:
     """Where a template's text runs into an answer's first letters, the tree's prompt ends before the joined token."""
-    from truing.data.render import Rendered
+    from truing.data.rendering.render import Rendered
     from truing.data.trees import shared_prompt
 
     prompt, rest = shared_prompt([Rendered([1, 2, 3], [4], [True]), Rendered([1, 2, 9, 9], [5], [True])])

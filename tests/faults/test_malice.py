@@ -104,7 +104,7 @@ def test_code_in_a_model_folder(place, good_rows, change) -> None:
 )
 def test_a_chat_template_that_breaks_out(place, good_rows, monkeypatch, template, told) -> None:
     """Fault 57: a template that reaches out of its sandbox, or never ends, is refused; on_bad_row cannot hide the last."""
-    monkeypatch.setattr("truing.data.template_program.SECONDS", 0.2)
+    monkeypatch.setattr("truing.data.rendering.template_program.SECONDS", 0.2)
     place.write(good_rows())
     (place.spoilt() / "chat_template.jinja").write_text(template)
     stage = "warm: {do: sft, model: spoilt, data: rows.jsonl, steps: 1, on_bad_row: drop}"

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 
 from truing import world
-from truing.data.formats import load as load_rows
-from truing.data.render import Renderer
+from truing.data.formats.loading import load as load_rows
+from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
 from truing.errors import RunFailed, UserError
 from truing.evaluate.exam import response_logp

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
 from truing.policy.load import load_tokenizer
 from truing.types import Demonstration, Message, Records

@@ -6,9 +6,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 import bounds
 from small_models import CONFIGS, build
-from truing.data import formats
 from truing.data.batch import Batch
-from truing.data.render import Renderer
+from truing.data.formats import loading
+from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
 from truing.errors import UserError
 from truing.objectives import dpo
@@ -23,7 +23,7 @@ ROWS = 12
 @pytest.fixture(scope="session")
 def pairs(hh):
     """The first pairs of the data set that are short enough to compare quickly."""
-    records = formats.load(hh, want="pairs", on_bad_row="drop")
+    records = loading.load(hh, want="pairs", on_bad_row="drop")
     short = [
         i
         for i, r in enumerate(records.records)

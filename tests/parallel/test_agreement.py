@@ -78,7 +78,7 @@ import os, torch
 from truing.data.batch import Branch, Tree
 from truing.errors import UserError
 from truing.pipeline import agreement
-from truing.train import parallel
+from truing.train.distributed import process_group as parallel
 
 class Holder:
     model = torch.nn.Linear(2, 2)

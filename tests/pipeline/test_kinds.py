@@ -3,7 +3,7 @@
 import pytest
 
 from truing import world
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
 from truing.errors import UserError
 from truing.pipeline.training import check_singles, compile_objective

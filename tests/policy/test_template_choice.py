@@ -12,10 +12,11 @@ from transformers import AutoTokenizer
 
 from small_models import build
 from small_templates import HYBRID, model
-from truing.data import formats, template_choice
-from truing.data.render import Renderer
-from truing.data.template_choice import names, with_values
-from truing.data.template_values import check
+from truing.data.formats import loading
+from truing.data.rendering import template_choice
+from truing.data.rendering.render import Renderer
+from truing.data.rendering.template_choice import names, with_values
+from truing.data.rendering.template_values import check
 from truing.data.trees import plant
 from truing.errors import DataError, UserError
 from truing.policy import heads
@@ -86,7 +87,7 @@ def test_plain_texts_pairs_and_text_are_planted(bare: Path, tmp_path: Path) -> N
     renderer = Renderer(load_tokenizer(str(bare)))
     for shape, row in (("pairs", {"prompt": "q", "chosen": "a", "rejected": "b"}), ("text", {"text": "it is"})):
         (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-        records = formats.load(str(tmp_path / "rows.jsonl"))
+        records = loading.load(str(tmp_path / "rows.jsonl"))
         assert len(plant(records, renderer, max_length=64, shape=shape).trees) == 1  # type: ignore[arg-type]
 
 

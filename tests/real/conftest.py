@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from real.models import FILE, smollm
-from truing.data import formats
 from truing.data.batch import Batch
-from truing.data.render import Renderer
+from truing.data.formats import loading
+from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
 from truing.policy.load import load
 
@@ -28,7 +28,7 @@ def real_model() -> str:
 @pytest.fixture(scope="session")
 def real_pairs(real_model, hh) -> Batch:
     """Six of the shortest human preference pairs, as trees of the real model's tokens."""
-    records = formats.load(hh, on_bad_row="drop")
+    records = loading.load(hh, on_bad_row="drop")
     planted = plant(
         records.subset(range(200), "some"), Renderer(load(real_model).tokenizer), max_length=160, shape="pairs"
     )

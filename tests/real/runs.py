@@ -12,7 +12,7 @@ from small_fit import fitted
 from small_trees import fitting
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.online.source import Judged, Prompt, RolloutSource
 from truing.policy import heads
 from truing.policy.load import load

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
-from truing.data import formats
+from truing.data.formats import loading
 from truing.errors import RecipeError
 from truing.pipeline import answers
 from truing.pipeline import plan as planning
@@ -117,7 +117,7 @@ def test_what_is_kept_is_read_as_what_it_is(keep: str, kind: str, asked: Any) ->
     more = ", passing: 1" if keep == "passing" else ""
     asked.write(f"title: small\nstages:\n  j: {{do: judge, data: lived.parquet, keep: {keep}{more}}}\n")
     assert asked.run() == 0, asked.said
-    read = formats.load(str(asked.out / "j/data.jsonl"))
+    read = loading.load(str(asked.out / "j/data.jsonl"))
     assert not read.notes and all(
         isinstance(r, Judgement) and r.verdict.kind == kind if kind else isinstance(r, Demonstration)
         for r in read.records
@@ -246,7 +246,7 @@ def test_rollouts_are_read_as_records(tmp_path: Path) -> None:
     assert again[0].prompt == PROMPTS[0] and math.isnan(again[0].score) and (again[0].parts, again[0].why) == ((), "")
     plain = answers.as_records(answers.of_rollouts([tmp_path / "b.parquet"]), "there")
     assert len(plain) == 10 and all(isinstance(r, Demonstration) for r in plain.records)
-    assert formats.load(str(tmp_path / "b.parquet"), on_bad_row="drop").records[0].prompt == PROMPTS[0]
+    assert loading.load(str(tmp_path / "b.parquet"), on_bad_row="drop").records[0].prompt == PROMPTS[0]
     assert experience.read(tmp_path / "a.parquet")[0] == lived()[0]
 
 

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import bounds
-from truing.data import formats
 from truing.data.batch import Batch, Branch, Tree
+from truing.data.formats import loading
 from truing.policy.load import load
 from truing.policy.probes import plain_rows
 from truing.types import Judgement, Message, Records, Verdict
@@ -50,7 +50,7 @@ MADE = {
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> None:
     """Data sets of every kind of verdict, read for file names that stand for them: `ratings.jsonl`, ..."""
-    real = formats.load
+    real = loading.load
 
     def read(name: str, **options: Any) -> Records:
         kind = str(name).rpartition("/")[2].partition(".")[0].removesuffix("2")
@@ -60,7 +60,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> None:
         rows = tuple(MADE[kind](first + i) for i in range(12))
         return Records(str(name), rows, tuple(range(1, 13)), digest=f"{name}")
 
-    monkeypatch.setattr(formats, "load", read)
+    monkeypatch.setattr(loading, "load", read)
 
 
 def recipe(desk: Any, objective: str, data: str, more: str = "") -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_templates import HYBRID, MAGISTRAL, R1, TEMPLATES, model, tokenizer
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.errors import RunFailed
 from truing.policy.heads import fresh_reward
 from truing.policy.load import load

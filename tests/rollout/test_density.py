@@ -34,7 +34,7 @@ def test_the_reward_is_the_log_ratio_of_the_two_models(models) -> None:
 
 
 def test_a_log_probability_is_that_of_the_response_with_its_end(models) -> None:
-    from truing.data.render import Renderer
+    from truing.data.rendering.render import Renderer
     from truing.data.trees import plant
     from truing.types import Demonstration, Records
 

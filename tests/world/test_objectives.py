@@ -7,7 +7,7 @@ from small_trees import trainable
 from truing import registry, world
 from truing.data.batch import Batch
 from truing.data.kinds import shape_of, ties_of
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.data.trees import plant, with_shadows
 from truing.objectives.signals import SIGNALS, of_head
 from truing.policy.load import load

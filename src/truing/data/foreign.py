@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from truing.data.limits import at_most
+from truing.data.timeout import at_most
 from truing.errors import TruingError, UserError, one_line, redacted, visible
 
 SECONDS = 300.0

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.data.conventions import Record
+from truing.data.formats.conventions import Record
 from truing.data.normal import core, segments
 from truing.data.questions import Question, opening, questions, system, turns
 from truing.types import Records

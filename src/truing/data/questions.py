@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from truing.data.conventions import Record
-from truing.data.formats import record_json
+from truing.data.formats.conventions import Record
+from truing.data.formats.loading import record_json
 from truing.data.normal import segments
 from truing.types import Demonstration, Messages, Records, messages_json
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from truing.data.conventions import Record
-from truing.data.formats import as_row, content_digest, record_json
+from truing.data.formats.conventions import Record
+from truing.data.formats.loading import as_row, content_digest, record_json
 from truing.data.likeness import KINDS, Asked, Kind, Print, fingerprint
 from truing.data.questions import first_turn, opening
 from truing.disk import as_json, write_exact

@@ -1,7 +1,7 @@
 """Thoughts: what a reasoning model writes before its answer, in text.
 
 In truing's texts a thought stands in `<think>...</think>` before the answer, whatever a chat template writes it with;
-`data.template` says how each template does.
+`data.rendering.template` says how each template does.
 """
 
 from __future__ import annotations

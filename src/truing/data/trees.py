@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from truing.data.batch import Branch, Tree
-from truing.data.formats import grouped
+from truing.data.formats.loading import grouped
 from truing.data.kinds import Shape, Ties
-from truing.data.render import Rendered, Renderer, Turns
+from truing.data.rendering.render import Rendered, Renderer, Turns
+from truing.data.rendering.whole_conversation import common
 from truing.data.shapes import Shaped, shaped
 from truing.data.thoughts import Thoughts
-from truing.data.whole_conversation import common
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Judgement, Messages, Records, RowNote
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.data.render import Renderer, renderer_of
+from truing.data.rendering.render import Renderer, renderer_of
 from truing.errors import UserError
 from truing.evaluate import behaviour, reward_model, winrate
 from truing.evaluate.corrected import Mean, mean_of, points_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from truing.data.formats import content_digest
+from truing.data.formats.loading import content_digest
 from truing.errors import DataError
 from truing.rollout import experience
 from truing.types import Demonstration, Judgement, Message, Messages, Records, RowNote, Verdict, is_number, prompt_id

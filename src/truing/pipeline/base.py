@@ -7,7 +7,7 @@ from typing import Any
 
 from truing import caches, world
 from truing.data.likeness import fingerprint
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
 from truing.pipeline.context import StageRun
 from truing.pipeline.show import Show

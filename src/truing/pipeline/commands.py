@@ -12,7 +12,7 @@ from truing import terminal
 from truing.data import clock
 from truing.data.batch import Tree
 from truing.data.kinds import Shape
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.data.trees import THOUGHT_OUT, Planted, plant
 from truing.disk import as_json, check_target, made_beside, refuse_link, write_exact
 from truing.errors import DataError, UserError, unknown

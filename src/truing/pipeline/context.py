@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from truing import door, seals, world
-from truing.data import formats
-from truing.data.conventions import Want
+from truing.data.formats import loading
+from truing.data.formats.conventions import Want
 from truing.disk import write_json
 from truing.errors import DataError, UserError, one_line
 from truing.gate import evidence
@@ -107,7 +107,7 @@ class StageRun:
             return self._left(value, on_bad_row, want, keep)
         if value.startswith("world:"):
             return world.records(value)
-        return formats.load(value, on_bad_row=on_bad_row, want=want, columns=columns, keep=keep)  # type: ignore[arg-type]
+        return loading.load(value, on_bad_row=on_bad_row, want=want, columns=columns, keep=keep)  # type: ignore[arg-type]
 
     def rollouts(self, value: Any) -> Path | None:
         """The folder of the rollouts that a reference names: those of a `sample` stage, or a stage's `.rollouts`."""
@@ -127,7 +127,7 @@ class StageRun:
         file = self.stage(ref) / "data.jsonl"
         if not file.is_file():
             return self._part(ref, keep)
-        found = formats.load(str(file), on_bad_row=on_bad_row, want=want, keep=keep)  # type: ignore[arg-type]
+        found = loading.load(str(file), on_bad_row=on_bad_row, want=want, keep=keep)  # type: ignore[arg-type]
         return replace(found, name=f"{ref.stage}/{file.name}", columns=())  # what a stage wrote beside is for people
 
     def _part(self, ref: Ref, keep: bool) -> Records:

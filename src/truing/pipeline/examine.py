@@ -10,8 +10,8 @@ from typing import Any
 
 from truing import world
 from truing.data import clock
-from truing.data.formats import without_tools
-from truing.data.render import Renderer
+from truing.data.formats.loading import without_tools
+from truing.data.rendering.render import Renderer
 from truing.data.split import unseen
 from truing.data.trees import plant
 from truing.errors import DataError, UserError

@@ -11,9 +11,9 @@ from typing import Literal, TypeAlias
 import yaml
 
 from truing import door, terminal, world
-from truing.data import bounds, column_hints, file_nature, files, formats
-from truing.data.conventions import ROLES, Want
-from truing.data.formats import without_tools
+from truing.data.formats import bounds, column_hints, file_nature, files, loading
+from truing.data.formats.conventions import ROLES, Want
+from truing.data.formats.loading import without_tools
 from truing.errors import DataError, UserError, short
 from truing.types import Message, Messages, Records
 
@@ -52,14 +52,14 @@ class Reading:
         self.check(name)
         if name.startswith("world:"):
             return world.records(name)
-        return formats.load(name, want=want, on_bad_row=self.on_bad_row, columns=self.columns, unmarked=unmarked)
+        return loading.load(name, want=want, on_bad_row=self.on_bad_row, columns=self.columns, unmarked=unmarked)
 
     def told(self, name: str, want: Want = "any", *, unmarked: bool = False) -> Records:
         """The same records; what was odd in their rows, and what became of columns that no convention names, is said
         on stderr."""
         records = self.records(name, want, unmarked=unmarked)
         if records.notes or records.columns:
-            terminal.say(formats.describe(records), err=True)
+            terminal.say(loading.describe(records), err=True)
         return records
 
     def prompts(self, name: str) -> list[Messages]:

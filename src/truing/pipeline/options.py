@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from truing import registry
-from truing.data import column_hints
-from truing.data.conventions import ROLES
+from truing.data.formats import column_hints
+from truing.data.formats.conventions import ROLES
 from truing.errors import UserError
 from truing.pipeline import hints, names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node

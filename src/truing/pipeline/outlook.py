@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from truing import registry
-from truing.data import formats, shapes
-from truing.data.conventions import Want
+from truing.data import shapes
+from truing.data.formats import loading
+from truing.data.formats.conventions import Want
 from truing.data.kinds import Shape, Ties, common_shape, ties_of
 from truing.errors import DataError, UserError, listed, nearest, one_line, short
 from truing.gate.rules import read_rules
@@ -146,7 +147,7 @@ class Outlook:
     def _open(self, spec: StageSpec, path: str, want: Want, drop: bool, columns: Any) -> Records | None:
         try:
             drop = drop or (spec.do == "judge" and of_rollouts(path))  # which leaves out and counts what is no use
-            records = formats.load(path, want=want, on_bad_row="drop" if drop else "error", columns=columns, first=ROWS)
+            records = loading.load(path, want=want, on_bad_row="drop" if drop else "error", columns=columns, first=ROWS)
         except UserError as problem:
             self.mistake(spec, str(problem))
             return None

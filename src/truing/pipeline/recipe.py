@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from truing.data import template_values
+from truing.data.rendering import template_values
 from truing.pipeline import document, hints
 from truing.pipeline.document import LOST, Mistakes, Node
 from truing.pipeline.loops import STAGES, check_entry

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from truing import registry, seals
-from truing.data import clock, template_choice
+from truing.data import clock
+from truing.data.rendering import template_choice
 from truing.disk import check_target, locked, remove_whole, write_json
 from truing.errors import UserError, listed, redacted
 from truing.gate import looks

@@ -17,7 +17,7 @@ from typing import Any
 
 from truing import door
 from truing.data.batch import trees_digest
-from truing.data.files import SUFFIXES
+from truing.data.formats.files import SUFFIXES
 from truing.data.trees import Planted
 from truing.disk import write_text
 from truing.evaluate.intervals import mean_interval

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from truing.data import formats
 from truing.data import split as splitting
+from truing.data.formats import loading
 from truing.errors import UserError
 from truing.evaluate.held_out import measure
 from truing.gate import decide, looks
@@ -65,7 +65,7 @@ def split(
     `read: prompts` rows are prompts to answer, and a file's other columns are kept for the rewards that read them.
     """
     records = run.records(data, on_bad_row, want=read, columns=columns)
-    run.show.say(formats.describe(records, columns=False))
+    run.show.say(loading.describe(records, columns=False))
     parts = splitting.split(records, eval=eval, seed=run.seed + seed, by=by)
     source = asdict(data) if isinstance(data, Ref) else data
     stored: dict[str, Any] = {"data": source, "digest": records.digest, "on_bad_row": on_bad_row}
@@ -73,7 +73,7 @@ def split(
     stored |= {name: list(part.rows) for name, part in zip(("train", "eval"), parts, strict=True)}
     run.write("split.json", stored)
     figures = [{"name": n, "value": len(p), "unit": "rows"} for n, p in zip(("train", "eval"), parts, strict=True)]
-    run.write("summary.json", {"do": "split", "data": formats.summary(records), "figures": figures})
+    run.write("summary.json", {"do": "split", "data": loading.summary(records), "figures": figures})
     run.show.say(f"  {len(parts[0])} rows to train on, {len(parts[1])} held out, divided by {by}")
 
 

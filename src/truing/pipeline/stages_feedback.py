@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from truing import seals
-from truing.data import formats
-from truing.data.conventions import Record
+from truing.data.formats import loading
+from truing.data.formats.conventions import Record
 from truing.disk import as_json, write_exact
 from truing.errors import RunFailed, UserError
 from truing.evaluate.exam import response_text
@@ -136,7 +136,7 @@ def judge(
             count["below" if keep == "passing" else "alone" if len(own) == 1 else "equal"] += 1
         count["level"] += keep == "best" and len(own) > 1 and alike([value(one) for one in own])
         for record, row in made:
-            key = digest(formats.record_json(record))
+            key = digest(loading.record_json(record))
             count["repeated"] += key in rows
             rows.setdefault(key, (record, row))
     if not rows:
@@ -272,7 +272,7 @@ def pair(own: Sequence[Given]) -> list[Row]:
         return []
     record = judgement((best, worst), Verdict("choice", 0))
     said = {"chosen_reward": best.score, "rejected_reward": worst.score, "rater": best.rater}
-    return [(record, formats.as_row(record) | said)]
+    return [(record, loading.as_row(record) | said)]
 
 
 def ranking(own: Sequence[Given]) -> list[Row]:
@@ -282,7 +282,7 @@ def ranking(own: Sequence[Given]) -> list[Row]:
         return []
     record = judgement(distinct, Verdict("ranking", list(range(len(distinct)))))
     said = {"rewards": list(map(value, distinct)), "rater": distinct[0].rater}
-    return [(record, formats.as_row(record) | said)]
+    return [(record, loading.as_row(record) | said)]
 
 
 def scores(own: Sequence[Given]) -> list[Row]:
@@ -307,7 +307,7 @@ def reaching(own: Sequence[Given], least: float) -> list[Row]:
 def demonstration(one: Given) -> Row:
     """An answer to learn."""
     record = Demonstration(one.prompt, one.message)
-    return record, formats.as_row(record) | {"reward": one.score, "rater": one.rater}
+    return record, loading.as_row(record) | {"reward": one.score, "rater": one.rater}
 
 
 def judgement(own: Sequence[Given], verdict: Verdict) -> Judgement:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from truing import door
 from truing.data import clock
 from truing.data.batch import Batch, Branch, Tree
-from truing.data.formats import without_tools
-from truing.data.render import Renderer
+from truing.data.formats.loading import without_tools
+from truing.data.rendering.render import Renderer
 from truing.data.split import unseen
 from truing.data.trees import Planted
 from truing.errors import DataError, UserError

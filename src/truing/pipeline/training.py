@@ -14,7 +14,7 @@ from truing import registry, seals
 from truing.data import clock
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.kinds import Shape, common_shape, shape_of, ties_of
-from truing.data.render import Turns
+from truing.data.rendering.render import Turns
 from truing.data.thoughts import Thoughts
 from truing.data.trees import Planted, plant, with_shadows
 from truing.disk import replacing

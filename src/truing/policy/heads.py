@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from truing.data.render import Renderer
-from truing.data.whole_conversation import WholeConversation
+from truing.data.rendering.render import Renderer
+from truing.data.rendering.whole_conversation import WholeConversation
 from truing.disk import share_alike
 from truing.errors import DataError, UserError
 from truing.policy import adapters, portable, value

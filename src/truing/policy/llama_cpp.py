@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.disk import check_target
 from truing.errors import UserError
 from truing.policy import heads

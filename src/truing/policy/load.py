@@ -11,9 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from truing import seals
-from truing.data import clock, template_choice
+from truing.data import clock
 from truing.data.foreign import SECONDS, foreign
-from truing.data.template import ChatTemplate
+from truing.data.rendering import template_choice
+from truing.data.rendering.template import ChatTemplate
 from truing.errors import UserError
 from truing.policy import adapter_files, adapters, model_files, soundness, trees
 from truing.policy.folders import check_folder
@@ -217,7 +218,7 @@ def context_length(policy: Policy) -> int:
 
 def load_tokenizer(name: str, revision: str | None = None, *, kind: Kind = "causal") -> Any:
     """The tokenizer of a model, with the values that a recipe gives its chat template; without one it reads plain texts
-    (`data.template_choice`), and one that writes the date gets its moment."""
+    (`data.rendering.template_choice`), and one that writes the date gets its moment."""
     folder = located(name, revision)
     who = f"model '{folder}'"
     if Path(folder).is_dir():

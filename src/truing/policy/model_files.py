@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from truing import door
-from truing.data.file_nature import ENOUGH, nature
+from truing.data.formats.file_nature import ENOUGH, nature
 from truing.disk import no_number
 from truing.errors import UserError, one_line
 from truing.policy import grammar, tokenizer_files, weight_files

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from truing.data import clock
-from truing.data.render import TEXT_END, Renderer
-from truing.data.template import ChatTemplate
+from truing.data.rendering.render import TEXT_END, Renderer
+from truing.data.rendering.template import ChatTemplate
 from truing.disk import write_exact
 from truing.errors import DataError, UserError
 from truing.types import Message, Messages

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from truing.data.batch import Batch, pack
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.errors import UserError
 from truing.objectives.closed_form import floored_log_ratio
 from truing.policy.policy import Policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from truing.data.batch import Branch, Tree
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.errors import DataError
 from truing.policy.load import context_length
 from truing.policy.policy import Policy

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from truing.data.batch import Batch, pack
+from truing.data.rendering.whole_conversation import WholeConversation
 from truing.data.thoughts import answer_of
-from truing.data.whole_conversation import WholeConversation
 from truing.errors import RunFailed, UserError
 from truing.objectives.equal import rounding
 from truing.policy.policy import Policy

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.data.render import Renderer
+from truing.data.rendering.render import Renderer
 from truing.errors import RunFailed, UserError
 from truing.policy.load import context_length
 from truing.policy.policy import Policy

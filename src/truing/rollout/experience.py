@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from truing.data import parquet as checked
+from truing.data.formats import parquet as checked
 from truing.disk import replacing
 from truing.errors import DataError, RunFailed
 from truing.types import Message, Messages, messages_json

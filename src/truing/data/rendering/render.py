@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from truing.data.conventions import Turns, as_demonstration
-from truing.data.ids import Ids
-from truing.data.template import ChatTemplate, Tools, left_out, never_closed, not_a_prefix
+from truing.data.formats.conventions import Turns, as_demonstration
+from truing.data.rendering.ids import Ids
+from truing.data.rendering.template import ChatTemplate, Tools, left_out, never_closed, not_a_prefix
 from truing.data.thoughts import CLOSE, OPEN, Parted, Thoughts
 from truing.errors import DataError, UserError
 from truing.types import Demonstration, Message, Messages

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from truing import seals
-from truing.data import column_hints, files, written
-from truing.data.beside import Beside
-from truing.data.conventions import META, ROLES, SAFE, Record, Turns, Want, as_demonstration
-from truing.data.marks import says_nothing
-from truing.data.oddities import Oddities, Unusable
-from truing.data.recognise import find
+from truing.data.formats import column_hints, files, written
+from truing.data.formats.beside import Beside
+from truing.data.formats.conventions import META, ROLES, SAFE, Record, Turns, Want, as_demonstration
+from truing.data.formats.marks import says_nothing
+from truing.data.formats.oddities import Oddities, Unusable
+from truing.data.formats.recognise import find
 from truing.data.thoughts import joined, parted
 from truing.errors import DataError, UserError, listed, one_line, short, unknown
 from truing.types import (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from truing import door
-from truing.data import bounds
+from truing.data.formats import bounds
 from truing.errors import DataError, RunFailed, UserError, one_line
 
 VALUES, VALUES_A_BYTE = 2_000_000, 10
@@ -62,7 +62,7 @@ APART = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from pathlib import Path
-from truing.data import parquet
+from truing.data.formats import parquet
 from truing.errors import DataError
 try:
     parquet.check(sys.argv[2], Path(sys.argv[3]))

@@ -6,7 +6,8 @@ import re
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from truing.data import clock, template_program
+from truing.data import clock
+from truing.data.rendering import template_program
 from truing.data.thoughts import CLOSE, OPEN, Form, form_of
 from truing.errors import DataError, UserError
 from truing.types import Message, Messages

@@ -18,8 +18,8 @@ import jinja2
 from jinja2 import meta
 from jinja2.ext import loopcontrols
 
-from truing.data.template_program import Generation
-from truing.data.template_values import FIXED
+from truing.data.rendering.template_program import Generation
+from truing.data.rendering.template_values import FIXED
 from truing.errors import UserError, listed, short
 
 NEEDS_ONE = (

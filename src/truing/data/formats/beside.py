@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from truing.data import bounds, cells, columns, marks
-from truing.data import conversation as talk
-from truing.data.conventions import LAST_UNLEARNED, UNLEARNED_END, VERDICTS, Convention, Record, Want
-from truing.data.files import Row
-from truing.data.nested import figures, nothing, texts
-from truing.data.oddities import Oddities, Unusable
-from truing.data.verdicts import Sides, Verdicts, turned
+from truing.data.formats import bounds, cells, columns, marks
+from truing.data.formats import conversation as talk
+from truing.data.formats.conventions import LAST_UNLEARNED, UNLEARNED_END, VERDICTS, Convention, Record, Want
+from truing.data.formats.files import Row
+from truing.data.formats.nested import figures, nothing, texts
+from truing.data.formats.oddities import Oddities, Unusable
+from truing.data.formats.verdicts import Sides, Verdicts, turned
 from truing.door import kind, shown
 from truing.errors import DataError, short
 from truing.types import ColumnNote, Demonstration, Message, Messages, prompt_id

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-from truing.data import columns
-from truing.data.conventions import ROLES, Convention
-from truing.data.marks import snake
+from truing.data.formats import columns
+from truing.data.formats.conventions import ROLES, Convention
+from truing.data.formats.marks import snake
 from truing.errors import LONG, MOST, short, unknown
 
 ASKED = frozenset(
@@ -50,7 +50,7 @@ def fitting(convention: Convention, names: Iterable[str]) -> dict[str, str]:
     """The column that may play each role of a convention that the file has not under its name; roles that no column
     fits are left out.
 
-    >>> from truing.data.conventions import CONVENTIONS
+    >>> from truing.data.formats.conventions import CONVENTIONS
     >>> by_name = {convention.name: convention for convention in CONVENTIONS}
     >>> fitting(by_name["prompt/response"], ["question", "context", "answer"])
     {'prompt': 'question', 'response': 'answer'}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from truing import door
-from truing.data import bounds
+from truing.data.formats import bounds
 from truing.errors import DataError, listed, short
 
 ENOUGH = 512

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from truing.data import column_hints
-from truing.data.columns import is_verdict, siblings
-from truing.data.conventions import CONVENTIONS, META, Convention, Want
+from truing.data.formats import column_hints
+from truing.data.formats.columns import is_verdict, siblings
+from truing.data.formats.conventions import CONVENTIONS, META, Convention, Want
 from truing.errors import DataError, listed, short
 
 SHOWN = 20

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from truing import door
-from truing.data import bounds, file_nature, parquet, written
+from truing.data.formats import bounds, file_nature, parquet, written
 from truing.door import kind
 from truing.errors import DataError, listed, nearest, one_line, short
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from truing.data import marks
-from truing.data.oddities import Oddities as Oddities
-from truing.data.oddities import Unusable as Unusable
+from truing.data.formats import marks
+from truing.data.formats.oddities import Oddities as Oddities
+from truing.data.formats.oddities import Unusable as Unusable
 from truing.data.thoughts import KEYS, parted
 from truing.data.thoughts import joined as joined_thought
 from truing.door import kind

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from truing import door
-from truing.data import bounds
-from truing.data.oddities import Oddities, Unusable
+from truing.data.formats import bounds
+from truing.data.formats.oddities import Oddities, Unusable
 
 CONVERSATIONS = frozenset({"messages", "conversations"})
 SPOKEN = ("prompt", "instruction", "response", "completion", "output", "chosen", "rejected")

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Literal, TypeAlias
 
-from truing.data import marks
-from truing.data.marks import snake
+from truing.data.formats import marks
+from truing.data.formats.marks import snake
 
 Meaning: TypeAlias = Literal["system", "history", "addition", "media", "tools", "label", "mark", "flag", ""]
 

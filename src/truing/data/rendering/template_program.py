@@ -19,7 +19,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
-from truing.data.limits import at_most
+from truing.data.timeout import at_most
 from truing.errors import one_line
 
 SECONDS = 10.0

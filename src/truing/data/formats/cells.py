@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from truing import door
-from truing.data import bounds
-from truing.data.files import Row
-from truing.data.oddities import Unusable
+from truing.data.formats import bounds
+from truing.data.formats.files import Row
+from truing.data.formats.oddities import Unusable
 from truing.door import kind
 from truing.errors import listed
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from truing.data import columns
-from truing.data.files import Row
+from truing.data.formats import columns
+from truing.data.formats.files import Row
 from truing.errors import listed
 
 TIES = frozenset({"tie", "ties", "tied", "draw", "equal", "equally", "both", "neither", "bothbad", "same"})

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from truing.data import cells
-from truing.data.oddities import Oddities, Unusable
+from truing.data.formats import cells
+from truing.data.formats.oddities import Oddities, Unusable
 from truing.data.thoughts import KEYS
 from truing.door import shown
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from truing.data import cells
-from truing.data import conversation as talk
-from truing.data.files import Row
-from truing.data.oddities import Oddities, Unusable
+from truing.data.formats import cells
+from truing.data.formats import conversation as talk
+from truing.data.formats.files import Row
+from truing.data.formats.oddities import Oddities, Unusable
 from truing.errors import DataError
 from truing.types import Demonstration, Judgement, Message, Messages, Verdict, prompt_id
 
@@ -281,7 +281,7 @@ def plain(row: Row, odd: Oddities) -> Record:
 
 @convention("demonstrations", "instruction/output", "instruction/response")
 def instruction(row: Row, odd: Oddities) -> Record:
-    """An instruction and the response to learn; what is given with it stands in `input` or `context` (data.columns)."""
+    """An instruction and the response to learn; what is given with it stands in `input` or `context` (`columns`)."""
     name = "output" if "output" in row else "response"
     prompt = talk.prompt(row["instruction"], "instruction", odd)
     return Demonstration(prompt, talk.response(row[name], name, odd), _meta(row))

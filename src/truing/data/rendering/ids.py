@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from truing.data.foreign import foreign
-from truing.data.template import shown
+from truing.data.rendering.template import shown
 from truing.errors import DataError
 
 

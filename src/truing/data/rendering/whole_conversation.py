@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from truing.data.render import WORD, Rendered, Renderer
-from truing.data.template import ChatTemplate, Tools, left_out
+from truing.data.rendering.render import WORD, Rendered, Renderer
+from truing.data.rendering.template import ChatTemplate, Tools, left_out
 from truing.data.thoughts import Thoughts
 from truing.types import Message, Messages
 

@@ -1,0 +1,1 @@
+"""Files become records: conventions, columns, verdicts, conversations, and every odd row accounted for."""
