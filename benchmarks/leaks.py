@@ -23,7 +23,7 @@ from typing import Any
 
 from truing.data import likeness
 from truing.data.likeness import KINDS, Asked, fingerprint
-from truing.policy.lineage import size
+from truing.policy.files.lineage import size
 from truing.types import Demonstration, Message, Messages, Records
 
 COLUMNS = ("prompt", "question", "problem", "input", "prompt_text", "instruction", "turns", "chosen")

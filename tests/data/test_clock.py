@@ -13,7 +13,7 @@ from small_templates import DATED, R1, tokenizer
 from truing.data import clock
 from truing.data.rendering.render import Renderer
 from truing.errors import UserError
-from truing.policy import portable
+from truing.policy.files import portable
 from truing.policy.load import load_tokenizer
 from truing.types import Message
 

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from export.client import read
 from template_forms import TEXTS, base
 from truing.policy import heads
+from truing.policy.files.portable import both_forms
 from truing.policy.load import load
-from truing.policy.portable import both_forms
 from truing.report.usage import TESTED
 
 ROOT = Path(__file__).parents[2]

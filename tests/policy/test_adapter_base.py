@@ -15,7 +15,8 @@ from small_models import build
 from small_pairs import TEXT, ragged
 from truing.data.batch import Batch
 from truing.errors import UserError
-from truing.policy import adapter_files, adapters, heads
+from truing.policy import adapters, heads
+from truing.policy.files import adapter_files
 from truing.policy.load import load
 from truing.policy.probes import plain_rows
 from truing.settings import Lora

@@ -13,7 +13,8 @@ from small_pairs import TEXT, ragged, updated
 from truing.data.batch import Batch
 from truing.errors import UserError
 from truing.objectives import bradley_terry, dpo
-from truing.policy import adapter_files, adapters, heads
+from truing.policy import adapters, heads
+from truing.policy.files import adapter_files
 from truing.policy.load import load, load_any
 from truing.policy.probes import plain_rows
 from truing.policy.reference import compute

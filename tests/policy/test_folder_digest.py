@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from small_models import build
 from truing import seals
-from truing.policy import adapter_files
-from truing.policy.folder_digest import model_digest
+from truing.policy.files import adapter_files
+from truing.policy.files.folder_digest import model_digest
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 

@@ -18,7 +18,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from small_models import build_rows
 from truing.errors import UserError
-from truing.policy import grammar, trees
+from truing.policy import trees
+from truing.policy.files import grammar
 from truing.policy.load import load, load_any, load_config
 
 UP = "model.layers.0.mlp.up_proj.weight"

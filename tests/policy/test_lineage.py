@@ -12,9 +12,9 @@ import pytest
 
 from truing import seals
 from truing.data.likeness import Asked, Part, Print, fingerprint
-from truing.policy import lineage
-from truing.policy.folder_digest import LINEAGE, model_digest
-from truing.policy.lineage import Learned, Lineage
+from truing.policy.files import lineage
+from truing.policy.files.folder_digest import LINEAGE, model_digest
+from truing.policy.files.lineage import Learned, Lineage
 from truing.types import Demonstration, Message, Records
 
 SECRET = "the vault of Mrs Pym opens with seven turns to the left and two to the right on odd days only"

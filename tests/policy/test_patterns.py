@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from truing.policy import tokenizer_files
-from truing.policy.patterns import trouble
+from truing.policy.files import tokenizer_files
+from truing.policy.files.patterns import trouble
 
 READ = [
     r".*\.(q_proj|v_proj)$",

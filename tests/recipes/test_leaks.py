@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from truing.policy import lineage
+from truing.policy.files import lineage
 
 QUESTIONS = [
     f"{start} {end}?"

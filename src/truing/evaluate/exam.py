@@ -14,8 +14,8 @@ from truing.errors import UserError
 from truing.evaluate import behaviour, reward_model, winrate
 from truing.evaluate.corrected import Mean, mean_of, points_of
 from truing.evaluate.held_out import is_tie
+from truing.policy.files.portable import settled
 from truing.policy.policy import Policy
-from truing.policy.portable import settled
 from truing.rewards.scoring import TOKENS, judged
 from truing.rollout.engine import Sampling, generate
 from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id

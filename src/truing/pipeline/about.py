@@ -8,7 +8,7 @@ from truing import registry
 from truing.pipeline.context import StageRun
 from truing.pipeline.deciding import production
 from truing.pipeline.plan import plain
-from truing.policy.folder_digest import model_digest
+from truing.policy.files.folder_digest import model_digest
 from truing.types import digest, source_digest
 
 JUDGES = ("judge", "aggregate", "coefficient", "best_by", "reward", "truth")

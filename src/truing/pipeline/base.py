@@ -11,7 +11,8 @@ from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
 from truing.pipeline.context import StageRun
 from truing.pipeline.show import Show
-from truing.policy import fresh, heads, lineage
+from truing.policy import fresh, heads
+from truing.policy.files import lineage
 from truing.policy.gguf import dequantised
 from truing.policy.load import load
 from truing.train.fit import fit

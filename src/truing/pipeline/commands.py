@@ -20,7 +20,8 @@ from truing.evaluate.exam import head_rewards, response_text, sums
 from truing.pipeline import base
 from truing.pipeline.inputs import OnBadRow, Reading
 from truing.pipeline.show import Show
-from truing.policy import heads, lineage, llama_cpp
+from truing.policy import heads, llama_cpp
+from truing.policy.files import lineage
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.rewards import scoring

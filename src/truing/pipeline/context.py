@@ -16,7 +16,7 @@ from truing.gate import evidence
 from truing.pipeline import labels
 from truing.pipeline.show import Show
 from truing.pipeline.spec import Recipe, Ref
-from truing.policy.folder_digest import model_digest
+from truing.policy.files.folder_digest import model_digest
 from truing.types import Records
 
 

@@ -10,7 +10,7 @@ from truing.data.likeness import KINDS, Asked, Kind
 from truing.data.split import left_of, merged, met
 from truing.pipeline.context import StageRun
 from truing.pipeline.lineage import lineages
-from truing.policy.lineage import Learned
+from truing.policy.files.lineage import Learned
 from truing.types import Records
 
 

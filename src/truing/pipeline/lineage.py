@@ -13,7 +13,7 @@ from truing.pipeline import base
 from truing.pipeline.context import StageRun
 from truing.pipeline.reward_spec import GOLD
 from truing.pipeline.spec import Ref
-from truing.policy.lineage import Learned, Lineage, read
+from truing.policy.files.lineage import Learned, Lineage, read
 from truing.registry import Columns
 from truing.types import Judgement, Records
 

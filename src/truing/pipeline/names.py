@@ -13,7 +13,7 @@ from typing import Any
 from truing import world
 from truing.errors import UserError, nearest
 from truing.pipeline import shipped
-from truing.policy import adapter_files
+from truing.policy.files import adapter_files
 from truing.typewords import words_and_doc
 from truing.world import tiny
 

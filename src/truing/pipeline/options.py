@@ -18,7 +18,7 @@ from truing.pipeline.reward_spec import check_judged, check_one_judging, check_r
 from truing.pipeline.scope import Scope
 from truing.pipeline.spec import StageSpec
 from truing.pipeline.together import check_together
-from truing.policy import adapter_files
+from truing.policy.files import adapter_files
 from truing.settings import Lora, Training
 from truing.signature import Option, Part
 from truing.typewords import guess, parse_type

@@ -38,7 +38,7 @@ from truing.pipeline.plan import read_by
 from truing.pipeline.recipe import gathered
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.pipeline.table import COLUMNS
-from truing.policy.limits import tokens_read
+from truing.policy.files.limits import tokens_read
 from truing.signature import Part
 from truing.types import Messages, Records
 from truing.world import tiny

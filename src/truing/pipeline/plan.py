@@ -13,7 +13,7 @@ from truing.disk import is_part, refuse_link, refuse_links
 from truing.errors import DataError, UserError, cleaned
 from truing.pipeline.spec import Recipe, Ref, StageSpec
 from truing.plugins import sources
-from truing.policy import adapter_files
+from truing.policy.files import adapter_files
 from truing.signature import Kind, Option, Part
 from truing.types import digest, source_digest
 

@@ -26,7 +26,8 @@ from truing.pipeline.context import StageRun
 from truing.pipeline.lineage import of_stage
 from truing.pipeline.mixture import check_heads
 from truing.pipeline.stage_figures import Measured
-from truing.policy import heads, lineage
+from truing.policy import heads
+from truing.policy.files import lineage
 from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, cached

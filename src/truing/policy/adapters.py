@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from truing.data.foreign import SECONDS, foreign
 from truing.errors import UserError
 from truing.policy import ends, soundness
-from truing.policy.adapter_files import (
+from truing.policy.digest import tensors_digest
+from truing.policy.files.adapter_files import (
     BASE,
     CONFIG,
     HEADS,
@@ -34,7 +35,6 @@ from truing.policy.adapter_files import (
     no_bias,
     recorded,
 )
-from truing.policy.digest import tensors_digest
 from truing.policy.policy import Policy
 from truing.settings import Lora
 

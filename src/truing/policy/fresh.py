@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from truing.errors import UserError, unknown
-from truing.policy import limits, portable
+from truing.policy.files import limits, portable
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TEMPLATE = (

@@ -13,7 +13,8 @@ from truing import caches, door
 from truing.data.foreign import SECONDS, foreign
 from truing.disk import file_digest
 from truing.errors import UserError
-from truing.policy import grammar, model_files, soundness
+from truing.policy import soundness
+from truing.policy.files import grammar, model_files
 
 
 def dequantised(file: Path, cache: Path, sha256: str = "", say: Callable[[str], None] = lambda _: None) -> Path:

@@ -11,7 +11,8 @@ from truing.data.rendering.render import Renderer
 from truing.data.rendering.whole_conversation import WholeConversation
 from truing.disk import share_alike
 from truing.errors import DataError, UserError
-from truing.policy import adapters, portable, value
+from truing.policy import adapters, value
+from truing.policy.files import portable
 from truing.policy.load import load
 from truing.policy.policy import TIES, Policy
 from truing.policy.scalars import Heads
@@ -64,7 +65,7 @@ def renderer(policy: Policy) -> Renderer:
 
 def save(policy: Policy, folder: Path) -> None:
     """Write a policy in Hugging Face layout (safetensors, tokenizer with its template): plain transformers loads it,
-    stops where it was taught to stop, and gives the same scores (`policy/portable.py`).
+    stops where it was taught to stop, and gives the same scores (`policy/files/portable.py`).
 
     An adapter is written alone, as peft writes it, or if the policy is to be merged, merged first. What no
     transformers model has, the tie parameter and the heads' weights, stands in the config, or beside an adapter. A

@@ -16,13 +16,14 @@ from truing.data.foreign import SECONDS, foreign
 from truing.data.rendering import template_choice
 from truing.data.rendering.template import ChatTemplate
 from truing.errors import UserError
-from truing.policy import adapter_files, adapters, model_files, soundness, trees
-from truing.policy.folders import check_folder
-from truing.policy.hub import located
+from truing.policy import adapters, soundness, trees
+from truing.policy.files import adapter_files, model_files
+from truing.policy.files.folders import check_folder
+from truing.policy.files.hub import located
+from truing.policy.files.weight_files import BUFFERS
 from truing.policy.policy import Layout, Policy
 from truing.policy.scalars import Heads
 from truing.policy.spare import spare_last_layer
-from truing.policy.weight_files import BUFFERS
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # a fresh reward head is announced as a missing weight

@@ -16,7 +16,8 @@ from transformers.initialization import no_init_weights
 
 from truing.data.foreign import foreign
 from truing.errors import UserError
-from truing.policy import ends, weight_files
+from truing.policy import ends
+from truing.policy.files import weight_files
 from truing.policy.plain import own_attention, uncached
 from truing.policy.policy import Policy
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from truing import door
 from truing.errors import UserError, one_line
-from truing.policy import grammar, model_files, weight_files
+from truing.policy.files import grammar, model_files, weight_files
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 MEND = f"  Say in its {CONFIG}, under base_model_name_or_path, where the base is: a Hub name, or a folder."

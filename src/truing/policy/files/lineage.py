@@ -22,8 +22,8 @@ from truing import door, seals
 from truing.data.likeness import BITS, Part, Print
 from truing.disk import write_exact
 from truing.errors import DataError, UserError, one_line, redacted
-from truing.policy import adapter_files
-from truing.policy.folder_digest import LINEAGE, snapshot
+from truing.policy.files import adapter_files
+from truing.policy.files.folder_digest import LINEAGE, snapshot
 
 READ_BYTES = 64 * door.MEGABYTE
 """How large a lineage file may be."""

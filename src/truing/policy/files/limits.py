@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from truing.errors import one_line
-from truing.policy import adapter_files, model_files
-from truing.policy.folders import check_folder
+from truing.policy.files import adapter_files, model_files
+from truing.policy.files.folders import check_folder
 
 NEW = 2048
 """What a new model reads."""

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from truing import caches, seals
-from truing.policy import adapter_files
+from truing.policy.files import adapter_files
 
 LINEAGE = "lineage.json"
-"""The file of a model's folder that says what it learned from (`policy/lineage.py`)."""
+"""The file of a model's folder that says what it learned from (`policy/files/lineage.py`)."""
 BESIDE = frozenset({*seals.TIMED, caches.RECORD, LINEAGE})
 """Files of a model's folder that no number follows from: its card, how it was made, what it learned from, and a cache's
 hashes."""

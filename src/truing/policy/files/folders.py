@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from truing.errors import UserError, listed
-from truing.policy import adapter_files, model_files
-from truing.policy.weight_files import Tensor
+from truing.policy.files import adapter_files, model_files
+from truing.policy.files.weight_files import Tensor
 
 
 def models_within(folder: Path) -> list[Path]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from truing import door
 from truing.errors import UserError
-from truing.policy import patterns
-from truing.policy.grammar import FLAG, LENGTH, TEXT, Grammar, Kind, either, listed, maybe, named, whole
+from truing.policy.files import patterns
+from truing.policy.files.grammar import FLAG, LENGTH, TEXT, Grammar, Kind, either, listed, maybe, named, whole
 
 MOST_GROWTH = 100
 """A tokenizer's replacements together may make a text so many times as long."""

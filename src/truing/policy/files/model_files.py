@@ -13,8 +13,8 @@ from truing import door
 from truing.data.formats.file_nature import ENOUGH, nature
 from truing.disk import no_number
 from truing.errors import UserError, one_line
-from truing.policy import grammar, tokenizer_files, weight_files
-from truing.policy.weight_files import INDEX, PATTERN, Tensor
+from truing.policy.files import grammar, tokenizer_files, weight_files
+from truing.policy.files.weight_files import INDEX, PATTERN, Tensor
 
 CONFIG = "config.json"
 SETTINGS = (CONFIG, "generation_config.json", INDEX)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from truing import door
-from truing.policy import patterns
+from truing.policy.files import patterns
 from truing.types import is_number
 
 
