@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test lines numeric older lint bench cost generate online differential decisions bf16 clients soak docs study coverage fuzz clean
+.PHONY: install demo test lines numeric older lint bench cost shape generate online differential decisions bf16 clients soak docs study coverage fuzz clean
 
 install: $(STAMP)
 
@@ -72,6 +72,10 @@ $(PEER): benchmarks/peer_trl.py
 bench: $(STAMP) $(PEER)
 	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) $(NAMES)
 	$(BIN)/python benchmarks/compare.py $(PAIRS) $(MODELS) --tasks $(TASKS) --names $(NAMES) --rounds $(ROUNDS) $(BENCH)
+
+# Rooms, import circles, names and docstrings of the source, or of several checkouts side by side: TREES="../old ."
+shape: $(STAMP)
+	$(BIN)/python benchmarks/shape.py $(TREES)
 
 cost: $(STAMP)
 	$(BIN)/python benchmarks/models.py $(PAIRS) $(MODELS) S-8k S-32k S-128k

@@ -22,7 +22,7 @@ from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.kinds import shape_of
 from truing.data.trees import with_shadows
-from truing.pipeline.mixture import of_reward, of_rollouts
+from truing.pipeline.families import of_reward, of_rollouts
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.policy import Policy

@@ -13,7 +13,7 @@ from truing.data.kinds import shape_of
 from truing.disk import write_json
 from truing.errors import UserError
 from truing.pipeline import run as running
-from truing.pipeline.mixture import of_reward
+from truing.pipeline.families import of_reward
 from truing.pipeline.recipe import check
 from truing.pipeline.table import table
 from truing.types import OWED, Finding

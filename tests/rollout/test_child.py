@@ -14,7 +14,8 @@ from truing.rewards.combine import Rewards, Term
 from truing.types import Message
 
 apart = pytest.mark.skipif(
-    not (box.works("bubblewrap") or box.works("unshare")), reason="this machine has no user namespaces: nothing is run"
+    not (sandbox.works("bubblewrap") or sandbox.works("unshare")),
+    reason="this machine has no user namespaces: nothing is run",
 )
 ASKED = (Message("user", "print twice the number"),)
 GOOD = "print(2 * int(input()))"
@@ -112,7 +113,7 @@ def _read(path):
 
 def test_a_machine_that_cannot_run_it_is_no_fault_of_the_answer(monkeypatch) -> None:
     """Missing and counted, or refused: never the lowest value."""
-    monkeypatch.setattr(box, "works", lambda kind: False)
+    monkeypatch.setattr(sandbox, "works", lambda kind: False)
     with pytest.raises(UserError, match=r"this machine cannot keep a program apart .* set isolate: false"):
         scored(GOOD)
     monkeypatch.setattr(box.sys, "executable", "/nowhere/python")

@@ -21,7 +21,7 @@ KINDS = ("bubblewrap", "unshare", "open")
 @pytest.fixture(params=KINDS)
 def kind(request):
     """Each box that this machine has."""
-    if not box.works(request.param):
+    if not sandbox.works(request.param):
         pytest.skip(f"this machine has no box of the kind '{request.param}'")
     return request.param
 
@@ -416,19 +416,19 @@ def test_it_does_not_fill_the_disk(kind) -> None:
 
 
 def test_bubblewrap_keeps_all() -> None:
-    if not box.works("bubblewrap") or not begin.can_filter():
+    if not sandbox.works("bubblewrap") or not begin.can_filter():
         pytest.skip("this machine has no bubblewrap, or a processor whose calls are not filtered")
-    assert box.losses("bubblewrap") == [] and box.unkept(True) == ""
-    assert "filling the disk" in box.unkept(False)
+    assert box.losses("bubblewrap") == [] and sandbox.unkept(True) == ""
+    assert "filling the disk" in sandbox.unkept(False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_an_older_kernel_does_not_keep_is_said_and_stands_in_security(kind, monkeypatch) -> None:
-    monkeypatch.setattr(box, "works", lambda other: other == kind)
+    monkeypatch.setattr(sandbox, "works", lambda other: other == kind)
     monkeypatch.setattr(begin, "landlock_version", lambda: 0)
     monkeypatch.setattr(begin, "can_filter", lambda: False)
     monkeypatch.setattr(process_limits, "can_count", lambda: False)
-    line = box.unkept(isolate=kind != "open")
+    line = sandbox.unkept(isolate=kind != "open")
     assert len(line.splitlines()) == 1 and all(loss in line for loss in box.losses(kind))
     assert len(box.losses(kind)) == {"bubblewrap": 2, "unshare": 7, "open": 13}[kind]
     assert all(f"- **{loss}**" in SECURITY.read_text(encoding="utf-8") for loss in box.losses(kind))
@@ -444,10 +444,10 @@ stages:
 @pytest.mark.parametrize("isolate", [True, False])
 def test_a_run_says_what_its_programs_are_not_kept_from(isolate, tmp_path, monkeypatch) -> None:
     """Once, for its summary too; nothing where all is kept."""
-    monkeypatch.setattr(box, "works", lambda kind: kind == "bubblewrap")
+    monkeypatch.setattr(sandbox, "works", lambda kind: kind == "bubblewrap")
     run = StageRun(check(RECIPE), "policy", "reinforce", tmp_path, "", Show(quiet=True))
     for _ in range(2):
         term_of(run, {"program": {"isolate": isolate}}, lambda: ([], []), 60.0, [])
-    line = box.unkept(isolate)
+    line = sandbox.unkept(isolate)
     assert run.accounts == ([line] if line else [])
     assert isolate or "(isolate: false) are not kept from: filling the disk" in line

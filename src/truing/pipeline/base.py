@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from truing import caches, world
 from truing.data.likeness import fingerprint
 from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
-from truing.pipeline.context import StageRun
 from truing.pipeline.show import Show
 from truing.policy import fresh, heads
 from truing.policy.files import lineage
@@ -20,15 +20,16 @@ from truing.train.objective_sum import Sum, Term
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.types import digest, source_digest
+from truing.types import Records, digest, source_digest
 from truing.world import tiny
 
 
-def resolve(value: Any, run: StageRun) -> str:
-    """The folder or Hub name behind what a recipe says under `base` or `model`."""
+def resolve(value: Any, *, root: Path, seed: int, records: Callable[..., Records], show: Show) -> str:
+    """The folder or Hub name behind what a recipe says under `base` or `model`. A new model is made in the run's `root`
+    from its `seed`, and `records` reads the text that its tokenizer is trained on."""
     if isinstance(value, dict):
-        return str(new_model(value, run))
-    return named(value, run.show)
+        return str(new_model(value, root, seed, records, show))
+    return named(value, show)
 
 
 def named(name: str, show: Show) -> str:
@@ -41,18 +42,18 @@ def named(name: str, show: Show) -> str:
     return name
 
 
-def new_model(spec: dict[str, Any], run: StageRun) -> Path:
+def new_model(spec: dict[str, Any], root: Path, seed: int, records: Callable[..., Records], show: Show) -> Path:
     """A fresh model with a tokenizer trained on the text that `spec` names, made once for the run."""
-    records = run.records(spec["text"], on_bad_row="drop", columns=spec.get("columns"))
+    text = records(spec["text"], on_bad_row="drop", columns=spec.get("columns"))
     size = {k: v for k, v in spec.items() if k not in ("text", "columns")}
-    folder = run.root / f"base-{digest([size, records.digest, run.seed, source_digest('policy')])}"
+    folder = root / f"base-{digest([size, text.digest, seed, source_digest('policy')])}"
 
     def make(part: Path) -> None:
-        fresh.make(size, records.texts(), part, seed=run.seed)
+        fresh.make(size, text.texts(), part, seed=seed)
         lineage.write(part, lineage.Lineage())  # its weights are drawn: they learned nothing yet
-        run.show.say(f"  made a new model from the text of {records.name}")
+        show.say(f"  made a new model from the text of {text.name}")
 
-    return caches.kept(folder, make, run.show.say)
+    return caches.kept(folder, make, show.say)
 
 
 def world_model(size: str, show: Show) -> Path:

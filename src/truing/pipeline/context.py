@@ -55,13 +55,18 @@ class StageRun:
             folder = self.stage(value) / "model"
             self.models[f"{value.stage}/model"] = model_digest(str(folder))
             return str(folder)
-        from truing.pipeline import base
         from truing.train.distributed import process_group
 
-        place = process_group.lead(lambda: base.resolve(value, self))
+        place = process_group.lead(lambda: self.base_model(value))
         name = value if isinstance(value, str) else Path(place).name
         self.models[name] = model_digest(place) if Path(place).is_dir() else ""  # the Hub's is not fetched yet
         return place
+
+    def base_model(self, value: Any) -> str:
+        """The folder or Hub name of what stands under `base`: a name, or the description of a new model."""
+        from truing.pipeline import base  # which needs torch
+
+        return base.resolve(value, root=self.root, seed=self.seed, records=self.records, show=self.show)
 
     def stage(self, ref: Ref) -> Path:
         """The folder of an earlier stage; UserError where its files are not what it left."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from truing import registry
 from truing.errors import UserError, listed, nearest, short
-from truing.pipeline import other_names
+from truing.pipeline import families, other_names
 from truing.signature import Kind, Option, Part
 
 LEAST = 0.72
@@ -118,9 +118,7 @@ def some(names: Sequence[str]) -> str:
 
 def stages_of(objective: str) -> list[str]:
     """The stages that train an objective by itself."""
-    from truing.pipeline.overview import stages  # it reads what the families of objectives are, which asks for hints
-
-    return stages(registry.parts("objective")[objective])
+    return families.stages(registry.parts("objective")[objective])
 
 
 def resolve(name: str, kind: Kind, folder: Path | None = None) -> Part:

@@ -9,7 +9,6 @@ from typing import Any
 
 from truing.data import split as splitting
 from truing.data.likeness import Print, fingerprint
-from truing.pipeline import base
 from truing.pipeline.context import StageRun
 from truing.pipeline.reward_spec import GOLD
 from truing.pipeline.spec import Ref
@@ -102,7 +101,7 @@ def lineages(run: StageRun, named: Any) -> list[Lineage]:
     if named is None or named == GOLD:
         return []
     folder = run.root / named.stage / "model" if isinstance(named, Ref) and named.stage != "base" else None
-    return [read(str(folder) if folder is not None else base.resolve(named, run))]
+    return [read(str(folder) if folder is not None else run.base_model(named))]
 
 
 def prints(run: StageRun, named: Any) -> list[Print]:

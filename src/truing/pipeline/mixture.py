@@ -9,9 +9,10 @@ from typing import Any
 from truing import registry
 from truing.data.kinds import WORDS, common_shape, shape_of
 from truing.errors import UserError
-from truing.objectives.signals import SIGNALS, alone
+from truing.objectives.signals import alone
 from truing.pipeline import hints
 from truing.pipeline.document import LOST, Mistakes, Node
+from truing.pipeline.families import gives, of_reward, of_rollouts, own_objective, trains
 from truing.signature import Kind, Option, Part
 from truing.types import OWED, is_number
 
@@ -19,11 +20,6 @@ WEIGHT = Option("weight", "NonNegative", 1.0, doc="what the term counts for in t
 HEAD = Option("head", "str", "", doc="name of the reward model's head that the term reads and teaches")
 """What a term of a sum takes besides its objective's own options: its weight, and the head it reads and teaches. An
 objective's own option of that name goes first: `orpo: {weight: 0.2}` weighs its odds, not the term."""
-
-
-def of_reward(part: Part) -> bool:
-    """Whether an objective teaches a reward model, and not a policy."""
-    return any("reward" in name or "_logit_" in name for name in part.needs)
 
 
 def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mistakes) -> Any:
@@ -191,38 +187,3 @@ def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistake
             f"objective '{part.name}' reads single responses; under {owner.name} it can only be added to one that "
             f"learns from {WORDS[shape_of(home.needs)]} or the like",
         )
-
-
-def gives(home: Part, part: Part) -> bool:
-    """Whether a stage whose default objective is `home` has what this one reads, at least as one term of several."""
-    if of_reward(part) != of_reward(home):
-        return False
-    if of_rollouts(home):  # answers of its own are no other prompt's, which kto's baseline reads
-        known = shape_of(part.needs) in ("single", "pairs", "ranked", "labelled")
-        return known and "mismatched_logp_B" not in part.surveyed
-    return not of_rollouts(part) and (shape_of(home.needs) != "single" or shape_of(part.needs) == "single")
-
-
-def trains(owner: Part, part: Part) -> bool:
-    """Whether this stage can train this objective alone."""
-    home = own_objective(owner)
-    if home is None or not gives(home, part):
-        return False
-    return of_rollouts(home) or (shape_of(part.needs) == "single") == (shape_of(home.needs) == "single")
-
-
-def origins(part: Part) -> set[str]:
-    """Where the signals come from that an objective and its statistics read."""
-    return {SIGNALS[n].origin for n in (*part.needs, *part.optional, *part.surveyed) if n in SIGNALS}
-
-
-def of_rollouts(part: Part | None) -> bool:
-    """Whether an objective learns from the policy's own answers and how they were scored, and from nothing else."""
-    return part is not None and (bool(part.advantage) or "rollout" in origins(part))
-
-
-def own_objective(owner: Part) -> Part | None:
-    """A stage's default objective, or None where it has none."""
-    option = owner.option("objective")
-    known = registry.parts("objective")
-    return known.get(option.default) if option and isinstance(option.default, str) else None

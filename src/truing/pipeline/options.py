@@ -12,16 +12,16 @@ from truing.data.formats.conventions import ROLES
 from truing.errors import UserError
 from truing.pipeline import hints, names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
-from truing.pipeline.mixture import check_objective, heads_named, names_of, origins, weights_of
-from truing.pipeline.names import HUB
+from truing.pipeline.families import origins
+from truing.pipeline.mixture import check_objective, heads_named, names_of, weights_of
 from truing.pipeline.reward_spec import check_judged, check_one_judging, check_rewards, check_use, is_reward
 from truing.pipeline.scope import Scope
 from truing.pipeline.spec import StageSpec
 from truing.pipeline.together import check_together
+from truing.pipeline.values import check_value
 from truing.policy.files import adapter_files
 from truing.settings import Lora, Training
 from truing.signature import Option, Part
-from truing.typewords import guess, parse_type
 
 
 def check_stage(name: str, node: Node, scope: Scope, written: str = "") -> StageSpec:
@@ -95,64 +95,6 @@ def check_option(place: str, part: Part, option: Option, node: Node, scope: Scop
     if "RewardSpec" in option.type and node.value is not None and node.value is not LOST:
         return check_one_judging(node, scope) if option.reference else check_rewards(node, scope)
     return check_value(place, option, node, scope)
-
-
-def check_value(place: str, option: Option, node: Node, scope: Scope) -> Any:
-    """The same, of an option that is a value by itself."""
-    value = refer(option, node, scope)
-    if value is LOST:
-        return LOST
-    try:
-        value = option.check(value)
-    except ValueError as problem:
-        scope.mistakes.add(node.line, f"{place}: {problem}")
-        return LOST
-    return look_up(place, option, value, node, scope)
-
-
-def refer(option: Option, node: Node, scope: Scope) -> Any:
-    """The plain value with every `$...` in it resolved; LOST if one of them is a mistake."""
-    if isinstance(node.value, list):
-        items = [refer(option, child, scope) for child in node.value]
-        return LOST if any(item is LOST for item in items) else items
-    if isinstance(node.value, str) and node.value.startswith("$"):
-        return scope.resolve(node.value, node.line, option)
-    return node.plain
-
-
-def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) -> Any:
-    """A name of a model, data set or file, checked and found; anything else as it is."""
-    if isinstance(value, list):
-        nodes = node.value if isinstance(node.value, list) else [node] * len(value)
-        return [look_up(place, option, item, child, scope) for item, child in zip(value, nodes, strict=True)]
-    kind, what = option.reference, f"{place}: {option.name}"
-    if not isinstance(value, str) or not kind or f"'{value}'" in option.type:
-        return value
-    if kind == "Data":
-        return scope.data(value, node, what, option)
-    if value == scope.base:  # looked up where it stands
-        return value
-    if kind in ("Model", "Models", "Rivals", "RewardModel"):
-        hint = guess(parse_type(option.type), value)
-        if hint and not HUB.fullmatch(value) and not scope.found(value, node):
-            scope.mistakes.add(node.line, f"{what}: there is no folder '{value}'{hint}")
-            return value
-        return scope.model(value, node, what, option)
-    path = scope.found(value, node)
-    if not path:
-        scope.mistakes.add(node.line, f"{what}: {names.file_trouble(value, scope.folder)}")
-    elif kind == "Rules":
-        check_rules(Path(path), what, node.line, scope.mistakes)
-    return path or value
-
-
-def check_rules(path: Path, what: str, line: int, mistakes: Mistakes) -> None:
-    """Note every mistake of a rules file. (It is read by what the gate itself reads it by, imported when needed.)"""
-    from truing.gate.rules import read_rules
-
-    trouble = names.said_by(lambda: read_rules(path))
-    for sentence in trouble.splitlines():
-        mistakes.add(line, f"{what}: {sentence}")
 
 
 def check_pairs(name: str, found: dict[str, Any], given: dict[str, Node], mistakes: Mistakes) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 from truing import registry
 from truing.data.kinds import WORDS, shape_of
-from truing.pipeline.mixture import of_rollouts, origins, trains
+from truing.pipeline.families import of_rollouts, origins, stages
 from truing.signature import Kind, Part
-from truing.types import OWED
 
 ROLLOUTS = "rollouts"
 """What an objective learns from whose signals are made of the policy's own, fresh responses."""
@@ -44,13 +43,6 @@ def row(part: Part) -> dict[str, Any]:
         "exempt": dict(part.exempt),
         "stages": stages(part),
     }
-
-
-def stages(part: Part) -> list[str]:
-    """The stages that can train an objective by itself, or one that goes with any advantages, beside another."""
-    if OWED & set(part.needs):
-        return []
-    return [name for name, stage in registry.parts("stage").items() if trains(stage, part)]
 
 
 def needs(row: dict[str, Any]) -> str:

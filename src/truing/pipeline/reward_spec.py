@@ -10,6 +10,7 @@ from truing.pipeline import hints
 from truing.pipeline.document import LOST, Node
 from truing.pipeline.mixture import absolute
 from truing.pipeline.spec import Ref
+from truing.pipeline.values import check_value
 from truing.signature import Option
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def check_rewards(node: Node, scope: Scope) -> Any:
 
 def check_one(node: Node, scope: Scope) -> Any:
     """One reward in its plain form; LOST with its mistakes noted."""
-    from truing.pipeline.options import check_value
-
     name, options = named(node)
     if name is None:
         said = "a reward is a name, $stage, or one name with its options such as {length: {per_token: -0.01}}"
@@ -143,8 +142,6 @@ def checked(
     shared: tuple[Option, ...] = (WEIGHT, WITHIN),
 ) -> Any:
     """The options of one reward, its own and those it shares, in their own types; LOST where one is a mistake."""
-    from truing.pipeline.options import check_value
-
     known = {option.name: option for option in shared} | own  # of one name the function's own goes first
     found: dict[str, Any] = {}
     good = True

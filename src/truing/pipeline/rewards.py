@@ -15,7 +15,7 @@ from truing.pipeline.foreseen_rewards import Rows
 from truing.pipeline.reward_spec import COST, LATE, WEIGHT, WITHIN, options_of
 from truing.policy.load import load
 from truing.registry import RewardFunction
-from truing.rewards import box
+from truing.rewards import sandbox
 from truing.rewards.call import Call
 from truing.rewards.combine import Combine, Cost, OnError, Rewards, Term
 from truing.rewards.isolated import watched
@@ -68,7 +68,7 @@ def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, ta
     called = label(run, function, options, taken)
     loaded = {key: with_models(run, function, key, value) for key, value in options.items()}
     if name == "program":
-        run.note(box.unkept(options.get("isolate", True)))
+        run.note(sandbox.unkept(options.get("isolate", True)))
     call = Call(function, loaded, seconds)
     asked = made(call, first) if late is None else watched(name, call, late)
     return Term(called, asked, weight, within, cost)

@@ -11,7 +11,8 @@ from truing.data.kinds import common_shape
 from truing.errors import UserError, unknown
 from truing.online.unread import unread
 from truing.pipeline.document import Node
-from truing.pipeline.mixture import names_of, of_rollouts
+from truing.pipeline.families import of_rollouts
+from truing.pipeline.mixture import names_of
 from truing.pipeline.reward_spec import COST, GOLD, WEIGHT, WITHIN, options_of
 from truing.pipeline.scope import Scope
 from truing.pipeline.spec import Ref

@@ -5,19 +5,17 @@
     unshare       the same but for the files (util-linux)
     open          neither: `isolate: false`, for a machine that has no namespaces
 
-In each `begin.py` then gives up what is left, and `watch.py` holds the program to its memory and its processes.
+In each `begin.py` then gives up what is left, and `process_limits.py` holds the program to its memory and processes.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from truing.errors import RunFailed, UserError
 from truing.rewards import begin, process_limits
 
 Kind: TypeAlias = Literal["bubblewrap", "unshare", "open"]
@@ -78,30 +76,6 @@ def _bubblewrap(code: int) -> list[str]:
     return ["bwrap", *options, "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"]
 
 
-def kind_of(isolate: bool) -> Kind:
-    """The best box of this machine; UserError where it has to be closed and this machine has none that is."""
-    if not isolate:
-        return "open"
-    for kind in ("bubblewrap", "unshare"):
-        if works(kind):
-            return kind
-    raise UserError(
-        "this machine cannot keep a program apart from others (Linux with bubblewrap, or unshare and user namespaces, "
-        "can); run truing in a container of its own and set isolate: false"
-    )
-
-
-@functools.cache
-def works(kind: Kind) -> bool:
-    """Whether a program runs in a box of this kind here."""
-    from truing.rewards.sandbox import run_in
-
-    try:
-        return run_in(kind, "print(6 * 7)", seconds=20).output == "42\n"
-    except RunFailed:
-        return False
-
-
 def losses(kind: Kind) -> list[str]:
     """What a program in a box of this kind is not kept from on this machine, in the words of SECURITY.md."""
     landlock, boxed = begin.landlock_version(), kind == "bubblewrap"
@@ -122,12 +96,3 @@ def losses(kind: Kind) -> list[str]:
         "shared memory beyond 'megabytes'": filtered,
     }
     return [loss for loss, is_kept in kept.items() if not is_kept]
-
-
-def unkept(isolate: bool) -> str:
-    """One line that says what a program is not kept from here; empty where that is nothing."""
-    kind = kind_of(isolate)
-    if not losses(kind):
-        return ""
-    how = {"open": "isolate: false", "unshare": "without bubblewrap", "bubblewrap": "in bubblewrap"}[kind]
-    return f"programs of answers ({how}) are not kept from: {', '.join(losses(kind))} (SECURITY.md)"

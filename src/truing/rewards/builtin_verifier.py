@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from truing.errors import UserError
 from truing.registry import reward
-from truing.rewards.answers import Unread, compare, final, structure
+from truing.rewards.answers import Unread, compare, final, forms, structure
 from truing.types import NotRead
 
 Form: TypeAlias = Literal["number", "math", "text"]
@@ -126,11 +126,11 @@ def answer_of(text: str) -> str:
     raise Unread(f"{part.text[:80]!r}")
 
 
-def is_number(found: structure.Answer) -> bool:
+def is_number(found: forms.Answer) -> bool:
     """Whether an answer is one number, with or without a unit or a name."""
-    if isinstance(found, structure.Based):
+    if isinstance(found, forms.Based):
         return True
-    value = structure.value_of(found)
+    value = forms.value_of(found)
     return value is not None and not value.letters and not any(a.name == "infinity" for a in value.atoms)
 
 
@@ -141,7 +141,7 @@ def number(text: str) -> Fraction | None:
     (Fraction(-3, 4), Fraction(18, 1), None)
     """
     try:
-        value = structure.value_of(structure.read(answer_of(text)))
+        value = forms.value_of(structure.read(answer_of(text)))
     except Unread:
         return None
     return None if value is None else value.number
@@ -149,7 +149,7 @@ def number(text: str) -> Fraction | None:
 
 def is_words(truth: str) -> bool:
     """Whether a right answer is words, and no mathematics."""
-    return isinstance(structure.read(truth), structure.Words)
+    return isinstance(structure.read(truth), forms.Words)
 
 
 def spoken(text: str) -> str:

@@ -6,6 +6,7 @@ environment and an empty folder. What that keeps it from, and what not, stands i
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from truing.disk import remove_folder
-from truing.errors import RunFailed
+from truing.errors import RunFailed, UserError
 from truing.rewards import box, process_limits
 from truing.rewards.begin import FILE
 
@@ -44,7 +45,7 @@ def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 51
     RunFailed where the process could not even be started: that is no fault of the code's. UserError where this machine
     cannot keep it `apart`.
     """
-    return run_in(box.kind_of(apart), code, stdin, seconds=seconds, megabytes=megabytes)
+    return run_in(kind_of(apart), code, stdin, seconds=seconds, megabytes=megabytes)
 
 
 def run_in(kind: box.Kind, code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 512) -> Ended:
@@ -124,3 +125,34 @@ def _began(started: int) -> bool:
     poll = select.poll()  # `select.select` raises for descriptors from 1,024 on
     poll.register(started, select.POLLIN)
     return bool(poll.poll(START * 1000)) and os.read(started, 1) == b"."
+
+
+def kind_of(isolate: bool) -> box.Kind:
+    """The best box of this machine; UserError where it has to be closed and this machine has none that is."""
+    if not isolate:
+        return "open"
+    for kind in ("bubblewrap", "unshare"):
+        if works(kind):
+            return kind
+    raise UserError(
+        "this machine cannot keep a program apart from others (Linux with bubblewrap, or unshare and user namespaces, "
+        "can); run truing in a container of its own and set isolate: false"
+    )
+
+
+@functools.cache
+def works(kind: box.Kind) -> bool:
+    """Whether a program runs in a box of this kind here."""
+    try:
+        return run_in(kind, "print(6 * 7)", seconds=20).output == "42\n"
+    except RunFailed:
+        return False
+
+
+def unkept(isolate: bool) -> str:
+    """One line that says what a program is not kept from here; empty where that is nothing."""
+    kind = kind_of(isolate)
+    if not box.losses(kind):
+        return ""
+    how = {"open": "isolate: false", "unshare": "without bubblewrap", "bubblewrap": "in bubblewrap"}[kind]
+    return f"programs of answers ({how}) are not kept from: {', '.join(box.losses(kind))} (SECURITY.md)"

@@ -4,7 +4,9 @@
     prose      a number without a mark, with what belongs to it
     tokens     that part as numbers, letters, commands and words
     grammar    one expression: an exact value, and the unit behind it
-    structure  a whole answer: numbers, tuples, intervals, sets, matrices, equations, words
+    forms      what an answer may be: numbers, tuples, intervals, sets, matrices, equations, words
+    structure  a whole answer, read into one of them
+    equality   whether two that have been read are the same
     exact      sums of products with rational factors, in a form that is one for each value
     numeric    values to sixty digits, for identities that no normal form shows
     units      what is written behind a number

@@ -5,86 +5,26 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from truing.rewards.answers import Unread
-from truing.rewards.answers.exact import Value
+from truing.rewards.answers.equality import same
+from truing.rewards.answers.forms import (
+    Answer,
+    Based,
+    Bracketed,
+    Collection,
+    Matrix,
+    Named,
+    Ratio,
+    Relation,
+    Union,
+    Words,
+)
 from truing.rewards.answers.grammar import DEEPEST, Grammar, Quantity
 from truing.rewards.answers.numeric import evaluated
 from truing.rewards.answers.tokens import Token, rewritten, tokens
 from truing.rewards.answers.units import PARTS
 
-
-@dataclass(frozen=True)
-class Bracketed:
-    """A tuple, a vector or an interval: its items in order, and its brackets."""
-
-    left: str
-    items: tuple[Answer, ...]
-    right: str
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A set, or several answers side by side: their order says nothing."""
-
-    items: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class Union:
-    """Several sets as one."""
-
-    parts: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Rows of quantities."""
-
-    rows: tuple[tuple[Answer, ...], ...]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """So many to so many."""
-
-    parts: tuple[Quantity, ...]
-
-
-@dataclass(frozen=True)
-class Based:
-    """A number in the digits of a base."""
-
-    digits: str
-    base: int
-
-
-@dataclass(frozen=True)
-class Named:
-    """A value with its name: x = 5, f(x) = 2x."""
-
-    name: str
-    value: Answer
-
-
-@dataclass(frozen=True)
-class Relation:
-    """Quantities with a sign of relation between each and the next."""
-
-    sides: tuple[Answer, ...]
-    signs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Words:
-    """What is no mathematics: a day, a name, the letter of a choice."""
-
-    text: str
-
-
-Answer: TypeAlias = Quantity | Bracketed | Collection | Union | Matrix | Ratio | Based | Named | Relation | Words
 OPENING, CLOSED = ("(", "[", "{", "\\{", "langle"), (")", "]", "}", "\\}", "rangle")
 RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in", "approx": "~", "equiv": "="}
 BASED = re.compile(r"(-?\d[0-9A-Za-z]*(?:\.[0-9A-Za-z]+)?)\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
@@ -207,8 +147,6 @@ def related(chain: list[list[Token]], signs: list[str], deep: int) -> list[Answe
 
 def agreed(sides: list[list[Answer]], roughly: bool = False) -> list[Answer]:
     """The last of several sides that say the same. Unread where they do not: `2 + 3 = 6` says two things."""
-    from truing.rewards.answers.compare import same
-
     last = sides[-1]
     for each in sides[:-1]:
         if len(each) != len(last):
@@ -339,10 +277,3 @@ def matrix(found: list[Token], deep: int) -> Matrix:
     if len({len(row) for row in read_rows}) != 1:
         raise Unread("a matrix with rows of different lengths")
     return Matrix(read_rows)
-
-
-def value_of(found: Answer) -> Value | None:
-    """The value of a quantity, also of one that has a name."""
-    if isinstance(found, Named):
-        return value_of(found.value)
-    return found.value if isinstance(found, Quantity) else None

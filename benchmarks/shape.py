@@ -1,0 +1,154 @@
+"""The shape of the source: rooms, import circles, and the words of names and docstrings (`make shape`).
+
+    python benchmarks/shape.py [TREE ...]     a table with a column for each tree (a checkout); without one, for this
+
+It reads the source as text and runs none of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CONTENTLESS = frozenset(["found", "said", "told", "given", "own", "known", "asked", "kept", "seen", "one", "thing"])
+"""Words that say nothing of what a name stands for."""
+UNCLEAR = re.compile(r"(What|Where|Who|How|Of|By)\b")
+"""How a docstring begins that is neither an imperative nor a noun phrase."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The modules of a package, by dotted name without the package's own, each with its file and syntax tree."""
+
+    modules: dict[str, tuple[Path, ast.Module]]
+    package: str = "truing"
+
+    @classmethod
+    def of(cls, tree: Path, package: str = "truing") -> Source:
+        """The source of a checkout."""
+        root = tree / "src" / package
+        files = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.py"))}
+        names = {name.replace("/", ".").removesuffix(".__init__"): path for name, path in files.items()}
+        return cls({name: (path, ast.parse(path.read_text("utf-8"))) for name, path in names.items()}, package)
+
+    def imports(self, module: str) -> set[str]:
+        """The modules that one imports, also within its functions; not those for type checkers alone."""
+        out = set()
+        for node in _running(self.modules[module][1]):
+            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                out |= {name if self._own(name) in self.modules else node.module for name in whole}
+            elif isinstance(node, ast.Import):
+                out |= {alias.name for alias in node.names}
+        known = {self._own(name) for name in out if name.startswith(f"{self.package}.")}
+        return (known & set(self.modules)) - {module}
+
+    def _own(self, name: str) -> str:
+        return name.removeprefix(f"{self.package}.")
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those below `if TYPE_CHECKING:`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from _running(child)
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other in a circle (the strongly connected components of more than one).
+
+    >>> circles({"a": {"b"}, "b": {"c"}, "c": {"b"}})
+    [['b', 'c']]
+    """
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        reach[start], todo = set(), list(graph[start])
+        while todo:
+            if (module := todo.pop()) not in reach[start]:
+                reach[start].add(module)
+                todo += graph[module]
+    groups = {tuple(sorted(other for other in reach[m] if m in reach[other])) for m in graph if m in reach[m]}
+    return [list(group) for group in sorted(groups)]
+
+
+def rooms(source: Source) -> dict[str, tuple[int, int]]:
+    """Files and lines directly in each folder of the package."""
+    out: dict[str, tuple[int, int]] = {}
+    for path, _ in source.modules.values():
+        room = path.parent.as_posix().partition(f"/src/{source.package}")[2].strip("/") or source.package
+        files, lines = out.get(room, (0, 0))
+        out[room] = files + 1, lines + len(path.read_text("utf-8").splitlines())
+    return out
+
+
+def bindings(source: Source) -> list[str]:
+    """Every name that is bound: variables, parameters, fields, functions and classes."""
+    out = []
+    for _, tree in source.modules.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                out.append(node.id)
+            elif isinstance(node, ast.arg):
+                out.append(node.arg)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                out.append(node.name)
+    return out
+
+
+def docstrings(source: Source) -> list[str]:
+    """Every docstring of a module, class or function."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = (node for _, tree in source.modules.values() for node in ast.walk(tree) if isinstance(node, kinds))
+    return [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+def longest_constructor(source: Source) -> tuple[int, str]:
+    """The most parameters that a constructor written out has, besides `self`, and its class."""
+    out = (0, "")
+    for _, tree in source.modules.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                for method in node.body:
+                    if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                        out = max(out, (len(method.args.args) + len(method.args.kwonlyargs) - 1, node.name))
+    return out
+
+
+def figures(source: Source) -> dict[str, str]:
+    """What the table says of a tree."""
+    spaces = rooms(source)
+    lines, files = sum(n for _, n in spaces.values()), sum(n for n, _ in spaces.values())
+    largest = max(spaces, key=lambda room: spaces[room][1])
+    names, texts = bindings(source), docstrings(source)
+    vague = sum(name.strip("_") in CONTENTLESS for name in names)
+    unclear = sum(bool(UNCLEAR.match(text)) for text in texts)
+    parameters, owner = longest_constructor(source)
+    graph = {module: source.imports(module) for module in source.modules}
+    return {
+        "rooms, files, lines": f"{len(spaces)}, {files}, {lines:,}",
+        "largest room": f"{largest}: {spaces[largest][0]} files, {spaces[largest][1] / lines:.1%} of the lines",
+        "import circles": str(len(circles(graph))),
+        "names by a contentless word": f"{vague:,} of {len(names):,}, {vague / len(names):.1%}",
+        "docstrings that begin with What, Where, ..., By": f"{unclear} of {len(texts)}, {unclear / len(texts):.1%}",
+        "longest constructor": f"{owner}: {parameters} parameters",
+    }
+
+
+def main(trees: Sequence[str]) -> None:
+    """Print the table."""
+    own = Path(__file__).parents[1]
+    columns = [figures(Source.of(Path(tree).resolve())) for tree in trees or [str(own)]]
+    print("| | " + " | ".join(Path(tree).name for tree in trees or [own.name]) + " |")
+    print("|---|" + "---|" * len(columns))
+    for key in columns[0]:
+        print(f"| {key} | " + " | ".join(column[key] for column in columns) + " |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
