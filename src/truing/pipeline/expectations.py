@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,39 +9,10 @@ from typing import Any, Literal
 
 from truing.errors import UserError
 from truing.gate.decide import each_once
+from truing.pipeline.expected import Expected
 from truing.pipeline.lesson import finding as taught
 from truing.pipeline.plan import read_json
 from truing.types import Finding
-
-FORM = "stage.model.check, and where several are so called stage.model.check@against#slice"
-_PATH = re.compile(r"(?P<stage>[^.@#]+)\.(?P<model>[^@#]+)\.(?P<check>[^.@#]+)(@(?P<against>[^#]+))?(#(?P<slice>.+))?")
-
-
-@dataclass(frozen=True)
-class Expected:
-    """The finding that a line of the expect block names; `against` and `slice` are empty where there is no choice."""
-
-    stage: str
-    model: str
-    check: str
-    against: str = ""
-    slice: str = ""
-
-    @classmethod
-    def read(cls, path: str) -> Expected | None:
-        """A path in its parts, or None where it has not the form.
-
-        >>> Expected.read("exam.direct.win_rate@base")
-        Expected(stage='exam', model='direct', check='win_rate', against='base', slice='')
-        """
-        parts = _PATH.fullmatch(path)
-        return None if parts is None else cls(**{name: text or "" for name, text in parts.groupdict().items()})
-
-    def names(self, f: Finding) -> bool:
-        """Whether it is this finding."""
-        return (f.model, f.check) == (self.model, self.check) and all(
-            not asked or asked == has for asked, has in ((self.against, f.against), (self.slice, f.slice))
-        )
 
 
 @dataclass(frozen=True)

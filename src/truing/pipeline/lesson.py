@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from truing.pipeline.expected import TAUGHT
 from truing.report import words
 from truing.types import Finding, is_number
 
 if TYPE_CHECKING:  # checking a recipe reads what is below without torch
     from truing.rollout.account import Account
 
-CHECK = "taught"
 """What `expect` calls it: `policy.policy.taught: [1, 1]`."""
 NOTHING = "taught nothing: "
 MANY = 0.5
@@ -143,10 +143,10 @@ def share(value: float) -> str:
 def finding(summary: Mapping[str, Any], model: str) -> Finding | None:
     """What a stage's summary says of its lesson as a finding of its model: 1 where it taught something, 0 where
     nothing. It is counted and not estimated, so its interval is itself. None of a stage that does not train."""
-    told, whole = summary.get(CHECK), summary.get("whole_stage")
+    told, whole = summary.get(TAUGHT), summary.get("whole_stage")
     if not isinstance(told, Mapping):
         return None
     updates: Any = whole.get("updates") if isinstance(whole, Mapping) else 0
     value, n = float(bool(told.get("anything"))), int(updates) if is_number(updates) else 0
     word, why = "something" if value else "nothing", str(told.get("nothing", ""))
-    return Finding(CHECK, model, value, interval=(value, value), n=n, verdict=word, evidence=why)
+    return Finding(TAUGHT, model, value, interval=(value, value), n=n, verdict=word, evidence=why)

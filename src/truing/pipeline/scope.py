@@ -11,9 +11,8 @@ from typing import Any
 from truing.errors import listed, nearest, unknown
 from truing.pipeline import names
 from truing.pipeline.document import COMMAND_LINE, LOST, Mistakes, Node
-from truing.pipeline.expectations import FORM, Expected
+from truing.pipeline.expected import FORM, TAUGHT, Expected
 from truing.pipeline.labels import LOOKUP, best_of, labels
-from truing.pipeline.lesson import CHECK
 from truing.pipeline.spec import Ref
 from truing.signature import Option, Part
 from truing.typewords import REFERENCES, describe, parse_type
@@ -279,7 +278,7 @@ class Scope:
         part, options = self.done[asked.stage], self.options[asked.stage]
         if part is None:
             return ""
-        if asked.check == CHECK and any(option.name == "learning_rate" for option in part.options):
+        if asked.check == TAUGHT and any(option.name == "learning_rate" for option in part.options):
             return "" if asked.model == asked.stage else f"'{path}': {unknown('model', asked.model, [asked.stage])}"
         if part.gives not in ("findings", "reward"):
             return f"'{path}': stage '{asked.stage}' ({part.name}) measures nothing"
