@@ -22,11 +22,11 @@ from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.kinds import shape_of
 from truing.data.trees import with_shadows
-from truing.pipeline.families import of_reward, of_rollouts
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, compute
+from truing.recipe.families import of_reward, of_rollouts
 from truing.settings import Training
 from truing.signals.observe import observe
 from truing.train.fit import reading

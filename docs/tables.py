@@ -17,8 +17,9 @@ from typing import Any
 from truing import registry
 from truing.cli import first_sentence
 from truing.data.kinds import WORDS
-from truing.pipeline import names, other_names, overview
-from truing.pipeline.recipe import NEW_MODEL
+from truing.recipe import catalogue, other_names
+from truing.recipe import sources as data_sources
+from truing.recipe.check import NEW_MODEL
 from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
 from truing.signature import Option, Part, group_options
 
@@ -50,9 +51,9 @@ class Source:
 
 def objectives() -> str:
     """The unifying view: one table for each kind of data."""
-    rows = overview.rows("objective")
+    rows = catalogue.rows("objective")
     out = []
-    for words in [*WORDS.values(), overview.ROLLOUTS]:
+    for words in [*WORDS.values(), catalogue.ROLLOUTS]:
         group = [row for row in rows if row["data"] == words]
         if group:
             out += [f"\n### {words[0].upper()}{words[1:]}\n", *table(group)]
@@ -65,7 +66,7 @@ def table(group: list[dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for row in group:
         stages = ", ".join(f"`{stage}`" for stage in row["stages"]) or "Python only"
-        cells = [f"`{row['name']}`", overview.needs(row), row["estimates"], MEANS[row["mean"]], stages, row["source"]]
+        cells = [f"`{row['name']}`", catalogue.needs(row), row["estimates"], MEANS[row["mean"]], stages, row["source"]]
         yield line(cells)
     exempt = [(row["name"], clause, why) for row in group for clause, why in row["exempt"].items()]
     yield from ["", "Exempt from the contract:", ""] if exempt else []
@@ -164,7 +165,7 @@ def options() -> str:
                 out += [f"\n### {kind} `{part.name}`\n", *option_table(own)]
                 out += [f"\nOf the shared ones here by default: {', '.join(changed)}."] if changed else []
     out += ["\n### A new model (`base: {new: llama, ...}`)\n", *option_table(NEW_MODEL.values())]
-    for row in names.datasets():
+    for row in data_sources.datasets():
         out += [f"\n### data `{row['name']}`\n", *option_table(Option(**option) for option in row["options"])]
     return "\n".join(out)
 

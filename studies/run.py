@@ -29,11 +29,11 @@ from truing.evaluate.front import undominated
 from truing.gate.decide import decide
 from truing.gate.evidence import read_findings
 from truing.gate.rules import Rule
-from truing.pipeline.plan import read_json
-from truing.pipeline.recipe import check
-from truing.pipeline.spec import Recipe, Ref
-from truing.pipeline.table import trained
+from truing.recipe.check import check
+from truing.recipe.references import Recipe, Ref
 from truing.report import words
+from truing.report.exam_table import trained
+from truing.run.plan import read_json
 from truing.types import Finding, source_digest
 
 HERE = Path(__file__).parent

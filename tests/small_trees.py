@@ -6,7 +6,7 @@ from truing import registry
 from truing.data.batch import Branch, Tree
 from truing.data.kinds import Comparison, shape_of
 from truing.data.trees import with_shadows
-from truing.pipeline.families import of_rollouts
+from truing.recipe.families import of_rollouts
 from truing.types import OWED
 
 ROLES = {

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from truing import __version__, caches, disk
+from truing.commands.arguments import Columns, OnBadRow, Overrides, Overwrite, RecipePath
+from truing.commands.welcome import HELP
 from truing.disk import check_free, check_target, users_files
 from truing.errors import TruingError, UserError, one_line, unknown
-from truing.pipeline.arguments import Columns, OnBadRow, Overrides, Overwrite, RecipePath
 from truing.terminal import guard, say
-from truing.welcome import HELP
 
 if TYPE_CHECKING:
     from truing.signature import Kind
@@ -74,10 +74,10 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a recipe. Stages that are done and unchanged are not run again."""
-    from truing.pipeline.outlook import look
+    from truing.run.outlook import look
 
     checked = look(recipe, overrides or []).recipe
-    from truing.pipeline import run as running
+    from truing.run import runner as running
 
     folder = out or Path("runs") / running.folder_name(checked.title)
     try:
@@ -90,7 +90,7 @@ def run(
 @app.command("check")
 def check_recipe(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Check a recipe and run nothing: its words, and the data and models it names. Every mistake is said at once."""
-    from truing.pipeline.outlook import look
+    from truing.run.outlook import look
 
     outlook = look(recipe, overrides or [])
     checked = outlook.recipe
@@ -115,7 +115,7 @@ def list_parts(
     ] = False,
 ) -> None:
     """List what a recipe can name. Objectives, stages, rewards, the world's data sets and models; and the recipes."""
-    from truing.pipeline import overview
+    from truing.recipe import catalogue
 
     if kind is not None and kind.removesuffix("s") not in {k.removesuffix("s") for k in KINDS}:
         raise UserError(unknown("kind", kind, KINDS))
@@ -132,17 +132,17 @@ def list_parts(
         for row in rows[k]:
             say(f"  {row['name']:{width}}  {first_sentence(row['doc'])}")
             if kind is not None and k == "objectives":
-                more = [*overview.lines(row), f"source: {row['source']}"]
+                more = [*catalogue.lines(row), f"source: {row['source']}"]
                 say("".join(f"  {'':{width}}  {line}\n" for line in more))
 
 
 def described(kind: str, own: str | None = None) -> list[dict[str, Any]]:
     """Everything of a kind in the stable form of `list --json`, with what the user's `own` file or module has."""
-    from truing.pipeline import names, overview, shipped
+    from truing.recipe import catalogue, shipped, sources
 
     if kind in PARTS:
-        return overview.rows(PARTS[kind], own)
-    return {"data": names.datasets, "models": names.models, "recipes": shipped.rows}[kind]()
+        return catalogue.rows(PARTS[kind], own)
+    return {"data": sources.datasets, "models": sources.models, "recipes": shipped.rows}[kind]()
 
 
 def first_sentence(doc: str) -> str:
@@ -166,7 +166,7 @@ def show(
     ] = None,
 ) -> None:
     """Show one part in full, or an option. What it does, its formula and source, what it needs, and its options."""
-    from truing.pipeline import hints, lookup, overview, shipped
+    from truing.recipe import catalogue, hints, lookup, shipped
 
     if name is None:
         kind, name = lookup.kind_of(kind), kind
@@ -181,13 +181,13 @@ def show(
         return
     if plural in PARTS:
         part = hints.resolve(name, PARTS[plural])
-        row, place = overview.row(part), f"{part.file}:{part.line}"
+        row, place = catalogue.row(part), f"{part.file}:{part.line}"
     else:
         rows = {entry["name"]: entry for entry in described(plural)}
         if name not in rows:
             raise UserError(unknown(kind, name, rows))
         row, place = rows[name], ""
-    say("\n".join(overview.portrait(row, place, overview.lines(row) if plural == "objectives" else [])))
+    say("\n".join(catalogue.portrait(row, place, catalogue.lines(row) if plural == "objectives" else [])))
 
 
 @app.command()
@@ -218,7 +218,7 @@ def split(
     """Divide data to train on from data held out. No prompt stands on both sides; writes train.jsonl and eval.jsonl."""
     from truing.data import split as splitting
     from truing.data.formats import loading
-    from truing.pipeline.inputs import Reading
+    from truing.run.inputs import Reading
 
     for name in ("train", "eval"):
         check_target(out / f"{name}.jsonl")
@@ -262,12 +262,12 @@ def sample(
     columns: Columns = None,
 ) -> None:
     """Let a model answer prompts. With --best-of the best of several answers, as a reward model likes them."""
-    from truing.pipeline import commands
-    from truing.pipeline.inputs import Reading
+    from truing.commands import model_commands
+    from truing.run.inputs import Reading
 
     how, limits = Reading.of(on_bad_row, columns), (max_new_tokens, temperature, seed)
     with users_files():
-        count = commands.sample(model, prompts, n, out, *limits, best_of, reward, remark, how)
+        count = model_commands.sample(model, prompts, n, out, *limits, best_of, reward, remark, how)
     say(f"{one_line(str(out))}: {count} responses")
 
 
@@ -280,11 +280,11 @@ def score(
     columns: Columns = None,
 ) -> None:
     """Score the responses of a data set. Log-probabilities (nats, summed over response tokens), or rewards."""
-    from truing.pipeline import commands
-    from truing.pipeline.inputs import Reading
+    from truing.commands import model_commands
+    from truing.run.inputs import Reading
 
     with users_files():
-        count = commands.score(model, data, out, remark, Reading.of(on_bad_row, columns))
+        count = model_commands.score(model, data, out, remark, Reading.of(on_bad_row, columns))
     say(f"{one_line(str(out))}: {count} rows")
 
 
@@ -303,12 +303,12 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model for other programs. A whole one: an adapter is merged into its base."""
-    from truing.pipeline import commands
+    from truing.commands import model_commands
 
     if gguf is not None:
         check_free(gguf, overwrite)
     with users_files():
-        for path in commands.export(model, out, gguf, dtype):
+        for path in model_commands.export(model, out, gguf, dtype):
             say(path)
 
 
@@ -333,7 +333,7 @@ def gate(
 ) -> None:
     """Decide whether a model may ship. Holds findings against a rules file; exit code 0 ship, 1 hold, 4 undecided."""
     from truing.gate.decide import check_place, write_decision
-    from truing.pipeline.deciding import decide_by_hand
+    from truing.run.deciding import decide_by_hand
 
     if out is not None:
         check_place(out)

@@ -76,7 +76,7 @@ Columns: TypeAlias = Any
 PACKAGE = Path(__file__).parent
 FILES: dict[Kind, tuple[str, ...]] = {
     "objective": ("objectives/*.py",),
-    "stage": ("pipeline/stages.py", "pipeline/stages_*.py"),
+    "stage": ("stages/*.py",),
     "reward": ("rewards/builtin_*.py",),
 }
 Check: TypeAlias = Callable[..., None] | None

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def name(path):
-    """A file's name in the package: `pipeline/recipe.py`."""
+    """A file's name in the package: `recipe/check.py`."""
     return path.relative_to(PACKAGE).as_posix()
 
 
@@ -29,8 +29,11 @@ def tree_of(path):
 # From top to bottom. A line may import lower lines only; parts on one line do not import each other.
 LAYERS = [
     {"cli", "launch", "__main__"},
+    {"commands"},
     {"contract"},
-    {"pipeline"},
+    {"stages"},
+    {"run"},
+    {"recipe"},
     {"report", "gate"},
     {"diagnose"},
     {"evaluate"},
@@ -59,7 +62,6 @@ LAYERS = [
         "seals",
         "caches",
         "terminal",
-        "welcome",
     },
 ]
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}
@@ -89,7 +91,7 @@ TORCH_FREE += [
     "seals",
     "caches",
 ]
-TORCH_FREE += ["pipeline", "pipeline.recipe", "cli"]
+TORCH_FREE += ["recipe", "recipe.check", "run.plan", "run.outlook", "cli"]
 HEAVY = ("torch", "transformers", "datasets", "pyarrow", "tokenizers", "safetensors")
 
 

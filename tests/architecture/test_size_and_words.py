@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def name(path):
-    """A file's name in the package: `pipeline/recipe.py`."""
+    """A file's name in the package: `recipe/check.py`."""
     return path.relative_to(PACKAGE).as_posix()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 
 CASES = Path(__file__).parent
 LETTERS = 450

@@ -163,7 +163,7 @@ def test_files_that_are_not_there_are_the_users_mistake(monkeypatch, capsys):
     def fail(*_):
         raise FileNotFoundError(2, "No such file or directory", "nope.txt")
 
-    monkeypatch.setattr("truing.pipeline.commands.sample", fail)
+    monkeypatch.setattr("truing.commands.model_commands.sample", fail)
     monkeypatch.setattr(sys, "argv", ["truing", "sample", "m", "nope.txt", "--out", "o.jsonl"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -175,7 +175,7 @@ def test_only_a_run_can_be_gone_on_with(monkeypatch, capsys):
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("truing.pipeline.commands.sample", stopped)
+    monkeypatch.setattr("truing.commands.model_commands.sample", stopped)
     monkeypatch.setattr(sys, "argv", ["truing", "sample", "m", "p", "--out", "o.jsonl"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -11,7 +11,7 @@ import pytest
 
 from small_models import build
 from truing.errors import UserError
-from truing.pipeline.inputs import Reading
+from truing.run.inputs import Reading
 
 ASKED = [{"question": f"what is {i}?", "answer": f"it is {i}", "source": "web"} for i in range(6)]
 MAPPED = ("--columns", "prompt=question", "--columns", "response=answer")

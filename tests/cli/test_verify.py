@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from truing import contract
 from truing.cli import app
 from truing.errors import UserError
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 from truing.types import OWED
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")

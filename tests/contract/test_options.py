@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from truing import registry
-from truing.pipeline import mixture, names, overview, recipe, reward_spec
-from truing.pipeline.loops import REPEAT
+from truing.recipe import catalogue, check, objective_spec, reward_spec, sources
+from truing.recipe.loops import REPEAT
 from truing.signature import TRL_OPTIONS, Option
 
 SHARED = [
-    *recipe.NEW_MODEL.values(), *TRL_OPTIONS, *reward_spec.BUDGET, REPEAT, mixture.WEIGHT, mixture.HEAD,
+    *check.NEW_MODEL.values(), *TRL_OPTIONS, *reward_spec.BUDGET, REPEAT, objective_spec.WEIGHT, objective_spec.HEAD,
     reward_spec.WEIGHT, reward_spec.WITHIN, reward_spec.LATE,
 ]  # fmt: skip
 PARTS = {
@@ -23,7 +23,7 @@ PARTS = {
 }
 OPTIONS = {f"{owner} {option.name}": option for owner, part in PARTS.items() for option in part.options}
 OPTIONS |= {f"shared {i} {option.name}": option for i, option in enumerate(SHARED)}
-OPTIONS |= {f"{row['name']} {o['name']}": Option(**o) for row in names.datasets() for o in row["options"]}
+OPTIONS |= {f"{row['name']} {o['name']}": Option(**o) for row in sources.datasets() for o in row["options"]}
 
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=list(OPTIONS))
@@ -36,8 +36,8 @@ def test_every_option_has_its_sentence(option: Option) -> None:
 
 def test_show_list_and_error_say_the_same_sentence() -> None:
     for owner, part in PARTS.items():
-        row = overview.row(part)
-        shown = "\n".join(overview.portrait(row, "", []))
+        row = catalogue.row(part)
+        shown = "\n".join(catalogue.portrait(row, "", []))
         for option, listed in zip(part.options, row["options"], strict=True):
             assert listed["doc"] == option.doc and f"  {option.doc}\n" in shown + "\n", owner
             problem = refusal(option)

@@ -18,7 +18,7 @@ import pytest
 from truing.data.formats.files import rows
 from truing.data.formats.loading import load
 from truing.errors import DataError, UserError
-from truing.pipeline.inputs import read_lines
+from truing.run.inputs import read_lines
 
 ROWS = [{"prompt": f"q{i}", "chosen": "good", "rejected": "bad"} for i in range(3)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from truing.data.formats.loading import describe, load
-from truing.pipeline.answers import of_records
+from truing.rollout.stored import of_records
 
 ROW = {"prompt": "q", "response": "4", "solution": "4", "source": None, "level": 2}
 

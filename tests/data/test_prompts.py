@@ -13,7 +13,7 @@ import pytest
 
 from truing.data.formats.loading import load
 from truing.errors import DataError
-from truing.pipeline.inputs import Reading
+from truing.run.inputs import Reading
 from truing.types import Demonstration, Message
 
 Write = Callable[..., str]

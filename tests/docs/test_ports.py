@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from truing.pipeline import recipe
+from truing.recipe import check
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "coming_from_trl.md").read_text(encoding="utf-8")
 RECIPES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -30,7 +30,7 @@ def folder(tmp_path):
 def test_a_ported_recipe_has_no_mistake(folder, text: str) -> None:
     path = folder / "recipe.yaml"
     path.write_text(text)
-    assert recipe.check(path).title == text.splitlines()[0].removeprefix("title: ")
+    assert check.check(path).title == text.splitlines()[0].removeprefix("title: ")
 
 
 def test_the_functions_on_the_page_score_as_trl_would_call_them() -> None:
@@ -42,7 +42,7 @@ def test_the_functions_on_the_page_score_as_trl_would_call_them() -> None:
 
 
 def test_the_page_names_every_line_of_the_table() -> None:
-    from truing.pipeline import other_names
+    from truing.recipe import other_names
 
     for lines in other_names.sections().values():
         assert all(f"`{line.name}`" in PAGE for line in lines)

@@ -13,8 +13,8 @@ from truing import registry
 from truing.errors import RecipeError
 from truing.objectives import advantage
 from truing.online.advantages import ADVANTAGES, Round
-from truing.pipeline import overview
-from truing.pipeline.recipe import check
+from truing.recipe import catalogue
+from truing.recipe.check import check
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -37,7 +37,7 @@ def test_every_method_of_the_table_is_trained_by_the_stage(method: str) -> None:
 
 
 def test_every_method_that_the_stage_trains_is_on_the_page() -> None:
-    trained = {row["name"] for row in overview.rows("objective") if "reinforce" in row["stages"] and row["sampling"]}
+    trained = {row["name"] for row in catalogue.rows("objective") if "reinforce" in row["stages"] and row["sampling"]}
     assert {name for name in trained if not re.search(rf"(`|\[|\{{){name}\b", ONLINE)} == set()
 
 

@@ -10,10 +10,10 @@ import pytest
 
 import truing
 from truing import door
+from truing.commands.model_commands import write_lines
 from truing.data.split import write
 from truing.disk import as_json, write_json
 from truing.errors import DataError, RunFailed
-from truing.pipeline.commands import write_lines
 from truing.types import Demonstration, Message, Records
 
 NONE = [math.nan, math.inf, -math.inf]
@@ -43,11 +43,11 @@ def test_json_is_written_in_one_place():
         "data/formats/nested.py",
         "data/rendering/template_choice.py",
         "data/rendering/render.py",
-        "pipeline/agreement.py",
+        "run/agreement.py",
         "redaction.py",
         "data/formats/parquet.py",
     }
-    known |= {"pipeline/run.py", "train/record/checkpoint.py", "online/source.py", "online/monitor.py"}
+    known |= {"run/runner.py", "train/record/checkpoint.py", "online/source.py", "online/monitor.py"}
     package = Path(truing.__file__).parent
     for path in sorted(package.rglob("*.py")):
         calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Attribute)]

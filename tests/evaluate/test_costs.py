@@ -15,15 +15,15 @@ from truing.data.batch import Branch, Tree
 from truing.errors import UserError
 from truing.evaluate.exam import pair_accuracy
 from truing.evaluate.held_out import Held, pairs, ranked
-from truing.pipeline import overview
-from truing.pipeline.context import StageRun
-from truing.pipeline.judge import appoint
-from truing.pipeline.recipe import check
-from truing.pipeline.show import Show
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.scalars import Heads
+from truing.recipe import catalogue
+from truing.recipe.check import check
 from truing.registry import Objective, parts
+from truing.run.console import Show
+from truing.run.stage_run import StageRun
+from truing.stages.exam_judge import appoint
 from truing.train.objective_sum import Sum, Term
 from truing.train.record.metrics import describe
 
@@ -103,12 +103,12 @@ def test_the_contract_holds_a_cost_to_its_own_direction() -> None:
 def test_the_overview_says_which_objectives_teach_a_cost() -> None:
     costs = [part.name for part in parts("objective").values() if part.lower_is_better]
     assert costs == ["cost_model"]
-    row = overview.row(parts("objective")["cost_model"])
-    assert row["lower_is_better"] and "teaches a cost: lower is better" in overview.lines(row)
+    row = catalogue.row(parts("objective")["cost_model"])
+    assert row["lower_is_better"] and "teaches a cost: lower is better" in catalogue.lines(row)
 
 
 def test_only_the_contract_and_what_lists_it_read_exemptions() -> None:
-    may = {"registry.py", "signature.py", "pipeline/overview.py", "contract/__init__.py"}
+    may = {"registry.py", "signature.py", "recipe/catalogue.py", "contract/__init__.py"}
     reads = {f.relative_to(SOURCE).as_posix() for f in SOURCE.rglob("*.py") if ".exempt" in f.read_text("utf-8")}
     assert reads <= may
 

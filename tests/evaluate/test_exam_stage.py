@@ -12,11 +12,11 @@ import pytest
 from small_models import build
 from truing import cli, world
 from truing.errors import UserError
-from truing.pipeline import run as running
-from truing.pipeline.labels import labels
-from truing.pipeline.recipe import check
-from truing.pipeline.spec import Ref
 from truing.policy import heads
+from truing.recipe.check import check
+from truing.recipe.model_labels import labels
+from truing.recipe.references import Ref
+from truing.run import runner as running
 
 TEXT = list(world.records("world:demonstrations?n=40").texts())
 PROMPTS = "world:prompts?n=5&split=eval"

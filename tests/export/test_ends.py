@@ -14,15 +14,15 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from template_forms import TEMPLATES, TEXTS, TOKENS, base, tokenizer
+from truing.commands import model_commands
 from truing.data.rendering.render import Renderer
 from truing.evaluate.exam import same_tokens
-from truing.pipeline import commands
-from truing.pipeline.recipe import check
-from truing.pipeline.run import run
 from truing.policy import adapters, heads
 from truing.policy.load import load
+from truing.recipe.check import check
 from truing.report.usage import TESTED
 from truing.rollout.engine import stop_ids
+from truing.run.runner import run
 from truing.settings import Lora
 from truing.types import Message
 
@@ -143,7 +143,7 @@ def test_an_adapter_s_folder_names_them_and_a_merged_model(tmp_path) -> None:
         assert made.convert_ids_to_tokens(ids) == ["<|im_end|>", "<|endoftext|>"]
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert merged.generation_config.eos_token_id == ids
-    commands.export(str(tmp_path / "adapter"), tmp_path / "whole", None)
+    model_commands.export(str(tmp_path / "adapter"), tmp_path / "whole", None)
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     for key, weight in merged.state_dict().items():
         assert torch.equal(weight, whole.state_dict()[key])
@@ -210,7 +210,7 @@ def test_taught_models_stop_in_llama_cpp(taught, tmp_path) -> None:
     """What is written as a GGUF says the same words there and then stops, an adapter too."""
     out, prompts = taught
     for stage in ("warm", "tuned"):
-        commands.export(str(out / stage / "model"), None, tmp_path / f"{stage}.gguf")
+        model_commands.export(str(out / stage / "model"), None, tmp_path / f"{stage}.gguf")
         settings = xllamacpp.CommonParams()
         settings.model.path, settings.n_ctx, settings.verbosity = str(tmp_path / f"{stage}.gguf"), 256, -1
         settings.cpuparams.n_threads, settings.warmup = 1, False

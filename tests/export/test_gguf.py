@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from template_forms import DIGITS, TEMPLATES, TEXTS, base
 from truing.cli import app
+from truing.commands import model_commands
 from truing.data.rendering.render import Renderer
 from truing.errors import UserError
-from truing.pipeline import commands
 from truing.policy import adapters, heads, llama_cpp
 from truing.policy.fresh import make
 from truing.policy.load import load
@@ -85,7 +85,7 @@ def written(request, tmp_path_factory):
             policy.model.lm_head.weight[i] *= "\ufffd" not in made.decode([i])
         policy.model.lm_head.weight[len(made) :] *= 0
     heads.save(policy, place / "model")
-    commands.export(str(place / "model"), None, place / "model.gguf", "f32")
+    model_commands.export(str(place / "model"), None, place / "model.gguf", "f32")
     return policy, place / "model.gguf", AutoTokenizer.from_pretrained(place / "model")
 
 
@@ -165,7 +165,7 @@ def test_an_adapter_is_merged(tmp_path) -> None:
             weight += 0.05 if "lora_B" in name else 0
     heads.save(policy, tmp_path / "adapter")
     ids = torch.tensor([Renderer(policy.tokenizer).prompt_ids(asked(SAID[0]))])
-    commands.export(str(tmp_path / "adapter"), None, tmp_path / "m.gguf", "f32")
+    model_commands.export(str(tmp_path / "adapter"), None, tmp_path / "m.gguf", "f32")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf").eval()
     with torch.no_grad(), own_attention(policy):
         assert torch.allclose(plain(ids).logits, policy.model(ids).logits, atol=1e-5)
@@ -216,10 +216,10 @@ def test_what_has_no_gguf_is_refused(tmp_path) -> None:
     folder = base("chatml", tmp_path / "base")
     heads.save(heads.fresh_reward(str(folder), seed=1), tmp_path / "rm")
     with pytest.raises(UserError, match=r"is a reward model, and llama\.cpp gives no scores of one"):
-        commands.export(str(tmp_path / "rm"), None, tmp_path / "m.gguf")
+        model_commands.export(str(tmp_path / "rm"), None, tmp_path / "m.gguf")
     heads.save(load(str(base("gemma", tmp_path / "gemma", kind="gemma2", head_dim=16))), tmp_path / "model")
     with pytest.raises(UserError, match=r"llama\.cpp.s converter refuses it: .*tokenizer.model"):
-        commands.export(str(tmp_path / "model"), None, tmp_path / "m.gguf")
+        model_commands.export(str(tmp_path / "model"), None, tmp_path / "m.gguf")
     assert not (tmp_path / "m.gguf").exists()
 
 

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from template_forms import TEMPLATES, TEXTS, base
+from truing.commands import model_commands
 from truing.data.formats import loading
 from truing.data.rendering.render import Renderer
 from truing.data.rendering.whole_conversation import WholeConversation
 from truing.data.trees import plant
-from truing.pipeline import commands
 from truing.policy import heads
 from truing.policy.load import load
 from truing.rewards.scoring import RewardModel
@@ -57,7 +57,7 @@ def served(request, tmp_path_factory):
     place = tmp_path_factory.mktemp(request.param)
     heads.save(heads.fresh_reward(str(base(request.param, place / "base")), seed=5), place / "rm")
     (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    commands.score(str(place / "rm"), str(place / "rows.jsonl"), place / "scores.jsonl")
+    model_commands.score(str(place / "rm"), str(place / "rows.jsonl"), place / "scores.jsonl")
     lines = [json.loads(line) for line in (place / "scores.jsonl").read_text().splitlines()]
     ours = [line[f"{side}_reward"] for line in lines for side in ("chosen", "rejected")]
     model = AutoModelForSequenceClassification.from_pretrained(place / "rm").eval()
@@ -205,7 +205,7 @@ def test_only_safetensors_and_text_are_written(served) -> None:
 
 def rows_scored(model: Path, rows: list[dict], folder: Path) -> list[dict]:
     (folder / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    commands.score(str(model), str(folder / "some.jsonl"), folder / "some.out")
+    model_commands.score(str(model), str(folder / "some.jsonl"), folder / "some.out")
     return [json.loads(line) for line in (folder / "some.out").read_text().splitlines()]
 
 

@@ -286,7 +286,7 @@ def _(place: Any) -> tuple[object, ...]:
 @fault("a checkpoint of which nothing is whole")
 def _(place: Any) -> tuple[object, ...]:
     with place.monkeypatch.context() as patched:
-        patched.setattr("truing.pipeline.training.heads.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("truing.stages.training.heads.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert place.run(SFT.replace("steps: 1", "steps: 2, checkpoint_every: 1")) == 130
     for folder in (place.out / "warm" / "checkpoints").glob("step-*"):
         shutil.rmtree(folder)

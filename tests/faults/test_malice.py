@@ -66,7 +66,7 @@ def test_pickles_in_a_checkpoint(place, good_rows, monkeypatch, target) -> None:
     place.write(good_rows())
     stage = "warm: {do: sft, model: model, data: rows.jsonl, steps: 3, checkpoint_every: 1}"
     with monkeypatch.context() as patched:
-        patched.setattr("truing.pipeline.training.heads.save", stopped)
+        patched.setattr("truing.stages.training.heads.save", stopped)
         assert place.run(stage) == 130
     kept = sorted((place.out / "warm" / "checkpoints").glob("step-*"))
     assert kept and all(any(folder.glob("*.safetensors")) for folder in kept)

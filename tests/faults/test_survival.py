@@ -23,8 +23,8 @@ from parallel import jobs
 from parallel.driver import ragged
 from truing import seals
 from truing.errors import RunFailed, UserError
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 from truing.settings import Training
 from truing.train.record import checkpoint
 from truing.train.source import DataSource

@@ -29,10 +29,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from truing import cli, door
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
 from truing.policy import heads
 from truing.policy.fresh import tokenizer_from
+from truing.recipe.check import check
+from truing.run import runner as running
 
 SECONDS = 20.0
 """How long a command may take on what it reads here, which is small: a limit of its own may be 10 s for a program of a

@@ -13,9 +13,9 @@ from tampering import CASES, EDITS, FINDING, LOOSE, Spoil, edit, first, flip
 from truing import seals
 from truing.errors import RunFailed, UserError
 from truing.gate import evidence
-from truing.pipeline import examine
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
+from truing.stages import exam
 
 RECIPE = """\
 title: evidence
@@ -126,7 +126,7 @@ def test_a_run_that_failed_half_way_does_not_ship(
     def fail(*_: object) -> None:
         raise RunFailed("the examiner is ill")
 
-    where = examine.Exam if ill == "exam" else running.registry
+    where = exam.Exam if ill == "exam" else running.registry
     with monkeypatch.context() as patched:
         if ill == "exam":
             patched.setattr(where, "order", fail)

@@ -12,8 +12,8 @@ from truing.diagnose.curve import read_watch
 from truing.errors import DataError, RunFailed, UserError
 from truing.gate import evidence, looks
 from truing.gate.rules import read_rules
-from truing.pipeline.plan import made_by_truing
 from truing.report.folder import read_run
+from truing.run.plan import made_by_truing
 
 FINDING = {"check": "win_rate", "value": 0.6, "interval": [0.5, 0.7], "n": 100, "model": "policy"}
 ODD = [None, True, 1, -1, 0.5, "", "text", [], [1], {}, {"a": 1}, [[]], 10**300, "x" * 100_000]

@@ -15,14 +15,14 @@ from truing.evaluate.front import undominated
 from truing.objectives import advantage, closed_form, kl
 from truing.objectives.unpaired import balanced_weights
 from truing.online.reward_shaping import overlong
-from truing.pipeline import stages_feedback
-from truing.pipeline.answers import Given
 from truing.policy.logp import token_logp_and_entropy
 from truing.registry import RewardFunction
 from truing.rewards.call import Answer, Call
 from truing.rewards.combine import Rewards, Term
 from truing.rewards.scoring import aggregated
 from truing.rollout.best import best_places, expected_best
+from truing.rollout.stored import Given
+from truing.stages import judged
 from truing.types import Message
 
 CASES = {c["id"]: c for c in json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["cases"]}
@@ -1133,10 +1133,10 @@ def _(i, same):
 @case("raft")
 def _(i, same):
     groups = [[Given((), str(k), 0, score=r) for k, r in enumerate(row)] for row in i["rewards"]]
-    same("top1", [int(text) for group in groups for text in answers_in(stages_feedback.best(group))])
+    same("top1", [int(text) for group in groups for text in answers_in(judged.best(group))])
     same("top1", [place - 3 * row for row, place in enumerate(best_places(np.ravel(i["rewards"]).tolist(), 3))])
     for row, group in enumerate(groups):
-        kept = stages_feedback.reaching(group, i["threshold"])
+        kept = judged.reaching(group, i["threshold"])
         same(f"rft_kept/{row}", [int(text) for text in answers_in(kept)])
 
 

@@ -13,7 +13,7 @@ from truing import registry
 from truing.contract.example import example, learned
 from truing.errors import RecipeError, UserError
 from truing.objectives import advantage
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
 from truing.signature import Option
 from truing.typewords import NUMBERS, WHY, members, parse_type, word_of
 

@@ -16,9 +16,9 @@ from small_steps import advantages_of, value_and_gradient
 from small_trees import ragged
 from truing.data.batch import Batch, Branch, Tree
 from truing.objectives import bradley_terry, dpo
-from truing.pipeline.training import compile_objective
 from truing.policy.load import load
 from truing.signals.observe import observe
+from truing.stages.prepare import compile_objective
 from truing.train.step_statistics import Survey
 
 FROZEN = json.loads((Path(__file__).parent / "trl.json").read_text(encoding="utf-8"))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from truing.pipeline import agreement
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import agreement
 
 ROW = '{"prompt": "a", "response": "%s"}\n'
 SCRIPT = """
 import os, sys
 from truing import cli, types
-from truing.pipeline import agreement
+from truing.run import agreement
 if os.environ["RANK"] == "1":
     os.chdir("other")
     if sys.argv.pop(1) == "version":
@@ -77,7 +77,7 @@ CONTENT = """
 import os, torch
 from truing.data.batch import Branch, Tree
 from truing.errors import UserError
-from truing.pipeline import agreement
+from truing.run import agreement
 from truing.train.distributed import process_group as parallel
 
 class Holder:

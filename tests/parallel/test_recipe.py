@@ -8,8 +8,8 @@ import pytest
 
 from parallel import jobs
 from truing.errors import RunFailed, UserError
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 from truing.train.distributed import process_group
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from truing.errors import RecipeError
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
 
 GOOD = """\
 title: a story

@@ -7,7 +7,7 @@ import pytest
 from small_trees import ragged
 from truing.data.trees import Planted
 from truing.errors import DataError, UserError
-from truing.pipeline.training import check_classes, compile_objective, complete, to_first_bad
+from truing.stages.prepare import check_classes, compile_objective, complete, to_first_bad
 
 
 def test_per_prompt_needs_a_row_with_both_classes() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from truing import disk
 from truing.errors import UserError
-from truing.pipeline.plan import made_by_truing
+from truing.run.plan import made_by_truing
 
 
 def test_a_kill_in_a_stages_first_write_leaves_a_folder_of_truings(tmp_path, monkeypatch) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from truing.errors import RecipeError, UserError
-from truing.pipeline.expectations import Expected, unmet
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run.expectations import Expected, unmet
 from truing.types import Finding
 
 

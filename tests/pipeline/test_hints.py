@@ -4,7 +4,7 @@ import pytest
 
 from truing import registry
 from truing.errors import RecipeError
-from truing.pipeline import hints, other_names, recipe
+from truing.recipe import check, hints, other_names
 
 LINES = [line for section in other_names.sections().values() for line in section]
 PREFER = "stages:\n  a: {do: prefer, model: world:desk/small, data: 'world:comparisons?n=50', %s}\n"
@@ -14,7 +14,7 @@ REINFORCE = "stages:\n  a: {do: reinforce, model: world:desk/small, prompts: 'wo
 def mistakes(text: str) -> list[str]:
     """What `check` says of a recipe that is wrong."""
     with pytest.raises(RecipeError) as problem:
-        recipe.check(text)
+        check.check(text)
     return problem.value.mistakes
 
 
@@ -24,7 +24,7 @@ def exists(address: str) -> bool:
     kinds = {"do": "stage", "objective": "objective", "rewards": "reward"}
     if rest:
         return rest in registry.parts(kinds[first])
-    if address in recipe.KEYS:
+    if address in check.KEYS:
         return True
     owner, _, option = address.rpartition(".")
     parts = {name: part for kind in kinds.values() for name, part in registry.parts(kind).items()}
@@ -96,7 +96,7 @@ def test_a_hint_by_meaning(text, hint) -> None:
 def test_a_change_on_the_command_line_without_its_stage_is_told_which() -> None:
     text = "stages:\n  cut: {do: split, data: 'world:prompts?n=9'}\n" + (PREFER % "steps: 1").removeprefix("stages:\n")
     with pytest.raises(RecipeError) as problem:
-        recipe.check(text, ["learning_rate=1e-5"])
+        check.check(text, ["learning_rate=1e-5"])
     (mistake,) = problem.value.mistakes
     assert mistake.endswith("'learning_rate' is an option of a stage: write a.learning_rate=...")
 

@@ -6,8 +6,8 @@ from truing import world
 from truing.data.rendering.render import Renderer
 from truing.data.trees import plant
 from truing.errors import UserError
-from truing.pipeline.training import check_singles, compile_objective
 from truing.policy.fresh import tokenizer_from
+from truing.stages.prepare import check_singles, compile_objective
 
 
 @pytest.mark.parametrize(

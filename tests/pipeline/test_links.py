@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from truing import caches, disk, seals
 from truing.errors import UserError
-from truing.pipeline import plan, run
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import plan, runner
 from truing.train.record.metrics import Record
 
 ROWS = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "d", "chosen": "e", "rejected": "f"}\n'
@@ -38,13 +38,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text(ROWS)
     (tmp_path / "r.yaml").write_text(RECIPE)
-    assert run.run(check("r.yaml", []), tmp_path / "out", quiet=True) == 0
+    assert runner.run(check("r.yaml", []), tmp_path / "out", quiet=True) == 0
     return tmp_path
 
 
 def again(folder: Path, *overrides: str, restart: bool = False) -> int:
     """The run once more."""
-    return run.run(check(str(folder / "r.yaml"), list(overrides)), folder / "out", quiet=True, restart=restart)
+    return runner.run(check(str(folder / "r.yaml"), list(overrides)), folder / "out", quiet=True, restart=restart)
 
 
 def test_a_lock_that_is_a_link_empties_nothing(folder: Path, outside: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from truing import registry
 from truing.errors import UserError
-from truing.pipeline import lookup
+from truing.recipe import lookup
 
 
 @pytest.mark.parametrize(

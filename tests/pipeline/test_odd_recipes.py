@@ -10,10 +10,10 @@ import time
 import pytest
 
 from truing.errors import RecipeError
-from truing.pipeline import document
-from truing.pipeline.plan import plan
-from truing.pipeline.recipe import check
-from truing.pipeline.run import folder_name
+from truing.recipe import yaml_document
+from truing.recipe.check import check
+from truing.run.plan import plan
+from truing.run.runner import folder_name
 
 SECONDS = 15
 """What any of these may take; a second or two is usual."""
@@ -57,7 +57,7 @@ def test_stages_by_thousands():
 def test_mistakes_by_thousands_are_said_in_part():
     wrong = "stages:\n" + "".join(f"  s{i}: {{do: sft, model: $t{i}, data: a/y, epoch: 1}}\n" for i in range(2000))
     said = refused(wrong, "is not looked at any further")
-    assert "recipe:2: " in said and said.count("\n") <= document.ENOUGH + 1
+    assert "recipe:2: " in said and said.count("\n") <= yaml_document.ENOUGH + 1
 
 
 @pytest.mark.parametrize(

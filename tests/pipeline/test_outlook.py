@@ -12,7 +12,7 @@ import pytest
 
 from truing import cli
 from truing.errors import RecipeError
-from truing.pipeline.outlook import ROWS, look
+from truing.run.outlook import ROWS, look
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 PAIR = {"prompt": "What is it?", "chosen": "This.", "rejected": "That."}
@@ -360,7 +360,7 @@ def test_every_recipe_that_is_shipped_is_seen_to_be_whole(here, path) -> None:
 def test_nothing_heavy_is_imported_for_it(here) -> None:
     write("pairs.jsonl", numbered(PAIR))
     code = (
-        "import sys; from truing.pipeline.outlook import look; "
+        "import sys; from truing.run.outlook import look; "
         f"look({str(RECIPES / 'hh_dpo.yaml')!r}, ['data=pairs.jsonl']); "
         "print(sorted({'torch', 'transformers', 'pyarrow', 'datasets'} & set(sys.modules)))"
     )

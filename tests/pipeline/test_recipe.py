@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from truing.errors import RecipeError
-from truing.pipeline.recipe import Recipe, Ref, StageSpec, check
+from truing.recipe.check import Recipe, Ref, StageSpec, check
 
 EIGHT = """\
 titel: RLHF
@@ -36,7 +36,7 @@ def test_eight_planted_mistakes_are_found_at_once_and_without_torch(tmp_path):
 
     (tmp_path / "eight.yaml").write_text(EIGHT, encoding="utf-8")
     code = (
-        "import sys\nfrom truing.pipeline.recipe import check\nfrom truing.errors import RecipeError\n"
+        "import sys\nfrom truing.recipe.check import check\nfrom truing.errors import RecipeError\n"
         "try: check('eight.yaml')\nexcept RecipeError as problem: print(problem)\n"
         "print('torch' in sys.modules)"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from truing.errors import RecipeError
-from truing.pipeline import loops
-from truing.pipeline.recipe import Ref, check
+from truing.recipe import loops
+from truing.recipe.check import Ref, check
 
 LOOP = """\
 base: world:desk/tiny

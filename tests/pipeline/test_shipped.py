@@ -13,8 +13,8 @@ from hatchling.builders.wheel import WheelBuilder
 
 from truing import cli
 from truing.errors import RecipeError, UserError
-from truing.pipeline import shipped
-from truing.pipeline.recipe import check
+from truing.recipe import shipped
+from truing.recipe.check import check
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from truing.pipeline import moment, show
-from truing.pipeline.show import Show, drawn_bar
+from truing.run import console, moment
+from truing.run.console import Show, drawn_bar
 from truing.terminal import Redacting, moves
 
 ROUND = {
@@ -76,7 +76,7 @@ def test_a_log_has_few_plain_lines_and_its_last_line_no_figures(
 ) -> None:
     """A step a second for three hours: ten seconds apart at first, then a fiftieth of the time that has passed."""
     clock = [1000.0]
-    monkeypatch.setattr(show.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
     shown = Show()
     for number in range(1, 10_801):
         clock[0] += 1.0
@@ -124,7 +124,7 @@ def test_who_asks_for_plain_lines_gets_them(setting: dict[str, str], monkeypatch
 def test_a_bar_keeps_to_one_line(columns: int) -> None:
     drawn = drawn_bar(31, 40, "1 min 3 s left", moment.told([ROUND]), columns)
     assert len(drawn) < columns and "\n" not in drawn
-    assert drawn_bar(10, 10, "", "", 80).count("━") == show.BAR > drawn_bar(5, 10, "", "", 80).count("━")
+    assert drawn_bar(10, 10, "", "", 80).count("━") == console.BAR > drawn_bar(5, 10, "", "", 80).count("━")
 
 
 def on_a_terminal(command: list[str], folder: Path, **settings: str) -> tuple[str, int]:

@@ -6,11 +6,11 @@ import pytest
 
 from truing.data.split import opening
 from truing.errors import RecipeError
-from truing.pipeline.context import StageRun
-from truing.pipeline.lineage import learned, verdicts
-from truing.pipeline.recipe import check
-from truing.pipeline.show import Show
-from truing.pipeline.spec import Ref
+from truing.recipe.check import check
+from truing.recipe.references import Ref
+from truing.run.console import Show
+from truing.run.lineage import learned, verdicts
+from truing.run.stage_run import StageRun
 
 HEAD = """\
 base: world:desk/tiny

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from small_models import build
+from truing.commands import model_commands
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.foreign import foreign
 from truing.errors import RunFailed, UserError
-from truing.pipeline import commands
 from truing.policy import gguf, heads
 from truing.policy.load import load
 
@@ -50,12 +50,12 @@ def test_score_writes_none(folder, tmp_path, monkeypatch) -> None:
             policy.model.model.embed_tokens.weight[20:] = float("nan")
         return policy
 
-    monkeypatch.setattr(commands, "load_any", spoilt)
+    monkeypatch.setattr(model_commands, "load_any", spoilt)
     with pytest.raises(RunFailed, match=r"NaN or infinite|not finite"):
-        commands.score(str(folder), str(rows), tmp_path / "out.jsonl")
+        model_commands.score(str(folder), str(rows), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     with pytest.raises(RunFailed, match="row 1: logp is nan, and no JSON holds that"):
-        commands.write_lines(tmp_path / "out.jsonl", [{"logp": float("nan")}])
+        model_commands.write_lines(tmp_path / "out.jsonl", [{"logp": float("nan")}])
 
 
 @pytest.mark.parametrize(

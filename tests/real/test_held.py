@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 
 QUESTIONS = {
     "What is the capital of France?": "Paris",

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from truing.errors import RecipeError
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 
 HOME = Path(__file__).parent.parent.parent
 TINY = [
@@ -98,9 +98,9 @@ def gsm8k(real_data: Path, folder: Path, count: int = 12) -> Path:
 def test_gsm8k_is_read_and_its_own_solutions_are_right(real_data: Path, tmp_path: Path) -> None:
     """What the judge is given are the file's columns: the reference behind ####, which a changed number does not meet."""
     from truing.data.formats import loading
-    from truing.pipeline.rewards import columns_of
     from truing.rewards.builtin_verifier import verifier
     from truing.rewards.call import Answer, Call
+    from truing.stages.loaded_rewards import columns_of
 
     records = loading.load(str(gsm8k(real_data, tmp_path, 40)), want="prompts", columns={"prompt": "question"})
     assert len(records) == 40

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from small_templates import DATED, model
+from truing.commands import model_commands
 from truing.data import clock
-from truing.pipeline import commands
 from truing.policy import heads
 
 RECIPE = """\
@@ -92,6 +92,6 @@ def test_sample_says_the_moment_of_both_models(tmp_path, days) -> None:
     (tmp_path / "p.txt").write_text("two and two?\n")
     heard: list[str] = []
     files = (str(tmp_path / "base"), str(tmp_path / "p.txt"), 1, tmp_path / "out.jsonl")
-    commands.sample(*files, max_new_tokens=2, best_of=2, reward=str(tmp_path / "rm"), say=heard.append)
+    model_commands.sample(*files, max_new_tokens=2, best_of=2, reward=str(tmp_path / "rm"), say=heard.append)
     assert [("here 2024-02-29" in text, "here 2023-01-02" in text) for text in heard] == [(True, False), (False, True)]
     assert heard[1].startswith(str(tmp_path / "rm"))

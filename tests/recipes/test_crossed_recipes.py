@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 from truing.types import Finding
 
 HOME = Path(__file__).parent.parent.parent

@@ -12,12 +12,11 @@ import pytest
 
 from truing.data.formats import loading
 from truing.errors import RecipeError
-from truing.pipeline import answers
-from truing.pipeline import plan as planning
-from truing.pipeline.recipe import check
-from truing.pipeline.spec import Ref
-from truing.rollout import experience
+from truing.recipe.check import check
+from truing.recipe.references import Ref
+from truing.rollout import experience, stored
 from truing.rollout.experience import Experience
+from truing.run import plan as planning
 from truing.types import Demonstration, Judgement, Message
 
 PROMPTS = [(Message("system", "Be brief."), Message("user", f"question {i}")) for i in range(4)]
@@ -232,11 +231,11 @@ def test_what_told_no_answer_from_another_and_what_moved_no_answer_is_said(asked
 
 def test_rollouts_are_read_as_records(tmp_path: Path) -> None:
     """Without a judge: scored groups as judgements, other answers as demonstrations; what no record can hold is noted."""
-    scored = answers.of_rollouts([experience.write(tmp_path / "a.parquet", lived()) and tmp_path / "a.parquet"])
-    found = answers.as_records(scored, "here")
+    scored = stored.of_rollouts([experience.write(tmp_path / "a.parquet", lived()) and tmp_path / "a.parquet"])
+    found = stored.as_records(scored, "here")
     assert [len(r.responses) for r in found.records] == [4, 2, 1, 2]
     assert [n.problem.split(",")[0] for n in found.notes] == [
-        answers.CUT_OFF.split(",")[0],
+        stored.CUT_OFF.split(",")[0],
         "says nothing",
         "could not be scored",
     ]
@@ -244,7 +243,7 @@ def test_rollouts_are_read_as_records(tmp_path: Path) -> None:
     assert experience.is_experience(tmp_path / "b.parquet")
     again = experience.read(tmp_path / "b.parquet")
     assert again[0].prompt == PROMPTS[0] and math.isnan(again[0].score) and (again[0].parts, again[0].why) == ((), "")
-    plain = answers.as_records(answers.of_rollouts([tmp_path / "b.parquet"]), "there")
+    plain = stored.as_records(stored.of_rollouts([tmp_path / "b.parquet"]), "there")
     assert len(plain) == 10 and all(isinstance(r, Demonstration) for r in plain.records)
     assert loading.load(str(tmp_path / "b.parquet"), on_bad_row="drop").records[0].prompt == PROMPTS[0]
     assert experience.read(tmp_path / "a.parquet")[0] == lived()[0]

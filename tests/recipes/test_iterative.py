@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
 from truing.policy import fresh
+from truing.recipe.check import check
+from truing.run import runner as running
 
 HOME = Path(__file__).parent.parent.parent
 TINY = [

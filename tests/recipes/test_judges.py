@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from truing.errors import RecipeError
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
 
 MINE = """
 from truing.registry import reward

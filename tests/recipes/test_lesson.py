@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from truing.pipeline.lesson import Rounds, lesson
 from truing.rollout.account import Account, Extent
+from truing.run.lesson import Rounds, lesson
 
 HEAD = """\
 title: small

@@ -12,8 +12,8 @@ import pytest
 
 from truing.disk import made_beside
 from truing.errors import RunFailed
-from truing.pipeline import examine
-from truing.pipeline import plan as planning
+from truing.run import plan as planning
+from truing.stages import exam
 
 EVERY_STEP = "warm.checkpoint_every=1"
 
@@ -94,7 +94,7 @@ def test_the_old_verdict_does_not_survive_a_run_that_fails(desk, monkeypatch) ->
     def fail(*_: object) -> None:
         raise RunFailed("the examiner is ill")
 
-    monkeypatch.setattr(examine.Exam, "order", fail)
+    monkeypatch.setattr(exam.Exam, "order", fail)
     assert desk.run("exam.seed=1", "--overwrite") == 3
     assert not (desk.out / "decision.json").exists()
     assert "<b>Ship</b>" not in desk.page() and "the examiner is ill" in desk.page()

@@ -12,10 +12,10 @@ from truing import registry, seals
 from truing.data.kinds import shape_of
 from truing.disk import write_json
 from truing.errors import UserError
-from truing.pipeline import run as running
-from truing.pipeline.families import of_reward
-from truing.pipeline.recipe import check
-from truing.pipeline.table import table
+from truing.recipe.check import check
+from truing.recipe.families import of_reward
+from truing.report.exam_table import table
+from truing.run import runner as running
 from truing.types import OWED, Finding
 
 HOME = Path(__file__).parent.parent.parent

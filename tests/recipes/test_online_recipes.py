@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 LAST = "iterative_dpo-3-policy"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from truing.errors import UserError
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 
 GRPO = Path(__file__).parent.parent.parent / "recipes" / "grpo.yaml"
 SMALL = [

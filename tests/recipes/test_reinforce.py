@@ -7,8 +7,8 @@ import pyarrow.parquet as parquet
 import pytest
 from safetensors import safe_open
 
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 
 HOME = Path(__file__).parent.parent.parent
 SMALL = [

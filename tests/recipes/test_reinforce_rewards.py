@@ -9,8 +9,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from truing.errors import RecipeError
-from truing.pipeline.recipe import check
-from truing.pipeline.spec import Ref
+from truing.recipe.check import check
+from truing.recipe.references import Ref
 
 MINE = """\
 from truing.registry import Model, reward
@@ -190,7 +190,7 @@ def test_a_reward_that_fails_stops_the_run_and_is_named(asked: Any) -> None:
 
 def test_a_changed_reward_is_another_stage(asked: Any) -> None:
     """Its file is part of what the stage depends on, as a plugged-in objective is."""
-    from truing.pipeline.plan import plan
+    from truing.run.plan import plan
 
     asked.write(recipe("[$rm, {cost: {of: mine.py:polite, budget: 1}}]"))
     keys = [plan(check(asked.folder / "r.yaml"), asked.out)[-1].key]

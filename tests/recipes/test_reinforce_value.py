@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 
 from truing.data.batch import Batch, Branch, Tree
-from truing.pipeline.recipe import check
 from truing.policy.load import load
 from truing.policy.value import put_on
+from truing.recipe.check import check
 
 HEAD = """\
 title: small

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from truing import cli
 from truing.errors import RunFailed, UserError
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
+from truing.run import runner as running
 from truing.train import fit as fitting
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"

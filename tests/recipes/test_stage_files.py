@@ -12,8 +12,8 @@ from recipes.conftest import SMALL, Desk
 from tampering import CHANGED, GONE, add, copy, cut, edit, flip, remove
 from truing import seals
 from truing.errors import UserError
-from truing.pipeline import plan as planning
 from truing.policy.load import load
+from truing.run import plan as planning
 
 NOTHING = Path()
 SPOILS = {
@@ -179,7 +179,7 @@ def test_hidden_files_and_times_are_no_tampering(desk: Desk) -> None:
 
 
 def test_stages_read_by_a_stage_are_those_its_options_name(tmp_path: Path) -> None:
-    from truing.pipeline.recipe import check
+    from truing.recipe.check import check
 
     for name in ("pairs.jsonl", "lax.yaml"):
         (tmp_path / name).write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from truing.errors import RecipeError
-from truing.pipeline.recipe import check
+from truing.recipe.check import check
 
 RULES = "rules: [{check: win_rate, model: direct, against: warm, min: 0.0}]\n"
 BOTH = RULES.replace("]", ", {check: win_rate, model: direct, against: base, min: 0.5}]")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from truing.evaluate import intervals
-from truing.pipeline.stage_figures import Look, Measured, StageFigures, read_metrics
-from truing.pipeline.training import compile_objective
 from truing.report import html
 from truing.report.figures import Stretch, Term, last_tenth, lines, of_finding, of_stretch
+from truing.stages.prepare import compile_objective
+from truing.stages.stage_figures import Look, Measured, StageFigures, read_metrics
 from truing.types import Finding
 
 

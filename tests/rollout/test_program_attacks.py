@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from truing.pipeline.context import StageRun
-from truing.pipeline.recipe import check
-from truing.pipeline.rewards import term_of
-from truing.pipeline.show import Show
+from truing.recipe.check import check
 from truing.rewards import begin, box, process_limits, sandbox
+from truing.run.console import Show
+from truing.run.stage_run import StageRun
+from truing.stages.loaded_rewards import term_of
 
 SECURITY = Path(__file__).parents[2] / "SECURITY.md"
 KINDS = ("bubblewrap", "unshare", "open")

@@ -8,9 +8,9 @@ import pytest
 
 from truing import registry
 from truing.errors import RecipeError, UserError
-from truing.pipeline import recipe
-from truing.pipeline.plan import own_digests
+from truing.recipe import check
 from truing.rewards.call import Answer, Call
+from truing.run.plan import own_digests
 from truing.types import Message
 
 FILES = {
@@ -98,7 +98,7 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_a_reward_of_another_place_is_known_and_scores(folder, name, scores) -> None:
-    assert recipe.check(RECIPE.format(reward=name)).stages[0].options["rewards"]
+    assert check.check(RECIPE.format(reward=name)).stages[0].options["rewards"]
     function = registry.load(name, "reward")
     assert function.options == registry.resolve(name, "reward").options
     found = Call(function, {}, 10.0)(ANSWERS)
@@ -127,7 +127,7 @@ def test_columns_that_a_factory_or_a_partial_function_cannot_do_without(folder) 
 )
 def test_what_is_no_reward_says_why_and_which_names_are(folder, name, said) -> None:
     with pytest.raises(RecipeError) as problem:
-        recipe.check(RECIPE.format(reward=name))
+        check.check(RECIPE.format(reward=name))
     assert said in str(problem.value)
     if name.startswith("mine.py"):
         assert "also_polite, brief, counted, doubled, polite, right_reward, soft" in str(problem.value)

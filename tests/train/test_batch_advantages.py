@@ -11,9 +11,9 @@ import torch
 
 from small_online import folder_of, judged, made
 from truing.online.advantages import ADVANTAGES
-from truing.pipeline import run as running
-from truing.pipeline.recipe import check
-from truing.pipeline.training import compile_objective
+from truing.recipe.check import check
+from truing.run import runner as running
+from truing.stages.prepare import compile_objective
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "golden.json").read_text())["cases"]
 REWARDS = next(case for case in GOLDEN if case["id"] == "reinforce_pp_baseline")["inputs"]["rewards"]

@@ -16,13 +16,13 @@ from truing.objectives import advantage as adv
 from truing.online import advantages, preferences
 from truing.online.advantages import Round
 from truing.online.source import Judged, RolloutSource
-from truing.pipeline.stages_online import untaught
 from truing.policy.load import load
 from truing.rewards.combine import Cost
 from truing.rollout import experience
 from truing.rollout.engine import InProcess
 from truing.settings import Online, Training
 from truing.signals.observe import observe
+from truing.stages.reinforce import untaught
 from truing.train.objective_sum import Sum, Term
 
 PREFERENCES = ["dpo", "ipo", "simpo", "dpo_ranked", "bco", "kldo", "nll"]

@@ -14,8 +14,8 @@ from truing.data.batch import Batch
 from truing.errors import UserError
 from truing.online.advantages import advantage_of
 from truing.online.source import Judged, Prompt, RolloutSource
-from truing.pipeline.recipe import check
 from truing.policy.load import load
+from truing.recipe.check import check
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
 from truing.rewards.combine import Rewards

@@ -14,9 +14,9 @@ import pytest
 
 from truing import caches, seals
 from truing.errors import UserError
-from truing.pipeline import base
-from truing.pipeline.show import Show
 from truing.policy import fresh, gguf
+from truing.run import base_models
+from truing.run.console import Show
 from truing.world import tiny
 
 FILES = {"config.json": "{}", "model.safetensors": "weights", "sub/vocab.txt": "a b c"}
@@ -154,16 +154,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         seed = list(tiny.SIZES).index(size)
         fresh.make(tiny.SIZES[size] | {"vocab": 300}, ["a refund within thirty days"] * 20, folder, seed=seed)
 
-    monkeypatch.setattr(base, "pretrain", quick)
+    monkeypatch.setattr(base_models, "pretrain", quick)
     return caches.cache_folder()
 
 
 def test_the_worlds_model_is_mended(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A bit flipped, another size's weights, no config: line 25 of what was found by trying."""
     show = Show()
-    folder = Path(base.named("world:desk/tiny", show))
+    folder = Path(base_models.named("world:desk/tiny", show))
     before = (folder / "model.safetensors").read_bytes()
-    other = Path(base.named("world:desk/small", show))
+    other = Path(base_models.named("world:desk/small", show))
     capsys.readouterr()
     for spoil in (
         lambda: flip(folder / "model.safetensors"),
@@ -171,10 +171,10 @@ def test_the_worlds_model_is_mended(world: Path, capsys: pytest.CaptureFixture[s
         lambda: (folder / "config.json").unlink(),
     ):
         spoil()
-        assert Path(base.named("world:desk/tiny", show)) == folder
+        assert Path(base_models.named("world:desk/tiny", show)) == folder
         assert "it is made again" in capsys.readouterr().out
         assert (folder / "model.safetensors").read_bytes() == before
-    base.named("world:desk/tiny", show)
+    base_models.named("world:desk/tiny", show)
     assert capsys.readouterr().out == ""
 
 

@@ -1,0 +1,1 @@
+"""The commands of the command line that need no recipe, and the options that several share."""

@@ -1,0 +1,1 @@
+"""The language of recipes: text becomes a checked plan, without torch."""

@@ -1,0 +1,230 @@
+"""The `rewards:` of a stage: `gold`, `$rm`, `{length: {per_token: -0.01}}`, or a list; checked without torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from truing import registry
+from truing.errors import UserError, nearest
+from truing.recipe import hints
+from truing.recipe.objective_spec import absolute
+from truing.recipe.references import Ref
+from truing.recipe.values import check_value
+from truing.recipe.yaml_document import LOST, Node
+from truing.signature import Option
+
+if TYPE_CHECKING:
+    from truing.recipe.scope import Scope
+    from truing.signature import Part
+
+COST, GOLD = "cost", "gold"
+WEIGHT = Option("weight", "float", 1.0, doc="what the reward counts for in the sum; below 0 it is avoided")
+WITHIN = Option(
+    "within", "NonNegative", 0.0, doc="of combine: lexicographic: units of reward by which two values count as equal"
+)
+LATE = Option("late", "float", None, doc="reward of an answer on which the function did not end in time")
+"""What every reward takes besides its own options: what it counts for in a sum; where rewards go one before the other,
+how far apart two values may be that count as equal; and what an answer is worth that it does not come back from. An
+option of that name that a function has itself is the function's."""
+BUDGET = (
+    Option("budget", "float", None, True, "what the mean of the reward is not to exceed, in its own units"),
+    Option("rate", "Positive", 0.05, doc="how fast the cost's weight follows its mean beyond the budget, a round"),
+    Option("start", "Positive", 1.0, doc="the cost's weight in the first round"),
+)
+"""What `cost` takes besides `of`."""
+
+
+def check_rewards(node: Node, scope: Scope) -> Any:
+    """The rewards as a list of {name: options} with options in their own types and references resolved; a cost as
+    {cost: {of: {name: options}, ...}}. LOST, with every mistake noted, where one of them is none."""
+    items = node.value if isinstance(node.value, list) else [node]
+    if not items:
+        scope.mistakes.add(node.line, f"{scope.place}rewards is an empty list")
+    found = [check_one(item, scope) for item in items]
+    if found and LOST not in found and all(COST in one for one in found):
+        scope.mistakes.add(node.line, f"{scope.place}rewards are all costs: name one that is to grow")
+    return LOST if LOST in found or not found else found
+
+
+def check_one(node: Node, scope: Scope) -> Any:
+    """One reward in its plain form; LOST with its mistakes noted."""
+    name, options = named(node)
+    if name is None:
+        said = "a reward is a name, $stage, or one name with its options such as {length: {per_token: -0.01}}"
+        scope.mistakes.add(node.line, f"{scope.place}{said}, not {node.plain!r}")
+        return LOST
+    if options.value is not None and not isinstance(options.value, dict):
+        scope.mistakes.add(
+            node.line,
+            f"{scope.place}the options of '{name}' are a mapping such as {{weight: 0.5}}, not {options.plain!r}",
+        )
+        return LOST
+    if name.startswith("$"):
+        value = check_value(
+            scope.place.removesuffix(": "), Option("rewards", "RewardModel"), Node(name, node.line), scope
+        )
+        given = checked(f"reward '{name}'", {}, (), options, scope)
+        return LOST if LOST in (value, given) else {"reward_model": {"model": value, **given}}
+    if name == COST:
+        return check_cost(node, options, scope)
+    try:
+        part = hints.resolve(name, "reward", scope.folder)
+    except UserError as problem:
+        scope.mistakes.add(node.line, f"{scope.place}{problem}{meant(name, scope)}")
+        return LOST
+    own = {option.name: option for option in part.options}
+    given = checked(f"reward '{name}'", own, part.unread, options, scope, (WEIGHT, WITHIN, LATE))
+    if given is not LOST and LATE.name in given and (why := not_asked_apart(part)):
+        scope.mistakes.add(options.entries[LATE.name].line, f"{scope.place}'late' is {why}; leave it out")
+        return LOST
+    lacking = [o.name for o in part.options if o.required and o.name not in options.entries]
+    for option in lacking:
+        scope.mistakes.add(node.line, f"{scope.place}reward '{name}' needs '{option}'")
+    return LOST if given is LOST or lacking else {absolute(name, scope.folder, "reward"): given}
+
+
+def not_asked_apart(part: Part) -> str:
+    """Why a reward with the option `late` cannot be asked in a process of its own; empty where it can, or where the
+    option is the function's own."""
+    if part.option(LATE.name) is not None:
+        return ""
+    if part.scope != "response" or "response" not in part.needs:
+        return f"for a function that reads one answer at a time ('response'), and '{part.name}' does not"
+    if any(option.reference for option in part.options):
+        return f"for a function that reads no model, and '{part.name}' does"
+    return "not for programs, which have a limit of their own, 'seconds'" if part.name == "program" else ""
+
+
+def is_reward(node: Node) -> bool:
+    """Whether what stands as a judge is written as a reward: {name: options}, a function of one's own, or the name of
+    a built-in one. The world's truth, $stage, folders and lists of them are judges of their own."""
+    value = node.value
+    if not isinstance(value, str):
+        return isinstance(value, dict)
+    own = ".py:" in value and not value.startswith("$")
+    return own or (value in registry.parts("reward") and value != GOLD)
+
+
+def check_one_judging(node: Node, scope: Scope) -> Any:
+    """The reward that judges, in its plain form; the world's truth and reward models in theirs. LOST, with its mistakes
+    noted, where it is none that could judge."""
+    name, options = named(node)
+    if name == COST:
+        scope.mistakes.add(node.line, f"{scope.place}a cost is no judge; give the reward itself")
+        return LOST
+    mute = [key for key in (WEIGHT.name, WITHIN.name) if isinstance(options.value, dict) and key in options.value]
+    for key in mute:
+        scope.mistakes.add(node.line, f"{scope.place}'{key}' says nothing of a reward that judges alone")
+    found = check_one(node, scope)
+    if found is LOST or mute:
+        return LOST
+    if GOLD in found:
+        return GOLD
+    return found.get("reward_model", {}).get("model", found)
+
+
+def named(node: Node) -> tuple[str | None, Node]:
+    """The name of a reward and its options; None where there is no name."""
+    if isinstance(node.value, str) and node.value:
+        return node.value, Node({}, node.line)
+    if isinstance(node.value, dict) and len(node.value) == 1:
+        ((name, options),) = node.value.items()
+        return str(name), options
+    return None, node
+
+
+def checked(
+    place: str,
+    own: dict[str, Option],
+    unread: tuple[str, ...],
+    options: Node,
+    scope: Scope,
+    shared: tuple[Option, ...] = (WEIGHT, WITHIN),
+) -> Any:
+    """The options of one reward, its own and those it shares, in their own types; LOST where one is a mistake."""
+    known = {option.name: option for option in shared} | own  # of one name the function's own goes first
+    found: dict[str, Any] = {}
+    good = True
+    for key, node in options.entries.items():
+        if key not in known:
+            home = hints.beside_stage(key, "reward", [])
+            said = hints.unknown_option("option", key, known.values(), home)
+            scope.mistakes.add(node.line, f"{scope.place}{place}: {said}")
+        elif key in unread:
+            scope.mistakes.add(node.line, f"{scope.place}{place}: its option '{key}' is never read")
+        else:
+            value = check_value(f"{scope.place}{place}", known[key], node, scope)
+            found |= {} if value is LOST else {key: value}
+        good = good and key in found
+    return found if good else LOST
+
+
+def check_cost(node: Node, options: Node, scope: Scope) -> Any:
+    """A reward whose mean is to stay within a budget."""
+    if "of" not in options.entries:
+        scope.mistakes.add(node.line, f"{scope.place}a cost says of what: {{cost: {{of: $harm, budget: 0.0}}}}")
+        return LOST
+    inner = check_one(options.entries["of"], scope)
+    own = {option.name: option for option in BUDGET}
+    rest = Node({key: child for key, child in options.entries.items() if key != "of"}, options.line)
+    given = checked(COST, own, (), rest, scope)
+    if "budget" not in options.entries:
+        scope.mistakes.add(node.line, f"{scope.place}a cost needs its budget, which its mean is not to exceed")
+        return LOST
+    return LOST if LOST in (inner, given) else {COST: {"of": inner, **given}}
+
+
+def meant(name: str, scope: Scope) -> str:
+    """The reward model that a word without $ most likely meant, as a question."""
+    hint = nearest(f"${name}", scope.fitting(Option("rewards", "RewardModel")))
+    return f". Did you mean '{hint}'?" if hint else ""
+
+
+def check_use(found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """Whether the stage's rewards fit each other and its prompts: the world's truth knows the world's prompts alone,
+    and what comes first of several has no weight."""
+    terms = found.get("rewards")
+    if terms is None:
+        return
+    line, names = given["rewards"].line, [next(iter(term)) for term in terms]
+    if found.get("combine") == "lexicographic" and COST in names:
+        scope.mistakes.add(line, f"{scope.place}a cost is for sums; leave out 'combine: lexicographic', or the cost")
+    if found.get("combine") != "lexicographic" and any("within" in options_of(term) for term in terms):
+        scope.mistakes.add(line, f"{scope.place}'within' says nothing without 'combine: lexicographic'")
+    prompts = found.get("prompts", found.get("data"))
+    origin = scope.origin(prompts) if prompts is not None else None
+    used = {next(iter(term["of"] if (term := one.get(COST)) else one)) for one in terms}
+    if "gold" in used and isinstance(origin, str) and not origin.startswith("world:"):
+        scope.mistakes.add(
+            line,
+            f"{scope.place}the reward is gold, which knows the truth of prompts of the world only, and these come from "
+            f"'{origin}'; give a reward model, or a verifier",
+        )
+
+
+def check_judged(part: Part, found: dict[str, Any], given: dict[str, Node], scope: Scope) -> None:
+    """Whether the options of a stage that judges answers fit each other: `passing` goes with `keep: passing`, what says
+    how rewards are asked with rewards; a cost needs the rounds of a stage that learns; a score has to come from
+    somewhere."""
+    if part.option("keep") is None:
+        return
+    wants, has = found.get("keep") == "passing", found.get("passing") is not None
+    if wants != has and not (wants and "passing" in given):
+        line = given["keep" if wants else "passing"].line
+        scope.mistakes.add(line, f"{scope.place}'keep: passing' and the score to reach ('passing: 1.0') go together")
+    for option in ("combine", "on_error", "time_limit") if "rewards" not in given else ():
+        if option in found:
+            scope.mistakes.add(given[option].line, f"{scope.place}'{option}' says nothing without 'rewards'")
+    if any(COST in term for term in found.get("rewards", ())):
+        said = "a cost is for rounds that follow each other, and this stage has none; give the reward a negative weight"
+        scope.mistakes.add(given["rewards"].line, f"{scope.place}{said}")
+    data = found.get("data")
+    made = scope.done.get(data.stage) if isinstance(data, Ref) else None
+    if "rewards" not in given and made is not None and made.name == "sample":
+        line = given["data"].line
+        scope.mistakes.add(line, f"{scope.place}the answers of {data} have no scores; say by 'rewards' who gives them")
+
+
+def options_of(term: dict[str, Any]) -> dict[str, Any]:
+    """The options of a reward in its plain form."""
+    return dict(next(iter(term.values())))

@@ -1,0 +1,67 @@
+"""What a stage is about while it learns, in one line: what its answers earn, or how well it tells pairs apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from truing.report import figures, words
+from truing.run import lesson
+
+Row = Mapping[str, float]
+
+OFFLINE = ("margin", "margin_nats", "accuracy", "best_first", "signed_log_ratio")
+"""What methods of given data are judged by. Their loss is shown too, and that of a policy gradient never: it is 0 at
+the first update of every round, whatever is learned."""
+
+
+def told(rows: Sequence[Row]) -> str:
+    """The means of these updates that say what the stage is about; an empty text where there are none.
+
+    >>> told([{"step": 1, "rows": 2, "loss": 0.69, "accuracy": 0.5, "margin_nats": 0.0}])
+    'margin 0 nats  accuracy 50 %  loss 0.69'
+    >>> earned = {"score": 0.25, "score_deviation": 0.4, "equal_groups": 0.5, "cut_off": 0.0, "length": 12.0}
+    >>> told([{"step": 1, "rows": 8, "loss": 0.0, "answers": 8, "groups": 2, "failed": 0.0} | earned])
+    'reward 0.25 ± 0.4  equal groups 50 %  cut off 0 %  length 12 tokens'
+    """
+    if not rows:
+        return ""
+    return "  ".join([*_of_rounds(rows), *_of_data(rows)])
+
+
+def _of_rounds(rows: Sequence[Row]) -> list[str]:
+    """Of answers: their reward with the deviation within a round, and what can be wrong with them."""
+    if "score" not in rows[-1]:
+        return []
+    spread = _text(rows, "score_deviation")
+    parts = [f"reward {_text(rows, 'score')}{f' ± {spread}' if spread else ''}"]
+    if any(row.get("answers", 0.0) > row.get("groups", 0.0) for row in rows):  # a lone answer is equal to itself
+        parts.append(f"equal groups {_text(rows, 'equal_groups', share=True)}")
+    parts.append(f"cut off {_text(rows, 'cut_off', share=True)}")
+    parts += [f"KL {_text(rows, 'kl')} nats"] if "kl" in rows[-1] else []
+    parts.append(f"length {_text(rows, 'length')} tokens")
+    failed = math.fsum(row.get("failed", 0.0) for row in rows)
+    return parts + ([f"not scored {failed:.0f}"] if failed else [])
+
+
+def _of_data(rows: Sequence[Row]) -> list[str]:
+    names = [name for name in rows[-1] if name in OFFLINE or name.startswith("squared_error")]
+    order = [*(name for name in OFFLINE if name in names), *(name for name in names if name not in OFFLINE)]
+    parts = [
+        f"{words.label(name)} {_text(rows, name, name in ('accuracy', 'best_first'))}{_unit(name)}" for name in order
+    ]
+    column = "learned_tokens" if "learned_tokens" in rows[-1] else ""
+    return parts if "score" in rows[-1] else [*parts, f"loss {_text(rows, 'loss', column=column)}"]
+
+
+def _unit(name: str) -> str:
+    return " nats" if name in ("margin_nats", "signed_log_ratio") else ""
+
+
+def _text(rows: Sequence[Row], name: str, share: bool = False, column: str = "") -> str:
+    """A mean to three figures, or as a share; `no number` where one of the updates has none."""
+    known = [row for row in rows if name in row]
+    value = figures.mean_of(known, name, column) if known else None
+    if value is None:
+        return "no number" if known else ""
+    return lesson.share(value) if share else f"{value:.3g}"

@@ -1,0 +1,35 @@
+"""What a run came to: the answer of all its gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from truing import seals
+from truing.gate import decide, evidence
+from truing.run.plan import read_json
+from truing.types import digest
+
+WORST_FIRST: tuple[decide.Verdict, ...] = ("hold", "undecided", "ship")
+
+
+def decision(root: Path, gates: list[str]) -> dict[str, Any]:
+    """One decision of several gates' (their stages' names): the worst verdict, over every gate's results."""
+    for name in gates:
+        seals.check_stage(root / name)
+    found = {name: read_json(root / name / seals.DECISION) for name in gates}
+    verdict = next(word for word in WORST_FIRST if word in {d["verdict"] for d in found.values()})
+    if len(found) == 1:
+        return found[gates[0]]
+    findings = list({digest(f): f for d in found.values() for f in d["findings"]}.values())
+    body = {
+        "verdict": verdict,
+        "exit_code": decide.EXIT_CODES[verdict],
+        "gates": {name: d["verdict"] for name, d in found.items()},
+        "results": [r | {"rule": f"{name}: {r['rule']}"} for name, d in found.items() for r in d["results"]],
+        "rules": [rule for d in found.values() for rule in d["rules"]],
+        "evidence_hash": digest(findings),
+        "findings": findings,
+        "about": evidence.together([d["about"] for d in found.values()]),
+    }
+    return seals.sealed(body)

@@ -1,0 +1,54 @@
+"""The stage that asks of a run whether the truth turned down while the reward rose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from truing import seals
+from truing.diagnose.curve import read_watch
+from truing.recipe.references import Ref
+from truing.registry import Models, stage
+from truing.run.stage_run import StageRun
+from truing.stages.diagnosis import WATCH, tell
+
+
+@stage(gives="findings")
+def diagnose(
+    run: StageRun,
+    *,
+    runs: Annotated[Models, "the reinforce stages, or model folders, that watched themselves"],
+    truth: Annotated[str, "the watched reward that counts as the truth"] = "gold",
+) -> None:
+    """Was the reward over-optimised? Reads how `reinforce` stages watched themselves (`watch`, `watch_prompts`): the
+    reward that they were trained on, the proxy, and `truth`, a reward that they only watched, over the distance from
+    their start.
+
+    Finds where gold was highest, what was lost by the last look, and whether the proxy rose meanwhile; fits Gao's form
+    d (alpha - beta ln d). A run from elsewhere is named by its model's folder.
+    """
+    named = runs if isinstance(runs, list) else [runs]
+    names = run.labels(named)
+    for value in named:  # its findings are about these weights
+        run.model(value)
+    curves = [
+        read_watch(watched(run, model), name, started(run, model), truth)
+        for name, model in zip(names, named, strict=True)
+    ]
+    tell(run, curves, truth)
+
+
+def watched(run: StageRun, model: Any) -> Path:
+    """Where a run keeps what it watched: in the stage's folder, beside its model."""
+    if isinstance(model, Ref):
+        return run.stage(model) / WATCH
+    beside = Path(model).parent / WATCH
+    path = beside if beside.is_file() else Path(model) / WATCH
+    seals.check_file(path)
+    return path
+
+
+def started(run: StageRun, model: Any) -> str:
+    """What a stage of this recipe began from, as findings call it; empty for a run from elsewhere."""
+    begun = run.recipe.stage(model.stage).options.get("model") if isinstance(model, Ref) else None
+    return run.labels([begun])[0] if begun is not None else ""

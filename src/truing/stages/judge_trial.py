@@ -1,0 +1,305 @@
+"""The judge of an exam is itself examined: tried on labelled pairs that it did not learn from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from truing.data.shapes import Shaped, shaped
+from truing.data.split import unseen
+from truing.errors import DataError, UserError
+from truing.evaluate import reward_model
+from truing.evaluate.corrected import mean_of, points_of, powered_rate
+from truing.evaluate.exam import Answers
+from truing.evaluate.trust import LEAST, WORDS, Origin, Powered, Tried, Trust
+from truing.recipe.references import Ref
+from truing.recipe.reward_spec import GOLD
+from truing.rewards.scoring import judged
+from truing.run.lineage import judging, verdict_prints, verdicts
+from truing.run.stage_run import StageRun
+from truing.stages.exam_judge import Judge, appoint, by_reward
+from truing.types import Finding, Messages, Records, Reward, Score, prompt_id
+
+PAIRS = 2000
+"""How many labelled pairs of one source a judge is tried on at most."""
+EXACT = frozenset({"verifier", "program"})
+"""Rewards that hold an answer to its row's own truth, and are taken to make no errors."""
+CHECK = "judge_accuracy"
+NOTHING_LABELLED = "give labelled: (pairs that it did not learn from), or exact: true where it cannot err"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses to one prompt, the better first, as raters labelled them; or a tie."""
+
+    prompt: Messages
+    better: str
+    worse: str
+    tie: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled data, and whether it is of the judge's own training source. `reading` is the judge as it reads the
+    columns of these rows, where it is a reward that may; else what judges the answers reads them too."""
+
+    records: Records
+    origin: Origin
+    reading: Reward | None = None
+
+
+@dataclass
+class Trial:
+    """What a judge is tried on: labelled pairs by source, none of whose prompts it learned from. `named` is how the
+    recipe names it."""
+
+    run: StageRun
+    judge: Judge
+    named: Any
+    sources: Sequence[Source] = ()
+    least: float = LEAST
+    exact: bool = False
+    why: str = NOTHING_LABELLED
+    findings: list[Finding] = field(default_factory=list)
+
+    def trusts(self, reward: Reward) -> dict[str, Trust]:
+        """What is known of the judge, under an empty name, and of each of its heads; its accuracies are kept in
+        `findings`. `reward` is what judges the answers."""
+        tried: dict[str, list[Tried]] = {head: [] for head in ("", *self.judge.heads)}
+        for source in self.sources:
+            for head, one in self._tried(source.reading or reward, source.records, source.origin).items():
+                tried[head].append(one)
+                self.findings.append(one.finding)
+        whose = {head: f"{self.judge.judged_by}{f', head {head}' if head else ''}" for head in tried}
+        return {
+            head: Trust(whose[head], tuple(known), self.least, self.exact, self.why) for head, known in tried.items()
+        }
+
+    def _tried(self, reward: Reward, records: Records, origin: Origin) -> dict[str, Tried]:
+        """The accuracy of the judge and of its heads on one source."""
+        pairs, left_out = pairs_of(records)
+        asked = [pair for pair in pairs if not pair.tie][:PAIRS]
+        if not asked:
+            raise DataError(records.name, "holds no pair that a judge could be tried on: nothing but ties", "")
+        prompts = [pair.prompt for pair in asked for _ in range(2)]
+        texts = [text for pair in asked for text in (pair.better, pair.worse)]
+        said = judged(reward, prompts, texts, strict=False)
+        rows = [(asked[i], said[2 * i], said[2 * i + 1]) for i in range(len(asked))]
+        read = [row for row in rows if not (row[1].failed or row[2].failed)]
+        if not read:
+            raise DataError(records.name, "the judge can read no pair of it: all are longer than it reads", "")
+        left_out |= {"longer than the judge reads": len(rows) - len(read)}
+        source, within = source_of(records.name), getattr(reward, "tie_tolerance", 0.0)
+        ties = sum(pair.tie for pair in pairs)
+        self._account(source, len(pairs) - ties - len(asked), left_out)
+        return {head: self._accuracy(head, read, source, origin, ties, within) for head in ("", *self.judge.heads)}
+
+    def _accuracy(
+        self,
+        head: str,
+        rows: Sequence[tuple[Pair, Score, Score]],
+        source: str,
+        origin: Origin,
+        ties: int,
+        within: float,
+    ) -> Tried:
+        better, worse = (
+            [s.parts[head] if head else s.value for s in side] for side in list(zip(*rows, strict=True))[1:]
+        )
+        prompts = [prompt_id(pair.prompt) for pair, _, _ in rows]
+        several = [source] if len(self.sources) > 1 else []
+        slice_ = ", ".join([*([head] if head else []), *several]) or "all"
+        finding = reward_model.accuracy(
+            self.judge.name, better, worse, prompts, CHECK, slice=slice_, ties_left_out=ties, within=within
+        )
+        told = replace(finding, evidence=f"{finding.evidence}; {source}, {WORDS[origin]}")
+        return Tried(source, origin, told, mean_of(points_of(better, worse, within), prompts))
+
+    def _account(self, source: str, beyond: int, left_out: Mapping[str, int]) -> None:
+        """Say which labelled pairs the judge was not tried on."""
+        if beyond:
+            self.run.note(
+                f"the judge was tried on the first {PAIRS:,} labelled pairs of {source}; {beyond:,} more are there"
+            )
+        for why, count in left_out.items():
+            if count:
+                self.run.note(
+                    f"{count} labelled pair{'s' * (count > 1)} of {source} left out of the judge's trial: {why}"
+                )
+
+
+@dataclass(frozen=True)
+class Trying:
+    """What an exam says of its judges: `labelled` pairs and its own `data` to try them on, the least accuracy, whether
+    the judge is exact, and a better judge (`trusted`) of so many prompts."""
+
+    labelled: Any
+    data: Records | None
+    least: float
+    exact: bool
+    trusted: Any
+    samples: int
+
+    def of(self, run: StageRun, judge: Judge, named: Any, asked: Records) -> tuple[Trial, Better | None]:
+        """The trial of the judge, and the better one of a part, where there is one."""
+        labelled = run.records(self.labelled) if self.labelled is not None else None
+        first = prepare(run, judge, named, labelled, self.data, self.least, self.exact)
+        if self.trusted is None:
+            return first, None
+        second = appoint(run, self.trusted, None, None, asked)
+        return first, Better(prepare(run, second, self.trusted, labelled, self.data, self.least), self.samples)
+
+
+def prepare(
+    run: StageRun,
+    judge: Judge,
+    named: Any,
+    labelled: Records | None,
+    data: Records | None,
+    least: float,
+    exact: bool = False,
+) -> Trial:
+    """The trial of a judge: on `labelled` pairs and on the stage's own `data`, less the rows that begin as one that the
+    judge learned from. UserError where `labelled` cannot be used, or nothing of it is left; of `data` the trial says
+    so, and why."""
+    if exact and models_of(named):
+        raise UserError(
+            f"stage {run.name}: exact: true says that the judge makes no errors, and a reward model makes some; give "
+            "labelled: (pairs that it did not learn from) instead"
+        )
+    if exact or named == GOLD or (isinstance(named, Mapping) and next(iter(named)) in EXACT):
+        return Trial(run, judge, named, exact=True)
+    taught, sources, why = verdicts(run, models_of(named)), [], NOTHING_LABELLED
+    own, known_verdicts = {source_of(r.name) for r in taught}, verdict_prints(run, judging(named))
+    known = all(isinstance(model, Ref) for model in models_of(named)) and own
+    for records in {r.digest: r for r in (data, labelled) if r is not None}.values():
+        try:
+            fresh = unseen(records, known_verdicts)
+            reading = by_reward(run, named, fresh).reward if isinstance(named, Mapping) else None
+        except UserError as problem:
+            if labelled is not None and records.digest == labelled.digest:
+                raise UserError(f"stage {run.name}: the judge cannot be tried on 'labelled': {problem}") from problem
+            why = f"{str(problem).splitlines()[0]}; {NOTHING_LABELLED}"
+            continue
+        if gone := len(records) - len(fresh):
+            run.note(f"{gone} of {len(records)} labelled rows of {records.name} left out: the judge learned from them")
+        origin: Origin = "unknown" if not known else "own" if source_of(records.name) in own else "other"
+        sources.append(Source(fresh, origin, reading))
+    return Trial(run, judge, named, sources, least, why=why)
+
+
+@dataclass
+class Better:
+    """A second, better judge, which is asked about a part of the prompts: `samples` of them, drawn at random."""
+
+    trial: Trial
+    samples: int
+    _met: dict[str, tuple[Reward, Trust, list[float]]] = field(default_factory=dict, repr=False)
+
+    def powered(self, one: Answers, rival: Answers, prompts: Sequence[Messages], answers: int) -> Powered:
+        """The win rate of a contestant by both judges; every prompt stands `answers` times beside each other."""
+        asked = len(prompts) // answers
+        draws = np.random.default_rng(self.trial.run.seed)
+        part = sorted(draws.permutation(asked)[: self.samples].tolist())
+        places = [i for prompt in part for i in range(prompt * answers, (prompt + 1) * answers)]
+        chosen = [prompts[i] for i in places]
+        reward, trust, theirs = self._of_rival(rival.at(places), chosen)
+        ours = values_of(reward, chosen, one.at(places).texts)
+        lost = {i // answers for i, pair in enumerate(zip(ours, theirs, strict=True)) if any(map(math.isnan, pair))}
+        read = [i for i in range(len(part)) if i not in lost]
+        judge = self.trial.judge.judged_by
+        if lost:
+            self.trial.run.note(
+                f"answers to {len(lost)} prompts are longer than {judge} reads, and left out of its part"
+            )
+        if len(read) < 2:
+            raise UserError(f"{judge} can read the answers to {len(read)} prompts; give more trusted_samples")
+        within = getattr(reward, "tie_tolerance", 0.0)
+        ours, theirs = ([v for i, v in enumerate(side) if i // answers not in lost] for side in (ours, theirs))
+        truth = by_prompt(points_of(ours, theirs, within), answers, range(len(read)))
+        points = points_of(one.values, rival.values, max(one.within, rival.within))
+        judged_part = by_prompt(points, answers, [part[i] for i in read])
+        rest = by_prompt(points, answers, sorted(set(range(asked)) - set(part)))
+        rate, weight = powered_rate(truth, judged_part, rest) if len(rest) > 1 else (mean_of(truth), 0.0)
+        return Powered(rate, weight, trust)
+
+    def _of_rival(self, rival: Answers, prompts: Sequence[Messages]) -> tuple[Reward, Trust, list[float]]:
+        """The judge's reward, what is known of it, and what it says of the rival's answers; asked for once."""
+        if rival.name not in self._met:
+            reward = self.trial.judge.settled(prompts, rival.texts)
+            known = next((trust for _, trust, _ in self._met.values()), None)
+            trust = self.trial.trusts(reward)[""] if known is None else known
+            self._met[rival.name] = reward, trust, values_of(reward, prompts, rival.texts)
+        return self._met[rival.name]
+
+
+def values_of(reward: Reward, prompts: Sequence[Messages], texts: Sequence[str]) -> list[float]:
+    """The scores of answers; not a number where one is longer than can be read."""
+    return [math.nan if s.failed else s.value for s in judged(reward, prompts, texts, strict=False)]
+
+
+def per(values: Sequence[float], prompt: int, answers: int) -> Sequence[float]:
+    """The values of one prompt's answers."""
+    return values[prompt * answers : (prompt + 1) * answers]
+
+
+def by_prompt(points: Sequence[float], answers: int, prompts: Sequence[int]) -> list[float]:
+    """The mean point of each of these prompts."""
+    return [math.fsum(per(points, prompt, answers)) / answers for prompt in prompts]
+
+
+def pairs_of(records: Records) -> tuple[list[Pair], dict[str, int]]:
+    """Every two responses that a data set calls one better than the other, or level; and how many could not be taken,
+    by the reason. DataError, with the row, where rows hold nothing to compare."""
+    pairs, several = [], 0
+    for row, record in zip(records.rows, records.records, strict=True):
+        try:
+            form = shaped(record, "pairs", "half")
+        except DataError as error:
+            place = f"{records.name}, row {row}"
+            raise DataError(place, f"a judge is tried on pairs: {error.problem}", error.way_out) from error
+        for better, worse, tie in compared(form):
+            if len(better) == 1 == len(worse):
+                pairs.append(Pair(record.prompt, better[0].content, worse[0].content, tie))
+            else:
+                several += 1
+    return pairs, {"a response of several turns": several}
+
+
+def compared(form: Shaped) -> Iterator[tuple[Messages, Messages, bool]]:
+    """The pairs of a record in the shape of pairs: the better, the worse, and whether they are level."""
+    if not form.comparisons:
+        yield form.sides[0].response, form.sides[1].response, form.values.get("preference_B") == 0.5
+    for pair in form.comparisons:
+        yield form.sides[pair.better].response, form.sides[pair.worse].response, pair.values.get("preference_B") == 0.5
+
+
+def models_of(named: Any) -> list[Any]:
+    """The models in what a recipe calls a judge or a reward, however deep: stages, folders and Hub names."""
+    if isinstance(named, Ref):
+        return [named]
+    if isinstance(named, Mapping):
+        under = [value for key, value in named.items() if key in ("model", "models")]
+        return [m for value in under for m in models_of(value)] + [
+            m
+            for key, value in named.items()
+            if key not in ("model", "models") and not isinstance(value, str)
+            for m in models_of(value)
+        ]
+    if isinstance(named, list | tuple):
+        return [m for value in named for m in models_of(value)]
+    return [named] if isinstance(named, str) else []
+
+
+def source_of(name: str) -> str:
+    """The source that a data set is of: a file, or the world's data of one kind, whichever part of it.
+
+    >>> source_of("pairs.jsonl (train)"), source_of("world:comparisons?n=400&split=eval")
+    ('pairs.jsonl', 'world:comparisons')
+    """
+    return re.sub(r" \((?:train|eval)\)$", "", name).partition("?")[0]

@@ -1,0 +1,50 @@
+"""Which prompts of an exam a model in it has met: the models measured, those they are held against, and the judges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from truing.data.likeness import KINDS, Asked, Kind
+from truing.data.split import left_of, merged, met
+from truing.policy.files.lineage import Learned
+from truing.run.lineage import lineages
+from truing.run.stage_run import StageRun
+from truing.types import Records
+
+
+def not_met(run: StageRun, records: Records, models: Mapping[str, Any]) -> tuple[Records, list[str]]:
+    """The rows of `records` that ask nothing that one of `models` (by what it is called) learned from, or what those
+    learned from that taught it; and in words which model met how many of them where, and of which models it is not
+    known what they learned from. DataError where no row is left."""
+    sources: dict[tuple[str, ...], tuple[Learned, list[str]]] = {}
+    unknown: dict[str, None] = {}
+    for called, model in models.items():
+        for lineage in lineages(run, model):
+            unknown |= dict.fromkeys(lineage.unknown)
+            for learned in lineage.learned:
+                key = learned.weights, learned.run, learned.stage, learned.data
+                names = sources.setdefault(key, (learned, []))[1]
+                names += [] if called in names else [called]
+    asked, kinds, lines = Asked(records), dict[int, Kind](), []
+    for learned, names in sources.values():
+        here = met(asked, [learned.prints])
+        kinds = merged(kinds, here)
+        if here:
+            lines.append(f"{', '.join(names)}: {learned.text}, and so met {len(here)} of the prompts ({counted(here)})")
+    if unknown:
+        lines.append(
+            f"what these learned from is not known, so that no leak through them is seen: {'; '.join(unknown)}"
+        )
+    return left_of(records, kinds, "; ".join(lines)), lines
+
+
+def counted(kinds: Mapping[int, Kind]) -> str:
+    """How many rows are met in which way, the same first.
+
+    >>> counted({1: "contained", 2: "exact", 3: "exact"})
+    '2 exact, 1 contained'
+    """
+    counts = Counter(kinds.values())
+    return ", ".join(f"{counts[kind]} {kind}" for kind in reversed(KINDS) if counts[kind])

@@ -1,0 +1,139 @@
+"""The rewards that a stage names, with their models loaded, ready to score answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from truing import registry
+from truing.data import clock
+from truing.errors import UserError
+from truing.policy.load import load
+from truing.recipe.reward_spec import COST, LATE, WEIGHT, WITHIN, options_of
+from truing.registry import RewardFunction
+from truing.rewards import sandbox
+from truing.rewards.call import Call
+from truing.rewards.combine import Combine, Cost, OnError, Rewards, Term
+from truing.rewards.isolated import watched
+from truing.rewards.scoring import RewardModel
+from truing.run import foreseen_rewards
+from truing.run.foreseen_rewards import Rows
+from truing.run.stage_run import StageRun
+from truing.signature import TRL
+from truing.types import Demonstration, Judgement, Messages, Reward
+
+First = Callable[[], tuple[Sequence[Messages], Sequence[str]]]
+"""Prompts, and what the policy first answered them: what rewards are put on one scale by."""
+
+
+def appointed(
+    run: StageRun,
+    spec: Sequence[dict[str, Any]],
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    first: First,
+    combine: Combine = "sum",
+    on_error: OnError = "stop",
+    seconds: float = 60.0,
+) -> Rewards:
+    """The rewards of a recipe in their plain form. `rows` are the prompts' rows with their numbers.
+
+    UserError where a reward reads a column that they do not have, or cannot judge by what a row holds.
+    """
+    terms: list[Term] = []
+    for one in spec:
+        term = term_of(run, one, first, seconds, [t.name for t in terms])
+        numbered = list(rows)
+        check_columns(run, term, numbered)
+        check_rows(run, term, numbered)
+        terms.append(term)
+    return Rewards(tuple(terms), combine, on_error)
+
+
+def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, taken: Sequence[str]) -> Term:
+    """One reward with its weight, or the budget it is a cost under."""
+    cost = None
+    if COST in one:
+        given = options_of(one)
+        inner = given.pop("of")
+        cost, one = Cost(**given), inner
+    ((name, options),) = one.items()
+    options = dict(options)
+    function: RewardFunction = registry.load(name, "reward")
+    own = {option.name for option in function.options}
+    weight, within, late = (
+        shared.default if shared.name in own else options.pop(shared.name, shared.default)
+        for shared in (WEIGHT, WITHIN, LATE)
+    )
+    called = label(run, function, options, taken)
+    loaded = {key: with_models(run, function, key, value) for key, value in options.items()}
+    if name == "program":
+        run.note(sandbox.unkept(options.get("isolate", True)))
+    call = Call(function, loaded, seconds)
+    asked = made(call, first) if late is None else watched(name, call, late)
+    return Term(called, asked, weight, within, cost)
+
+
+def label(run: StageRun, function: RewardFunction, options: Mapping[str, Any], taken: Sequence[str]) -> str:
+    """What a reward is called in metrics: a reward model by its stage or folder, any other by its function; the second
+    of a name has a 2 behind it."""
+    alone = function.name == "reward_model" and not isinstance(options.get("model"), list)
+    name = re.sub("[/:]", "_", run.labels([options["model"]])[0]) if alone else function.name
+    names = [name, *(f"{name}_{i}" for i in range(2, len(taken) + 2))]
+    return next(one for one in names if one not in taken)
+
+
+def with_models(run: StageRun, function: RewardFunction, key: str, value: Any) -> Any:
+    """An option's value; where it names a model or several, what was loaded."""
+    kind = next(option.reference for option in function.options if option.name == key)
+    if kind == "RewardModel" and isinstance(value, list):
+        return {name: reward_model(run, one) for name, one in zip(run.labels(value), value, strict=True)}
+    if kind == "RewardModel":
+        return reward_model(run, value)
+    return load(run.model(value)) if kind == "Model" and value is not None else value
+
+
+def reward_model(run: StageRun, value: Any) -> RewardModel:
+    """A reward model, loaded."""
+    policy = load(run.model(value), "reward")
+    run.note(clock.note(policy.tokenizer))
+    return RewardModel(policy)
+
+
+def made(call: Call, first: First) -> Call:
+    """The call itself; of a reward that reads no answer, that of the `Reward` it gives when it is called once."""
+    function = call.function
+    if function.scope == TRL or {"response", "responses"} & set(function.reads):
+        return call
+    known: dict[str, Any] = {"first": first()} if "first" in function.reads else {}
+    strange = set(function.reads) - set(known)
+    if strange:
+        raise UserError(f"reward '{function.name}' reads {', '.join(sorted(strange))} and no response")
+    reward: Reward = function.fn(**known, **call.options)
+
+    def read(prompts: Sequence[Messages], responses: Sequence[str]) -> Any:
+        """What it says of the answers."""
+        return reward(prompts, responses)
+
+    whole = RewardFunction(read, function.scope)
+    whole.name, whole.place = function.name, function.place
+    return Call(whole, {}, call.seconds)
+
+
+def columns_of(record: Demonstration | Judgement) -> Mapping[str, Any]:
+    """What else the row of a prompt says, by column."""
+    found: Mapping[str, Any] = record.meta.get("columns", {})
+    return found
+
+
+def check_columns(run: StageRun, term: Term, rows: Rows) -> None:
+    """UserError where a reward's signature names a column that a prompt's row does not have (TRL's: no row has)."""
+    function = term.call.function
+    for text in foreseen_rewards.lacking(term.name, function.scope, term.call.columns, rows):
+        raise UserError(f"stage {run.name}: {text}")
+
+
+def check_rows(run: StageRun, term: Term, rows: Rows) -> None:
+    """UserError where a reward could not judge by what a prompt's row holds: said of all rows, before any is asked."""
+    if text := foreseen_rewards.refused(term.call.function.check, term.call.options, rows):
+        raise UserError(f"stage {run.name}: {text}")

@@ -1,0 +1,46 @@
+"""What a stage leaves for people: samples of a trained model, findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from truing import seals
+from truing.data.trees import Planted
+from truing.disk import replacing
+from truing.evaluate.exam import response_text
+from truing.policy.policy import Policy
+from truing.rollout.engine import Sampling, fits, generate
+from truing.run.about import about
+from truing.run.stage_run import StageRun
+from truing.types import Finding
+
+SAMPLES = 8
+
+
+def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
+    """What the trained model says to a few prompts of its own data: samples.parquet."""
+    sampling = Sampling(seed=run.seed)
+    prompts = [tree.prompt for tree in planted.trees if fits(policy, tree.prompt, sampling)][:SAMPLES]
+    rollouts = generate(policy, prompts, sampling)
+    table = {
+        "prompt": [policy.tokenizer.decode(p) for p in prompts],
+        "response": [response_text(policy, r) for r in rollouts],
+        "logp": [sum(r.logp_T) for r in rollouts],
+        "length": [len(r.response_ids) for r in rollouts],
+        "stop": [r.stop for r in rollouts],
+    }
+    with replacing(run.folder / "samples.parquet") as part:
+        parquet.write_table(pa.table(table), part)
+
+
+def write_findings(run: StageRun, findings: Sequence[Finding], examples: Sequence[Any] = ()) -> None:
+    """findings.json with what it is about, and examples.json where there are any."""
+    names = sorted({f.model for f in findings})
+    body = {"suite": run.name, "models": names, "findings": [f.as_json() for f in findings], "about": about(run)}
+    run.write("findings.json", seals.sealed(body))
+    if examples:
+        run.write("examples.json", list(examples))

@@ -1,0 +1,176 @@
+"""What a training stage learns from: rows as trees, and the objective that reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from truing import registry
+from truing.data import clock
+from truing.data.batch import Branch, Tree
+from truing.data.kinds import Shape, common_shape, shape_of, ties_of
+from truing.data.rendering.render import Turns
+from truing.data.thoughts import Thoughts
+from truing.data.trees import Planted, plant, with_shadows
+from truing.errors import DataError, UserError
+from truing.policy import heads
+from truing.policy.load import context_length
+from truing.policy.policy import Policy
+from truing.policy.scalars import Read
+from truing.recipe.objective_spec import check_heads
+from truing.run.stage_run import StageRun
+from truing.settings import Training
+from truing.train.objective_sum import Sum, Term
+from truing.types import Records, RowNote
+
+READ: Mapping[Shape, Read] = {"steps": "steps", "outcomes": "tokens"}
+"""Where a reward model learns to be read from data of these shapes; of all others at the end of a response."""
+
+
+def plant_for(
+    run: StageRun,
+    policy: Policy,
+    records: Records,
+    training: Training,
+    shape: Shape,
+    on_bad_row: Literal["error", "drop"] = "error",
+    turns: Turns = "all",
+    terms: Sum | None = None,
+    thoughts: Thoughts = "learn",
+) -> Planted:
+    """Render a stage's data for this policy, as its objective needs it, and say what was kept, cut and dropped."""
+    renderer, limit = heads.renderer(policy), training.max_length
+    if limit > context_length(policy):
+        raise UserError(
+            f"stage {run.name}: max_length {limit} is beyond the {context_length(policy)} tokens that {policy.name} "
+            f"reads; set max_length: {context_length(policy)} or less"
+        )
+    signals = terms.all_signals if terms else frozenset[str]()
+    planted = plant(
+        records,
+        renderer,
+        max_length=limit,
+        shape=shape,
+        on_bad_row=on_bad_row,
+        turns=turns,
+        thoughts=thoughts,
+        ties=ties_of(signals),
+    )
+    planted = complete(records.name, to_first_bad(planted, terms), terms, on_bad_row)
+    check_singles(planted, terms)
+    check_classes(records.name, planted, terms)
+    if "mismatched_logp_B" in signals:
+        planted = replace(planted, trees=with_shadows(planted.trees, run.seed, limit))
+    planted = replace(planted, notes=(*records.notes, *planted.notes))
+    run.note(f"{records.name}: {planted.text()}")
+    run.note(clock.note(policy.tokenizer))
+    return planted
+
+
+def to_first_bad(planted: Planted, terms: Sum | None) -> Planted:
+    """Labelled steps up to the first bad one, where a term counts neutral steps as bad: what it learns, and is divided
+    by."""
+    if not any(term.options.get("neutral") == "bad" for term in (terms.terms if terms else ())):
+        return planted
+
+    def cut(branch: Branch) -> Branch:
+        first = next((i for i, (_, label) in enumerate(branch.steps) if label <= 0), len(branch.steps))
+        return replace(branch, steps=branch.steps[: first + 1])
+
+    return replace(planted, trees=tuple(replace(t, branches=tuple(map(cut, t.branches))) for t in planted.trees))
+
+
+def complete(name: str, planted: Planted, terms: Sum | None, on_bad_row: Literal["error", "drop"]) -> Planted:
+    """The rows that have every score and column that the terms read; DataError for one that lacks some, or with
+    `on_bad_row: drop` the row is left out."""
+    read = [(s, term.head) for term in (terms.terms if terms else ()) for s in term.objective.needs]
+    heads = {head for signal, head in read if signal == "target_B"}
+    columns = {signal for signal, _ in read} & {"chosen_safe_B", "rejected_safe_B"}
+    kept: list[Tree] = []
+    notes: list[RowNote] = []
+    for tree in planted.trees:
+        lacks = [
+            f"score '{head}'" if head else "score"
+            for head in heads
+            if any(head not in b.targets for b in tree.branches)
+        ]
+        lacks += [c.removesuffix("_B") for c in sorted(columns) if any(c not in pair.values for pair in tree.pairs)]
+        if lacks and on_bad_row == "error":
+            raise DataError(
+                f"{name}, row {tree.row}",
+                f"has no {lacks[0]}{has(tree)}, and the objective reads it",
+                "Mend the row, or set on_bad_row: drop",
+            )
+        notes += [RowNote(tree.row, lacks[0], "is missing, and the objective reads it", "dropped")] if lacks else []
+        kept += [] if lacks else [replace(tree, index=len(kept))]
+    if not kept:
+        raise UserError(f"{name}: no row has every score and column that the objective reads")
+    return replace(planted, trees=tuple(kept), notes=(*planted.notes, *notes))
+
+
+def has(tree: Tree) -> str:
+    """The names of the scores that a row has, for a message."""
+    names = sorted({name for branch in tree.branches for name in branch.targets if name})
+    return f": it has {', '.join(names)}" if names else ""
+
+
+def check_singles(planted: Planted, terms: Sum | None) -> None:
+    """UserError where a term reads one response of each row, and a row compares several of which none is that one."""
+    names = [term.name for term in terms.terms if shape_of(term.objective.needs) == "single"] if terms else []
+    row = next((tree.row for tree in planted.trees if tree.comparisons), None)
+    if names and row is not None:
+        raise UserError(
+            f"objective '{names[0]}' reads one response of each row, and data row {row} compares several; leave it "
+            "out, or give pairs: prompt, chosen, rejected"
+        )
+
+
+def check_classes(name: str, planted: Planted, terms: Sum | None) -> None:
+    """UserError where a term weighs the classes within a prompt, and no row holds a prompt with both of them: its
+    losses would all be 0."""
+    own = [term.name for term in terms.terms if term.options.get("per_prompt")] if terms else []
+    both = {"desirable", "undesirable"}
+    if own and not any(both <= {branch.role for branch in tree.branches} for tree in planted.trees):
+        raise UserError(
+            f"{name}: '{own[0]}' with per_prompt compares the classes within a row's prompt, and no row has both; give "
+            "rows with prompt, responses, labels, or pairs: prompt, chosen, rejected; or leave per_prompt out"
+        )
+
+
+def compile_objective(spec: Any) -> Sum:
+    """A recipe's objective as a sum of terms: `dpo`, `{dpo: {beta: 0.2}}` or `[dpo, {nll: {weight: 0.1}}]`."""
+    terms = []
+    for part in spec if isinstance(spec, list | tuple) else [spec]:
+        name, options = (part, {}) if isinstance(part, str) else next(iter(part.items()))
+        options = dict(options or {})
+        objective = registry.load(name, "objective")
+        own = {option.name for option in objective.options}
+        weight = 1.0 if "weight" in own else float(options.pop("weight", 1.0))
+        head = options.pop("head", "")
+        terms.append(Term(objective, objective.bind(options).keywords, weight, head))
+    return Sum(terms)
+
+
+def heads_of(terms: Sum) -> tuple[str, ...]:
+    """The heads that the terms name, in order; UserError where some name one and others do not."""
+    names = tuple(dict.fromkeys(term.head for term in terms.terms))
+    check_heads((term.name, term.head) for term in terms.terms)
+    return names
+
+
+def begin_ties(policy: Policy, planted: Planted, terms: Sum) -> None:
+    """Give a reward model the tie parameter that a term asks for: at first what the share of ties in its data is where
+    rewards say nothing, ln(2 s / (1 - s)) in Rao and Kupper's model and in Davidson's. A share of none is taken as half
+    a tie."""
+    if "tie_logit_B" not in terms.all_signals:
+        return
+    tied = [pair.values.get("tie_B", 0.0) for tree in planted.trees for pair in tree.pairs]
+    share = (sum(tied) + 0.5) / (len(tied) + 1)
+    policy.put_heads(replace(policy.scalars, tie_logit=math.log(2 * share / (1 - share))))
+
+
+def shape_for(terms: Sum) -> Shape:
+    """The shape of data that all terms of an objective read; UserError where there is none."""
+    return common_shape((term.name, term.objective.needs) for term in terms.terms)
