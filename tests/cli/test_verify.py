@@ -180,7 +180,7 @@ def test_the_list_tells_the_unifying_view() -> None:
         "kto": ("responses labelled desirable or undesirable", True, False, False, "row", ["prefer"]),
         "bradley_terry": ("pairs", False, True, False, "row", ["fit_reward"]),
         "prm": ("responses whose steps are labelled", False, True, False, "step", ["fit_reward"]),
-        "nll": ("responses", False, False, False, "token", ["sft", "reinforce"]),
+        "nll": ("responses", False, False, False, "token", ["reinforce", "sft"]),
         "grpo": ("rollouts", True, False, True, "response", ["reinforce"]),
         "gdc": ("rollouts", True, False, True, "row"),
     }

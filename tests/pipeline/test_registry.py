@@ -50,9 +50,9 @@ def teach(run, *, model: Model, data: Data | None = None, training: Training = T
 def root(tmp_path):
     """A package with two objectives and two stages, none of which can be imported."""
     (tmp_path / "objectives").mkdir()
-    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "stages").mkdir()
     (tmp_path / "objectives" / "some.py").write_text(OBJECTIVES)
-    (tmp_path / "pipeline" / "stages.py").write_text(STAGES)
+    (tmp_path / "stages" / "some.py").write_text(STAGES)
     return tmp_path
 
 

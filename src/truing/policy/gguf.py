@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,8 @@ def check_head(file: Path) -> None:
     if len(head) < 24 or tensors * 24 + facts * 12 > size:  # no entry of either kind is shorter
         raise UserError(f"{who} is cut off or damaged: it has {size:,} bytes, {tensors:,} tensors and {facts:,} facts")
     with foreign(lambda text: UserError(f"{who}: transformers cannot read it ({text})"), SECONDS):
-        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name).to_dict()
+        text = AutoConfig.from_pretrained(file.parent, gguf_file=file.name).to_json_string(use_diff=False)
+    config = json.loads(text)  # as it would stand in config.json, where every key is text
     model_files.check_grammar(who, "metadata", config, grammar.CONFIG)
     for key, count in grammar.layers(config):
         if count > max(tensors, 100):
