@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+PACKAGE = "truing"
 CONTENTLESS = frozenset(["found", "said", "told", "given", "own", "known", "asked", "kept", "seen", "one", "thing"])
 """Words that say nothing of what a name stands for."""
 UNCLEAR = re.compile(r"(What|Where|Who|How|Of|By)\b")
@@ -25,37 +26,39 @@ class Source:
     """The modules of a package, by dotted name without the package's own, each with its file and syntax tree."""
 
     modules: dict[str, tuple[Path, ast.Module]]
-    package: str = "truing"
 
     @classmethod
-    def of(cls, tree: Path, package: str = "truing") -> Source:
+    def of(cls, tree: Path) -> Source:
         """The source of a checkout."""
-        root = tree / "src" / package
+        root = tree / "src" / PACKAGE
         files = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.py"))}
         names = {name.replace("/", ".").removesuffix(".__init__"): path for name, path in files.items()}
-        return cls({name: (path, ast.parse(path.read_text("utf-8"))) for name, path in names.items()}, package)
+        return cls({name: (path, ast.parse(path.read_text("utf-8"))) for name, path in names.items()})
 
-    def imports(self, module: str) -> set[str]:
-        """The modules that one imports, also within its functions; not those for type checkers alone."""
-        out = set()
+    def imports(self, module: str) -> dict[str, int]:
+        """The modules that one imports, each with a line that does, also within its functions; not those for type
+        checkers alone."""
+        out: dict[str, int] = {}
         for node in _running(self.modules[module][1]):
             if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 whole = [f"{node.module}.{alias.name}" for alias in node.names]
-                out |= {name if self._own(name) in self.modules else node.module for name in whole}
+                out |= {name if own(name) in self.modules else node.module: node.lineno for name in whole}
             elif isinstance(node, ast.Import):
-                out |= {alias.name for alias in node.names}
-        known = {self._own(name) for name in out if name.startswith(f"{self.package}.")}
-        return (known & set(self.modules)) - {module}
+                out |= {alias.name: node.lineno for alias in node.names}
+        known = {own(name): line for name, line in out.items() if name.startswith(f"{PACKAGE}.")}
+        return {name: line for name, line in known.items() if name in self.modules and name != module}
 
-    def _own(self, name: str) -> str:
-        return name.removeprefix(f"{self.package}.")
+
+def own(name: str) -> str:
+    """A module's name within the package."""
+    return name.removeprefix(f"{PACKAGE}.")
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
     """Every node but those below `if TYPE_CHECKING:`."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            continue
+    typed = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    children = node.orelse if isinstance(node, ast.If) and typed else ast.iter_child_nodes(node)
+    for child in children:
         yield child
         yield from _running(child)
 
@@ -81,7 +84,7 @@ def rooms(source: Source) -> dict[str, tuple[int, int]]:
     """Files and lines directly in each folder of the package."""
     out: dict[str, tuple[int, int]] = {}
     for path, _ in source.modules.values():
-        room = path.parent.as_posix().partition(f"/src/{source.package}")[2].strip("/") or source.package
+        room = path.parent.as_posix().partition(f"/src/{PACKAGE}")[2].strip("/") or PACKAGE
         files, lines = out.get(room, (0, 0))
         out[room] = files + 1, lines + len(path.read_text("utf-8").splitlines())
     return out
@@ -129,7 +132,7 @@ def figures(source: Source) -> dict[str, str]:
     vague = sum(name.strip("_") in CONTENTLESS for name in names)
     unclear = sum(bool(UNCLEAR.match(text)) for text in texts)
     parameters, owner = longest_constructor(source)
-    graph = {module: source.imports(module) for module in source.modules}
+    graph = {module: set(source.imports(module)) for module in source.modules}
     return {
         "rooms, files, lines": f"{len(spaces)}, {files}, {lines:,}",
         "largest room": f"{largest}: {spaces[largest][0]} files, {spaces[largest][1] / lines:.1%} of the lines",

@@ -13,6 +13,11 @@ import pytest
 import truing
 
 PACKAGE = Path(truing.__file__).parent
+sys.path.insert(0, str(PACKAGE.parents[1] / "benchmarks"))
+
+from shape import Source  # noqa: E402
+
+SOURCE = Source.of(PACKAGE.parents[1])
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -97,24 +102,8 @@ HEAVY = ("torch", "transformers", "datasets", "pyarrow", "tokenizers", "safetens
 
 def imported(path):
     """The parts of truing that a file imports, with line numbers; those only for type checkers are left out."""
-    tree = tree_of(path)
-    typing_only = {n for b in ast.walk(tree) if is_type_checking(b) for s in b.body for n in ast.walk(s)}
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [f"truing.{a.name}" for a in node.names] if node.module == "truing" else [node.module]
-        for name in names:
-            words = name.split(".")
-            if words[0] == "truing" and len(words) > 1 and words[1] in LEVEL:
-                yield words[1], node.lineno
-
-
-def is_type_checking(node):
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    module = name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    return [(other.partition(".")[0], line) for other, line in SOURCE.imports(module).items()]
 
 
 def part_of(path):

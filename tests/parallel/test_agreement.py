@@ -78,7 +78,7 @@ import os, torch
 from truing.data.batch import Branch, Tree
 from truing.errors import UserError
 from truing.run import agreement
-from truing.train.distributed import process_group as parallel
+from truing.train.distributed import process_group
 
 class Holder:
     model = torch.nn.Linear(2, 2)
@@ -86,9 +86,9 @@ class Holder:
 def tree(word):
     return Tree((1, 2), (Branch("response", (3, word), (True, True)),), 0, 1)
 
-with parallel.joined():
+with process_group.joined():
     for part in ("weights", "rows", "nothing"):
-        second = parallel.rank() == 1
+        second = process_group.rank() == 1
         torch.nn.init.constant_(Holder.model.weight, 1.0 + (second and part == "weights") * 1e-7)
         torch.nn.init.zeros_(Holder.model.bias)
         try:

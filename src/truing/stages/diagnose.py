@@ -10,7 +10,9 @@ from truing.diagnose.curve import read_watch
 from truing.recipe.references import Ref
 from truing.registry import Models, stage
 from truing.run.stage_run import StageRun
-from truing.stages.diagnosis import WATCH, tell
+from truing.stages.diagnosis import tell
+
+WATCH = "watch.jsonl"
 
 
 @stage(gives="findings")

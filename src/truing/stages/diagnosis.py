@@ -12,8 +12,6 @@ from truing.report.exam_table import table
 from truing.run.stage_run import StageRun
 from truing.stages import outputs
 
-WATCH = "watch.jsonl"
-
 
 def tell(run: StageRun, curves: Sequence[Curve], truth: str, notes: Sequence[str] = (), doubt: str = "") -> None:
     """Write what the curves say: findings.json, curve.json for the report, summary.json; and a table. `doubt` is why

@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from truing.errors import UserError
-from truing.registry import (
-    Columns,
-    Data,
-    Models,
-    RewardModel,
-    RewardSpec,
-    Rivals,
-    stage,
-)
+from truing.registry import Columns, Data, Models, RewardModel, RewardSpec, Rivals, stage
 from truing.rollout.engine import Sampling
 from truing.run.stage_run import StageRun
 from truing.stages import exam, judge_trial, outputs

@@ -9,13 +9,7 @@ from truing.evaluate.held_out import measure
 from truing.policy.heads import fresh_reward
 from truing.policy.scalars import Heads
 from truing.recipe.objective_spec import weights_of
-from truing.registry import (
-    Columns,
-    Data,
-    Model,
-    ObjectiveSpec,
-    stage,
-)
+from truing.registry import Columns, Data, Model, ObjectiveSpec, stage
 from truing.run.stage_run import StageRun
 from truing.settings import Lora, Training
 from truing.stages import outputs, prepare

@@ -8,11 +8,7 @@ from typing import Annotated
 from truing.gate import decide, looks
 from truing.gate import rules as gate_rules
 from truing.gate.standing import UNMEASURED
-from truing.registry import (
-    Evidence,
-    Rules,
-    stage,
-)
+from truing.registry import Evidence, Rules, stage
 from truing.run.stage_run import StageRun
 
 

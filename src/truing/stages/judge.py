@@ -24,10 +24,7 @@ from truing.signature import TRL
 from truing.stages.judged import FORMS, Row, reaching, usable, value
 from truing.stages.loaded_rewards import appointed, columns_of
 from truing.stages.reinforce import SETTLING
-from truing.types import (
-    Positive,
-    digest,
-)
+from truing.types import Positive, digest
 
 
 @stage(gives="data")

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from truing.policy.load import load
-from truing.registry import (
-    Columns,
-    Data,
-    Model,
-    ObjectiveSpec,
-    stage,
-)
+from truing.registry import Columns, Data, Model, ObjectiveSpec, stage
 from truing.run.stage_run import StageRun
 from truing.settings import Lora, Training
 from truing.stages import prepare

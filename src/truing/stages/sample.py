@@ -14,12 +14,7 @@ from truing.rollout.experience import Experience
 from truing.run.stage_run import StageRun
 from truing.settings import Online, Training
 from truing.stages.reinforce import askable, distinct
-from truing.types import (
-    Count,
-    NonNegative,
-    PositiveFraction,
-    digest,
-)
+from truing.types import Count, NonNegative, PositiveFraction, digest
 
 
 @stage(gives="data")
