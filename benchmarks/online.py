@@ -22,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,20 @@ def truing(args: argparse.Namespace) -> Line:
 
     from truing import registry
     from truing.data.rendering.render import Renderer
-    from truing.online.source import Judged, Prompt, RolloutSource
+    from truing.online.schedule import PromptSchedule
+    from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
     from truing.policy.load import load
     from truing.registry import RewardFunction
     from truing.rewards.call import Call
     from truing.rewards.combine import Rewards
     from truing.rewards.combine import Term as Scored
+    from truing.rollout.engine import InProcess
     from truing.settings import Online, Training
     from truing.train.fit import fit
     from truing.train.objective_sum import Sum, Term
     from truing.train.optim import Optim
     from truing.train.record.metrics import Record
-    from truing.types import Message, Rollout
+    from truing.types import Message, Rollout, Sampling
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -85,21 +88,25 @@ def truing(args: argparse.Namespace) -> Line:
     if args.task.endswith("ppo"):
         terms.append(Term(registry.load("value_clipped", "objective"), {"clip": 0.2}, 0.1))
         policy.put_value_head()
-    marks, away, given = [], [0.0], args.task.startswith("update")
+    marks, away, written = [], [0.0], args.task.startswith("update")
+    places = {prompt.ids: prompt.row - 1 for prompt in own}
 
-    class Given(RolloutSource):
-        """Rounds whose answers are given; what the policy says of them is not in the time, as a sampler knows it."""
+    class InOrder(PromptSchedule):
+        """Prompts in the order of the file."""
 
-        def choose(self, number: int) -> Iterator[Prompt]:
-            yield from self.prompts[number * PROMPTS : (number + 1) * PROMPTS]
+        def prompts_of(self, number: int) -> tuple[Prompt, ...]:
+            return self.prompts[number * PROMPTS : (number + 1) * PROMPTS]
 
-        def answered(self, number: int, chosen: Sequence[Prompt], draw: int = 0) -> list[Rollout]:
-            if not given:
-                return super().answered(number, chosen, draw)
+    class Written(InProcess):
+        """Given responses; the reading of their log-probabilities is not in the time, as a sampler knows them."""
+
+        def generate(self, prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling) -> list[Rollout]:
             begun = time.process_time()
-            found = known(self.policy, [(p.ids, [answer(p.row - 1, k) for k in range(ANSWERS)]) for p in chosen])
+            rows = [places[tuple(ids)] for ids in prompts]
+            groups = [(ids, [answer(row, k) for k in range(n)]) for ids, row in zip(prompts, rows, strict=True)]
+            rollouts = known(policy, groups)
             away[0] += time.process_time() - begun
-            return found
+            return [replace(r, policy_version=self.version) for r in rollouts]
 
     def even(responses: Sequence[str]) -> list[float]:
         return [reward(json.loads(text)) for text in responses]
@@ -114,7 +121,10 @@ def truing(args: argparse.Namespace) -> Line:
     )
     folder, total = Path(tempfile.mkdtemp()), Sum(terms)
     reference = load(str(args.model)) if leashed else None
-    source = Given(policy, own, judged, total, online, training, folder / "rollouts", 0, reference)
+    engine = Written(policy) if written else None
+    every, place = OnlineOptions(online, training), Place(folder / "rollouts")
+    source = rollout_source(policy, own, judged, total, every, place, reference=reference, engine=engine)
+    source.schedule = InOrder(own, online, training)
     rows: list[Line] = []
 
     def show(row: Any, _: int) -> None:

@@ -7,7 +7,7 @@ import json
 from small_fit import fitted, weights
 from small_models import build
 from truing import registry
-from truing.online.source import Judged, Prompt, RolloutSource
+from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy.load import load
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
@@ -64,30 +64,46 @@ def leash_of(name):
     return 0.0 if registry.load(name, "objective").advantage in (None, "none") else 0.05
 
 
-GIVEN = ("shaping", "leash", "watch", "engine")
-
-
 def made(folder, out, name, judge=None, asked=None, **options):
     """A policy and the source of its rollouts."""
-    given = {f: options.pop(f) for f in GIVEN if f in options}
+    more = {f: options.pop(f) for f in ("watch", "engine") if f in options}
+    limits = {f: options.pop(f) for f in ("shaping", "leash") if f in options}
+    place = Place(out / "rollouts", stage=options.pop("stage", ""))
     own = {f: options.pop(f) for f in Online.__dataclass_fields__ if f in options}
     online = Online(**({"answers": 3, "max_new_tokens": 12, "beta": leash_of(name)} | own))
     training = Training(**({"steps": 6, "rows_per_step": 2, "learning_rate": 1e-2} | options))
     policy, terms = load(folder), terms_of(name)
     if "value_BT" in terms.all_signals:
         policy.put_value_head()
-    where, rewards = out / "rollouts", judge or judged()
-    reference = load(folder)
-    source = RolloutSource(
-        policy, asked or prompts(), rewards, terms, online, training, where, 0, reference, "", **given
-    )
-    return policy, source
+    all_options = OnlineOptions(online, training, **limits)
+    more |= {"reference": load(folder)}
+    return policy, rollout_source(policy, asked or prompts(), judge or judged(), terms, all_options, place, **more)
+
+
+def collected(source, number):
+    """The experience of a round, without a trace on disk."""
+    return source.collect(source.plan(number))
+
+
+def trees_of(source, rows):
+    """The trees of a round's experience."""
+    return source.trees(plan_of(source, rows), rows)
+
+
+def round_of(source, rows):
+    """A round's experience as numbers."""
+    return source.builder.round(plan_of(source, rows), rows)
+
+
+def plan_of(source, rows):
+    """The plan of the round that some experience is of."""
+    return source.plan(rows[0].policy_version // source.schedule.updates)
 
 
 def run(folder, out, name, stop_after=None, judge=None, **options):
     """The policy after the run, its source, and its metrics; `stop_after` an update the process dies."""
     policy, source = made(folder, out, name, judge, **options)
-    rows = fitted(policy, source, source.terms, out, stop_after)
+    rows = fitted(policy, source, source.builder.terms, out, stop_after)
     return policy, source, rows
 
 

@@ -365,10 +365,11 @@ def is_number(x: Any) -> bool:
 
 @cache
 def source_digest(*parts: str) -> str:
-    """A content hash of the package's own source, or of some of its folders: what made a thing that is kept. It is
-    read once a process, whose code does not change either."""
+    """A content hash of the package's own source, or of some of its folders and files: what made a thing that is
+    kept. It is read once a process, whose code does not change either."""
     package = Path(__file__).parent
-    files = sorted(f for part in parts or (".",) for f in (package / part).rglob("*.py"))
+    places = [package / part for part in parts or (".",)]
+    files = sorted(f for place in places for f in ([place] if place.is_file() else place.rglob("*.py")))
     return digest([[f.relative_to(package).as_posix(), f.read_text(encoding="utf-8")] for f in files])
 
 

@@ -54,6 +54,7 @@ LAYERS = [
         "consistency",
         "types",
         "settings",
+        "streams",
         "registry",
         "errors",
         "redaction",

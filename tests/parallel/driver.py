@@ -33,7 +33,7 @@ from truing.data.batch import Batch, Branch, Tree
 from truing.errors import TruingError
 from truing.online.monitor import Watch
 from truing.online.pretraining_mix import Given
-from truing.online.source import Judged, Prompt, RolloutSource
+from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
@@ -287,8 +287,9 @@ def online(folder: str, spec: dict) -> None:
     if method == "ppo_model":
         put_on(policy, heads.fresh_reward(folder, seed=3), Batch((first,)))
     with sharded(policy, Batch((first,))) as learner:
-        where = out / "rollouts"
-        source = RolloutSource(learner, asked, judged, terms, options, training, where, 0, reference, **more)
+        limits = {name: more.pop(name) for name in ("shaping", "leash") if name in more}
+        place, every = Place(out / "rollouts"), OnlineOptions(options, training, **limits)
+        source = rollout_source(learner, asked, judged, terms, every, place, reference=reference, **more)
         optim = Optim(learner.model, training, source.steps)
         drift = watched(learner, optim, bounds.relative(learner.model, 60 * 9, torch.float32))
         fitting.fit(learner, source, terms, optim, Record(out, key="k"))

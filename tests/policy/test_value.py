@@ -13,7 +13,7 @@ from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import UserError
-from truing.online.source import Judged, Prompt, RolloutSource
+from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
@@ -171,14 +171,16 @@ def source_of(policy, folder, out, **options):
     )
     training = Training(**({"steps": 6, "rows_per_step": 4, "learning_rate": 1e-3, "schedule": "constant"} | options))
     online = Online(answers=4, max_new_tokens=8, beta=0.05, passes=2)
-    return RolloutSource(policy, prompts, judged, terms, online, training, out / "rollouts", 0, load(folder))
+    options_ = OnlineOptions(online, training)
+    place = Place(out / "rollouts")
+    return rollout_source(policy, prompts, judged, terms, options_, place, reference=load(folder))
 
 
 def trained(folder, judge, out, stop_after=None, **options):
     """The weights after the run and its metrics; after `stop_after` updates the process dies."""
     policy = valued(folder, judge)
     source = source_of(policy, folder, out, **options)
-    rows = fitted(policy, source, source.terms, out, stop_after)
+    rows = fitted(policy, source, source.builder.terms, out, stop_after)
     return weights(policy), rows
 
 

@@ -13,7 +13,7 @@ from small_trees import fitting
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.data.rendering.render import Renderer
-from truing.online.source import Judged, Prompt, RolloutSource
+from truing.online.source import Judged, OnlineOptions, Place, Prompt, RolloutSource, rollout_source
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.policy import Policy
@@ -81,7 +81,8 @@ def source_of(folder: str, name: str, out: Path, precision: str, **options) -> R
     training = Training(**({"steps": 3, "rows_per_step": 4, "learning_rate": 1e-6, "precision": precision} | options))
     reference = load(folder, seed=3)
     reference.compute_in(precision)
-    return RolloutSource(policy, asked, judged, terms, online, training, out / "rollouts", 0, reference)
+    place, every = Place(out / "rollouts"), OnlineOptions(online, training)
+    return rollout_source(policy, asked, judged, terms, every, place, reference=reference)
 
 
 def leash_of(name: str) -> float:
@@ -92,7 +93,7 @@ def leash_of(name: str) -> float:
 def online(folder: str, name: str, out: Path, precision: str, **options) -> list[dict[str, float]]:
     """The metrics of three updates on the policy's own answers."""
     source = source_of(folder, name, out, precision, **options)
-    return fitted(source.policy, source, source.terms, out)
+    return fitted(source.policy, source, source.builder.terms, out)
 
 
 def share_with_gradient(source: RolloutSource, *, fresh: bool = True) -> float:
@@ -100,15 +101,15 @@ def share_with_gradient(source: RolloutSource, *, fresh: bool = True) -> float:
     where the sampler's own log-probabilities stand for the policy's. Not a number of an objective that reads no ratio."""
     _, batch = next(source.since(0))
     sampled = [replace_facts(tree, "old_logp_BT", "sampler_logp_BT") for tree in batch.trees]
-    signals = observe(source.policy, Batch(tuple(sampled)), with_own(source.terms.all_signals))
+    signals = observe(source.policy, Batch(tuple(sampled)), with_own(source.builder.terms.all_signals))
     signals = at_sampling(signals) if fresh else signals
-    survey = Survey(source.terms)
+    survey = Survey(source.builder.terms)
     survey.take(batch, [(batch, 1.0)], lambda part, names: {name: signals[name] for name in names})
     of_step = survey.of(batch)
     rows = torch.zeros(batch.rows)
-    if not any(name.startswith("old_logp") for term in source.terms.terms for name in term.objective.observed):
+    if not any(name.startswith("old_logp") for term in source.builder.terms.terms for name in term.objective.observed):
         return math.nan
-    for called, term in zip(source.terms.names, source.terms.terms, strict=True):
+    for called, term in zip(source.builder.terms.names, source.builder.terms.terms, strict=True):
         if not any(name.startswith("old_logp") for name in term.objective.observed):
             continue
         name = "logp_BT" if "logp_BT" in term.objective.observed else "logp_B"

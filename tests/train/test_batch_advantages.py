@@ -9,7 +9,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 
-from small_online import folder_of, judged, made
+from small_online import collected, folder_of, judged, made, round_of
 from truing.online.advantages import ADVANTAGES
 from truing.recipe.check import check
 from truing.run import runner as running
@@ -37,11 +37,11 @@ def test_a_round_has_the_advantages_of_the_formula(name, raw, sample, folder, tm
     scores = iter([x for row in REWARDS for x in row])
     options = {"answers": 4, "rows_per_step": 2, "beta": 0.0, "sample_deviation": sample}
     _, source = made(folder, tmp_path, name, judge=judged(lambda ids: [next(scores) for _ in ids]), **options)
-    rows = source.live(0)
-    round_ = source.round(rows)
-    found = ADVANTAGES[source.advantage](round_)[:, 0]
+    rows = collected(source, 0)
+    round_ = round_of(source, rows)
+    found = ADVANTAGES[source.builder.advantage](round_)[:, 0]
     assert torch.allclose(found, wanted(round_.score, round_.group, raw, sample), atol=1e-12)
-    assert found.abs().max() > 0.5 and source.compares
+    assert found.abs().max() > 0.5 and source.builder.compares
 
 
 def test_the_golden_numbers_are_those_of_the_round(folder, tmp_path) -> None:
@@ -54,7 +54,7 @@ def test_the_golden_numbers_are_those_of_the_round(folder, tmp_path) -> None:
         options = {"answers": 4, "rows_per_step": 2, "beta": 0.0, "sample_deviation": sample}
         judge = judged(lambda ids, scores=scores: [next(scores) for _ in ids])
         _, source = made(folder, tmp_path / name, name, judge=judge, **options)
-        found = ADVANTAGES[source.advantage](source.round(source.live(0)))[:, 0]
+        found = ADVANTAGES[source.builder.advantage](round_of(source, collected(source, 0)))[:, 0]
         golden = next(c for c in GOLDEN if c["id"] == case)["expected"][key]
         assert found.tolist() == pytest.approx([x for row in golden for x in row], rel=5e-4)
 

@@ -10,7 +10,7 @@ from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.objectives import closed_form, kl
-from truing.online.source import Judged, Prompt, RolloutSource
+from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.plain import own_logits
@@ -67,7 +67,8 @@ def trained(folder, out, terms, online, rows=1, own_value=False, stop_after=None
     judged = Judged(lambda _, rollout: str(rollout.response_ids[0]), rewards)
     prompts = [Prompt(i + 1, (Message("user", "say"),), ASKED) for i in range(rows)]
     training = Training(rows_per_step=rows, schedule="linear", **options)
-    source = RolloutSource(policy, prompts, judged, terms, online, training, out / "rollouts", 0, reference)
+    place, every = Place(out / "rollouts"), OnlineOptions(online, training)
+    source = rollout_source(policy, prompts, judged, terms, every, place, reference=reference)
     fitted(policy, source, terms, out, stop_after)
     return policy
 

@@ -8,14 +8,26 @@ import pytest
 import torch
 
 from small_fit import apart
-from small_online import folder_of, judged, leash_of, made, prompts, rewards_of, run, terms_of, trained
+from small_online import (
+    collected,
+    folder_of,
+    judged,
+    leash_of,
+    made,
+    prompts,
+    rewards_of,
+    run,
+    terms_of,
+    trained,
+    trees_of,
+)
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed, UserError
 from truing.objectives import advantage as adv
 from truing.online import advantages, preferences
 from truing.online.advantages import Round
-from truing.online.source import Judged, RolloutSource
+from truing.online.source import Judged, OnlineOptions, Place, rollout_source
 from truing.policy.load import load
 from truing.rewards.combine import Cost
 from truing.rollout import experience
@@ -65,7 +77,7 @@ def test_killed_within_a_round_it_goes_on_bitwise(name, stop_after, folder, tmp_
 def test_a_round_read_back_is_the_round_that_was_lived(folder, tmp_path) -> None:
     """To the last bit; and another number in it gives other weights, so that the equality above can fail."""
     _, source = made(folder, tmp_path, "ppo")
-    rows = source.live(0)
+    rows = collected(source, 0)
     experience.write(tmp_path / "r.parquet", rows)
     assert experience.read(tmp_path / "r.parquet") == rows
     assert len(rows) == 2 * 3 and all(len(r.logp_T) == len(r.value_T) == len(r.ref_logp_T) for r in rows)
@@ -76,7 +88,7 @@ def test_a_round_read_back_is_the_round_that_was_lived(folder, tmp_path) -> None
 
 def test_what_the_sampler_said_is_what_the_trainer_reads(folder, tmp_path) -> None:
     policy, source = made(folder, tmp_path, "grpo")
-    trees = source.trees(source.live(0))
+    trees = trees_of(source, collected(source, 0))
     names = frozenset({"logp_BT", "old_logp_BT", "ref_logp_BT", "mask_BT"})
     with torch.no_grad():
         seen = observe(policy, Batch(tuple(trees)), names)
@@ -102,8 +114,8 @@ def test_a_sampler_that_differs_from_the_trainer_stops_the_run(folder, tmp_path,
 def test_advantages_are_those_of_the_formulas(folder, tmp_path) -> None:
     """By hand from a round: groups for grpo and rloo, generalised advantages under the leash for ppo."""
     _, source = made(folder, tmp_path, "ppo", beta=0.3, unfinished_penalty=0.5)
-    rows = source.live(0)
-    whole = Round(rows, source.online)
+    rows = collected(source, 0)
+    whole = Round(rows, source.schedule.online)
     cut = [r.stop == "length" for r in rows]
     assert any(cut)
     assert whole.score.tolist() == pytest.approx([r.score - 0.5 * c for r, c in zip(rows, cut, strict=True)])
@@ -120,7 +132,7 @@ def test_advantages_are_those_of_the_formulas(folder, tmp_path) -> None:
         assert found.abs().max() > 0.01
     advantage, returns = adv.gae(whole.rewards, whole.values, whole.mask)
     assert torch.allclose(advantages.ADVANTAGES["gae"](whole), adv.whitened(advantage, whole.mask))
-    tree = source.trees(rows)[0]
+    tree = trees_of(source, rows)[0]
     assert tree.branches[0].facts["return_BT"] == pytest.approx(returns[0, : len(rows[0].response_ids)].tolist())
 
 
@@ -135,15 +147,15 @@ def test_equal_scores_teach_nothing_and_are_counted(folder, tmp_path) -> None:
 def test_every_prompt_comes_once_before_any_comes_again(folder, tmp_path) -> None:
     _, source = made(folder, tmp_path, "grpo", rows_per_step=2, epochs=2.0, steps=None)
     assert source.steps == 6
-    rows = [p.row for number in range(6) for p in source.choose(number)]
+    rows = [p.row for number in range(6) for p in source.schedule.prompts_of(number)]
     assert sorted(rows[:6]) == sorted(rows[6:]) == [1, 2, 3, 4, 5, 6] and rows[:6] != rows[6:]
 
 
 def test_passes_and_minibatches_are_the_updates_of_a_round(folder, tmp_path) -> None:
     _, source = made(folder, tmp_path, "grpo", minibatches=2, passes=3, rows_per_step=2, steps=12)
-    trees = source.trees(source.live(0))
-    parts = [[t.row for t in part] for part in source.parts(trees, 0)]
-    assert len(parts) == source.updates == 6 and all(len(part) == 2 for part in parts)
+    trees = trees_of(source, collected(source, 0))
+    parts = [[t.row for t in part] for part in source.schedule.parts(trees, 0)]
+    assert len(parts) == source.schedule.updates == 6 and all(len(part) == 2 for part in parts)
     assert all(sorted(parts[i] + parts[i + 1]) == sorted(parts[0] + parts[1]) for i in (2, 4))
     assert [source.fresh(step) for step in range(1, 8)] == [True, *[False] * 5, True]
 
@@ -168,7 +180,7 @@ def test_a_group_is_sorted_by_its_scores() -> None:
     assert told("pairs") == [(1, "chosen"), (2, "rejected")]
     assert told("ranked") == [(1, "chosen"), (3, "rejected"), (0, "rejected")]
     assert told("labelled") == [(0, "undesirable"), (1, "desirable"), (2, "undesirable"), (3, "desirable")]
-    imitated = [preferences.kept(tree, passing) for passing in (None, 0.5, 0.95)]
+    imitated = [preferences.imitated(tree, passing) for passing in (None, 0.5, 0.95)]
     assert [[b.ids[0] for b in t.branches] if t else None for t in imitated] == [[1], [1, 3], None]
     equal = Tree((1,), branches[:1] + branches[2:3], 0, 1)
     assert [preferences.SORTED[kind](equal) for kind in ("pairs", "ranked", "labelled")] == [None] * 3
@@ -207,9 +219,9 @@ def test_equal_scores_are_equal_whatever_their_sum_rounds_to(value) -> None:
 )
 def test_terms_that_cannot_stand_together_are_refused(names, said, folder, tmp_path) -> None:
     both = Sum([term for name in names for term in terms_of(name).terms])
-    given = (load(folder), prompts(), judged(), both, Online(), Training(steps=1), tmp_path)
+    every = OnlineOptions(Online(), Training(steps=1))
     with pytest.raises(UserError, match=said):
-        RolloutSource(*given)
+        rollout_source(load(folder), prompts(), judged(), both, every, Place(tmp_path))
 
 
 def test_a_plug_in_that_does_not_say_which_advantages_it_reads_is_refused(folder, tmp_path) -> None:
@@ -217,9 +229,9 @@ def test_a_plug_in_that_does_not_say_which_advantages_it_reads_is_refused(folder
     def silent(logp_B, score_B):
         return -score_B * logp_B
 
-    given = (load(folder), prompts(), judged(), Sum([Term(silent, {})]), Online(), Training(steps=1), tmp_path)
+    every, terms = OnlineOptions(Online(), Training(steps=1)), Sum([Term(silent, {})])
     with pytest.raises(UserError, match="'silent' learns from rollouts and does not say how its advantages are made"):
-        RolloutSource(*given)
+        rollout_source(load(folder), prompts(), judged(), terms, every, Place(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -254,10 +266,8 @@ def test_rounds_of_neighbouring_seeds_draw_other_answers(folder, tmp_path) -> No
     """Round 1 of seed 0 is not round 0 of seed 1, nor that of another stage."""
     drawn = []
     for seed, number, stage in ((0, 1, "a"), (1, 0, "a"), (0, 1, "b")):
-        _, source = made(folder, tmp_path, "grpo", seed=seed)
-        source.stage = stage
-        source.prompts = source.prompts[:1]
-        drawn.append([r.response_ids for r in source.live(number)])
+        _, source = made(folder, tmp_path, "grpo", asked=prompts(1), seed=seed, stage=stage)
+        drawn.append([r.response_ids for r in collected(source, number)])
     assert drawn[0] != drawn[1] and drawn[0] != drawn[2]
 
 
@@ -272,21 +282,21 @@ def test_answers_that_fail_leave_their_group_and_are_counted(folder, tmp_path) -
 
     dropping = Judged(judged().text, rewards_of(below, on_error="drop"))
     _, source = made(folder, tmp_path / "a", "grpo", judge=dropping)
-    rows = source.live(0)
+    rows = collected(source, 0)
     assert [bool(r.why) for r in rows] == [True, False, False, True, True, True]
     assert "reward 'below': gave None" in rows[0].why
-    trees = source.trees(rows)
+    trees = trees_of(source, rows)
     assert [len(t.branches) for t in trees] == [2]
-    assert source.told["failed"] == 4 and source.told["alone"] == 0 and source.told["reward_below"] == 1.5
+    assert source.metrics["failed"] == 4 and source.metrics["alone"] == 0 and source.metrics["reward_below"] == 1.5
     one = [replace(r, why="late") if i == 2 else r for i, r in enumerate(rows)]
-    assert source.trees(one) == [], "where one alone is left, nothing is compared"
+    assert trees_of(source, one) == [], "where one alone is left, nothing is compared"
     with pytest.raises(RunFailed, match="all 6 answers of this round failed; the first: late"):
-        source.trees([replace(r, why="late") for r in rows])
+        trees_of(source, [replace(r, why="late") for r in rows])
     _, alone = made(folder, tmp_path / "b", "reinforce_pp", judge=dropping)
-    assert [len(t.branches) for t in alone.trees(one)] == [1], "a method that compares no answers learns from one"
+    assert [len(t.branches) for t in trees_of(alone, one)] == [1], "a method that compares no answers learns from one"
     _, strict = made(folder, tmp_path / "c", "grpo", judge=Judged(judged().text, rewards_of(below)))
     with pytest.raises(RunFailed, match=r"reward 'below': gave None, which is no finite number\. The answer was: '"):
-        strict.live(0)
+        collected(strict, 0)
 
 
 def test_a_cost_is_kept_within_its_budget_and_resumed_bitwise(folder, tmp_path) -> None:
@@ -343,7 +353,7 @@ def test_the_options_of_advantages_reach_their_formulas() -> None:
 
 def test_an_answer_that_came_twice_is_imitated_once() -> None:
     scored = tuple(Branch("response", ids, (True,), facts={"score_B": (1.0,)}) for ids in ((5,), (7,), (5,)))
-    found = preferences.kept(Tree((1,), scored, 0, 1), 1.0)
+    found = preferences.imitated(Tree((1,), scored, 0, 1), 1.0)
     assert found is not None and [b.ids for b in found.branches] == [(5,), (7,)]
 
 
@@ -352,4 +362,4 @@ def test_groups_are_equal_by_the_scores_that_there_are() -> None:
     rows = lived((1.0, 2, 0), (1.0, 2, 0), (1.0, 2, 1), (0.0, 2, 1), (3.0, 2, 2), (math.nan, 2, 2))
     rows[-1] = replace(rows[-1], why="late")
     assert advantages.equal(rows) == [0, 2]
-    assert advantages.told(Round(rows[:5], Online()))["equal_groups"] == 2 / 3
+    assert advantages.metrics_of(Round(rows[:5], Online()))["equal_groups"] == 2 / 3

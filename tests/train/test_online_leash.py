@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from small_fit import apart
-from small_online import folder_of, made, run, trained
+from small_online import collected, folder_of, made, round_of, run, trained
 from truing.errors import RunFailed, UserError
 from truing.objectives.kl import adapted
 from truing.online.advantages import check_horizon, check_read
-from truing.online.history import Moments, Past, Seen, check_kl, seen
+from truing.online.history import Moments, Past, Seen, check_kl, summary
 from truing.policy.load import load
 from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
@@ -31,11 +31,11 @@ def lines(rows):
 
 def test_beta_follows_the_kl_of_each_round_and_a_kill_changes_nothing(folder, tmp_path) -> None:
     options = dict(steps=8, passes=2, checkpoint_every=3, beta=0.05, learning_rate=3e-2)
-    options |= dict(leash=Leash(kl_target=0.5, kl_horizon=20))
+    options |= dict(leash=Leash(kl_target=0.1, kl_horizon=20))
     whole, rows = trained(folder, tmp_path / "a", "rloo", **options)
     betas = [0.05]
     for row in rows[:-2:2]:
-        betas.append(adapted(betas[-1], row["kl"], target=0.5, rows=6, horizon=20))
+        betas.append(adapted(betas[-1], row["kl"], target=0.1, rows=6, horizon=20))
     assert [row["beta"] for row in rows] == pytest.approx([b for b in betas for _ in range(2)])
     assert betas[1] == pytest.approx(0.05 * (1 - 0.2 * 6 / 20)) and betas[-1] > betas[-2]
     trained(folder, tmp_path / "b", "rloo", 5, **options)
@@ -47,9 +47,9 @@ def test_the_beta_of_a_round_is_what_its_answers_pay(folder, tmp_path) -> None:
     """The same rounds with the leash as it began give other advantages."""
     leash = Leash(kl_target=0.5, kl_horizon=2)
     _, source, _ = run(folder, tmp_path, "rloo", steps=3, beta=0.05, learning_rate=3e-2, leash=leash)
-    rows = source.past.note(2, source.experience(2, 3)) and source.experience(2, 3)
-    paid = source.round(rows)
-    assert paid.online.beta == source.past.beta(2, 0.05, leash) != 0.05
+    rows = source.history.note(2, source.experience(source.plan(2), 3)) and source.experience(source.plan(2), 3)
+    paid = round_of(source, rows)
+    assert paid.online.beta == source.history.beta(2, 0.05, leash) != 0.05
     kl = torch.tensor([sum(r.logp_T) - sum(r.ref_logp_T) for r in rows], dtype=torch.float64)
     assert torch.allclose(paid.leashed, paid.score - paid.online.beta * kl)
 
@@ -58,7 +58,7 @@ def test_the_kl_of_a_round_ends_the_run_well(folder, tmp_path) -> None:
     """With no leash, a reference is read for this alone; the round that is too far is not learned from."""
     _, source, rows = run(folder, tmp_path, "rloo", steps=30, beta=0.0, learning_rate=3e-2, leash=Leash(stop_at_kl=0.3))
     assert 1 < len(rows) < 30 and all(row["kl"] < 0.3 for row in rows)
-    assert source.past.of(len(rows)).kl >= 0.3
+    assert source.history.of(len(rows)).kl >= 0.3
     assert source.account() == [source.ended]
     assert source.ended.startswith(f"stopped after update {len(rows)}: the KL of a round is ")
 
@@ -79,11 +79,11 @@ def test_a_policy_that_is_lost_stops_the_run(folder, tmp_path) -> None:
 
 def test_a_kl_that_is_no_number_stops_the_run(folder, tmp_path) -> None:
     _, source = made(folder, tmp_path, "rloo")
-    rows = source.live(0)
+    rows = collected(source, 0)
     lost = [replace(rows[0], ref_logp_T=(-float("inf"),) * len(rows[0].response_ids)), *rows[1:]]
-    check_kl(7, seen(rows), 100.0)
+    check_kl(7, summary(rows), 100.0)
     with pytest.raises(RunFailed, match="step 7: the KL to the reference is not finite"):
-        check_kl(7, seen(lost), 100.0)
+        check_kl(7, summary(lost), 100.0)
 
 
 def test_a_refreshed_reference_is_the_policy_as_it_was_and_a_kill_changes_nothing(folder, tmp_path) -> None:
@@ -160,7 +160,7 @@ def test_an_engine_of_another_kind_is_told_when_the_weights_move_and_is_held_to_
     plain, _ = trained(folder, tmp_path / "a", "grpo", **options)
     weights, source, _ = run(folder, tmp_path / "b", "grpo", engine=Told(policy), **options)
     assert said == [0, 2, 4] and apart(plain, dict(weights.model.named_parameters())) == 0.0
-    lived = [r.policy_version for number in range(3) for r in source.experience(number, 6)]
+    lived = [r.policy_version for number in range(3) for r in source.experience(source.plan(number), 6)]
     assert lived == [0] * 6 + [2] * 6 + [4] * 6
     with pytest.raises(
         RunFailed, match="answered with the weights of update 0, and was to answer with those of update 2"
@@ -186,10 +186,10 @@ def test_an_engine_may_answer_in_any_order_and_has_to_answer_all(folder, tmp_pat
 
     policy, plain = made(folder, tmp_path / "a", "grpo")
     _, turned = made(folder, tmp_path / "b", "grpo", engine=Backwards(policy))
-    assert turned.live(0) == plain.live(0)
+    assert collected(turned, 0) == collected(plain, 0)
     _, short = made(folder, tmp_path / "c", "grpo", engine=Tired(policy))
     with pytest.raises(RunFailed, match="gave 5 answers to 2 prompts, and each was to have 3"):
-        short.live(0)
+        collected(short, 0)
     with pytest.raises(UserError, match="'mixture' is sampled in this process alone"):
         made(folder, tmp_path / "d", "ipo", mixture=0.5, engine=InProcess(policy))
 
@@ -197,8 +197,8 @@ def test_an_engine_may_answer_in_any_order_and_has_to_answer_all(folder, tmp_pat
 def test_what_a_round_showed_is_read_from_its_file(folder, tmp_path) -> None:
     _, source, _ = run(folder, tmp_path, "rloo", steps=2)
     fresh = Past(tmp_path / "rollouts")
-    assert [fresh.of(i) for i in (0, 1)] == [source.past.of(i) for i in (0, 1)]
-    assert fresh.tokens(2) == sum(len(r.response_ids) for i in (0, 1) for r in source.experience(i, 2))
+    assert [fresh.of(i) for i in (0, 1)] == [source.history.of(i) for i in (0, 1)]
+    assert fresh.tokens(2) == sum(len(r.response_ids) for i in (0, 1) for r in source.experience(source.plan(i), 2))
     with pytest.raises(RunFailed, match="cannot be read"):
         fresh.of(2)
 
@@ -220,7 +220,7 @@ def test_answers_without_a_reference_have_no_part_in_the_kl(tmp_path) -> None:
     """The mean is over those that have one; a round without any leaves beta where it was, and the next one moves it."""
     one = Experience(1, (), "", (1,), (1, 2), (-1.0, -1.0), (-2.0, -2.0), (), 0.0, "end", 0, 0)
     none = replace(one, ref_logp_T=())
-    assert seen([one, none]).kl == 2.0 and seen([none]).kl is None
+    assert summary([one, none]).kl == 2.0 and summary([none]).kl is None
     past, leash = Past(tmp_path), Leash(kl_target=1.0, kl_horizon=20)
     past.note(0, [none]), past.note(1, [one, one])
     assert past.beta(1, 0.1, leash) == 0.1

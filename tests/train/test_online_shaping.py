@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from small_fit import apart
-from small_online import folder_of, judged, made, prompts, rewards_of, run, trained
+from small_online import collected, folder_of, judged, made, prompts, rewards_of, round_of, run, trained, trees_of
 from truing.errors import UserError
 from truing.online.history import moments
 from truing.online.reward_shaping import normalised, overlong, shaped
@@ -28,11 +28,11 @@ def by_order(ids):
 def test_scores_are_put_on_the_scale_of_their_round_or_of_all_so_far(kind, folder, tmp_path) -> None:
     shaping = Shaping(normalise=kind, clip_score=0.9)
     _, source, _ = run(folder, tmp_path, "reinforce", judge=judged(by_order), steps=3, shaping=shaping, beta=0.0)
-    lived = [source.experience(number, 3) for number in range(3)]
+    lived = [source.experience(source.plan(number), 3) for number in range(3)]
     known = [r.score for rows in (lived[2:] if kind == "round" else lived) for r in rows]
     scale = torch.tensor(known, dtype=torch.float64)
     wanted = (torch.tensor([r.score for r in lived[2]]).double() - scale.mean()) / scale.std(correction=0)
-    assert torch.allclose(source.round(lived[2]).score, wanted.clamp(-0.9, 0.9)) and wanted.abs().max() > 0.9
+    assert torch.allclose(round_of(source, lived[2]).score, wanted.clamp(-0.9, 0.9)) and wanted.abs().max() > 0.9
     assert [r.score for r in lived[2]] != wanted.tolist(), "the file says what the reward said"
 
 
@@ -54,10 +54,10 @@ def test_scores_that_failed_are_on_no_scale(folder, tmp_path) -> None:
 
     judge = judged(some, on_error="drop")
     _, source = made(folder, tmp_path, "reinforce", judge=judge, beta=0.0, shaping=Shaping("round"))
-    rows = source.experience(0, 0)
-    assert source.past.of(0).scores == moments([1.0, 2.0, 4.0, 5.0])
-    source.trees(rows)
-    assert source.told["failed"] == 2 and source.told["score"] == 3.0, "what is shown is the reward's"
+    rows = source.experience(source.plan(0), 0)
+    assert source.history.of(0).scores == moments([1.0, 2.0, 4.0, 5.0])
+    trees_of(source, rows)
+    assert source.metrics["failed"] == 2 and source.metrics["score"] == 3.0, "what is shown is the reward's"
 
 
 @pytest.mark.parametrize("value", [2.0, 0.1, 0.7])
@@ -72,8 +72,8 @@ def test_overlong_answers_pay_before_the_limit(folder, tmp_path) -> None:
     lengths = torch.tensor([6, 8, 9, 12, 13])
     assert overlong(lengths, longest=12, buffer=4).tolist() == [0.0, 0.0, -0.25, -1.0, -1.0]
     _, source = made(folder, tmp_path, "rloo", beta=0.0, shaping=Shaping(overlong_buffer=4))
-    rows = source.live(0)
-    found = source.round(rows).score - torch.tensor([r.score for r in rows]).double()
+    rows = collected(source, 0)
+    found = round_of(source, rows).score - torch.tensor([r.score for r in rows]).double()
     assert torch.allclose(found, overlong(torch.tensor([len(r.response_ids) for r in rows]), longest=12, buffer=4))
     assert found.min() == -1.0
     with pytest.raises(UserError, match=r"overlong_buffer \(13\) is the end of max_new_tokens \(12\)"):
@@ -82,14 +82,14 @@ def test_overlong_answers_pay_before_the_limit(folder, tmp_path) -> None:
 
 def test_answers_that_were_cut_are_compared_with_and_not_learned_from(folder, tmp_path) -> None:
     _, source = made(folder, tmp_path, "rloo", answers=8, max_new_tokens=40, beta=0.0)
-    rows = source.live(0)
+    rows = collected(source, 0)
     cut = sum(r.stop == "length" for r in rows)
     assert 0 < cut < 16, cut
-    every = source.trees(rows)
+    every = trees_of(source, rows)
     _, masking = made(
         folder, tmp_path, "rloo", answers=8, max_new_tokens=40, beta=0.0, shaping=Shaping(mask_unfinished=True)
     )
-    left = masking.trees(rows)
+    left = trees_of(masking, rows)
     ended = [r.response_ids for r in rows if r.stop != "length"]
     assert [b.ids for tree in left for b in tree.branches] == ended
     facts = {b.ids: b.facts["advantage_B"] for tree in every for b in tree.branches}
@@ -103,7 +103,7 @@ def test_a_round_in_which_no_answer_ended_teaches_nothing(folder, tmp_path) -> N
     _, rows = trained(folder, tmp_path / "a", "rloo", **options)
     assert rows[0]["cut_off"] == 1.0
     _, source = made(folder, tmp_path / "b", "rloo", shaping=Shaping(mask_unfinished=True), **options)
-    assert source.trees(source.live(0)) == []
+    assert trees_of(source, collected(source, 0)) == []
 
 
 def test_answers_that_are_empty_are_learned_from(folder, tmp_path, monkeypatch) -> None:
@@ -129,20 +129,20 @@ def test_prompts_that_teach_nothing_give_way_to_others(folder, tmp_path) -> None
     """Of six prompts four are dull; a round of two asks others until both teach, or its draws are used up."""
     options = dict(judge=judged_by_prompt({1, 2, 3, 4}), beta=0.0)
     _, source = made(folder, tmp_path / "a", "dapo", **options)
-    plain = [source.live(number) for number in range(3)]
+    plain = [collected(source, number) for number in range(3)]
     assert {r.row for rows in plain for r in rows} == {1, 2, 3, 4, 5, 6}
     _, source = made(folder, tmp_path / "b", "dapo", resample=9, **options)
     for number in range(3):
-        rows = source.live(number)
+        rows = collected(source, number)
         assert {r.row for r in rows} == {5, 6} and [r.group for r in rows] == [0, 0, 0, 1, 1, 1]
         there = {r.group: r.row for r in rows}
-        first = [p.row for p in source.choose(number)]
-        source.trees(rows)
-        assert source.told["resampled"] == sum(there[i] != row for i, row in enumerate(first))
-        assert source.told["equal_groups"] == 0.0
+        first = [p.row for p in source.schedule.prompts_of(number)]
+        trees_of(source, rows)
+        assert source.metrics["resampled"] == sum(there[i] != row for i, row in enumerate(first))
+        assert source.metrics["equal_groups"] == 0.0
     _, source = made(folder, tmp_path / "c", "dapo", resample=9, judge=judged_by_prompt(set(range(1, 7))), beta=0.0)
-    source.trees(source.live(0))
-    assert source.told["equal_groups"] == 1.0, "where no prompt teaches, the draws end with the prompts"
+    trees_of(source, collected(source, 0))
+    assert source.metrics["equal_groups"] == 1.0, "where no prompt teaches, the draws end with the prompts"
 
 
 def test_resampled_rounds_are_lived_again_bitwise(folder, tmp_path) -> None:

@@ -9,11 +9,12 @@ import torch
 
 from small_fit import apart, fitted, weights
 from small_models import build
+from small_online import collected, trees_of
 from truing import registry
 from truing.data.batch import Batch
 from truing.errors import UserError
 from truing.online.advantages import advantage_of
-from truing.online.source import Judged, Prompt, RolloutSource
+from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy.load import load
 from truing.recipe.check import check
 from truing.registry import RewardFunction
@@ -60,7 +61,8 @@ def made(folder, out, terms, temperature=None, **options):
         policy.temperature = reference.temperature = temperature
     if "value_BT" in terms.all_signals:
         policy.put_value_head()
-    return policy, RolloutSource(policy, asked, judged, terms, online, training, out / "rollouts", 0, reference)
+    place, every = Place(out / "rollouts"), OnlineOptions(online, training)
+    return policy, rollout_source(policy, asked, judged, terms, every, place, reference=reference)
 
 
 def trained(folder, out, terms, stop_after=None, **options):
@@ -118,7 +120,7 @@ def test_at_a_temperature_parts_and_a_kill_change_nothing(named, folder, tmp_pat
 def test_policy_reference_and_sampler_are_at_one_temperature(folder, tmp_path) -> None:
     """The ratio of sampler and trainer, and that to the reference, begin at 1; one of two temperatures is refused."""
     policy, source = made(folder, tmp_path, terms_of("dapo", "kl_k2"), temperature=1.7)
-    trees = source.trees(source.live(0))
+    trees = trees_of(source, collected(source, 0))
     names = frozenset({"logp_BT", "old_logp_BT", "ref_logp_BT", "mask_BT"})
     with torch.no_grad():
         seen = observe(policy, Batch(tuple(trees)), names)
@@ -128,7 +130,9 @@ def test_policy_reference_and_sampler_are_at_one_temperature(folder, tmp_path) -
     assert (seen["logp_BT"] - seen["ref_logp_BT"]).abs().max() < 1e-4
     assert (other["logp_BT"] - other["old_logp_BT"]).abs().max() > 0.1
     with pytest.raises(UserError, match=r"sampled at temperature 1.7 and the trainer reads its policy at 1: "):
-        RolloutSource(policy, source.prompts, source.judged, source.terms, source.online, source.training, tmp_path)
+        asked, terms = source.schedule.prompts, source.builder.terms
+        every = OnlineOptions(source.schedule.online, source.training)
+        rollout_source(policy, asked, source.collector.judged, terms, every, Place(tmp_path))
 
 
 def test_a_penalty_stands_beside_advantages_and_not_alone() -> None:

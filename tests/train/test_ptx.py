@@ -12,7 +12,7 @@ from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import UserError
 from truing.online.pretraining_mix import Given
-from truing.online.source import Judged, Prompt, RolloutSource
+from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy.load import load
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
@@ -58,13 +58,14 @@ def made(folder, out, weight, method="dapo", temperature=1.0, **options):
     if method == "ppo":
         policy.put_value_head()
     given = Given(TEXTS if weight is not None else (), seed=3)
-    return policy, RolloutSource(policy, asked, judged, terms, online, training, out / "rollouts", given=given)
+    place, every = Place(out / "rollouts"), OnlineOptions(online, training)
+    return policy, rollout_source(policy, asked, judged, terms, every, place, given=given)
 
 
 def trained(folder, out, weight, stop_after=None, **options):
     """The weights after the run, and its metrics; `stop_after` an update the process dies."""
     policy, source = made(folder, out, weight, **options)
-    rows = fitted(policy, source, source.terms, out, stop_after)
+    rows = fitted(policy, source, source.builder.terms, out, stop_after)
     return weights(policy), rows
 
 
@@ -108,7 +109,7 @@ def test_the_gradient_is_the_sum_of_both(folder, tmp_path) -> None:
 
     texts = Batch(tuple(tree.shadow for tree in batch.trees))
     lengths = torch.tensor([len(t.branches[0].ids) for t in texts.trees])
-    both, alone = gradients(total(source.terms)), gradients(total(Sum(source.terms.terms[:1])))
+    both, alone = gradients(total(source.builder.terms)), gradients(total(Sum(source.builder.terms.terms[:1])))
     given = gradients((-2.0 * texts.sums(policy.logp(texts)) / lengths).mean())
     assert all(torch.allclose(both[n], alone[n] + given[n], atol=1e-5) for n in both)
     assert max(g.abs().max() for g in given.values()) > 1e-2
@@ -117,7 +118,13 @@ def test_the_gradient_is_the_sum_of_both(folder, tmp_path) -> None:
 def test_texts_stay_likely(folder, tmp_path) -> None:
     def after(weight):
         policy, source = made(folder, tmp_path / str(weight), weight, steps=12)
-        fit(policy, source, source.terms, Optim(policy.model, source.training, 12), Record(tmp_path / str(weight)))
+        fit(
+            policy,
+            source,
+            source.builder.terms,
+            Optim(policy.model, source.training, 12),
+            Record(tmp_path / str(weight)),
+        )
         return sum(nll(policy)) / len(TEXTS)
 
     assert after(1.0) < after(0.0) - 0.5
@@ -151,4 +158,4 @@ def test_without_texts_it_is_refused(folder, tmp_path) -> None:
     source.given = Given()
     (_, batch), *_ = source.since(0)
     with pytest.raises(UserError, match="learns from given texts"):
-        observe(policy, batch, source.terms.signals)
+        observe(policy, batch, source.builder.terms.signals)

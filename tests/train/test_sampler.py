@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from small_fit import fitted
-from small_online import folder_of, made, trained
+from small_online import collected, folder_of, made, trained, trees_of
 from truing.data.batch import Batch
 from truing.errors import RunFailed, UserError
 from truing.online.advantages import sampler_weights
@@ -45,7 +45,7 @@ class Elsewhere:
 def elsewhere(folder, out, name, off=OFF, **options):
     """A policy and a source that samples elsewhere."""
     policy, source = made(folder, out, name, **options)
-    source.desk.engine = Elsewhere(policy, off)
+    source.collector.client.engine = Elsewhere(policy, off)
     return policy, source
 
 
@@ -63,9 +63,9 @@ def test_ratios_are_exactly_1_at_a_rounds_first_update(folder, tmp_path, name, p
 
     monkeypatch.setattr("truing.train.fit.trouble", seen)
     policy, source = elsewhere(folder, tmp_path, name, passes=2, steps=4)
-    for each in (policy, source.reference):
+    for each in (policy, source.kl.reference):
         each.compute_in(precision)
-    fitted(policy, source, source.terms, tmp_path)
+    fitted(policy, source, source.builder.terms, tmp_path)
     assert sorted(given) == [1, 2, 3, 4] and all(pairs for pairs in given.values())
     for step, pairs in given.items():
         assert all(torch.equal(own, old) == (step in (1, 3)) for own, old in pairs), step
@@ -76,32 +76,32 @@ def test_a_method_without_a_ratio_is_held_to_its_sampler_too(folder, tmp_path, n
     """Its gradient is right for the policy's own answers alone."""
     policy, source = elsewhere(folder, tmp_path, name, off=5.0)
     with pytest.raises(RunFailed, match="the sampler's log-probabilities differ from the trainer's"):
-        fitted(policy, source, source.terms, tmp_path)
+        fitted(policy, source, source.builder.terms, tmp_path)
 
 
 def test_rounding_is_measured_as_the_policy_grows(folder, tmp_path) -> None:
     """A policy whose logits grow rounds more: by what was measured at its beginning it would be refused."""
     policy, source = made(folder, tmp_path, "grpo", steps=2)
-    for each in (policy, source.reference):
+    for each in (policy, source.kl.reference):
         each.compute_in("bf16")
-    source.live(0)
+    collected(source, 0)
     before = policy.rounding.measured
     with torch.no_grad():
         policy.model.get_output_embeddings().weight.mul_(30)
-    source.live(1)
+    collected(source, 1)
     assert policy.rounding.measured > 10 * before
 
 
 def test_later_updates_of_a_round_are_held_to_the_policy_that_began_it(folder, tmp_path) -> None:
     """With several updates to a round, the trainer reads what another engine sampled before the first of them."""
     policy, source = elsewhere(folder, tmp_path, "grpo", passes=2, sampler_cap=2.0)
-    rows = source.experience(0, 0)
+    rows = source.experience(source.plan(0), 0)
     with torch.no_grad():
-        trees = source.trees(rows)
+        trees = trees_of(source, rows)
         seen = observe(policy, Batch(tuple(trees)), frozenset({"logp_BT", "old_logp_BT", "sampler_logp_BT", "mask_BT"}))
     assert (seen["logp_BT"] - seen["old_logp_BT"]).abs().max() < 1e-5
     assert (seen["logp_BT"] - seen["sampler_logp_BT"]).abs().max() == pytest.approx(OFF, rel=1e-2)
-    assert experience.read(source.past.path(0)) == rows and all(len(r.old_logp_T) == len(r.logp_T) for r in rows)
+    assert experience.read(source.history.path(0)) == rows and all(len(r.old_logp_T) == len(r.logp_T) for r in rows)
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "rloo"])
@@ -109,8 +109,8 @@ def test_a_kl_begins_at_0_in_bf16(folder, tmp_path, name) -> None:
     """Equal weights have no distance: policy and reference read the same batches, and the sampler has no say."""
     policy, source = made(folder, tmp_path, name, steps=2)
     policy.compute_in("bf16")
-    source.reference.compute_in("bf16")
-    rows = fitted(policy, source, source.terms, tmp_path)
+    source.kl.reference.compute_in("bf16")
+    rows = fitted(policy, source, source.builder.terms, tmp_path)
     assert rows[0]["kl"] == 0.0 != rows[1]["kl"]
     assert 0 < rows[0]["sampler_gap"] < 0.01
 
@@ -131,9 +131,9 @@ def test_a_look_at_equal_weights_has_no_distance_in_bf16(folder) -> None:
 def test_a_sampler_of_another_precision_stops_the_run_or_is_weighed(folder, tmp_path) -> None:
     policy, source = elsewhere(folder, tmp_path / "a", "grpo")
     with pytest.raises(RunFailed, match=r"sampler's log-probabilities differ .* sampler_cap: 2"):
-        fitted(policy, source, source.terms, tmp_path / "a")
+        fitted(policy, source, source.builder.terms, tmp_path / "a")
     policy, source = elsewhere(folder, tmp_path / "b", "grpo", sampler_cap=2.0, steps=2)
-    rows = fitted(policy, source, source.terms, tmp_path / "b")
+    rows = fitted(policy, source, source.builder.terms, tmp_path / "b")
     assert len(rows) == 2 and rows[0]["sampler_gap"] == pytest.approx(OFF / 2, rel=0.3)
 
 
@@ -176,7 +176,7 @@ def test_weights_multiply_what_is_learned(folder, tmp_path, name) -> None:
 
 def facts(source):
     """What is known of every answer of the first round."""
-    return [b.facts for tree in source.trees(source.live(0)) for b in tree.branches]
+    return [b.facts for tree in trees_of(source, collected(source, 0)) for b in tree.branches]
 
 
 def test_a_cap_that_nothing_reads_is_refused(folder, tmp_path) -> None:
@@ -187,9 +187,9 @@ def test_a_cap_that_nothing_reads_is_refused(folder, tmp_path) -> None:
 def test_in_fp32_the_policy_is_read_once_less(folder, tmp_path) -> None:
     """The sampler in this process is as exact as the trainer, so a round costs no reading of its own."""
     _, source = made(folder, tmp_path, "grpo", passes=2)
-    assert source.desk.exact and all(not row.old_logp_T for row in source.live(0))
+    assert source.collector.client.exact and all(not row.old_logp_T for row in collected(source, 0))
     source.policy.compute_in("bf16")
-    assert not source.desk.exact
+    assert not source.collector.client.exact
     assert Online().sampler_cap is None
 
 

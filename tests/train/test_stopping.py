@@ -16,14 +16,14 @@ def test_a_signal_is_noted_and_a_second_one_obeyed_at_once() -> None:
     before = {number: signal.signal(number, lambda got, _: heard.append(got)) for number in SIGNALS}
     try:
         with Stopping() as stopping:
-            assert stopping.asked() == 0
+            assert stopping.signal_sent() == 0
             signal.raise_signal(signal.SIGINT)
-            assert (stopping.asked(), heard) == (signal.SIGINT, [])
+            assert (stopping.signal_sent(), heard) == (signal.SIGINT, [])
             signal.raise_signal(signal.SIGTERM)
             assert heard == [signal.SIGTERM]
         with Stopping() as stopping:
             signal.raise_signal(signal.SIGTERM)
-            stopping.obey(stopping.asked())
+            stopping.obey(stopping.signal_sent())
         signal.raise_signal(signal.SIGINT)
         assert heard == [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]
     finally:
@@ -41,9 +41,9 @@ def test_a_signal_that_is_ignored_stays_so(number: signal.Signals) -> None:
         signal.signal(number, signal.SIG_IGN)
         with Stopping() as stopping:
             signal.raise_signal(number)
-            assert stopping.asked() == 0 and not process_group.Bond.stopping
+            assert stopping.signal_sent() == 0 and not process_group.Bond.stopping
             signal.raise_signal(other)
-            assert stopping.asked() == other
+            assert stopping.signal_sent() == other
         assert signal.getsignal(number) == signal.SIG_IGN
     finally:
         process_group.Bond.stopping = False

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from truing.data.batch import Branch, Tree
 from truing.data.formats.loading import grouped
 from truing.data.kinds import Shape, Ties
@@ -17,6 +15,7 @@ from truing.data.rendering.whole_conversation import common
 from truing.data.shapes import Shaped, shaped
 from truing.data.thoughts import Thoughts
 from truing.errors import DataError, UserError
+from truing.streams import Stream, generator
 from truing.types import Demonstration, Judgement, Messages, Records, RowNote
 
 THOUGHT_OUT = "its thought is taken out by the chat template"
@@ -236,7 +235,7 @@ def with_shadows(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tre
 
     Shadows are numbered on from the last tree. UserError where all trees have one prompt, or no response fits.
     """
-    order = np.random.Generator(np.random.Philox(key=[seed % 2**63, 1])).permutation(len(trees)).tolist()
+    order = generator(Stream.LENT_RESPONSES, seed).permutation(len(trees)).tolist()
     lent = _lent(trees, order, max_length)
     return tuple(replace(tree, shadow=_shadow(tree, said, len(trees))) for tree, said in zip(trees, lent, strict=True))
 

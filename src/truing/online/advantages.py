@@ -90,9 +90,9 @@ ADVANTAGES: Mapping[str, Advantages] = {
 
 
 def advantage_of(terms: Sum) -> Advantage | None:
-    """How the advantages that the terms read are made, or None for a method of preferences. UserError where terms read
-    different ones, one does not say which it reads, one imitates answers of which others unlearn some, or there are
-    penalties and nothing that they stand beside."""
+    """The kind of advantages that the terms read, or None for a method of preferences. UserError where terms read
+    different ones, a term does not say which it reads, a term imitates responses of which others unlearn some, or there
+    are penalties and nothing that they stand beside."""
     declared = {t.name: t.objective.advantage for t in terms.terms if t.objective.advantage}
     named = {name: advantage for name, advantage in declared.items() if advantage != "any"}
     if declared and not named:
@@ -145,17 +145,17 @@ def check_read(
 
 
 def sampler_weights(row: Experience, cap: float) -> tuple[list[float], float]:
-    """How much more likely the policy is than the sampler of each token of an answer, and of all of them, truncated at
-    `cap`: what makes an expectation over the sampler's answers one over the policy's (Ionides 2008, truncated
-    importance sampling; for samplers of their own: Yao et al. 2025, "Your efficient RL framework secretly brings you
-    off-policy RL training").
+    """Importance weights of a response: the policy's probability over the sampler's, of each token and of all of them,
+    truncated at `cap`. They make an expectation over the sampler's responses one over the policy's (Ionides 2008,
+    truncated importance sampling; for samplers of their own: Yao et al. 2025, "Your efficient RL framework secretly
+    brings you off-policy RL training").
 
     >>> import math
     >>> row = Experience(1, (), "", (1,), (2, 3), (-1.0, -2.0), (), (), 0.0, "eos", 0, 0, old_logp_T=(-0.5, -2.1))
     >>> [round(w, 3) for w in sampler_weights(row, 2.0)[0]], round(sampler_weights(row, 2.0)[1], 3)
     ([1.649, 0.905], 1.492)
     """
-    apart = [own - sampler for own, sampler in zip(row.policy_logp_T, row.logp_T, strict=True)]
+    apart = [policy_logp - sampler for policy_logp, sampler in zip(row.policy_logp_T, row.logp_T, strict=True)]
     most = math.log(cap)
     return [math.exp(min(x, most)) for x in apart], math.exp(min(math.fsum(apart), most))
 
@@ -179,10 +179,10 @@ def check_horizon(leash: Leash, answers: int) -> None:
         )
 
 
-def told(whole: Round) -> dict[str, float]:
-    """What is to be seen of a round: mean and deviation of the scores, length, KL to the reference, entropy, answers
-    that were cut, and groups whose answers all scored the same, from which a group's advantages teach nothing; and how
-    many answers and groups these are means over.
+def metrics_of(whole: Round) -> dict[str, float]:
+    """The metrics of a round: mean and deviation of the scores, length, KL to the reference, entropy, truncated
+    responses, and groups whose responses all scored the same, from which a group's advantages teach nothing; and how
+    many responses and groups these are means over.
 
     The entropy is the sampled tokens' mean surprise (nats): what is expected of that is the entropy of the distribution
     they were drawn from, and no second reading of the answers is needed."""
@@ -207,7 +207,7 @@ def equal(rows: Sequence[Experience]) -> list[int]:
     scores: dict[int, list[float]] = {row.group: [] for row in rows}
     for row in (row for row in rows if not row.why):
         scores[row.group].append(row.score)
-    return [group for group, own in scores.items() if alike(own)]
+    return [group for group, group_scores in scores.items() if alike(group_scores)]
 
 
 def padded(rows: Sequence[Sequence[float]]) -> Tensor:

@@ -32,16 +32,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Judged:
-    """How answers are turned into text and scored."""
+    """The text of a response and its scores."""
 
     text: Callable[[Policy, Rollout], str]
     rewards: Rewards
 
 
 class Desk:
-    """Where answers are asked for: an engine that is told when the weights have moved.
+    """A client of the engine that samples, which it tells when the weights have moved.
 
-    RunFailed where answers come back that other weights gave, or too few, too many, or to another prompt.
+    RunFailed where responses come back that other weights gave, or too few, too many, or to another prompt.
     """
 
     def __init__(self, engine: Engine, policy: Policy) -> None:
@@ -49,7 +49,7 @@ class Desk:
 
     @property
     def exact(self) -> bool:
-        """Whether the sampler's log-probabilities are the trainer's but for rounding in fp32: those of this policy in
+        """True if the sampler's log-probabilities are the trainer's but for rounding in fp32: those of this policy in
         this process, in fp32 or more. Else the trainer reads for itself wherever a number follows from them."""
         return isinstance(self.engine, InProcess) and unit(self.policy.dtype) <= unit(torch.float32)
 
@@ -65,8 +65,8 @@ class Desk:
                 f"the engine answered with the weights of update {strange}, and was to answer with those of update "
                 f"{version}; its `sync` did not do what it said"
             )
-        given = Counter(r.group for r in rollouts)
-        if any(given[i] != n for i in range(len(prompts))) or len(given) != len(prompts):
+        counts = Counter(r.group for r in rollouts)
+        if any(counts[i] != n for i in range(len(prompts))) or len(counts) != len(prompts):
             raise RunFailed(
                 f"the engine gave {len(rollouts)} answers to {len(prompts)} prompts, and each was to have {n}; a "
                 "rollout's `group` is the place of its prompt, from 0"
@@ -84,25 +84,25 @@ def grouped(rows: Sequence[Experience], facts: Callable[[int], Mapping[str, tupl
     for place, row in enumerate(rows):
         groups.setdefault(row.group, []).append(place)
     trees: list[Tree] = []
-    for own in groups.values():
-        said = [(rows[place].response_ids, facts(place)) for place in own]
-        branches = tuple(Branch("response", ids, (True,) * len(ids), facts=known) for ids, known in said)
-        trees.append(Tree(rows[own[0]].prompt_ids, branches, len(trees), rows[own[0]].row))
+    for places in groups.values():
+        responses = [(rows[place].response_ids, facts(place)) for place in places]
+        branches = tuple(Branch("response", ids, (True,) * len(ids), facts=signals) for ids, signals in responses)
+        trees.append(Tree(rows[places[0]].prompt_ids, branches, len(trees), rows[places[0]].row))
     return trees
 
 
 def read_over(
-    rows: list[Experience], policy: Policy, reference: Policy | None, valued: bool, held: int, own: bool = False
+    rows: list[Experience], policy: Policy, reference: Policy | None, valued: bool, held: int, by_policy: bool = False
 ) -> list[Experience]:
     """The rows, in the order of their groups, with what the reference (if any) and, where they are `valued`, the value
-    head say of their tokens, and with `own` the policy itself; `held` tokens are read at once.
+    head say of their tokens, and with `by_policy` the policy itself; `held` tokens are read at once.
 
     Policy and reference read the same batches, so that two equal ones give equal numbers, in every precision.
     """
     refs: list[tuple[float, ...]] = []
     values: list[tuple[float, ...]] = []
     olds: list[tuple[float, ...]] = []
-    if reference is None and not valued and not own:
+    if reference is None and not valued and not by_policy:
         return rows
     beside: tuple[Beside, ...] = ("value",) if valued else ()
     read = forward(policy.model, policy.read)
@@ -110,10 +110,10 @@ def read_over(
         for batch in map(Batch, pack(grouped(rows, lambda _: {}), held)):
             if reference is not None:
                 refs += apart(batch, reference.logp(batch))
-            if valued or own:
+            if valued or by_policy:
                 figures = read(batch, *beside)
                 values += apart(batch, figures["value"]) if valued else ()
-                olds += apart(batch, figures["logp"]) if own else ()
+                olds += apart(batch, figures["logp"]) if by_policy else ()
     rows = [replace(row, ref_logp_T=ref) for row, ref in zip(rows, refs, strict=True)] if refs else rows
     rows = [replace(row, old_logp_T=old) for row, old in zip(rows, olds, strict=True)] if olds else rows
     return [replace(row, value_T=v) for row, v in zip(rows, values, strict=True)] if values else rows
@@ -128,6 +128,6 @@ def measure_anew(rows: Sequence[Experience], policy: Policy) -> None:
 
 
 def apart(batch: Batch, figure_R: torch.Tensor) -> Iterator[tuple[float, ...]]:
-    """What was read of a batch, by answer."""
+    """Divide what was read of a batch by response."""
     for part in figure_R.double().cpu().split([len(b.ids) for b in batch.branches]):
         yield tuple(part.tolist())

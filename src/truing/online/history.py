@@ -1,8 +1,7 @@
-"""What earlier rounds leave to later ones, read from their experience on disk and never from memory alone.
+"""The rounds so far, as later ones need them: read from their experience on disk and never from memory alone.
 
-A leash that adapts and scores that are normalised over a run depend on all rounds before. A run that was killed finds
-the same numbers in the same files.
-"""
+A KL weight that adapts and scores that are normalised over a run depend on all rounds before. A run that was killed
+finds the same numbers in the same files."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from truing.settings import Leash
 
 @dataclass(frozen=True)
 class Moments:
-    """How many values there were, their mean, and the sum of their squared distances from it."""
+    """The count of some values, their mean, and the sum of their squared distances from it."""
 
     count: int = 0
     mean: float = 0.0
@@ -61,7 +60,7 @@ def moments(values: Sequence[float]) -> Moments:
 
 @dataclass(frozen=True)
 class Seen:
-    """What later rounds ask of a round: its answers, their tokens, the mean over them of the summed log-ratio to the
+    """A round as later ones need it: its responses, their tokens, the mean over them of the summed log-ratio to the
     reference (nats; None where none was read), and the moments of the scores that there are."""
 
     answers: int
@@ -70,10 +69,10 @@ class Seen:
     scores: Moments
 
 
-def seen(rows: Sequence[Experience]) -> Seen:
-    """What is to be known of a round later on. An answer that could not be scored has no score here either."""
-    known = [r for r in rows if r.ref_logp_T]
-    ratios = [math.fsum(r.policy_logp_T) - math.fsum(r.ref_logp_T) for r in known]
+def summary(rows: Sequence[Experience]) -> Seen:
+    """Sum up a round. A response that could not be scored has no score here either."""
+    referred = [r for r in rows if r.ref_logp_T]
+    ratios = [math.fsum(r.policy_logp_T) - math.fsum(r.ref_logp_T) for r in referred]
     kl = math.fsum(ratios) / len(ratios) if all(map(math.isfinite, ratios)) and ratios else math.nan if ratios else None
     tokens = sum(len(r.response_ids) for r in rows)
     return Seen(len(rows), tokens, kl, moments([r.score for r in rows if not r.why]))
@@ -91,11 +90,11 @@ class Past:
 
     def note(self, number: int, rows: Sequence[Experience]) -> Seen:
         """Keep what a round showed that has just been lived or read."""
-        self._known[number] = seen(rows)
+        self._known[number] = summary(rows)
         return self._known[number]
 
     def of(self, number: int) -> Seen:
-        """What a round showed; RunFailed where its file cannot be read."""
+        """The summary of a round; RunFailed where its file cannot be read."""
         return self._known.get(number) or self.note(number, experience.read(self.path(number)))
 
     def scores(self, upto: int) -> Moments:
@@ -125,9 +124,9 @@ def check_kl(step: int, round_: Seen, limit: float) -> None:
     `limit` in nats, of the mean over answers; `step` is the update that would have come next."""
     if round_.kl is None or (math.isfinite(round_.kl) and round_.kl <= limit):
         return
-    said = f"is {round_.kl:.1f} nats an answer, beyond kl_limit ({limit:g})"
-    said = said if math.isfinite(round_.kl) else "is not finite: a token's log-probability has overflown"
+    problem = f"is {round_.kl:.1f} nats an answer, beyond kl_limit ({limit:g})"
+    problem = problem if math.isfinite(round_.kl) else "is not finite: a token's log-probability has overflown"
     raise RunFailed(
-        f"step {step}: the KL to the reference {said}; nothing was updated. Lower learning_rate, raise beta, or learn "
-        "fewer times from a round (passes)."
+        f"step {step}: the KL to the reference {problem}; nothing was updated. Lower learning_rate, raise beta, or "
+        "learn fewer times from a round (passes)."
     )

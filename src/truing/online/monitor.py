@@ -1,5 +1,5 @@
-"""Looks at held-out prompts while a policy learns: what the training reward says of its answers, what others say, and
-how far they are from the reference. The same prompts and draws at every look, so that looks differ by the policy alone.
+"""Evaluation during training: the policy responds to held-out prompts, and the training reward, other rewards and the
+KL to the reference are measured. Prompts and draws are the same each time, so that only the policy differs.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from truing.train.record.snapshots import Aside
 from truing.types import Rollout, Sampling, Score
 
 TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed", "each")
-"""What a line of watch.jsonl says by itself; a watched reward of such a name is called `reward_length` there."""
+"""Keys of a line of watch.jsonl that rewards cannot have: a monitored reward of such a name is `reward_length`
+there."""
 
 
 class Watch:
-    """The looks of one stage, in `path`: a JSON object a line. The first rank scores and writes, for all.
+    """The evaluations of one stage, in `path`: a JSON object a line. Rank 0 scores and writes, for all.
 
-    `prompts` are asked at every look, `rewards` are the watched ones; `say` tells a person.
+    `prompts` are asked at every evaluation, `rewards` are the monitored ones; `say` tells a person.
     """
 
     def __init__(
@@ -52,20 +53,20 @@ class Watch:
         self.names = [f"reward_{t.name}" if t.name in TAKEN else t.name for t in rewards.terms]
 
     def begin(self, step: int) -> None:
-        """Go on from update `step`: looks at later ones will be done again."""
+        """Go on from update `step`: evaluations of later ones will be done again."""
 
         def cut() -> str:
             lines = door.read_log(self.path) if self.path.exists() else []
-            kept = [(line, row) for line, row in lines if row["step"] <= step]
+            rows = [(line, row) for line, row in lines if row["step"] <= step]
             with room(self.path):
-                write_exact(self.path, "".join(line + "\n" for line, _ in kept))
-            return json.dumps([row for _, row in kept])
+                write_exact(self.path, "".join(line + "\n" for line, _ in rows))
+            return json.dumps([row for _, row in rows])
 
         self.rows = json.loads(process_group.lead(cut))
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether there is a look after this update, of so many: at every multiple of `watch_every`, or the next update
-        that there is, since rounds that teach nothing have none."""
+        """True if an evaluation is due after this update, of so many: at every multiple of `watch_every`, or the next
+        update that there is, since rounds that teach nothing have none."""
         every = self.options.watch_every
         return step // every > self.rows[-1]["step"] // every or step == steps
 
@@ -78,7 +79,7 @@ class Watch:
         proxy: Rewards,
         before: Sequence[Parts],
     ) -> None:
-        """Write down what is seen of the policy after update `step` by its answers, one a prompt.
+        """Score and record the policy's responses after update `step`, one a prompt.
 
         `ratio_to_reference` is the summed log-ratio of each (nats), `tokens` what was sampled to learn from so far,
         `proxy` the training reward, whose costs follow from `before`. RunFailed where a reward fails on an answer and
@@ -86,14 +87,14 @@ class Watch:
         """
         if not all(map(math.isfinite, ratio_to_reference)):
             raise RunFailed(
-                f"step {step}: the KL to the reference is not finite on the watched prompts; lower learning_rate, or "
+                f"step {step}: the KL to the reference is not finite on the monitored prompts; lower learning_rate, or "
                 "raise beta"
             )
 
         def work() -> str:
             lengths = [float(len(answer.ids)) for answer in answers]
             row: dict[str, Any] = {"step": step, "tokens": tokens, "prompts": len(answers)}
-            row |= said("kl", moments(ratio_to_reference)) | said("length", moments(lengths))
+            row |= mean_and_error("kl", moments(ratio_to_reference)) | mean_and_error("length", moments(lengths))
             row |= self.scored(proxy, answers, before)
             row["each"] |= {"kl": list(ratio_to_reference), "length": lengths}
             with room(self.path), appending(self.path) as file:
@@ -101,17 +102,17 @@ class Watch:
             return json.dumps(row)
 
         self.rows.append(json.loads(process_group.lead(work)))
-        self.say(told(self.rows[-1], self.names))
+        self.say(line_of(self.rows[-1], self.names))
 
     def scored(self, proxy: Rewards, answers: Sequence[Answer], before: Sequence[Parts]) -> dict[str, Any]:
-        """The means of the training reward and of the watched ones. What failed is left out and counted, or, where it
-        was not the answer's own doing, ends the run, as in training. Where rewards go one before the other there is no
-        sum: the first one's mean is given. `each` has what every prompt's answer got, null where it has no score."""
+        """The means of the training reward and of the monitored ones. A failure is left out and counted, or, where it
+        was not the response's own doing, ends the run, as in training. Where rewards go one before the other there is
+        no sum: the mean of the first stands for it. `each` has the score of every prompt's response, or null."""
         alone = proxy.combine == "lexicographic"
-        given = {"proxy": proxy.terms[0].scores(answers) if alone else proxy(answers, before)}
-        given |= {name: term.scores(answers) for name, term in zip(self.names, self.rewards.terms, strict=True)}
+        results = {"proxy": proxy.terms[0].scores(answers) if alone else proxy(answers, before)}
+        results |= {name: term.scores(answers) for name, term in zip(self.names, self.rewards.terms, strict=True)}
         row: dict[str, Any] = {}
-        for name, scores in given.items():
+        for name, scores in results.items():
             failed = next((i for i, s in enumerate(scores) if failure(s) and s.blame == "reward"), None)
             if failed is not None and proxy.on_error == "stop":
                 raise RunFailed(
@@ -119,29 +120,31 @@ class Watch:
                     f"{shown(answers[failed].response)}\n"
                     "  Mend the reward, or leave such answers out, counted, by on_error: drop."
                 )
-            known = [score.value for score in scores if not score.failed]
-            row |= said(name, moments(known)) | ({f"{name}_n": len(known)} if len(known) < len(scores) else {})
+            values = [score.value for score in scores if not score.failed]
+            row |= mean_and_error(name, moments(values)) | (
+                {f"{name}_n": len(values)} if len(values) < len(scores) else {}
+            )
             row |= {f"unread_{name}": count for count in [sum(map(unread, scores))] if count}
-        row["failed"] = sum(any(map(failure, answer)) for answer in zip(*given.values(), strict=True))
-        each = {name: [None if s.failed else s.value for s in scores] for name, scores in given.items()}
+        row["failed"] = sum(any(map(failure, answer)) for answer in zip(*results.values(), strict=True))
+        each = {name: [None if s.failed else s.value for s in scores] for name, scores in results.items()}
         return row | {"each": each}  # prompt by prompt, so that looks can be compared so
 
     def figures(self) -> dict[str, float]:
-        """The last look, for the metrics of its update."""
+        """The last evaluation, for the metrics of its update."""
         hidden = ("step", "tokens", "each")
         return {f"watch_{k}": v for k, v in self.rows[-1].items() if k not in hidden and v is not None}
 
     @property
     def best(self) -> Mapping[str, Any]:
-        """The last look at which the first watched reward was better than at the best before, by more than its own
-        standard error."""
+        """The last evaluation at which the first monitored reward was better than at the best before, by more than its
+        own standard error."""
         best, name = self.rows[0], self.names[0]
         for row in self.rows[1:]:
             best = row if better(row, best, name) else best
         return best
 
     def over(self, stop_at_kl: float | None) -> str:
-        """Why the stage ends with the last look, or an empty string."""
+        """The reason why the stage ends with the last evaluation, or an empty string."""
         last, patience = self.rows[-1], self.options.patience
         if stop_at_kl is not None and last["step"] and last["kl"] >= stop_at_kl:
             return stopped(last["step"], f"the KL of the look is {last['kl']:.2f} nats (stop_at_kl {stop_at_kl:g})")
@@ -152,53 +155,53 @@ class Watch:
 
 
 def failure(score: Score) -> bool:
-    """Whether a score is missing that should be there; a reward of TRL's signature may say nothing of an answer."""
+    """True if a score is missing that should be there; a reward of TRL's signature may give None for a response."""
     return score.failed and score.why != SILENT
 
 
 def unread(score: Score) -> bool:
-    """Whether a reward, or one of several, could read no answer in a response."""
+    """True if a reward, or one of several, could read no answer in a response."""
     return score.unread or any(name.startswith(UNREAD) for name in score.parts)
 
 
 def stopped(step: int, why: str) -> str:
-    """That a stage ended before its last update, and why."""
+    """The sentence that a stage ended before its last update, and why."""
     return f"stopped after update {step}: {why}"
 
 
 def better(row: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
-    """Whether a look has more of this reward than another, by more than a standard error of its mean."""
+    """True if an evaluation has more of this reward than another, by more than a standard error of its mean."""
     if row[name] is None:
         return False
     return best[name] is None or bool(row[name] > best[name] + (row[f"{name}_se"] or 0.0))
 
 
 def ratios(rollouts: Sequence[Rollout], reference: Policy, held: int, policy: Policy | None = None) -> list[float]:
-    """The summed log-ratio of every answer to the reference, nats; where a `policy` is given, as it reads them, and not
-    as they were sampled."""
+    """The summed log-ratio of every response to the reference, nats; where a `policy` is given, as it reads them, and
+    not as they were sampled."""
     trees = [
         Tree(r.prompt_ids, (Branch("response", r.response_ids, (True,) * len(r.response_ids)),), i, i)
         for i, r in enumerate(rollouts)
     ]
     sums: list[float] = []
-    own: list[float] = []
+    by_policy: list[float] = []
     with torch.no_grad():
         for group in pack(trees, held):
             batch = Batch(group)
             sums += map(math.fsum, apart(batch, reference.logp(batch)))
             if policy is not None:
-                own += map(math.fsum, apart(batch, forward(policy.model, policy.logp)(batch)))
-    own = own if policy is not None else [math.fsum(r.logp_T) for r in rollouts]
-    return [mine - ref for mine, ref in zip(own, sums, strict=True)]
+                by_policy += map(math.fsum, apart(batch, forward(policy.model, policy.logp)(batch)))
+    by_policy = by_policy if policy is not None else [math.fsum(r.logp_T) for r in rollouts]
+    return [mine - ref for mine, ref in zip(by_policy, sums, strict=True)]
 
 
-def said(name: str, found: Moments) -> dict[str, float | None]:
+def mean_and_error(name: str, of: Moments) -> dict[str, float | None]:
     """A mean and its standard error as they are written; None where there is none."""
-    return {name: found.mean if found.count else None, f"{name}_se": found.error}
+    return {name: of.mean if of.count else None, f"{name}_se": of.error}
 
 
 def summed_up(watch: Watch) -> str:
-    """All looks in a line: from what to what each figure went, and where the first watched reward was best."""
+    """All evaluations in a line: from what to what each figure went, and where the first monitored reward was best."""
     first, last, best = watch.rows[0], watch.rows[-1], watch.best
     figures = [
         f"{name} {first[name]:.3f} to {last[name]:.3f}"
@@ -211,20 +214,20 @@ def summed_up(watch: Watch) -> str:
     return f"{text}; {watch.names[0]} was best after update {best['step']}, {best[watch.names[0]]:.3f}"
 
 
-def told(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """A look on one line."""
+def line_of(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """An evaluation on one line."""
     figures = [f"{name} {row[name]:.3f}" for name in ("proxy", *names, "kl", "length") if row[name] is not None]
     return f"watched after update {row['step']}: {', '.join(figures)}"
 
 
 Known = Callable[[int], tuple[int, Sequence[Parts]]]
-"""What is known of the rounds before a look after so many updates: the tokens that were sampled to learn from, and what
-rewards said in the last of them, where costs follow from it."""
+"""The rounds before an evaluation after so many updates: the tokens that were sampled to learn from, and the parts of
+the scores in the last of them, where costs follow from these."""
 
 
 class Looking:
-    """Has the prompts of `watch` answered by the policy of `desk`, with the same `sampling` at every look, and keeps
-    the weights of the best look among `bests`. `held` tokens are read by the reference at once."""
+    """Has the policy of `desk` respond to the prompts of `watch`, with the same `sampling` each time, and keeps the
+    weights of the best evaluation among `bests`. `held` tokens are read by the reference at once."""
 
     def __init__(
         self,
@@ -234,17 +237,18 @@ class Looking:
         judged: Judged,
         bests: Aside,
         sampling: Sampling,
-        known: Known,
+        so_far: Known,
         held: int,
         stop_at_kl: float | None = None,
     ) -> None:
         self.watch, self.desk, self.reference, self.judged, self.bests = watch, desk, reference, judged, bests
-        self.sampling, self.known, self.held, self.stop_at_kl = sampling, known, held, stop_at_kl
+        self.sampling, self.known, self.held, self.stop_at_kl = sampling, so_far, held, stop_at_kl
         self.picks = watch.options.patience is not None
 
     def begin(self, step: int) -> None:
-        """Go on from update `step`: looks at later ones will be done again. Where there is none yet, look; where the
-        best was at this very update, its weights are those of now, which a kill may have kept from the disk."""
+        """Go on from update `step`: evaluations of later ones will be done again. Where there is none yet, evaluate;
+        where the best was at this very update, its weights are those of now, which a kill may have kept from the
+        disk."""
         self.bests.forget(step)
         self.watch.begin(step)
         if not self.watch.rows:
@@ -253,47 +257,47 @@ class Looking:
             self.bests.put(step, self.desk.policy.model)
 
     def look(self, step: int) -> None:
-        """Have the watched prompts answered by the policy as it is after update `step`, and look at the answers."""
+        """Evaluate the policy as it is after update `step` by its responses to the monitored prompts."""
         watch, policy = self.watch, self.desk.policy
         rollouts = self.desk.ask(step, watch.prompts, 1, self.sampling)
         reference = replace(self.reference, temperature=self.sampling.temperature)  # as the answers are sampled
         texts = [self.judged.text(policy, r) for r in rollouts]
         answers = answers_of([watch.prompts[r.group] for r in rollouts], texts, rollouts)
-        own = None if self.desk.exact else replace(policy, temperature=self.sampling.temperature)
-        kl = ratios(rollouts, reference, self.held, own)
+        reader = None if self.desk.exact else replace(policy, temperature=self.sampling.temperature)
+        kl = ratios(rollouts, reference, self.held, reader)
         tokens, before = self.known(step)
         watch.look(step, tokens, answers, kl, self.judged.rewards, before)
         if self.picks and watch.best["step"] == step:
             self.bests.put(step, policy.model)
 
     def after(self, step: int, steps: int) -> bool:
-        """Look, where a look is due after this update of so many; whether one was."""
+        """Evaluate, where it is due after this update of so many; return whether it was."""
         if not self.watch.due(step, steps):
             return False
         self.look(step)
         return True
 
     def over(self) -> str:
-        """Why the stage ends with the last look, or an empty string."""
+        """The reason why the stage ends with the last evaluation, or an empty string."""
         return self.watch.over(self.stop_at_kl)
 
     def end(self, step: int) -> None:
-        """Look after the last update, where none was taken then: rounds that taught nothing came behind it, or the
-        stage ended early. With `patience` the policy is, in the end, what it was at the best look."""
+        """Evaluate after the last update, where that was not done: rounds that taught nothing came behind it, or the
+        stage ended early. With `patience` the policy is, in the end, what it was at the best evaluation."""
         if self.watch.rows[-1]["step"] < step:
             self.look(step)
         if self.picks:
             self.bests.back(self.watch.best["step"], self.desk.policy.model)
 
     def account(self) -> list[str]:
-        """All looks in a line, and, with `patience`, whose weights are kept."""
+        """All evaluations in a line, and, with `patience`, whose weights are kept."""
         lines = [summed_up(self.watch)]
         if self.picks:
             lines.append(f"the weights kept are those after update {self.watch.best['step']}, the best look")
         return lines
 
 
-def answers_of(asked: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
-    """Answers as rewards read them."""
-    said = zip(asked, texts, rollouts, strict=True)
-    return [Answer(p.messages, text, r.response_ids, r.group, p.columns, whole=True) for p, text, r in said]
+def answers_of(prompts: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
+    """Responses as rewards read them."""
+    responses = zip(prompts, texts, rollouts, strict=True)
+    return [Answer(p.messages, text, r.response_ids, r.group, p.columns, whole=True) for p, text, r in responses]

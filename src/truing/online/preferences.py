@@ -1,4 +1,4 @@
-"""Answers to one prompt, sorted by their scores: what a group is to a method that learns from preferences."""
+"""Responses to one prompt, sorted by their scores into what a method that learns from preferences reads."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def rollouts(tree: Tree) -> Tree:
     return tree
 
 
-def kept(tree: Tree, passing: float | None) -> Tree | None:
-    """The answers to imitate, each wording once: those whose score is at least `passing`, or else the best alone."""
+def imitated(tree: Tree, passing: float | None) -> Tree | None:
+    """The responses to imitate, each wording once: those whose score is at least `passing`, or else the best alone."""
     order = descending(tree.branches, score)
-    found = order[:1] if passing is None else [b for b in order if score(b) >= passing]
-    distinct = tuple({b.ids: b for b in found}.values())
+    good = order[:1] if passing is None else [b for b in order if score(b) >= passing]
+    distinct = tuple({b.ids: b for b in good}.values())
     return replace(tree, branches=distinct) if distinct else None
 
 
 def best_and_worst(tree: Tree) -> Tree | None:
-    """The answer with the highest score as chosen, one with the lowest as rejected; None where all are equal."""
+    """The response with the highest score as chosen, one with the lowest as rejected; None where all are equal."""
     order = descending(tree.branches, score)
     if alike([score(order[0]), score(order[-1])]):
         return None
@@ -34,7 +34,7 @@ def best_and_worst(tree: Tree) -> Tree | None:
 
 
 def ranked(tree: Tree) -> Tree | None:
-    """The answers from the best on, of equal ones the first; None where all are equal."""
+    """The responses from the best on, of equal ones the first; None where all are equal."""
     distinct = steps_down(tree.branches, score)
     if len(distinct) < 2:
         return None
@@ -43,17 +43,21 @@ def ranked(tree: Tree) -> Tree | None:
 
 
 def labelled(tree: Tree) -> Tree | None:
-    """Answers above their group's mean as desirable, those below as undesirable; None where all are equal."""
+    """Responses above their group's mean as desirable, those below as undesirable; None where all are equal."""
     if alike(list(map(score, tree.branches))):
         return None
     mean = math.fsum(map(score, tree.branches)) / len(tree.branches)
-    kept = [b for b in tree.branches if not alike([score(b), mean])]
-    roles = ["desirable" if score(b) > mean else "undesirable" for b in kept]
-    return replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(kept, roles, strict=True))) if kept else None
+    unequal = [b for b in tree.branches if not alike([score(b), mean])]
+    roles = ["desirable" if score(b) > mean else "undesirable" for b in unequal]
+    return (
+        replace(tree, branches=tuple(replace(b, role=r) for b, r in zip(unequal, roles, strict=True)))
+        if unequal
+        else None
+    )
 
 
 def score(branch: Branch) -> float:
-    """What the reward said of an answer."""
+    """The score of a response."""
     return branch.facts["score_B"][0]
 
 
@@ -63,4 +67,4 @@ SORTED: Mapping[Shape, Callable[[Tree], Tree | None]] = {
     "ranked": ranked,
     "labelled": labelled,
 }
-"""What a group of scored answers is for an objective of each shape; of a group that teaches it nothing, None."""
+"""From a group of scored responses to a tree for an objective of each shape; None for a group that teaches nothing."""

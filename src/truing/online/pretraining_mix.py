@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from truing.data.batch import Tree
+from truing.streams import Stream, generator
 
 
 class Given:
@@ -36,6 +35,6 @@ class Given:
     def _at(self, place: int) -> Tree:
         epoch, at = divmod(place, len(self.trees))
         if epoch not in self._orders:
-            key = np.random.Philox(key=[self.seed % 2**63, (1 << 41) + epoch])
-            self._orders = {epoch: np.random.Generator(key).permutation(len(self.trees))}
+            draws = generator(Stream.PRETRAINING_ORDER, self.seed, 0, epoch)
+            self._orders = {epoch: draws.permutation(len(self.trees))}
         return self.trees[int(self._orders[epoch][at])]

@@ -1,4 +1,4 @@
-"""From what rewards said to what is learned from: one scale, bounds, and what the length of an answer costs."""
+"""From rewards to what is learned from: one scale, bounds, and the cost of a response's length."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from truing.settings import Shaping
 
 
 def overlong(length_B: Tensor, *, longest: int, buffer: int) -> Tensor:
-    """What is added to the score of answers of these lengths (tokens): 0 up to longest - buffer, from there evenly down
-    to -1 at `longest`, and -1 beyond (Yu et al. 2025, DAPO, eq. 13, arXiv 2503.14476).
+    """The penalty added to the score of responses of these lengths (tokens): 0 up to longest - buffer, from there
+    evenly down to -1 at `longest`, and -1 beyond (Yu et al. 2025, DAPO, eq. 13, arXiv 2503.14476).
 
     >>> overlong(torch.tensor([80, 90, 101]), longest=100, buffer=20).tolist()
     [0.0, -0.5, -1.0]
@@ -35,8 +35,8 @@ def normalised(score_B: Tensor, scale: Moments | None, bound: float | None) -> T
 
 
 def shaped(rows: Sequence[Experience], shaping: Shaping, longest: int, penalty: float, scale: Moments | None) -> Tensor:
-    """The scores of a round's answers, normalised and bounded, then less what their length costs: `penalty` where one
-    was cut, and what lies in the buffer before `longest`."""
+    """The scores of a round's responses, normalised and bounded, less the cost of their length: `penalty` where one is
+    truncated, and what lies in the buffer before `longest`."""
     score = torch.tensor([r.score for r in rows], dtype=torch.float64)
     cut = torch.tensor([r.stop == "length" for r in rows]).double()
     score = normalised(score, scale, shaping.clip_score) - penalty * cut

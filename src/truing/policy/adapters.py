@@ -37,6 +37,7 @@ from truing.policy.files.adapter_files import (
 )
 from truing.policy.policy import Policy
 from truing.settings import Lora
+from truing.streams import Weights, weights_seed
 
 
 def put_on(policy: Policy, lora: Lora, *, seed: int) -> None:
@@ -71,7 +72,7 @@ def wrap(policy: Policy, config: Any, seed: int) -> None:
     config.task_type = TaskType.SEQ_CLS if policy.is_reward else TaskType.CAUSAL_LM
     config.inference_mode = False
     policy.base_digest = policy.base_digest or body_digest(policy)
-    torch.manual_seed(seed)
+    torch.manual_seed(weights_seed(Weights.ADAPTER, seed))
     tried = foreign(lambda text: UserError(f"model '{policy.name}' cannot take this adapter: {text}"), SECONDS)
     with tried, warnings.catch_warnings(action="ignore"):  # of what is as it should be: GPT-2's Conv1D, the base's name
         policy.adapter = get_peft_model(policy.model, config)

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from truing.errors import UserError, unknown
 from truing.policy.files import limits, portable
+from truing.streams import Weights, weights_seed
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TEMPLATE = (
@@ -81,7 +82,7 @@ def make(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    torch.manual_seed(seed)
+    torch.manual_seed(weights_seed(Weights.NEW_MODEL, seed))
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     portable.write_beside(model, tokenizer, folder)

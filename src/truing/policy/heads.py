@@ -16,6 +16,7 @@ from truing.policy.files import portable
 from truing.policy.load import load
 from truing.policy.policy import TIES, Policy
 from truing.policy.scalars import Heads
+from truing.streams import Weights, weights_seed
 
 
 def fresh_reward(name: str, *, seed: int, whole: bool = True, heads: Heads = Heads()) -> Policy:
@@ -42,7 +43,7 @@ def fresh_reward(name: str, *, seed: int, whole: bool = True, heads: Heads = Hea
     if not hasattr(model, "score"):  # an encoder's classifier: transformers has drawn it from `seed`
         return policy
     with torch.no_grad():
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(weights_seed(Weights.HEAD, seed))
         weight = model.score.weight
         drawn = torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5
         weight.copy_(drawn.to(weight.device))

@@ -24,6 +24,7 @@ from truing.policy.files.weight_files import BUFFERS
 from truing.policy.policy import Layout, Policy
 from truing.policy.scalars import Heads
 from truing.policy.spare import spare_last_layer
+from truing.streams import Weights, weights_seed
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # a fresh reward head is announced as a missing weight
@@ -59,7 +60,7 @@ def load(
         config.num_labels = len(fresh.names)
     layout: Layout = "trees" if attends_by_mask(config, auto) else "padded"
     soundness.check_size(who, auto, config, tensors)
-    torch.manual_seed(seed)
+    torch.manual_seed(weights_seed(Weights.MISSING, seed))
     with foreign(lambda text: UserError(f"{who}: {text}")):
         model, report = auto.from_pretrained(
             str(folder),

@@ -1,4 +1,4 @@
-"""What all rounds of a stage come to: who was asked how often, how alike the scores were, and a few of the answers."""
+"""All rounds of a stage summed up: prompts asked and how often, how alike the scores were, and a few responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMES = ("row", "group", "score", "why", "stop", "parts")
 READ = pa.schema([SCHEMA.field(name) for name in _NAMES])
 SHOWN = pa.schema([SCHEMA.field(name) for name in (*_NAMES, "prompt", "response")])
 PROMPTS, ANSWERS, LETTERS = 2, 2, 600
-"""Of each round that is shown: how many prompts, how many answers to each, and how many characters of one."""
+"""Bounds of what is shown of a round: prompts, responses to each, and characters of one."""
 
 
 @dataclass
@@ -36,18 +36,18 @@ class Extent:
 
     @property
     def level(self) -> bool:
-        """Whether all were the same but for rounding."""
+        """True if all were the same but for rounding."""
         return self.count > 0 and alike([self.low, self.high])
 
 
 @dataclass
 class Account:
-    """The rounds of a stage, those that had no update too. `prompts` are different ones, `asked` with repeats; `groups`
-    are those with two scored answers or more, `equal` how many of these scored the same, `cut` the answers that ran
-    into the limit. `score` and `rewards` (by name) say between what all scores lay, `lived` which rows of the data each
-    round asked."""
+    """The rounds of a stage, those that had no update too. `prompts` are different ones, `requests` with repeats;
+    `groups` are those with two scored answers or more, `equal` how many of these scored the same, `cut` the answers
+    that ran into the limit. `score` and `rewards` (by name) say between what all scores lay, `lived` which rows of the
+    data each round asked."""
 
-    asked: int = 0
+    requests: int = 0
     answers: int = 0
     failed: int = 0
     cut: int = 0
@@ -59,12 +59,12 @@ class Account:
 
     @property
     def rounds(self) -> int:
-        """How many there were."""
+        """The count of rounds."""
         return len(self.lived)
 
     @property
     def prompts(self) -> int:
-        """How many different prompts were asked."""
+        """The count of different prompts that were asked."""
         return len(set[int]().union(*self.lived.values()))
 
     def add(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -72,15 +72,15 @@ class Account:
         self.lived[number] = {row["row"] for row in rows}
         groups: dict[int, list[float]] = {}
         for row in rows:
-            own = groups.setdefault(row["group"], [])
+            scored = groups.setdefault(row["group"], [])
             if not row["why"] and row["score"] is not None:
-                own.append(row["score"])
+                scored.append(row["score"])
                 self.score.add(row["score"])
             for name, value in row["parts"] or ():
                 if ":" not in name:  # of these the rewards said nothing themselves
                     self.rewards.setdefault(name, Extent()).add(value)
-        several = [own for own in groups.values() if len(own) > 1]
-        self.asked, self.answers = self.asked + len(groups), self.answers + len(rows)
+        several = [scored for scored in groups.values() if len(scored) > 1]
+        self.requests, self.answers = self.requests + len(groups), self.answers + len(rows)
         self.failed += sum(bool(row["why"]) for row in rows)
         self.cut += sum(row["stop"] == "length" for row in rows)
         self.groups, self.equal = self.groups + len(several), self.equal + sum(map(alike, several))
@@ -88,14 +88,14 @@ class Account:
 
 def of(folder: Path) -> Account:
     """The account of all rounds in a folder, read one after the other; RunFailed where one cannot be read."""
-    found = Account()
+    account = Account()
     for number, path in experience.rounds(folder).items():
-        found.add(number, experience.table(path, READ))
-    return found
+        account.add(number, experience.table(path, READ))
+    return account
 
 
 def barren(skipped: int, account: Account) -> str:
-    """What is said where no round had an update: that all scores were the same, and by which rewards, or what else it
+    """The message where no round had an update: that all scores were the same, and by which rewards, or what else it
     may be.
 
     >>> scored = Account(score=Extent(8, 0.0, 0.0), rewards={"polite": Extent(8, 0.0, 0.0)})
@@ -154,20 +154,20 @@ def _followed(lived: Mapping[int, set[int]], at: Sequence[int]) -> list[int]:
 
 def _rounds_of(row: int, lived: Mapping[int, set[int]], at: Sequence[int]) -> list[int]:
     """The rounds in which a prompt came that lie next to the first, the middle and the last."""
-    own = [number for number, rows in lived.items() if row in rows]
-    return sorted({min(own, key=lambda number: (abs(number - place), number)) for place in at})
+    numbers = [number for number, rows in lived.items() if row in rows]
+    return sorted({min(numbers, key=lambda number: (abs(number - place), number)) for place in at})
 
 
 def _shown(number: int, rows: Sequence[Mapping[str, Any]], only: Sequence[int] | None) -> Iterable[dict[str, Any]]:
     """The answers of a round to some prompts, or to its first ones, as they are written."""
-    asked = list(dict.fromkeys(row["row"] for row in rows)) if only is None else only
-    for prompt in asked[:PROMPTS]:
-        own = [row for row in rows if row["row"] == prompt][:ANSWERS]
+    prompts = list(dict.fromkeys(row["row"] for row in rows)) if only is None else only
+    for prompt in prompts[:PROMPTS]:
+        responses = [row for row in rows if row["row"] == prompt][:ANSWERS]
         answers = [
             {"text": cut(row["response"]), "score": None if row["why"] else row["score"], "stop": row["stop"]}
-            for row in own
+            for row in responses
         ]
-        turns = [{"role": turn["role"], "content": cut(turn["content"])} for turn in own[0]["prompt"]]
+        turns = [{"role": turn["role"], "content": cut(turn["content"])} for turn in responses[0]["prompt"]]
         yield {"round": number, "row": prompt, "prompt": turns, "responses": answers}
 
 

@@ -32,7 +32,7 @@ def steps_down(answers: Iterable[T], score: Callable[[T], float]) -> list[T]:
 
 
 def best_places(scores: Sequence[float], n: int) -> list[int]:
-    """Of every `n` scores in a row the place of the highest, of equal ones the first.
+    """The place of the highest of every `n` scores in a row, of equal ones the first.
 
     >>> best_places([0.1, 0.9, 0.9, 0.2, 0.3, 0.1], 3)
     [1, 4]
@@ -43,12 +43,12 @@ def best_places(scores: Sequence[float], n: int) -> list[int]:
 
 
 def expected_best(proxy: Sequence[float], gold: Sequence[float], n: int) -> float:
-    """What `gold` says, on average, of the best of `n` answers by `proxy`, from N >= n answers to one prompt: its mean
+    """The expected `gold` score of the best of `n` responses by `proxy`, from N >= n responses to one prompt: its mean
     over all subsets of n, which is unbiased.
 
         sum over i = n..N of C(i - 1, n - 1) / C(N, n) * gold_(i),    gold_(i) that of the i-th lowest proxy
 
-    Of answers that `proxy` likes equally each is as likely to be taken: they count with their mean gold. With `gold`
+    Of responses that `proxy` likes equally each is as likely to be taken: they count with their mean gold. With `gold`
     the proxy itself it is the expected highest proxy. UserError where n is not within 1..N, the two differ in length,
     or a value is no finite number (Nakano et al. 2021, arXiv 2112.09332).
 

@@ -86,7 +86,7 @@ def generate(
     todo = sorted(((p, k) for p in range(len(prompts)) for k in range(n)), key=lambda pk: len(prompts[pk[0]]))
     stops = stop_ids(policy) | set(sampling.stop_tokens)
     writers = [policy] if mixture is None else [policy, mixture.other]
-    shared = bool(todo) and all(shares_prompts(one, prompts, sampling) for one in writers)
+    shared = bool(todo) and all(shares_prompts(writer, prompts, sampling) for writer in writers)
     done: dict[Row, Rollout] = {}
     with nullcontext() if shared else row_by_row(writers):
         for rows in batches(prompts, todo, sampling, shared):
@@ -130,20 +130,20 @@ def batches(
     left = list(todo)
     while left:
         longest = len(prompts[left[-1][0]])
-        held, rows, seen = 0, 0, set()
+        held, rows, used = 0, 0, set()
         for p, _ in reversed(left):
-            alone = p in seen and shared
+            alone = p in used and shared
             held += sampling.max_new_tokens + (0 if alone else len(prompts[p]) if shared else longest)
             if rows and held > BATCH_TOKENS:
                 break
-            seen.add(p)
+            used.add(p)
             rows += 1
         yield left[-rows:]
         left = left[:-rows]
 
 
 def fits(policy: Policy, prompt: Sequence[int], sampling: Sampling) -> bool:
-    """Whether a prompt and the longest answer to it are within what the model reads."""
+    """True if a prompt and the longest response to it are within what the model reads."""
     return len(prompt) + sampling.max_new_tokens <= context_length(policy)
 
 
@@ -156,17 +156,17 @@ def stop_ids(policy: Policy) -> frozenset[int]:
 
 
 def shares_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling) -> bool:
-    """Whether the answers to a prompt can be written from one reading of it. Found out once per policy: two answers to
+    """True if the responses to a prompt can be written from one reading of it. Tried once per policy: two responses to
     the shortest and to the longest prompt must have the trainer's log-probabilities; a policy of which that is not so
     is sampled from row by row, and its `notes` say so."""
     if policy.layout != "trees":
         return False
     if policy.shares_prompts is None:
         few = Sampling(min(PROBE_TOKENS, sampling.max_new_tokens), policy.temperature, sampling.seed)
-        asked, verified = [min(prompts, key=len), max(prompts, key=len)], policy.verified
+        probes, verified = [min(prompts, key=len), max(prompts, key=len)], policy.verified
         try:
-            found = _batch(policy, asked, [(p, k) for p in (0, 1) for k in (0, 1)], few, frozenset(), shared=True)
-            rollouts = list(found.values())
+            sampled = _batch(policy, probes, [(p, k) for p in (0, 1) for k in (0, 1)], few, frozenset(), shared=True)
+            rollouts = list(sampled.values())
             gap = sampler_agrees(policy, rollouts)
             why = f"log-probabilities {gap.rms:.1e} nats off" if not gap.within(allowed(policy, rollouts)) else ""
         except (UserError, RunFailed) as error:
@@ -179,14 +179,15 @@ def shares_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: S
 
 
 def allowed(policy: Policy, rollouts: Sequence[Rollout]) -> float:
-    """How far sampled tokens' log-probabilities may be off the trainer's, root mean square in nats, by their rounding.
+    """The distance that rounding explains between sampled tokens' log-probabilities and the trainer's, root mean square
+    in nats.
     Tokens are drawn from logits in fp32."""
     return policy.allowed(Batch(tuple(trees_of(rollouts))), max(policy.dtype, torch.float32, key=unit))
 
 
 def sampler_agrees(policy: Policy, rollouts: Sequence[Rollout]) -> Gap:
-    """How far the sampler's log-probabilities of tokens are off the trainer's, nats, over answers sampled from this
-    policy at the temperature that it is read at. The trainer reads one tree per prompt, with its answers."""
+    """The distance of the sampler's log-probabilities of tokens from the trainer's, nats, over responses sampled from
+    this policy at the temperature that it is read at. The trainer reads one tree per prompt, with its responses."""
     trees = trees_of(rollouts)
     with torch.no_grad():
         read = [policy.logp(Batch(group)).cpu() for group in pack(trees, BATCH_TOKENS)]
@@ -212,9 +213,9 @@ def _batch(
     shared: bool,
     mixture: Mixture | None = None,
 ) -> dict[Row, Rollout]:
-    asked = [prompts[p] for p, _ in batch]
-    rows = _rows(policy, asked, sampling, shared)
-    rows = Lockstep(rows, _rows(mixture.other, asked, sampling, shared), mixture.share) if mixture else rows
+    ids = [prompts[p] for p, _ in batch]
+    rows = _rows(policy, ids, sampling, shared)
+    rows = Lockstep(rows, _rows(mixture.other, ids, sampling, shared), mixture.share) if mixture else rows
     draws = np.stack([uniforms(sampling, p, k) for p, k in batch])
     taken: list[list[int]] = [[] for _ in batch]
     logps: list[list[float]] = [[] for _ in batch]

@@ -1,5 +1,5 @@
-"""What a policy lived through: rollouts with their log-probabilities and, where they have been scored, their scores,
-kept as Parquet.
+"""Experience of a policy: rollouts with their log-probabilities and, where they have been scored, their scores, kept
+as Parquet.
 
 Experience is data: it can be looked at, gone on from after a kill, and learned from again by other objectives.
 """
@@ -24,11 +24,11 @@ from truing.types import Message, Messages, messages_json
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """One answer with all that is known of it. Per token of the response: `logp_T` as the sampler gave it, `old_logp_T`
-    as the trainer read the same policy, where it did, `ref_logp_T` under the reference, `value_T` as the value head
-    forecast; all but the first may be empty. `parts` is what
-    each reward said of it, by name; an answer that could not be scored says `why`, and its score is no number. One that
-    nobody was asked to score has neither, and its score is no number either."""
+    """One response and everything recorded of it. Per token of the response: `logp_T` as the sampler gave it,
+    `old_logp_T` as the trainer read the same policy, where it did, `ref_logp_T` under the reference, `value_T` as the
+    value head forecast; all but the first may be empty. `parts` are the values of each reward, by name; a response that
+    could not be scored says `why`, and its score is no number. One that nobody was asked to score has neither, and its
+    score is no number either."""
 
     row: int
     prompt: Messages
@@ -56,16 +56,16 @@ def write(path: Path, rows: Sequence[Experience]) -> str:
     """Write a round's experience, whole or not at all; gives the file's name."""
     columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(Experience)}
     columns["prompt"] = [messages_json(row.prompt) for row in rows]
-    known = SCHEMA
+    schema = SCHEMA
     if not any(row.parts or row.why for row in rows):  # never scored: a file of demonstrations, not of missing scores
-        known = pa.schema([f for f in SCHEMA if f.name not in ("score", "parts", "why")])
+        schema = pa.schema([f for f in SCHEMA if f.name not in ("score", "parts", "why")])
     with replacing(path) as part:
-        parquet.write_table(pa.table({name: columns[name] for name in known.names}, schema=known), part)
+        parquet.write_table(pa.table({name: columns[name] for name in schema.names}, schema=schema), part)
     return path.name
 
 
 def read(path: Path) -> list[Experience]:
-    """What `write` wrote, to the last bit; RunFailed where it cannot be read."""
+    """Read what `write` wrote, to the last bit; RunFailed where it cannot be read."""
     return [Experience(**plain(path, row)) for row in table(path, SCHEMA)]
 
 
@@ -88,13 +88,13 @@ def plain(path: Path, row: dict[str, Any]) -> dict[str, Any]:
     empty += [f"prompt.{name}" for message in row["prompt"] or () for name in message if message[name] is None]
     if empty:
         raise RunFailed(f"{path}: an answer has no '{empty[0]}'; begin the stage anew with --restart")
-    found = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
-    found["prompt"] = tuple(Message(**message) for message in row["prompt"])
-    return found | {name: other for name, other in absent.items() if found[name] is None}
+    fields_ = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    fields_["prompt"] = tuple(Message(**message) for message in row["prompt"])
+    return fields_ | {name: other for name, other in absent.items() if fields_[name] is None}
 
 
 def is_experience(path: Path) -> bool:
-    """Whether a file is one that `write` wrote; DataError where it cannot be read."""
+    """True if a file is one that `write` wrote; DataError where it cannot be read."""
     if path.suffix != ".parquet":
         return False
     checked.check(str(path), path)
@@ -104,44 +104,44 @@ def is_experience(path: Path) -> bool:
 
 def rounds(folder: Path) -> dict[int, Path]:
     """The rounds in a folder by their numbers, which count from 1, in order."""
-    found = ((path.stem.removeprefix("round-"), path) for path in folder.glob("round-*.parquet"))
-    return dict(sorted((int(number), path) for number, path in found if number.isdecimal()))
+    numbered = ((path.stem.removeprefix("round-"), path) for path in folder.glob("round-*.parquet"))
+    return dict(sorted((int(number), path) for number, path in numbered if number.isdecimal()))
 
 
 def failures(folder: Path) -> list[str]:
-    """Of every answer of all rounds in a folder, in order, why it could not be scored; empty where it could."""
+    """The reasons why responses of all rounds in a folder could not be scored, in order; empty where one could."""
     files = sorted(folder.glob("round-*.parquet"))
     return [row["why"] for path in files for row in table(path, WHY)]
 
 
 def parts(folder: Path) -> list[dict[str, float]]:
-    """Of every answer of all rounds in a folder, in order, what each reward said; none where it could not be scored."""
+    """The parts of every response's score, of all rounds in a folder in order; none where it could not be scored."""
     files = sorted(folder.glob("round-*.parquet"))
     return [dict(row["parts"] or ()) for path in files for row in table(path, PARTS)]
 
 
 def counts(folder: Path, fewest: int) -> Counter[str]:
-    """How many `responses` all rounds in a folder hold, how many of them could not be scored (`failed`), and how many
-    had fewer than `fewest` scored ones in their group (`alone`)."""
-    found = Counter(dict.fromkeys(("responses", "failed", "alone"), 0))
+    """Count the `responses` of all rounds in a folder, those that could not be scored (`failed`), and those that had
+    fewer than `fewest` scored ones in their group (`alone`)."""
+    totals = Counter(dict.fromkeys(("responses", "failed", "alone"), 0))
     for path in sorted(folder.glob("round-*.parquet")):
         rows = table(path, GROUPS)
         groups = Counter(row["group"] for row in rows if not row["why"])
-        found["responses"] += len(rows)
-        found["failed"] += sum(bool(row["why"]) for row in rows)
-        found["alone"] += sum(count for count in groups.values() if count < fewest)
-    return found
+        totals["responses"] += len(rows)
+        totals["failed"] += sum(bool(row["why"]) for row in rows)
+        totals["alone"] += sum(count for count in groups.values() if count < fewest)
+    return totals
 
 
 def usable(rows: Sequence[Experience], fewest: int) -> tuple[list[Experience], int]:
-    """The answers that were scored, without those that have fewer than `fewest` of their group, and how many those are.
-    RunFailed where every single one failed: that is the reward's doing."""
+    """The responses that were scored, without those that have fewer than `fewest` of their group, and how many those
+    are. RunFailed where every single one failed: that is the reward's doing."""
     good = [row for row in rows if not row.why]
     if not good:
         raise RunFailed(f"all {len(rows)} answers of this round failed; the first: {rows[0].why}")
     count = Counter(row.group for row in good)
-    kept = [row for row in good if count[row.group] >= fewest]
-    return kept, len(good) - len(kept)
+    grouped = [row for row in good if count[row.group] >= fewest]
+    return grouped, len(good) - len(grouped)
 
 
 SCHEMA = pa.schema(
@@ -164,4 +164,4 @@ SCHEMA = pa.schema(
     ]
 )
 WHY, PARTS, GROUPS = (pa.schema([SCHEMA.field(n) for n in names]) for names in (["why"], ["parts"], ["group", "why"]))
-"""Of the columns of a round those that say why answers have no score, what each reward said, which belong together."""
+"""Columns of a round: why responses have no score, the part of each reward, and which responses belong together."""

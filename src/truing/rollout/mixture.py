@@ -25,14 +25,14 @@ class Lockstep:
     """The same rows as two models write them, whose logits are mixed. Both keep their rows in the same way, and so in
     the same order."""
 
-    def __init__(self, one: Rows, other: Rows, share: float) -> None:
-        self.one, self.other, self.share = one, other, share
+    def __init__(self, policy: Rows, other: Rows, share: float) -> None:
+        self.policy, self.other, self.share = policy, other, share
 
     def logits(self) -> Tensor:
         """Logits of the mixture for every row's next token, [rows, vocabulary], fp32."""
-        return torch.lerp(self.one.logits().float(), self.other.logits().float(), self.share)
+        return torch.lerp(self.policy.logits().float(), self.other.logits().float(), self.share)
 
     def go_on(self, token: Tensor, keep: list[int]) -> list[int]:
         """Write a token to each row of both, and keep only these rows; returns the order in which they now stand."""
         self.other.go_on(token, keep)
-        return self.one.go_on(token, keep)
+        return self.policy.go_on(token, keep)

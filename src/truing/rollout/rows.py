@@ -92,23 +92,23 @@ class Cached:
         width = max(map(len, prompts))
         ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        self.policy, self.cache, self.told = policy, None, takes_positions(policy)
+        self.policy, self.cache, self.takes_positions = policy, None, takes_positions(policy)
         self.ids, self.mask = ids.to(policy.device), mask.to(policy.device)
         self.position = (self.mask.cumsum(-1) - 1).clamp(min=0)
 
     def logits(self) -> Tensor:
         """The logits of every row's next token, [rows, vocabulary]."""
-        known: dict[str, Any] = {"input_ids": self.ids, "attention_mask": self.mask, "past_key_values": self.cache}
-        known |= {"position_ids": self.position} if self.told else {}
-        return forward(self.policy.model, self._read)(known)
+        inputs: dict[str, Any] = {"input_ids": self.ids, "attention_mask": self.mask, "past_key_values": self.cache}
+        inputs |= {"position_ids": self.position} if self.takes_positions else {}
+        return forward(self.policy.model, self._read)(inputs)
 
-    def _read(self, known: dict[str, Any]) -> Tensor:
+    def _read(self, inputs: dict[str, Any]) -> Tensor:
         ours = self.policy.layout == "trees" and self.policy.precision == "bf16"  # the model's own logits are in bf16
         with self.policy.computing():
             if ours:
-                out = self.policy.body(use_cache=True, **known)
+                out = self.policy.body(use_cache=True, **inputs)
             else:
-                out = self.policy.model(use_cache=True, logits_to_keep=1, **known)
+                out = self.policy.model(use_cache=True, logits_to_keep=1, **inputs)
         self.cache = out.past_key_values
         return self.policy.head_logits(out.last_hidden_state[:, -1]) if ours else out.logits[:, -1]
 
@@ -151,10 +151,10 @@ class Anew:
 
 
 def recurrent(policy: Policy) -> bool:
-    """Whether the model keeps a state in place of a cache of keys: it then reads its rows anew for every token."""
+    """True if the model keeps a state in place of a cache of keys: it then reads its rows anew for every token."""
     return bool(policy.model._is_stateful)
 
 
 def takes_positions(policy: Policy) -> bool:
-    """Whether the model is told positions; one that is not (ALiBi) counts them from the mask."""
+    """True if the model takes positions; one that does not (ALiBi) counts them from the mask."""
     return "position_ids" in inspect.signature(policy.model.forward).parameters

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from truing.errors import UserError
+from truing.streams import Stream, generator
 from truing.types import Sampling
 
 BLOCK = 128
@@ -32,11 +33,11 @@ def check_ratio(sampling: Sampling, temperature: float = 1.0) -> None:
     """UserError where the log-probabilities of answers sampled in this way cannot enter the ratio of a trainer that
     reads its policy at `temperature`."""
     named = {"top_p": sampling.top_p if sampling.top_p != 1 else None, "top_k": sampling.top_k}
-    given = " and ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
-    if given:
+    options = " and ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
+    if options:
         raise UserError(
-            f"sampling with {given} cuts tokens off: the log-probabilities are those of another distribution than the "
-            "trainer's, and cannot enter a ratio.\n  Leave it out, and lower the temperature on both sides instead."
+            f"sampling with {options} cuts tokens off: the log-probabilities are those of another distribution than "
+            "the trainer's, and cannot enter a ratio.\n  Leave it out, and lower the temperature on both sides instead."
         )
     if sampling.temperature != temperature or not sampling.enters_ratio:
         raise UserError(
@@ -47,8 +48,7 @@ def check_ratio(sampling: Sampling, temperature: float = 1.0) -> None:
 
 def uniforms(sampling: Sampling, prompt: int, answer: int) -> NDArray[np.float64]:
     """The numbers in [0, 1) that decide an answer, one for each token: a function of seed, prompt and answer alone."""
-    key = np.random.Philox(key=[sampling.seed % 2**63, (prompt << 20) + answer])
-    return np.random.Generator(key).random(sampling.max_new_tokens)
+    return generator(Stream.RESPONSE, sampling.seed, prompt, answer).random(sampling.max_new_tokens)
 
 
 def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
@@ -97,12 +97,12 @@ def cut(z_BV: Tensor, sampling: Sampling) -> Tensor:
     top_k = min(sampling.top_k or z_BV.shape[1], z_BV.shape[1])
     sorted_z, token = z_BV.topk(top_k, -1)
     p = sorted_z.softmax(-1, dtype=torch.float64)
-    kept = p.cumsum(-1) - p < sampling.top_p
-    return torch.full_like(z_BV, -torch.inf).scatter_(1, token, sorted_z.masked_fill(~kept, -torch.inf))
+    allowed = p.cumsum(-1) - p < sampling.top_p
+    return torch.full_like(z_BV, -torch.inf).scatter_(1, token, sorted_z.masked_fill(~allowed, -torch.inf))
 
 
 def has_stop(tokenizer: Any, ids: Sequence[int], stop_strings: Sequence[str]) -> bool:
-    """Whether the text of these tokens has one of the strings near its end, where the last token may have put it."""
+    """True if the text of these tokens has one of the strings near its end, where the last token may have put it."""
     if not stop_strings:
         return False
     tail = max(len(text.encode()) for text in stop_strings) + 8  # every token has a byte; and some room for odd ones

@@ -48,7 +48,7 @@ class Given:
 def of_rollouts(files: Sequence[Path], columns: Mapping[int, Mapping[str, Any]] | None = None) -> list[Given]:
     """Every answer of some rounds, in order; a group is one as it was sampled. `columns` are the prompts' by row."""
     groups: dict[tuple[int, int], int] = {}
-    found = []
+    responses = []
     for number, file in enumerate(files):
         for row in experience.read(file):
             group = groups.setdefault((number, row.group), len(groups))
@@ -56,36 +56,36 @@ def of_rollouts(files: Sequence[Path], columns: Mapping[int, Mapping[str, Any]] 
             score = None if math.isnan(row.score) else row.score
             more = (columns or {}).get(row.row, {})
             finished, rater = row.stop != "length", " + ".join(names)
-            found.append(
+            responses.append(
                 Given(row.prompt, row.response, group, row.response_ids, finished, more, score, row.why, rater, row.row)
             )
-    return found
+    return responses
 
 
 def of_records(records: Records) -> list[Given]:
     """Every response of a data set; a group is all that is said to one prompt. DataError for a response of several
     turns, which no reward reads, and where there is none at all."""
     groups: dict[str, int] = {}
-    found = []
+    responses = []
     for row, record in zip(records.rows, records.records, strict=True):
         group = groups.setdefault(prompt_id(record.prompt), len(groups))
-        for response, score in said(record):
+        for response, score in scored_responses(record):
             if len(response) > 1:
                 raise DataError(
                     f"{records.name}, row {row}", "the response has several turns", "Give answers of one turn each."
                 )
             rater, beside = "" if score is None else f"scores in {records.name}", record.meta.get("columns", {})
-            found.append(
+            responses.append(
                 Given(record.prompt, response[0].content, group, columns=beside, score=score, rater=rater, row=row)
             )
-    if not found:
+    if not responses:
         raise DataError(
             records.name, "holds prompts alone, and no answer to judge", "Let a stage `sample` answer them."
         )
-    return found
+    return responses
 
 
-def said(record: Demonstration | Judgement) -> Iterator[tuple[Messages, float | None]]:
+def scored_responses(record: Demonstration | Judgement) -> Iterator[tuple[Messages, float | None]]:
     """The responses of a record, each with its score, or None where it has none that is one number."""
     if isinstance(record, Demonstration):
         return iter([(record.response, None)] if record.response else [])
@@ -93,42 +93,46 @@ def said(record: Demonstration | Judgement) -> Iterator[tuple[Messages, float | 
     return iter([(r, float(s) if is_number(s) else None) for r, s in zip(record.responses, scores, strict=True)])
 
 
-def by_group(given: Iterable[Given]) -> list[list[Given]]:
+def by_group(responses: Iterable[Given]) -> list[list[Given]]:
     """The answers of each group, in the order met."""
     groups: dict[int, list[Given]] = {}
-    for one in given:
-        groups.setdefault(one.group, []).append(one)
+    for response in responses:
+        groups.setdefault(response.group, []).append(response)
     return list(groups.values())
 
 
-def as_records(given: Sequence[Given], name: str) -> Records:
+def as_records(responses: Sequence[Given], name: str) -> Records:
     """Answers as a data set: of scored ones a record a group, its responses with their scores, of others a record an
     answer. What no record can hold is left out and noted. DataError where nothing is left."""
     records: list[Demonstration | Judgement] = []
     rows, notes = [], []
-    for number, group in enumerate(units(given), start=1):
-        kept = [one for one in group if not (one.unfit or one.why)]
-        left_out = [(one.why and "could not be scored") or one.unfit for one in group if one not in kept]
-        notes += [RowNote(number, "response", why, "truncated" if kept else "dropped") for why in left_out]
-        if kept:
+    for number, group in enumerate(units(responses), start=1):
+        usable = [response for response in group if not (response.unfit or response.why)]
+        left_out = [
+            (response.why and "could not be scored") or response.unfit for response in group if response not in usable
+        ]
+        notes += [RowNote(number, "response", why, "truncated" if usable else "dropped") for why in left_out]
+        if usable:
             rows.append(number)
-            records.append(record_of(kept))
+            records.append(record_of(usable))
     if not records:
         why = notes[0].problem if notes else "there is no answer"
-        raise DataError(name, f"none of {len(given)} answers can be used; the first: {why}")
+        raise DataError(name, f"none of {len(responses)} answers can be used; the first: {why}")
     return Records(name, tuple(records), tuple(rows), tuple(notes), content_digest(records))
 
 
-def units(given: Sequence[Given]) -> list[list[Given]]:
-    """What becomes a record each: a group of scored answers, or one answer alone."""
-    scored = any(one.score is not None for one in given)
-    return by_group(given) if scored else [[one] for one in given]
+def units(responses: Sequence[Given]) -> list[list[Given]]:
+    """The groups that become a record each: scored responses to one prompt, or one response alone."""
+    scored = any(response.score is not None for response in responses)
+    return by_group(responses) if scored else [[response] for response in responses]
 
 
-def record_of(kept: Sequence[Given]) -> Demonstration | Judgement:
+def record_of(responses: Sequence[Given]) -> Demonstration | Judgement:
     """Answers to one prompt as a record: with scores where they have them, else the first as a demonstration."""
-    first, scores = kept[0], [one.score for one in kept]
+    first, scores = responses[0], [response.score for response in responses]
     if None in scores:
         return Demonstration(first.prompt, first.message)
-    said = Verdict("score", scores)
-    return Judgement(prompt_id(first.prompt), first.prompt, tuple(o.message for o in kept), said, rater=first.rater)
+    verdict = Verdict("score", scores)
+    return Judgement(
+        prompt_id(first.prompt), first.prompt, tuple(o.message for o in responses), verdict, rater=first.rater
+    )

@@ -39,7 +39,7 @@ def _of_rounds(rounds: Rounds, data: str, there: int) -> str:
         if account.prompts == there
         else f"{account.prompts:,} of the {there:,} prompts of {data}"
     )
-    again = f" (asked {account.asked:,} times in all)" if account.asked > account.prompts else ""
+    again = f" (asked {account.requests:,} times in all)" if account.requests > account.prompts else ""
     scored = f", scored by {joined(list(account.rewards))}" if account.rewards else ""
     return (
         f"its own answers to {prompts}{again}{scored}; {counted(account.answers, 'answer')} in "

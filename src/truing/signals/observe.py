@@ -39,7 +39,7 @@ class View:
 
     @cached_property
     def read(self) -> dict[str, Tensor]:
-        """What the policy says of every response token: `logp`, and what is to be read `beside` it."""
+        """Read `logp` of every response token by the policy, and what is to be read `beside` it."""
         return self.policy.read(self.batch, *self.beside)
 
     def ref_R(self) -> Tensor:
@@ -67,7 +67,7 @@ class View:
             shadows = self.batch.shadows()
             return shadows.sums(self.policy.logp(shadows))
 
-    def given(self) -> Batch:
+    def texts(self) -> Batch:
         """The texts that stand beside answers; UserError where there are none."""
         shadows = self.batch.shadows()
         if not shadows.trees:
@@ -77,7 +77,7 @@ class View:
     def given_M(self) -> Tensor:
         """The policy's log-probability of every given text, summed in fp64, at temperature 1 whatever that of answers:
         a look of its own."""
-        return self.given().sums(replace(self.policy, temperature=1.0).logp(self.given()))
+        return self.texts().sums(replace(self.policy, temperature=1.0).logp(self.texts()))
 
     def ref_mismatched(self) -> Tensor:
         """The same under the reference."""
@@ -115,7 +115,7 @@ class View:
         return score[:, self.policy.heads.index(head)]
 
     def steps_at(self) -> Tensor:
-        """Where in the packed row each labelled step ends."""
+        """Places in the packed row at which labelled steps end."""
         ends = self.batch.ends_M.tolist()
         branches = zip(self.batch.branches, ends, strict=True)
         return torch.tensor([end - len(b.ids) + 1 + token for b, end in branches for token, _ in b.steps])
@@ -148,20 +148,21 @@ class View:
         return value_M[[pair.worse for pair in self.batch.pairs]]
 
     def facts_R(self, name: str, batch: Batch | None = None) -> Tensor:
-        """What is known of every token of rollouts."""
+        """A number recorded for every token of rollouts."""
         return self.tensor([x for b in (batch or self.batch).branches for x in b.facts[name]])
 
     def facts_B(self, name: str) -> Tensor:
-        """What is known of every rollout."""
+        """A number recorded for every rollout."""
         return self.tensor([self.batch.branches[m].facts[name][0] for m in self.batch.singles])
 
     def sampler_gap(self) -> Tensor:
-        """How far the sampler's log-probabilities are off the policy's, nats: the mean over each response's tokens."""
+        """The distance of the sampler's log-probabilities from the policy's, nats: the mean over each response's
+        tokens."""
         off = self.padded((self.logp_R().detach() - self.facts_R("sampler_logp_BT")).abs()).sum(1)
         return off / self.padded(torch.ones_like(self.logp_R())).sum(1)
 
     def tie_tolerance(self) -> Tensor:
-        """How far the margin of every pair may be from 0 by rounding alone: two scores of a reward model, or the tokens
+        """The margin of every pair that rounding alone explains: two scores of a reward model, or the tokens
         of both responses under policy and reference."""
         return self.noise_M(self.better) if self.policy.is_reward else self.noise_of(self.better, self.worse)
 
@@ -186,10 +187,10 @@ class View:
         grown = max(1.0, now / then) if then > 0 else 1.0
         return torch.full_like(side(self.lengths_M()), 2**0.5 * noise * grown)
 
-    def noise_of(self, one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]) -> Tensor:
+    def noise_of(self, branch: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]) -> Tensor:
         """The rounding of a difference of two log-ratios, for every row."""
         tokens = self.lengths_M()
-        return self.policy.noise(self.batch) * (2 * (one(tokens) + other(tokens))).sqrt()
+        return self.policy.noise(self.batch) * (2 * (branch(tokens) + other(tokens))).sqrt()
 
     def lengths_M(self) -> Tensor:
         """Learned tokens of every branch."""
@@ -270,7 +271,7 @@ SOURCES: dict[str, Callable[[View], Tensor | None]] = {
     "desirable_B": lambda v: v.roles(),
     "prompt_B": lambda v: v.prompts(),
     "given_logp_B": lambda v: v.given_M(),
-    "given_length_B": lambda v: v.tensor([sum(b.loss) for b in v.given().branches]),
+    "given_length_B": lambda v: v.tensor([sum(b.loss) for b in v.texts().branches]),
     "mismatched_logp_B": lambda v: v.mismatched(),
     "ref_mismatched_logp_B": lambda v: v.ref_mismatched(),
     "chosen_logp_B": lambda v: v.better(v.logp_M()),
@@ -301,7 +302,7 @@ BESIDE: dict[str, Callable[[View], Tensor]] = {
     "tie_tolerance_B": lambda v: v.tie_tolerance(),
     "lead_tolerance_B": lambda v: v.lead_tolerance(),
 }
-"""What checks and metrics read and no objective does; R counts every response token of a part."""
+"""Signals that checks and metrics read and no objective does; R counts every response token of a part."""
 
 HEADS: dict[str, Callable[[View, str], Tensor]] = {
     "reward_B": lambda v, head: v.reward_M(head)[v.batch.singles],
@@ -319,8 +320,8 @@ def observe(
 ) -> dict[str, Tensor]:
     """The named signals of this batch. Optional data signals that the data does not have are left out."""
     view = View(policy, batch, reference, [name for name in get_args(Beside) if f"{name}_BT" in signals])
-    found = {key: signal(view, key) for key in sorted(signals)}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {key: signal(view, key) for key in sorted(signals)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def signal(view: View, key: str) -> Tensor | None:

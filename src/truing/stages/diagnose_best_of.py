@@ -20,7 +20,8 @@ from truing.settings import Online, Training
 from truing.stages.diagnosis import tell
 from truing.stages.exam_judge import appoint
 from truing.stages.reinforce import askable, distinct
-from truing.types import Count, digest
+from truing.streams import derived
+from truing.types import Count
 
 
 @stage(gives="findings")
@@ -55,7 +56,7 @@ def diagnose_best_of(
     limits = Training(max_length=context_length(policy)), Online(max_new_tokens=max_new_tokens)
     asked, _ = askable(run, policy, once, *limits)
     run.show.say(f"  {name} answers {len(asked)} prompts {n} times each")
-    drawn = int(digest([run.seed + seed, run.name]), 16) % 2**63
+    drawn = derived(run.seed + seed, run.name)
     said = InProcess(policy).generate([p.ids for p in asked], n, Sampling(max_new_tokens, seed=drawn))
     messages, texts = [asked[r.group].messages for r in said], [response_text(policy, r) for r in said]
     judges = appoint(run, reward, aggregate, None, once), appoint(run, judge, None, None, once)

@@ -10,6 +10,7 @@ from truing.rollout.engine import Sampling
 from truing.run.stage_run import StageRun
 from truing.stages import exam, judge_trial, outputs
 from truing.stages.exam_judge import appoint
+from truing.streams import derived
 from truing.types import Count, Fraction, NonNegative
 
 
@@ -54,7 +55,7 @@ def evaluate(
     of `labelled` and `data` that it did not learn from: below `least_accuracy` it decides nothing, above it win rates
     are corrected for its errors, with `trusted` by prediction-powered inference.
     """
-    sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
+    sampling = Sampling(max_new_tokens, temperature, derived(run.seed + seed, run.name))
     sitting = exam.Exam(run, models, against, sampling, answers=answers, passing=passing, preview=preview)
     held_out = run.records(data, columns=columns) if data is not None else None
     if held_out is not None:

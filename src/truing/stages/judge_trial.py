@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from truing.data.shapes import Shaped, shaped
 from truing.data.split import unseen
 from truing.errors import DataError, UserError
@@ -23,6 +21,7 @@ from truing.rewards.scoring import judged
 from truing.run.lineage import judging, verdict_prints, verdicts
 from truing.run.stage_run import StageRun
 from truing.stages.exam_judge import Judge, appoint, by_reward
+from truing.streams import Stream, generator
 from truing.types import Finding, Messages, Records, Reward, Score, prompt_id
 
 PAIRS = 2000
@@ -204,7 +203,7 @@ class Better:
     def powered(self, one: Answers, rival: Answers, prompts: Sequence[Messages], answers: int) -> Powered:
         """The win rate of a contestant by both judges; every prompt stands `answers` times beside each other."""
         asked = len(prompts) // answers
-        draws = np.random.default_rng(self.trial.run.seed)
+        draws = generator(Stream.BETTER_JUDGE, self.trial.run.seed)
         part = sorted(draws.permutation(asked)[: self.samples].tolist())
         places = [i for prompt in part for i in range(prompt * answers, (prompt + 1) * answers)]
         chosen = [prompts[i] for i in places]

@@ -16,6 +16,7 @@ from truing.policy.policy import Policy
 from truing.rollout.engine import Sampling, fits, generate
 from truing.run.about import about
 from truing.run.stage_run import StageRun
+from truing.streams import derived
 from truing.types import Finding
 
 SAMPLES = 8
@@ -23,7 +24,7 @@ SAMPLES = 8
 
 def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
     """What the trained model says to a few prompts of its own data: samples.parquet."""
-    sampling = Sampling(seed=run.seed)
+    sampling = Sampling(seed=derived(run.seed, run.name, "samples"))
     prompts = [tree.prompt for tree in planted.trees if fits(policy, tree.prompt, sampling)][:SAMPLES]
     rollouts = generate(policy, prompts, sampling)
     table = {

@@ -21,7 +21,8 @@ from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text
 from truing.online.monitor import Looking, Watch
 from truing.online.pretraining_mix import Given
-from truing.online.source import Judged, Prompt, RolloutSource
+from truing.online.schedule import replaced
+from truing.online.source import Judged, OnlineOptions, Place, Prompt, RolloutSource, rollout_source
 from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.value import put_on
@@ -37,6 +38,7 @@ from truing.stages.learner import learner
 from truing.stages.loaded_rewards import First, appointed, columns_of
 from truing.stages.stage_figures import Look, Measured
 from truing.stages.training import learn
+from truing.streams import derived
 from truing.train.objective_sum import Sum
 from truing.types import Messages, Positive, Records, RowNote
 
@@ -93,9 +95,14 @@ def reinforce(
     judged = Judged(response_text, appointed(run, rewards, rows, first_answers, combine, on_error, time_limit))
     limits = (training, online)
     looks = watched(run, policy, watch, watch_prompts, records, watching, limits, on_error, time_limit)
-    known = (asked, judged, terms, online, training, run.folder / "rollouts", run.seed, reference, run.name)
-    more: dict[str, Any] = {"given": given, "shaping": shaping, "leash": leash, "watch": looks}
-    lived(run, policy, planted, terms, training, asked, lambda learner: RolloutSource(learner, *known, **more))
+    options = OnlineOptions(online, training, shaping, leash)
+    place = Place(run.folder / "rollouts", run.seed, run.name)
+    kinds: dict[str, Any] = {"reference": reference, "given": given, "watch": looks}
+
+    def source_of(learner: Policy) -> RolloutSource:
+        return rollout_source(learner, asked, judged, terms, options, place, **kinds)
+
+    lived(run, policy, planted, terms, training, asked, source_of)
 
 
 def lived(
@@ -119,8 +126,8 @@ def lived(
         folder, source = run.folder / "rollouts", made[0]
         whole = account.of(folder)
         run.write("responses.json", account.samples(folder, whole))
-        longest, more = source.online.max_new_tokens, beside(source)
-        lived = Rounds(whole, source.compares, source.imitates, longest, more)
+        longest, more = source.schedule.online.max_new_tokens, beside(source)
+        lived = Rounds(whole, source.builder.compares, source.builder.imitates, longest, more)
         return Measured(look=look_at(source.looking), counts=counts(source), notes=notes, rounds=lived)
 
     learn(run, policy, planted, terms, training, Batch((first_of(asked),)), kept, measure=measured)
@@ -131,7 +138,7 @@ def lived(
 
 def beside(source: RolloutSource) -> str:
     """What a stage learns from beside the scores of its answers; empty where they are all."""
-    costs = source.online.unfinished_penalty > 0 or source.shaping.overlong_buffer is not None
+    costs = source.schedule.online.unfinished_penalty > 0 or source.builder.shaping.overlong_buffer is not None
     texts = bool(source.given.trees)
     return " and ".join(["what the length of an answer costs"] * costs + ["the texts of pretrain"] * texts)
 
@@ -148,11 +155,13 @@ def look_at(looking: Looking | None) -> Look | None:
 def counts(source: RolloutSource) -> dict[str, int]:
     """What is counted over all rounds of a stage, those before a resume and those that taught nothing too: responses,
     those that could not be scored, were left alone, hung a reward or could not be read by it; prompts replaced."""
-    found = dict(experience.counts(source.folder, fewest=2 if source.compares else 1))
+    found = dict(experience.counts(source.folder, fewest=2 if source.builder.compares else 1))
     found |= counted_parts(experience.parts(source.folder))
-    if source.online.resample is not None:
-        rounds = experience.rounds(source.folder).values()
-        found["resampled"] = sum(int(source.told_of(experience.read(path))["resampled"]) for path in rounds)
+    if source.schedule.online.resample is not None:
+        rounds = experience.rounds(source.folder).items()
+        found["resampled"] = sum(
+            replaced(source.schedule.prompts_of(number - 1), experience.read(path)) for number, path in rounds
+        )
     return found
 
 
@@ -256,7 +265,7 @@ def answered(run: StageRun, policy: Policy, asked: Sequence[Prompt], online: Onl
     some = asked[:SETTLING]
 
     def first() -> tuple[list[Messages], list[str]]:
-        sampling = Sampling(online.max_new_tokens, online.temperature, run.seed)
+        sampling = Sampling(online.max_new_tokens, online.temperature, derived(run.seed, run.name, "first"))
         rollouts = generate(policy, [p.ids for p in some], sampling)
         return [p.messages for p in some], [response_text(policy, r) for r in rollouts]
 
@@ -280,7 +289,7 @@ def unscored(folder: Path) -> list[str]:
 def untaught(folder: Path, source: RolloutSource) -> list[str]:
     """How many rounds of the whole stage, those before a resume too, were passed over because their answers taught
     nothing: they have no update among the metrics. The last one may have ended the stage instead."""
-    taught = {(row["step"] - 1) // source.updates + 1 for _, row in door.read_log(folder / "metrics.jsonl")}
+    taught = {(row["step"] - 1) // source.schedule.updates + 1 for _, row in door.read_log(folder / "metrics.jsonl")}
     lived = list(experience.rounds(folder / "rollouts"))
     rounds = [number for number in lived if number not in taught and not (source.ended and number == lived[-1])]
     told = ", ".join(map(str, rounds[:10])) + (", ..." if len(rounds) > 10 else "")

@@ -14,7 +14,8 @@ from truing.rollout.experience import Experience
 from truing.run.stage_run import StageRun
 from truing.settings import Online, Training
 from truing.stages.reinforce import askable, distinct
-from truing.types import Count, NonNegative, PositiveFraction, digest
+from truing.streams import derived
+from truing.types import Count, NonNegative, PositiveFraction
 
 
 @stage(gives="data")
@@ -42,7 +43,7 @@ def sample(
     once = distinct(run.records(prompts, want="prompts", columns=columns))
     limits = Training(max_length=context_length(policy)), Online(max_new_tokens=max_new_tokens)
     asked, _ = askable(run, policy, once, *limits)
-    drawn = int(digest([run.seed + seed, run.name]), 16) % 2**63
+    drawn = derived(run.seed + seed, run.name)
     sampling = Sampling(max_new_tokens, temperature, drawn, top_p, top_k, tuple(stop_strings or ()))
     run.show.say(f"  {len(asked)} prompts, {answers} answers to each")
     rollouts = InProcess(policy).generate([p.ids for p in asked], answers, sampling)

@@ -1,4 +1,4 @@
-"""What must hold before an update: a policy begins at its reference and at its sampler, and a loss is a number.
+"""Checks before an update: a policy begins at its reference and at its sampler, and a loss is a number.
 
 Readings are compared token by token, as far as rounding explains (`policy/precision.py`): a sum's rounding grows with
 its length, so one bound for all lengths would refuse long responses or trust short ones too much.
@@ -18,13 +18,13 @@ from truing.policy.precision import Gap, unit
 from truing.train.objective_sum import Sum
 
 RATIO = "old_"
-"""What the name of a signal begins with that a ratio to the sampling policy is formed with."""
+"""Prefixes of the signals that a ratio to the sampling policy is formed with."""
 
 SIGNED = {
     "tie_tolerance_B": frozenset({"rejected_reward_B", "ref_rejected_logp_B"}),
     "lead_tolerance_B": frozenset({"rank_mask_BK"}),
 }
-"""What metrics tell ties by, and the signals of whose differences they count the signs."""
+"""The signals by which metrics tell ties, and those of whose differences they count the signs."""
 
 
 def compared(objective: Sum, step: int, fresh: bool, alike: bool) -> frozenset[str]:
@@ -52,8 +52,8 @@ def with_own(names: Iterable[str]) -> frozenset[str]:
 def at_sampling(signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The signals of a policy that has not been updated since it gave the rollouts: it is itself the one that ratios
     are taken to, so they are exactly 1 whatever engine and precision sampled."""
-    known = [name for name in signals if name.startswith(f"{RATIO}logp")]
-    return dict(signals) | {name: signals[name.removeprefix(RATIO)].detach().double() for name in known}
+    distances = [name for name in signals if name.startswith(f"{RATIO}logp")]
+    return dict(signals) | {name: signals[name.removeprefix(RATIO)].detach().double() for name in distances}
 
 
 def trouble(
@@ -90,8 +90,10 @@ def text(gap: Gap, allowed: float) -> str:
 
 
 def not_finite(step: int, part: Batch, loss: float) -> str:
-    """What to say of a loss that is not a number: where it came from, and that nothing was updated."""
+    """The message for a loss that is not a number: where it came from, and that nothing was updated."""
     rows = [tree.row for tree in part.trees]
-    told = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+    shown = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
     what = "not a number" if math.isnan(loss) else "infinite"
-    return f"step {step}: the loss is {what} on data rows {told}; the model was not updated. Try a lower learning_rate."
+    return (
+        f"step {step}: the loss is {what} on data rows {shown}; the model was not updated. Try a lower learning_rate."
+    )

@@ -53,7 +53,7 @@ def fit(
                 record.note(signals, loss.item(), shares, weight, objective.lower_is_better)
             process_group.agree(problem)
             record.close(step, batch, optim, optim.step(step) | objective.counted(batch) | dict(source.after(step)))
-            if number := stopping.asked():
+            if number := stopping.signal_sent():
                 record.keep(optim)
                 stopping.obey(number)
 
@@ -71,8 +71,8 @@ def flushing() -> Iterator[None]:
 def reading(
     look: Observe, policy: Policy, reference: Reference | None, names: frozenset[str], parts: Parts, fresh: bool
 ) -> Look:
-    """How the signals of a part are computed. A step that is one part is looked at once, for all of its `names`. Where
-    its rollouts are `fresh`, ratios to the policy that gave them are taken to the policy itself."""
+    """Return the function that computes the signals of a part. A step that is one part is read once, for all of its
+    `names`. Where its rollouts are `fresh`, ratios to the policy that gave them are taken to the policy itself."""
 
     def read(part: Batch, some: frozenset[str]) -> dict[str, Tensor]:
         signals = look(policy, part, with_own(some) if fresh else some, reference)
@@ -80,5 +80,5 @@ def reading(
 
     if len(parts) > 1 or process_group.world() > 1:
         return read
-    seen = read(parts[0][0], names)
-    return lambda part, some: seen
+    observed = read(parts[0][0], names)
+    return lambda part, some: observed

@@ -42,7 +42,7 @@ class Stopping:
         self._asked = number
         process_group.Bond.stopping = True
 
-    def asked(self) -> int:
+    def signal_sent(self) -> int:
         """The signal that some rank was sent, or 0; the same answer on every rank."""
         numbers = torch.zeros(process_group.world())
         numbers[process_group.rank() if process_group.world() > 1 else 0] = self._asked

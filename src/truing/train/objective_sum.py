@@ -1,4 +1,4 @@
-"""What is optimised: a weighted sum of objectives, each divided by its own count."""
+"""The loss that is optimised: a weighted sum of objectives, each divided by its own count."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Term:
         return {signal: of_head(signal, self.head) for signal in signals}
 
     def count(self, batch: Batch) -> int:
-        """What its sum of losses is divided by, over these trees: see `types.Mean`."""
+        """The count that its sum of losses is divided by, over these trees: see `types.Mean`."""
         if "given_logp_B" in self.objective.signals:
             return len(batch.shadows().trees)
         if self.objective.mean == "token":
@@ -57,11 +57,11 @@ class Term:
     def losses(self, signals: Mapping[str, Tensor], coupled: Mapping[str, Tensor]) -> Tensor:
         """Its losses on the rows of a part; each response's own mean where that is what is counted."""
         keys = self.keys(self.objective.observed)
-        given = {signal: signals[key] for signal, key in keys.items() if key in signals}
-        given |= {name: value.to(next(iter(given.values())).device) for name, value in coupled.items()}
-        losses = self.objective(**given, **self.options)
+        inputs = {signal: signals[key] for signal, key in keys.items() if key in signals}
+        inputs |= {name: value.to(next(iter(inputs.values())).device) for name, value in coupled.items()}
+        losses = self.objective(**inputs, **self.options)
         if self.objective.mean == "response":
-            return losses.sum(1) / given["mask_BT"].sum(1).clamp(min=1)
+            return losses.sum(1) / inputs["mask_BT"].sum(1).clamp(min=1)
         return losses
 
 
@@ -79,13 +79,13 @@ class Sum:
         >>> Sum([Term(dpo, {}), Term(nll, {}), Term(dpo, {"beta": 0.5})]).names
         ['dpo', 'nll', 'dpo_2']
         """
-        found = [term.name for term in self.terms]
-        earlier = [found[:i].count(name) for i, name in enumerate(found)]
-        return [name if not n else f"{name}_{n + 1}" for name, n in zip(found, earlier, strict=True)]
+        names = [term.name for term in self.terms]
+        earlier = [names[:i].count(name) for i, name in enumerate(names)]
+        return [name if not n else f"{name}_{n + 1}" for name, n in zip(names, earlier, strict=True)]
 
     @property
     def signals(self) -> frozenset[str]:
-        """What has to be observed for the rows of a part, optional signals included."""
+        """The signals that are observed for the rows of a part, optional ones included."""
         return frozenset(key for term in self.terms for key in term.keys(term.objective.observed).values())
 
     @property
@@ -95,12 +95,12 @@ class Sum:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether some term asks for a reference."""
+        """True if some term asks for a reference."""
         return any(name.startswith("ref_") for name in self.all_signals)
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether the reward model that is taught says a cost."""
+        """True if the reward model that is taught says a cost."""
         return any(term.objective.lower_is_better for term in self.terms)
 
     def counts(self, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where batches come from. Order is a function of (seed, epoch) alone, so that a resumed run needs only a counter."""
+"""Sources of batches. Their order is a function of (seed, epoch) alone, so that a resumed run needs only a counter."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Protocol
 
-import numpy as np
-
 from truing.data.batch import Batch, Tree, pack
 from truing.errors import UserError
 from truing.settings import Training
+from truing.streams import Stream, generator
 
 
 class Source(Protocol):
@@ -20,7 +19,7 @@ class Source(Protocol):
 
     training: Training
     corrected: bool
-    """Whether rollouts are weighed by how far their sampler is off the policy."""
+    """True if rollouts are weighed by how far their sampler is off the policy."""
 
     @property
     def steps(self) -> int:
@@ -33,7 +32,7 @@ class Source(Protocol):
         """(number, batch) of every update after `step`, counted from 1."""
 
     def fresh(self, step: int) -> bool:
-        """Whether the policy of this update is the one that gave its data."""
+        """True if the policy of this update is the one that sampled its data."""
 
 
 class DataSource:
@@ -51,8 +50,7 @@ class DataSource:
 
     def epoch(self, number: int) -> list[tuple[Tree, ...]]:
         """The steps of one epoch, in order."""
-        key = np.random.Philox(key=[self.seed % 2**63, number])
-        order = np.random.Generator(key).permutation(len(self.trees))
+        order = generator(Stream.DATA_ORDER, self.seed, 0, number).permutation(len(self.trees))
         shuffled = [self.trees[i] for i in order]
         if self.training.tokens_per_step is not None:
             return list(pack(shuffled, self.training.tokens_per_step))
@@ -115,4 +113,4 @@ def balanced(trees: Sequence[Tree], world: int) -> list[tuple[Tree, ...]]:
         least = held.index(min(held))
         held[least] += trees[place].tokens
         places[least].append(place)
-    return [tuple(trees[i] for i in sorted(own)) for own in places]
+    return [tuple(trees[i] for i in sorted(loads)) for loads in places]

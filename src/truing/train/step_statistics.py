@@ -58,9 +58,9 @@ class Survey:
         return {
             name: {
                 signal: value.expand(len(places)) if value.ndim == 0 else value[places]
-                for signal, value in known.items()
+                for signal, value in signals.items()
             }
-            for name, known in self._known.items()
+            for name, signals in self._known.items()
         }
 
     def _rows(self, part: Batch) -> list[int]:

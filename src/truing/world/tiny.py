@@ -51,5 +51,5 @@ def size(name: str) -> str:
 def cache_key(size: str) -> str:
     """A content hash of all that a pretrained base model depends on: size, text, options, and the source that reads,
     renders and trains."""
-    source = source_digest("world", "data", "objectives", "policy", "signals", "train")
+    source = source_digest("world", "data", "objectives", "policy", "signals", "train", "streams.py")
     return digest([SIZES[size], text_name(size), str(TRAINING), source])

@@ -74,5 +74,5 @@ def piece(tensor: Tensor) -> tuple[Tensor, int]:
 
 
 def held_here(tensor: Tensor) -> bool:
-    """Whether this rank is to write its part of a tensor: each its rows, the first whatever is not divided."""
+    """True if this rank writes its part of a tensor: each its rows, rank 0 whatever is not divided."""
     return isinstance(tensor, DTensor) or process_group.rank() == 0

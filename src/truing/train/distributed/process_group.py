@@ -24,13 +24,13 @@ from torch.distributed.rendezvous import rendezvous
 from truing.errors import RunFailed, UserError
 
 WAIT = timedelta(hours=24)
-"""How long the others wait while the first rank works alone: it evaluates, or writes."""
+"""The time that the others wait while rank 0 works alone: it evaluates, or writes."""
 PATIENCE = 10.0
 """Seconds that a rank which failed leaves the first rank to say why and to write its record."""
 
 
 class Bond:
-    """What ties this process to the others: the store they share, how often they have met, whether it works alone, and
+    """The tie of this process to the others: the store they share, how often they have met, whether it works alone, and
     whether it has been asked to stop."""
 
     store: Any = None  # torch's types leave half of a store's methods out
@@ -40,7 +40,7 @@ class Bond:
 
 
 def world() -> int:
-    """How many processes work together: 1 also where the first rank works alone."""
+    """The number of processes that work together: 1 also where rank 0 works alone."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not Bond.alone else 1
 
 
@@ -50,19 +50,20 @@ def rank() -> int:
 
 
 def restarted() -> bool:
-    """Whether torchrun has started these processes again after a failure."""
+    """True if torchrun has started these processes again after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def time_limit() -> timedelta:
-    """How long a collective may take before the run is given up: TRUING_TIMEOUT, seconds; UserError if it is none."""
-    given = os.environ.get("TRUING_TIMEOUT", "600")
+    """The time that a collective may take before the run is given up: TRUING_TIMEOUT, seconds; UserError if it is
+    none."""
+    text = os.environ.get("TRUING_TIMEOUT", "600")
     try:
-        seconds = float(given)
+        seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:
-        raise UserError(f"TRUING_TIMEOUT is {given!r}: give the seconds a collective may take, such as 600")
+        raise UserError(f"TRUING_TIMEOUT is {text!r}: give the seconds a collective may take, such as 600")
     return timedelta(seconds=seconds)
 
 
@@ -133,7 +134,7 @@ def die_with_parent() -> None:
 
 
 def lead(work: Callable[[], str]) -> str:
-    """What `work` gives: the first rank does it alone, the others wait for its text, at most `WAIT`."""
+    """Run `work` on rank 0 and broadcast the string it returns; the others wait at most `WAIT`."""
     if world() == 1:
         return work()
     key = f"met-{Bond.met}"
@@ -194,15 +195,15 @@ def gathered(text: str) -> list[str]:
     sizes[rank()] = len(raw)
     rows = torch.zeros(world(), int(total(sizes).max()), dtype=torch.uint8)
     rows[rank(), : len(raw)] = torch.tensor(list(raw), dtype=torch.uint8)
-    found = total(rows)
-    return [bytes(found[r, : int(sizes[r])].tolist()).decode() for r in range(world())]
+    texts = total(rows)
+    return [bytes(texts[r, : int(sizes[r])].tolist()).decode() for r in range(world())]
 
 
 def agree(problem: str) -> None:
     """Raise RunFailed on every rank if one of them has a problem, with the first one's words."""
-    told = next((text for text in gathered(problem) if text), "")
-    if told:
-        raise RunFailed(told)
+    texts = next((text for text in gathered(problem) if text), "")
+    if texts:
+        raise RunFailed(texts)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from truing.train.distributed import process_group
 
 
 def compute_shared(policy: Policy, trees: Sequence[Tree], tokens_per_device: int) -> Reference:
-    """What `policy.reference.compute` gives, in the same parts as one process reads, dealt out to the ranks in turn.
+    """Compute what `policy.reference.compute` does, in the same parts as one process reads, dealt out to the ranks in
+    turn.
 
     To be called while every rank still has the whole policy.
     """

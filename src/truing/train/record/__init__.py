@@ -1,1 +1,1 @@
-"""What a training run leaves on disk: metrics, checkpoints, snapshots, and what a resume believes of them."""
+"""Files of a training run: metrics, checkpoints, snapshots, and the hashes by which a resume trusts them."""

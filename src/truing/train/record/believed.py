@@ -1,7 +1,7 @@
-"""What a resumed stage believes beside its checkpoint: the rounds it lived, its looks, its metrics, weights set aside.
+"""Files that a resumed stage trusts beside its checkpoint: rounds, evaluations, metrics, weights set aside.
 
-A checkpoint holds their hashes, as they were when it was written. What a kill cut off came later, and is done again.
-"""
+A checkpoint holds their hashes, as they were when it was written. Whatever a kill cut off came later, and is done
+again."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def of(folder: Path, step: int) -> Iterator[Path]:
 
 def check(folder: Path, believed: Mapping[str, Any], step: int) -> None:
     """RunFailed where a file is missing, or is not what it was when the checkpoint of update `step` was written."""
-    for name, (size, known) in believed.items():
+    for name, (size, hashes) in believed.items():
         path = folder / name
         now = beginning(path, size) if name in GROWING else whole(path, size)
-        if now != known:
+        if now != hashes:
             raise RunFailed(
                 f"{path}: was changed, or removed, after the checkpoint of update {step} was written: it had {size} "
-                f"bytes, sha256 {known[:12]}.\n"
+                f"bytes, sha256 {hashes[:12]}.\n"
                 "  Put the file back, or begin the stage anew with --restart."
             )
 

@@ -59,15 +59,15 @@ def _rows(key: str, pieces: list[tuple[int, Path]], parameter: torch.Tensor | No
     """The rows of a stored tensor that this rank holds of a parameter, from all files that have some of them."""
     held, first = (None, 0) if parameter is None else piece(parameter)
     last = first + held.shape[0] if held is not None and held.ndim else sys.maxsize
-    found = []
+    counts = []
     for start, path in pieces:
         with safe_open(str(path), framework="pt") as file:
             rows = file.get_slice(key)
             if not rows.get_shape():
                 return file.get_tensor(key)  # type: ignore[no-any-return]
             here = rows.get_shape()[0]
-            found.append(rows[min(max(first - start, 0), here) : min(max(last - start, 0), here)])
-    return torch.cat(found)
+            counts.append(rows[min(max(first - start, 0), here) : min(max(last - start, 0), here)])
+    return torch.cat(counts)
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: Mapping[str, Any]) -> None:
@@ -83,10 +83,10 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, torch.Tenso
         mine = {name: _write(part, name, group) for name, group in tensors.items()}
     except (OSError, SafetensorError) as error:
         problem = cannot_write(part, error)
-    told = [json.loads(text) for text in process_group.gathered(json.dumps([problem, list(mine.values())]))]
-    problem = next((text for text, _ in told if text), "")
+    why = [json.loads(text) for text in process_group.gathered(json.dumps([problem, list(mine.values())]))]
+    problem = next((text for text, _ in why if text), "")
     if not problem:
-        files = {name: rest for _, rows in told for name, *rest in rows}
+        files = {name: rest for _, rows in why for name, *rest in rows}
         manifest = {"step": step, "world": process_group.world(), "files": files, "facts": dict(facts)}
         problem = process_group.lead(lambda: _finish(part, target, manifest))
     if problem:
@@ -145,7 +145,7 @@ def latest(folder: Path) -> tuple[Stored | None, list[str]]:
                 damaged.append(f"{path.name} is damaged ({seals.MANIFEST} is not what was written there)")
                 continue
             files = {name: (digest, starts) for name, (digest, starts) in manifest["files"].items()}
-            wrong = [n for n, (known, _) in files.items() if not FILE.fullmatch(n) or file_digest(path / n) != known]
+            wrong = [n for n, (steps, _) in files.items() if not FILE.fullmatch(n) or file_digest(path / n) != steps]
             if not wrong:
                 starts = {name: starts for name, (_, starts) in files.items()}
                 return Stored(path, manifest["step"], manifest["facts"], starts), damaged
@@ -186,12 +186,12 @@ def room(path: Path) -> Iterator[None]:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether it is the disk, or the share of it that a user has, that is full."""
+    """True if the disk is full, or the share of it that a user has."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
 def cannot_write(path: Path, error: Exception) -> str:
-    """What to say of a file that could not be written."""
+    """The message for a file that could not be written."""
     if is_full(error):
         return f"{path.parent}: no space left on the disk; what was whole is whole. Make room, and go on with --resume"
     return f"{path}: cannot be written ({error})"

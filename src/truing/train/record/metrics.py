@@ -1,4 +1,4 @@
-"""What a training run leaves behind: a line of metrics per step, checkpoints, and the notes between them."""
+"""The record of a training run: a line of metrics per step, checkpoints, and the notes between them."""
 
 from __future__ import annotations
 
@@ -63,47 +63,47 @@ class Record:
         """
         self.steps, self.state, self._policy = steps, {} if state is None else state, policy
         self.frozen = frozen_digest(policy)
-        found, damaged = checkpoint.latest(self.folder / "checkpoints")
+        rows, damaged = checkpoint.latest(self.folder / "checkpoints")
         self.messages += damaged
         learned = size(optim.named.values())
         left = learned if policy.adapter is not None and not policy.merge else size(policy.model.parameters())
         checkpoint.check_room(self.folder, left, learned, checkpoint.KEPT + 1 if self.every else 1)
-        if found is not None:
-            self._resume(found, policy, optim)
+        if rows is not None:
+            self._resume(rows, policy, optim)
         if process_group.rank() == 0:
             self._cut_metrics()
         self._started = time.monotonic()
 
-    def _resume(self, found: checkpoint.Stored, policy: Policy, optim: Optim) -> None:
-        if found.facts["key"] != self.key:
+    def _resume(self, rows: checkpoint.Stored, policy: Policy, optim: Optim) -> None:
+        if rows.facts["key"] != self.key:
             raise UserError(
                 f"{self.folder}: its checkpoint belongs to another recipe or other data; give another --out, "
                 "or remove the folder"
             )
-        if found.facts["frozen"] != self.frozen:
+        if rows.facts["frozen"] != self.frozen:
             raise UserError(
                 f"{self.folder}: its checkpoint was trained over other frozen weights than those of '{policy.name}' "
-                f"now ({found.facts['frozen']} then, {self.frozen} now); put that model back, or begin with --restart"
+                f"now ({rows.facts['frozen']} then, {self.frozen} now); put that model back, or begin with --restart"
             )
-        believed.check(self.folder, found.facts["believed"], found.step)
+        believed.check(self.folder, rows.facts["believed"], rows.step)
         for name, now in layout().items():
-            if (then := found.facts.get(name, "unknown")) != now:
+            if (then := rows.facts.get(name, "unknown")) != now:
                 self.messages.append(f"resumed with {now} {name}, begun with {then}: equal, but not bitwise")
-        stored = found.read("model", optim.named)
+        stored = rows.read("model", optim.named)
         with torch.no_grad():
             for name, parameter in optim.named.items():
                 piece(parameter)[0].copy_(stored[name])
-        optim.restore(found.read("optim", optim.named))
-        self.state.update(found.facts.get("statistics", {}))
-        self.step = found.step
-        if "rounding" in found.facts:
-            policy.rounding = Rounding(**found.facts["rounding"])
+        optim.restore(rows.read("optim", optim.named))
+        self.state.update(rows.facts.get("statistics", {}))
+        self.step = rows.step
+        if "rounding" in rows.facts:
+            policy.rounding = Rounding(**rows.facts["rounding"])
 
     def _cut_metrics(self) -> None:
         lines = door.read_log(self.metrics_path) if self.metrics_path.exists() else []
-        kept = [line for line, row in lines if row["step"] <= self.step]
+        earlier = [line for line, row in lines if row["step"] <= self.step]
         with checkpoint.room(self.metrics_path):
-            write_exact(self.metrics_path, "".join(line + "\n" for line in kept))
+            write_exact(self.metrics_path, "".join(line + "\n" for line in earlier))
 
     def note(
         self,
@@ -162,8 +162,8 @@ class Record:
 
 
 def layout() -> dict[str, int | str]:
-    """What a result depends on in its last bits: the threads of each process, the processes, and the instruction set
-    that torch computes with on this processor."""
+    """The machine as far as a result's last bits depend on it: the threads of each process, the processes, and the
+    instruction set that torch computes with on this processor."""
     return {
         "threads": torch.get_num_threads(),
         "processes": process_group.world(),

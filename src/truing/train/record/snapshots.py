@@ -57,8 +57,8 @@ class Aside:
 
     def _tidy(self) -> None:
         there = self.steps()
-        kept = [int(path.name[5:]) for path in self.checkpoints.glob("step-*")] or [0]  # none: a resume begins at 0
-        needed = {max((s for s in there if s <= at), default=None) for at in (*kept, there[-1])}
+        begun = [int(path.name[5:]) for path in self.checkpoints.glob("step-*")] or [0]  # none: a resume begins at 0
+        needed = {max((s for s in there if s <= at), default=None) for at in (*begun, there[-1])}
         for step in set(there) - needed:
             self.path(step).unlink()
 
@@ -80,9 +80,9 @@ class Aside:
                 there = set(file.keys())
                 for name, parameter in model.named_parameters():
                     if name in there:
-                        own, first = piece(parameter)
+                        local, first = piece(parameter)
                         rows = file.get_tensor(name)
-                        own.copy_(rows[first : first + own.shape[0]] if rows.ndim else rows)
+                        local.copy_(rows[first : first + local.shape[0]] if rows.ndim else rows)
         except (OSError, SafetensorError) as error:
             raise RunFailed(
                 f"{self.path(step)}: the weights set aside here cannot be read ({error}); begin the stage anew with "
