@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from truing.data import likeness
-from truing.data.likeness import KINDS, Asked, fingerprint
+from truing.data.likeness import KINDS, Questions, fingerprint
 from truing.policy.files.lineage import size
 from truing.types import Demonstration, Message, Messages, Records
 
@@ -67,7 +67,7 @@ def is_learned(group: str) -> bool:
 
 def flagged(learned: Sequence[Messages], asked: Sequence[Messages]) -> Counter[str]:
     """How many of `asked` are taken for one of `learned`, by kind."""
-    matches = fingerprint(records(learned)).nearest(Asked(records(asked)))
+    matches = fingerprint(records(learned)).nearest(Questions(records(asked)))
     return Counter(match.kind for match in matches if match is not None)
 
 
@@ -156,7 +156,7 @@ def disguise(sets: dict[str, dict[Messages, str]]) -> None:
     print("| disguise | found | found of those of 20 words or more |\n| --- | --- | --- |")
     for name, change in DISGUISES.items():
         learned = [*others, *(tuple(change(prompt[0].content)) for prompt in some)]
-        asked = Asked(records(some))
+        asked = Questions(records(some))
         matches = dict(zip((rows[0] for rows in asked.rows), fingerprint(records(learned)).nearest(asked), strict=True))
         long = [row for row in matches if len(some[row - 1][0].content.split()) >= 20]
         shares = [sum(matches[row] is not None for row in rows) / len(rows) for rows in (list(matches), long)]
@@ -164,7 +164,7 @@ def disguise(sets: dict[str, dict[Messages, str]]) -> None:
     began = time.perf_counter()
     prints = fingerprint(records([*noise, *some]))
     made = time.perf_counter()
-    asked = Asked(records(some))
+    asked = Questions(records(some))
     prints.nearest(asked)
     kept = f"{len(prints.grams.hashes):,} grams, window {prints.window}, {size(prints):,} bytes"
     spent = f"{made - began:.1f} s; {len(some):,} prompts asked in {time.perf_counter() - made:.1f} s"

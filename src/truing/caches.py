@@ -16,10 +16,10 @@ RECORD = "made.json"
 
 
 def cache_folder() -> Path:
-    """Where what is costly to make is kept between runs: TRUING_CACHE, else `truing` in XDG_CACHE_HOME, else
+    """The folder of what is costly to make and kept between runs: TRUING_CACHE, else `truing` in XDG_CACHE_HOME, else
     ~/.cache/truing. An XDG_CACHE_HOME that is no absolute path is invalid, says its specification, and is not read."""
-    if own := os.environ.get("TRUING_CACHE", ""):
-        return Path(own)
+    if chosen := os.environ.get("TRUING_CACHE", ""):
+        return Path(chosen)
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "truing"
 
@@ -33,7 +33,7 @@ def keep_torch_here() -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
-def kept(folder: Path, make: Callable[[Path], None], say: Callable[[str], None]) -> Path:
+def cached(folder: Path, make: Callable[[Path], None], say: Callable[[str], None]) -> Path:
     """`folder`, made by `make` where there is none or where it is not what was made; the latter is said.
 
     Several processes may ask at once: each makes its own beside, and the first whole one stays. UserError where a

@@ -40,9 +40,9 @@ app = typer.Typer(
 )
 
 
-def show_version(asked: bool) -> None:
+def show_version(requested: bool) -> None:
     """Print the version and end."""
-    if asked:
+    if requested:
         say(f"truing {__version__}")
         raise typer.Exit
 
@@ -54,7 +54,7 @@ def options(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """What stands before a command; without one, what there is to do first."""
+    """Options before a command; without a command, show what to do first."""
     if context.invoked_subcommand is None:
         say(context.get_help())
 
@@ -106,7 +106,7 @@ def list_parts(
     kind: Annotated[
         str | None, typer.Argument(metavar="[KIND]", help=f"{', '.join(KINDS)}.", show_default=False)
     ] = None,
-    own: Annotated[
+    source: Annotated[
         str | None,
         typer.Option("--from", metavar="FILE", help="Your own file or module, listed too.", show_default=False),
     ] = None,
@@ -120,9 +120,9 @@ def list_parts(
     if kind is not None and kind.removesuffix("s") not in {k.removesuffix("s") for k in KINDS}:
         raise UserError(unknown("kind", kind, KINDS))
     kinds = [k for k in KINDS if kind is None or k.removesuffix("s") == kind.removesuffix("s")]
-    if own is not None and kind is not None and kinds[0] not in PARTS:
+    if source is not None and kind is not None and kinds[0] not in PARTS:
         raise UserError(f"--from lists {', '.join(PARTS)}, and {kind} are none of them")
-    rows = {k: described(k, own) for k in kinds}
+    rows = {k: described(k, source) for k in kinds}
     if as_json:
         say(disk.as_json([row for k in kinds for row in rows[k]], "list", indent=1))
         return
@@ -136,12 +136,12 @@ def list_parts(
                 say("".join(f"  {'':{width}}  {line}\n" for line in more))
 
 
-def described(kind: str, own: str | None = None) -> list[dict[str, Any]]:
-    """Everything of a kind in the stable form of `list --json`, with what the user's `own` file or module has."""
+def described(kind: str, source: str | None = None) -> list[dict[str, Any]]:
+    """Everything of a kind in the stable form of `list --json`, with what the user's `source` file or module has."""
     from truing.recipe import catalogue, shipped, sources
 
     if kind in PARTS:
-        return catalogue.rows(PARTS[kind], own)
+        return catalogue.rows(PARTS[kind], source)
     return {"data": sources.datasets, "models": sources.models, "recipes": shipped.rows}[kind]()
 
 
@@ -200,10 +200,10 @@ def verify(
     """Hold your own objectives to the contract. Runs them on random signals; exit code 1 where one breaks a clause."""
     from truing import contract
 
-    found = [one for place in where for one in contract.verify(place)]
-    for one in found:
-        say(one.text)
-    raise typer.Exit(1 if any(one.broken for one in found) else 0)
+    outcomes = [outcome for place in where for outcome in contract.verify(place)]
+    for outcome in outcomes:
+        say(outcome.text)
+    raise typer.Exit(1 if any(outcome.broken for outcome in outcomes) else 0)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What a finding says must not contradict itself: ranges that follow from a check's name, and which side of a bound."""
+"""Consistency checks of a finding: ranges that follow from a check's name, and the side of a bound."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOW_IS_GOOD = re.compile(r"(squared_error|log_loss|cost)(_delta)?$")
 
 
 def range_of(check: str) -> Ends:
-    """Where a check's value can lie at all, by its name; a name that says nothing allows every number.
+    """The range in which a check's value can lie at all, by its name; any other name allows every number.
 
     >>> range_of("held_out_accuracy"), range_of("win_delta"), range_of("mean_score")
     ((0.0, 1.0), (-0.5, 0.5), (-inf, inf))
@@ -29,7 +29,7 @@ def range_of(check: str) -> Ends:
 
 
 def contradiction(check: str, value: float, interval: Ends | None, n: int, bound: float | None, verdict: str) -> str:
-    """What cannot be true together in a finding, in words; an empty string where nothing is wrong.
+    """Describe what cannot be true together in a finding; an empty string where nothing is wrong.
 
     >>> contradiction("win_rate", 7.0, None, 500, None, "")
     'value 7 is outside [0, 1], where every win_rate lies'
@@ -58,7 +58,7 @@ def contradiction(check: str, value: float, interval: Ends | None, n: int, bound
 
 
 def _wrong_side(check: str, interval: Ends, bound: float | None, verdict: str) -> str:
-    """Whether `better` or `worse` is said of an interval that does not lie on that side of the bound."""
+    """Describe a verdict `better` or `worse` whose interval does not lie on that side of the bound; else empty."""
     if bound is None or verdict not in ("better", "worse"):
         return ""
     above = (verdict == "better") != bool(_LOW_IS_GOOD.search(check))

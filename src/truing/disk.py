@@ -22,7 +22,7 @@ from truing.seals import fits
 
 
 def is_part(path: Path, name: str) -> bool:
-    """Whether `path` is what a kill within `write_text` leaves of the file `name`."""
+    """Return whether `path` is what a kill within `write_text` leaves of the file `name`."""
     return path.name.startswith(f".{name}.")
 
 
@@ -209,7 +209,7 @@ def folder_beside(folder: Path) -> Iterator[Path]:
 
 
 LEVELS = 32
-"""How deep `remove_folder` goes before it moves what is deeper to the top."""
+"""Levels that `remove_folder` descends before it moves what is deeper to the top."""
 
 
 def remove_folder(folder: Path) -> None:
@@ -281,7 +281,7 @@ def remove_whole(folder: Path) -> None:
 
 
 def _holds_only(folder: Path, name: str) -> bool:
-    """Whether a folder holds one entry of this name, or nothing; false for a link."""
+    """True if a folder holds one entry of this name, or nothing; false for a link."""
     with suppress(OSError):
         return not folder.is_symlink() and {path.name for path in folder.iterdir()} <= {name}
     return False

@@ -21,20 +21,20 @@ from truing.errors import DataError, one_line, visible
 
 MEGABYTE = 1_000_000
 DEEPEST = 100
-"""How deep lists and objects may stand within each other."""
+"""Levels of lists and objects within each other."""
 SETTINGS_BYTES = 10 * MEGABYTE
-"""How large a file of settings may be: a config, an index, a recipe, rules."""
+"""Largest file of settings: a config, an index, a recipe, rules."""
 VOCABULARY_BYTES = 200 * MEGABYTE
-"""How large a tokenizer's file may be. The largest that is in use has 34 MB."""
+"""Largest file of a tokenizer. The largest in use has 34 MB."""
 EVIDENCE_BYTES = 100 * MEGABYTE
-"""How large a file of findings may be."""
+"""Largest file of findings."""
 LOG_BYTES = 1000 * MEGABYTE
-"""How large a file with a line for every step of a run may be."""
+"""Largest file with a line for every step of a run."""
 YAML_BYTES = MEGABYTE
 YAML_NODES = 100_000
-"""How many values a YAML text may hold, each counted as often as an alias repeats it."""
+"""Values a YAML text may hold, each counted as often as an alias repeats it."""
 DIGITS = 400
-"""How long a number may be: more digits than any value of fp64 has before its point."""
+"""Digits of a number: more digits than any value of fp64 has before its point."""
 
 
 def check_file(path: Path, name: str = "", most: int | None = None) -> None:
@@ -149,14 +149,14 @@ def parse_json(text: str, *, strict: bool = True) -> Any:
 
 
 def malformed(error: json.JSONDecodeError) -> str:
-    """What is wrong with a JSON text, and where."""
+    """Describe the error in a JSON text, and its place."""
     text = error.doc
     where = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
     return f"{error.msg} at {where}: {text[max(0, error.pos - 20) : error.pos + 20]!r}"
 
 
 def deeper(value: Any, most: int) -> bool:
-    """Whether lists and objects stand within each other more than `most` deep."""
+    """Return whether lists and objects stand within each other more than `most` deep."""
     level = [value]
     for _ in range(most + 1):
         level = [
@@ -192,7 +192,7 @@ def check_yaml(text: str, name: str) -> None:
 
 
 def _size(node: Any, sizes: dict[int, int], left: int) -> int:
-    """How many values a node of YAML stands for; RecursionError for more than `left` levels."""
+    """Number of values that a node of YAML stands for; RecursionError for more than `left` levels."""
     if id(node) in sizes:
         return sizes[id(node)]
     if left < 0:
@@ -208,7 +208,7 @@ def _size(node: Any, sizes: dict[int, int], left: int) -> int:
 
 
 def kind(value: Any) -> str:
-    """What a value is, in the words of JSON."""
+    """The type of a value, in the words of JSON."""
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text"}
     names |= {list: "a list", dict: "an object", tuple: "a list"}
     return names.get(type(value), type(value).__name__)
@@ -224,7 +224,7 @@ def shown(value: Any) -> str:
 
 
 def why(error: Exception) -> str:
-    """What an OSError says, without the path, which stands before it."""
+    """The message of an OSError, without the path, which stands before it."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 

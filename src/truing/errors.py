@@ -1,4 +1,4 @@
-"""Every error a user can cause or meet, and how it is said.
+"""Every error a user can cause or meet, and its wording.
 
 `UserError` is the user's to mend (exit code 2): its text names the file, row or field and the way out.
 `RunFailed` is a run that could not go on (exit code 3): a loss that is not a number, a folder that is in use.
@@ -22,7 +22,7 @@ _HIDDEN = re.compile(
 )
 
 LONG, MOST = 100, 1000
-"""How long a name may be to be shown whole, and how many are compared with one that is misspelt."""
+"""Longest name that is shown whole, and the number of names compared with one that is misspelt."""
 
 
 class TruingError(Exception):
@@ -80,9 +80,9 @@ def one_line(text: str) -> str:
     return re.sub("[\n\r]", lambda m: f"⟨U+{ord(m[0]):04X}⟩", visible(text))
 
 
-def nearest(word: str, known: Iterable[str], least: float = 0.5) -> str:
-    """The known word that a misspelt one was most likely meant to be, or an empty string where none is at least so
-    like it. Of very many words the first are looked at, and none that is far longer or shorter, so that a hint costs
+def nearest(word: str, candidates: Iterable[str], least: float = 0.5) -> str:
+    """The known word that a misspelt one was most likely meant to be, or an empty string where none is at least so like
+    it. Of very many words only the first are compared, and none that is far longer or shorter, so that a hint costs
     nothing.
 
     >>> nearest("lerning_rate", ["learning_rate", "epochs"])
@@ -92,21 +92,22 @@ def nearest(word: str, known: Iterable[str], least: float = 0.5) -> str:
     """
     if len(word) > LONG:
         return ""
-    like = (name for name in known if len(word) <= 3 * len(name) <= 9 * len(word))  # or fewer than half could agree
-    found = difflib.get_close_matches(word, list(islice(like, MOST)), n=1, cutoff=least)
-    return found[0] if found else ""
+    # Of a name far longer or shorter fewer than half of the letters could agree.
+    like = (name for name in candidates if len(word) <= 3 * len(name) <= 9 * len(word))
+    matches = difflib.get_close_matches(word, list(islice(like, MOST)), n=1, cutoff=least)
+    return matches[0] if matches else ""
 
 
-def unknown(what: str, word: str, known: Iterable[str], *, guess: bool = True) -> str:
+def unknown(what: str, word: str, names: Iterable[str], *, guess: bool = True) -> str:
     """One sentence for a name that does not exist, with the nearest one that does, unless `guess` is false.
 
     >>> unknown("objective", "dpoo", ["dpo", "nll"])
     "unknown objective 'dpoo'. Did you mean 'dpo'? Known: dpo, nll"
     """
-    known = sorted(known)
-    near = nearest(word, known) if guess else ""
+    names = sorted(names)
+    near = nearest(word, names) if guess else ""
     hint = f" Did you mean '{short(near)}'?" if near else ""
-    return f"unknown {what} '{short(word)}'.{hint} Known: {listed(known)}"
+    return f"unknown {what} '{short(word)}'.{hint} Known: {listed(names)}"
 
 
 def listed(names: Iterable[object], most: int = 200) -> str:

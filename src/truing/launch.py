@@ -17,7 +17,7 @@ from truing.terminal import say
 def main(arguments: Sequence[str]) -> int:
     """Do what torchrun does with these arguments; gives the exit code of the run.
 
-    That is the first process's own where it failed, or that of one that did; 3 where it was killed, and 128 and the
+    That is rank 0's where it failed, or that of a rank that did; 3 where it was killed, and 128 and the
     signal where the launcher itself was told to stop.
     """
     from torch.distributed import run
@@ -46,8 +46,8 @@ def heeded(names: str) -> str:
     >>> heeded("SIGTERM,SIGUSR1")
     'SIGTERM,SIGUSR1'
     """
-    kept = [n for n in names.split(",") if n == "SIGTERM" or signal.getsignal(signal.Signals[n]) != signal.SIG_IGN]
-    return ",".join(kept)
+    heard = [n for n in names.split(",") if n == "SIGTERM" or signal.getsignal(signal.Signals[n]) != signal.SIG_IGN]
+    return ",".join(heard)
 
 
 def code_of(failures: Mapping[int, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Where a user's own part stands: in a file, in a module, or behind the entry point of an installed package."""
+"""Location of a user's own part: in a file, in a module, or behind the entry point of an installed package."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def installed(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
 def entry_point(name: str, kind: str) -> importlib.metadata.EntryPoint:
     """The entry point `package/name`."""
     package, _, wanted = name.partition("/")
-    known = installed(kind)
-    if name not in known:
+    points = installed(kind)
+    if name not in points:
         raise UserError(
-            f"package '{package}' offers no {kind} '{wanted}'; installed: {', '.join(sorted(known)) or 'none'}"
+            f"package '{package}' offers no {kind} '{wanted}'; installed: {', '.join(sorted(points)) or 'none'}"
         )
-    return known[name]
+    return points[name]
 
 
 def module_file(module: str, name: str) -> Path:
@@ -77,20 +77,20 @@ def module_file(module: str, name: str) -> Path:
 PACKAGE = Path(__file__).parent
 LIBRARIES = frozenset(Path(place).resolve() for place in sysconfig.get_paths().values())
 INSTALLED = frozenset({"site-packages", "dist-packages"})
-"""What pip, conda, Debian and a user's own folder call a place of installed packages; an environment may read several,
+"""Names of folders of installed packages, by pip, conda, Debian and in a user's home; an environment may read several,
 and `sysconfig` knows its own alone."""
 
 
 def sources(file: Path) -> list[Path]:
     """A part's own file and after it the modules that it imports, and that these import, found without executing any:
     those of the user, which lie beside the importing file or outside of Python's library and installed packages."""
-    found, left = {file: None}, [file]
+    files, left = {file: None}, [file]
     while left:
         at = left.pop()
-        new = [path for name in imports(at) if (path := own_module(name, at)) is not None and path not in found]
-        found |= dict.fromkeys(new)
+        new = [path for name in imports(at) if (path := own_module(name, at)) is not None and path not in files]
+        files |= dict.fromkeys(new)
         left += new
-    return [file, *sorted(path for path in found if path != file)]
+    return [file, *sorted(path for path in files if path != file)]
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -130,7 +130,7 @@ def own_module(name: str, file: Path) -> Path | None:
 
 
 def is_library(folder: Path) -> bool:
-    """Whether a folder is Python's library or one of installed packages."""
+    """Return whether a folder is Python's library or one of installed packages."""
     return folder in LIBRARIES or folder.name in INSTALLED
 
 

@@ -25,7 +25,7 @@ _LEAST = 8
 
 
 def holds_key(text: str) -> bool:
-    """Whether a text holds what looks like a key of a service, or a password in an address.
+    """Return whether a text holds what looks like a key of a service, or a password in an address.
 
     >>> holds_key("https://me:pass@host/pairs.jsonl"), holds_key("sk-learn/pairs")
     (True, False)
@@ -58,7 +58,7 @@ def cleaned(value: Any) -> Any:
 
 
 def _entry(name: Any, item: Any) -> Any:
-    """What stands under a name; the name may say that it is a secret."""
+    """The cleaned value of an entry, whose name may say that it is a secret."""
     text = cleaned(item)
     named = isinstance(name, str) and isinstance(text, str) and is_named_secret(name, text)
     return KEY if named else text
@@ -107,12 +107,12 @@ def _around(span: Span, marks: list[Span]) -> Span | None:
 
 @functools.cache
 def _marks(names: tuple[str, ...]) -> re.Pattern[str]:
-    """What stands in the place of a secret or of a hidden character."""
+    """Pattern of the marks that replace a secret or a hidden character."""
     return re.compile("⟨(?:" + "|".join(["key", r"U\+[0-9A-F]{4,6}", *map(re.escape, names)]) + ")⟩")
 
 
 def _occurrences(form: str, text: str) -> Iterator[Span]:
-    """Where a form of a secret stands."""
+    """Spans of a form of a secret."""
     start = text.find(form)
     while start >= 0:
         yield start, start + len(form)
@@ -135,7 +135,7 @@ def _says_secret(name: str) -> bool:
 
 
 def _long_enough(value: str) -> bool:
-    """Whether a value can be told from a common word: a secret of `true` would take the word out of every text."""
+    """True if a value can be told from a common word: a secret of `true` would take the word out of every text."""
     return len(value) >= 8 or (len(value) >= 6 and not value.isalpha())
 
 
@@ -165,6 +165,6 @@ def _in_base64(data: bytes) -> Iterator[str]:
         yield from (whole, whole.rstrip("="), whole.replace("+", "-").replace("/", "_"))
     for before in range(3):
         code = base64.b64encode(b"\0" * before + data).decode().rstrip("=")
-        own = code[(0, 2, 3)[before] : len(code) - ((before + len(data)) % 3 > 0)]
-        if len(own) >= _LEAST:
-            yield from (own, own.replace("+", "-").replace("/", "_"))
+        stretch = code[(0, 2, 3)[before] : len(code) - ((before + len(data)) % 3 > 0)]
+        if len(stretch) >= _LEAST:
+            yield from (stretch, stretch.replace("+", "-").replace("/", "_"))

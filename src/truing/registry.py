@@ -1,4 +1,4 @@
-"""From a name to a part: objectives, stages and users' own, each described by its signature alone.
+"""The parts by name: objectives, stages and users' own, each described by its signature alone.
 
 A name is a built-in (`dpo`), a function in a file (`mine.py:my_loss`) or module (`pkg.mod:my_loss`), or an entry point
 (`package/name`, in the groups `truing.objective`, `.stage`, `.reward`). `resolve` reads what a recipe has to know and
@@ -127,8 +127,8 @@ class Objective:
         self.place = ""  # of a user's own: file:function
 
     def __call__(self, *signals: Any, **named: Any) -> Tensor:
-        given = dict(zip(self.signals, signals, strict=False))
-        check_shapes(self.name, given | {name: named[name] for name in self.signals if name in named})
+        by_name = dict(zip(self.signals, signals, strict=False))
+        check_shapes(self.name, by_name | {name: named[name] for name in self.signals if name in named})
         options = {option.name: named[option.name] for option in self.options if option.name in named}
         named |= checked(f"objective '{self.name}'", self.options, options) if options else {}
         with blaming(self.place):
@@ -168,8 +168,8 @@ class Objective:
 
 
 class Statistic:
-    """How a coupled signal is made: positional parameters are signals of a whole step, keyword-only ones options of its
-    objective. One called `previous` makes it `stateful`: it is given its own value of the step before, or None."""
+    """The function of a coupled signal: positional parameters are signals of a whole step, keyword-only ones options of
+    its objective. One called `previous` makes it `stateful`: it is given its own value of the step before, or None."""
 
     def __init__(self, fn: Callable[..., Tensor], owner: Objective) -> None:
         parameters = inspect.signature(fn).parameters.values()
@@ -182,9 +182,9 @@ class Statistic:
             raise TypeError(f"{fn.__name__} reads {', '.join(sorted(strange))}: no option of objective '{owner.name}'")
 
     def __call__(self, step: Mapping[str, Tensor], options: Mapping[str, Any], previous: Tensor | None) -> Tensor:
-        given = {name: step[name].detach() for name in self.needs}
+        inputs = {name: step[name].detach() for name in self.needs}
         chosen = {name: options.get(name, default) for name, default in self.options.items()}
-        return self.fn(**given, **chosen, **({"previous": previous} if self.stateful else {})).detach()
+        return self.fn(**inputs, **chosen, **({"previous": previous} if self.stateful else {})).detach()
 
 
 class Stage:
@@ -198,12 +198,12 @@ class Stage:
         self.place = ""  # of a user's own: file:function
 
     def __call__(self, run: Any, **options: Any) -> Any:
-        given = dict(options)
+        arguments = dict(options)
         for name, default in self.groups.items():
-            flat = {f.name: given.pop(f.name) for f in dataclasses.fields(default) if f.name in given}
-            given[name] = given.get(name, default).changed(**flat)
+            flat = {f.name: arguments.pop(f.name) for f in dataclasses.fields(default) if f.name in arguments}
+            arguments[name] = arguments.get(name, default).changed(**flat)
         with blaming(self.place):
-            return self.fn(run, **given)
+            return self.fn(run, **arguments)
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options in their own types; UserError for one that is unknown, missing or out of range."""
@@ -214,7 +214,8 @@ class Stage:
 
 
 class RewardFunction:
-    """What scores answers: `reads` are its positional parameters, `options` its keyword-only ones (`rewards.call`)."""
+    """A function that scores responses: `reads` are its positional parameters, `options` its keyword-only ones
+    (`rewards.call`)."""
 
     def __init__(self, fn: Callable[..., Any], scope: str, deterministic: bool = False, check: Check = None) -> None:
         functools.update_wrapper(self, fn, updated=())
@@ -224,8 +225,8 @@ class RewardFunction:
         self.reads = tuple(n for n, p in inspect.signature(fn).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.options = TRL_OPTIONS if scope == TRL else options_of(fn)
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return self.fn(*given, **named)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
 
 
 def objective(
@@ -259,7 +260,8 @@ def stage(
 def reward(
     scope: Literal["response", "group"], deterministic: bool = False, check: Check = None
 ) -> Callable[[Callable[..., Any]], RewardFunction]:
-    """Make a function a reward, asked once if `deterministic`; `check` refuses rows of prompts before a run begins."""
+    """Make a function a reward, called once per response if `deterministic`; `check` refuses rows of prompts before a
+    run begins."""
     return lambda fn: RewardFunction(fn, scope, deterministic, check)
 
 
@@ -294,7 +296,7 @@ def check_shapes(name: str, signals: Mapping[str, Any]) -> None:
 
 
 def is_group(value: Any) -> bool:
-    """Whether a default is a dataclass of `truing.settings`, whose fields are options."""
+    """Return whether a default is a dataclass of `truing.settings`, whose fields are options."""
     return dataclasses.is_dataclass(value) and getattr(settings, type(value).__name__, None) is type(value)
 
 
@@ -314,34 +316,35 @@ def options_of(fn: Callable[..., Any]) -> tuple[Option, ...]:
 @functools.lru_cache(maxsize=32)
 def parts(kind: Kind, root: Path = PACKAGE) -> dict[str, Part]:
     """Every built-in part of a kind, by name, read from the source files of the package at `root`."""
-    found: dict[str, Part] = {}
+    by_name: dict[str, Part] = {}
     for pattern in FILES[kind]:
         for file in sorted(root.glob(pattern)):
             for name, part in read_parts(file, kind).items():
-                if name in found:
-                    raise UserError(f"{part.file}:{part.line}: {kind} '{name}' stands already in {found[name].file}")
-                found[name] = part
-    return found
+                if name in by_name:
+                    raise UserError(f"{part.file}:{part.line}: {kind} '{name}' stands already in {by_name[name].file}")
+                by_name[name] = part
+    return by_name
 
 
 def resolve(name: str, kind: Kind, folder: Path | None = None, root: Path = PACKAGE) -> Part:
-    """What a recipe has to know of a part. A relative file is looked for in `folder`, then in the working folder."""
+    """The facts that a recipe needs of a part. A relative file is looked for in `folder`, then in the working
+    folder."""
     if ":" in name or "/" in name:
         file, attribute = plug_in(name, kind, folder)
         part = part_called(attribute, kind, file)
         if part is None:
             raise UserError(refusal(name, attribute, kind, file))
         return part
-    found = parts(kind, root)
-    if name not in found:
-        raise UserError(unknown(kind, name, found))
-    return found[name]
+    built_in = parts(kind, root)
+    if name not in built_in:
+        raise UserError(unknown(kind, name, built_in))
+    return built_in[name]
 
 
 def own_parts(where: str, kind: Kind, folder: Path | None = None) -> dict[str, Part]:
     """The parts of a user's own file or module by the names that a recipe gives them, without executing anything."""
-    found = all_parts(source_file(where, where, folder), kind)
-    return {f"{where}:{name}": dataclasses.replace(part, name=f"{where}:{name}") for name, part in found.items()}
+    by_name = all_parts(source_file(where, where, folder), kind)
+    return {f"{where}:{name}": dataclasses.replace(part, name=f"{where}:{name}") for name, part in by_name.items()}
 
 
 def installed_parts(kind: Kind) -> dict[str, Part]:
@@ -368,26 +371,26 @@ def load_own(where: str, kind: Kind, folder: Path | None = None) -> dict[str, An
 
 def taken(module: python_types.ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
     """The part of that name out of a user's module; UserError where there is none, or something else."""
-    found: Any = getattr(module, attribute, None)
-    if kind == "reward" and is_trl(found):
-        found = RewardFunction(found, TRL)
-        found.name = attribute
+    part: Any = getattr(module, attribute, None)
+    if kind == "reward" and is_trl(part):
+        part = RewardFunction(part, TRL)
+        part.name = attribute
     wanted: Any = {"objective": Objective, "stage": Stage, "reward": RewardFunction}[kind]
-    if not isinstance(found, wanted):
-        what = "" if callable(found) else f" is a {type(found).__name__}, and"
+    if not isinstance(part, wanted):
+        what = "" if callable(part) else f" is a {type(part).__name__}, and"
         raise UserError(f"{name}: '{attribute}' in {file}{what} is not decorated with @{kind}")
-    found = copy.copy(found)  # one that the module has taken from another keeps its own place there
-    found.place = f"{file}:{attribute}"
-    return found
+    part = copy.copy(part)  # one that the module has taken from another keeps its own place there
+    part.place = f"{file}:{attribute}"
+    return part
 
 
-def is_trl(found: Any) -> bool:
-    """Whether something out of a user's module can be called as TRL calls a reward: a function, what a factory or
-    `functools.partial` has made, or an object with `__call__`."""
-    if not callable(found) or isinstance(found, type | Objective | Stage | RewardFunction):
+def is_trl(candidate: Any) -> bool:
+    """Return whether something out of a user's module can be called as TRL calls a reward: a function, what a factory
+    or `functools.partial` has made, or an object with `__call__`."""
+    if not callable(candidate) or isinstance(candidate, type | Objective | Stage | RewardFunction):
         return False
     try:
-        parameters = inspect.signature(found).parameters
+        parameters = inspect.signature(candidate).parameters
     except (TypeError, ValueError):
         return False
     return fits_trl(parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values()))

@@ -70,7 +70,7 @@ def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fits(body: Mapping[str, Any]) -> bool:
-    """Whether an object has a seal, and it is that of its content."""
+    """Return whether an object has a seal, and it is that of its content."""
     return body.get(SEAL) == seal_of(body)
 
 
@@ -107,18 +107,18 @@ def product(outputs: Mapping[str, Any]) -> str:
 
 def differences(folder: Path, recorded: Mapping[str, Any], below: str = "", without: str = STAGE) -> Iterator[str]:
     """A sentence for every file beneath `folder` that is missing, other than `recorded`, or was added; only files whose
-    name begins with `below` are looked at."""
+    name begins with `below` are checked."""
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     visible = {n for n in there if not any(part.startswith(".") for part in n.split("/")) and n != without}
-    for name, (size, known) in recorded.items():
+    for name, (size, hashed) in recorded.items():
         if not name.startswith(below):
             continue
         path = folder / name
         if name not in visible:
-            yield f"{path}: is missing (it was {size} bytes, sha256 {known[:12]})"
-        elif path.stat().st_size != size or file_hash(path) != known:
+            yield f"{path}: is missing (it was {size} bytes, sha256 {hashed[:12]})"
+        elif path.stat().st_size != size or file_hash(path) != hashed:
             now = f"{path.stat().st_size} bytes, sha256 {file_hash(path)[:12]}"
-            yield f"{path}: was changed after it was written: expected {size} bytes, sha256 {known[:12]}; it has {now}"
+            yield f"{path}: was changed after it was written: expected {size} bytes, sha256 {hashed[:12]}; it has {now}"
     for name in sorted(visible - set(recorded)):
         if name.startswith(below):
             yield f"{folder / name}: was added after the folder was finished"
@@ -133,7 +133,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def are_outputs(value: Any) -> bool:
-    """Whether a value is of the form of `Outputs`, and every file lies in the folder."""
+    """Return whether a value is of the form of `Outputs`, and every file lies in the folder."""
     return isinstance(value, dict) and all(
         isinstance(facts, list)
         and len(facts) == 2
@@ -147,7 +147,7 @@ def are_outputs(value: Any) -> bool:
 def check_stage(folder: Path, below: str = "") -> dict[str, Any]:
     """The stage.json of a finished stage whose outputs are what it left; UserError names the first that is not.
 
-    Only outputs whose name begins with `below` are looked at, such as `model/`.
+    Only outputs whose name begins with `below` are checked, such as `model/`.
     """
     body = read_object(folder / STAGE)
     check(folder / STAGE, body)

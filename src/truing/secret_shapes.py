@@ -1,4 +1,4 @@
-"""What a secret looks like in a text: keys of services, passwords in addresses, what stands behind a secret's name.
+"""Shapes of secrets in a text: keys of services, passwords in addresses, what stands behind a secret's name.
 
 Every search here is linear in the text: what repeats is possessive or bounded, and no stretch is read twice for
 nothing. A span is the beginning and the end of a secret.
@@ -14,7 +14,8 @@ from itertools import pairwise
 Span = tuple[int, int]
 
 MARK = r"⟨(?!U\+)[^⟨⟩\s]{1,80}⟩"
-"""What is put in the place of a secret. A hidden character's code (`⟨U+000D⟩`) ends a value, as the character may."""
+"""Pattern of the text put in the place of a secret. A hidden character's code (`⟨U+000D⟩`) ends a value, as the
+character may."""
 
 _SERVICES = [
     *("sk-", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "gsk_", "xai-", "nvapi-", "npm_", "pypi-"),
@@ -109,7 +110,7 @@ _DATE = re.compile(r"\d{4}-\d\d")
 
 
 def key_spans(text: str) -> Iterator[Span]:
-    """Where a key of a service, a private key, or an address with its password stands."""
+    """Spans of keys of services, private keys, and addresses with their passwords."""
     yield from (match.span() for match in _KEY.finditer(text))
     if "PRIVATE KEY" in text:
         yield from (match.span() for match in _PEM.finditer(text))
@@ -129,7 +130,7 @@ def _web_tokens(text: str) -> Iterator[Span]:
 
 
 def _addresses(text: str) -> Iterator[Span]:
-    """What stands between `://` and `@`, where it is more than the name of a user."""
+    """Spans between `://` and `@`, where these hold more than the name of a user."""
     schemes = [match.span() for match in _SCHEME.finditer(text)] if "/" in text or "%" in text else []
     for (_, start), (following, _) in pairwise([*schemes, (len(text), len(text))]):
         stop = _end(_ADDRESS, text, start, following)  # an address is not read beyond the next one
@@ -150,7 +151,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def named_spans(text: str) -> Iterator[Span]:
-    """Where the value stands of what a name says is a secret: of a header, an address's query, an assignment."""
+    """Spans of values whose name says that they are secret: of a header, an address's query, an assignment."""
     low = text.replace("\u0130", "I").lower()  # the one letter whose small form is two
     yield from _in_order(text, _NAME, _named, low)
     if "--" in text:
@@ -162,7 +163,7 @@ def named_spans(text: str) -> Iterator[Span]:
 
 
 def is_named_secret(name: str, value: str) -> bool:
-    """Whether an entry of this name and value is a secret: as it would be in a JSON text."""
+    """Return whether an entry of this name and value is a secret, as it would be in a JSON text."""
     text = f'{name[-80:]}": "'
     match = next((match for match in _NAME.finditer(text.lower()) if match.end() == len(text)), None)
     return match is not None and _accepts(match, text, value[:64])
@@ -219,14 +220,14 @@ def _named(match: re.Match[str], text: str) -> Span | None:
 
 
 def _in_query(start: int, text: str) -> bool:
-    """Whether a name stands in the query of an address, such as `&X-Amz-Security-Token=`."""
+    """True if a name stands in the query of an address, such as `&X-Amz-Security-Token=`."""
     return re.search(r"[?&][\w-]*$", text[max(0, start - 40) : start]) is not None
 
 
 def _strength(match: re.Match[str], text: str) -> str:
-    """How much a name says: `strong`, a secret whatever its value; `weak`, one if its value looks like one (a token may
-    be a word of a vocabulary); nothing. It begins where a word does: `DB_PASSWORD`, `dbToken`, `PGPASSWORD`, not
-    `retoken`."""
+    """The strength of a name: `strong`, a secret whatever its value; `weak`, one if its value looks like one (a token
+    may be a word of a vocabulary); empty, none. It begins where a word does: `DB_PASSWORD`, `dbToken`, `PGPASSWORD`,
+    not `retoken`."""
     stem, start = match["stem"], match.start()
     before = text[max(0, start - 16) : start]
     small = before.lower()
@@ -242,7 +243,7 @@ def _strength(match: re.Match[str], text: str) -> str:
 
 
 def _behind_scheme(text: str, start: int) -> int:
-    """Where the value of an `Authorization` begins: behind the word that says of what kind it is."""
+    """The start of the value of an `Authorization`: behind the word that says of what kind it is."""
     match = _HEADER_SCHEME.match(text, start)
     if match is None:
         return start
@@ -262,7 +263,7 @@ def _head(text: str, start: int, quote: str | None) -> str:
 
 
 def _accepts(match: re.Match[str], text: str, head: str) -> bool:
-    """Whether a value is one that the name says it is."""
+    """True if a value is one that the name says it is."""
     strength, stem = _strength(match, text), match["stem"]
     adjacent = bool(match["quote"]) or match["sep"].endswith(("=", "%3d"))
     if not strength or _is_marked(head) or head.lower() in _NO_SECRET or not any(map(str.isalnum, head)):
@@ -276,14 +277,14 @@ def _accepts(match: re.Match[str], text: str, head: str) -> bool:
     if strength == "weak":
         short = 6 if adjacent and stem in ("pass", "pw") else 8 if adjacent else 12
         return _is_opaque(head, short, 16 if adjacent else 20)
-    own = re.search(r"[\w-]*$", text[max(0, match.start() - 24) : match.end("stem")])  # api_key=api_key is code
-    if re.fullmatch(r"<[\w |-]*>?", head) or (own and head == own[0]):
+    whole_name = re.search(r"[\w-]*$", text[max(0, match.start() - 24) : match.end("stem")])  # api_key=api_key is code
+    if re.fullmatch(r"<[\w |-]*>?", head) or (whole_name and head == whole_name[0]):
         return False
     return len(head) >= (4 if adjacent else 8) or _is_opaque(head, 6, 8)
 
 
 def _is_opaque(value: str, mixed: int, long: int) -> bool:
-    """Whether a value is no word and no number: letters with digits of some length, or a long run of letters."""
+    """True if a value is no word and no number: letters with digits of some length, or a long run of letters."""
     if (
         re.fullmatch(r"[A-Za-z0-9/+_][\w.~+/=%!@#$^*:-]*", value) is None
         or _NUMBER.fullmatch(value)
@@ -295,12 +296,12 @@ def _is_opaque(value: str, mixed: int, long: int) -> bool:
 
 
 def _is_marked(value: str) -> bool:
-    """Whether nothing is left of a value but what stands in the place of a secret."""
+    """True if nothing is left of a value but marks in the place of secrets."""
     return re.match(rf"(?:{MARK})+[\W_]*$", value) is not None
 
 
 def _closing(text: str, start: int, quote: str) -> int | None:
-    """Where the quote of a value closes in its line, if it does."""
+    """The place where the quote of a value closes in its line, if it does."""
     if quote in _CLOSED:
         end = _end(_CLOSED[quote], text, start)
         return end if text[end : end + 1] == quote and end > start else None
@@ -314,6 +315,6 @@ def _closing(text: str, start: int, quote: str) -> int | None:
 
 
 def _end(pattern: re.Pattern[str], text: str, start: int, stop: int | None = None) -> int:
-    """Where what a pattern matches at a place ends; the place itself where it matches nothing."""
+    """The end of a pattern's match at a place; the place itself where it matches nothing."""
     match = pattern.match(text, start) if stop is None else pattern.match(text, start, stop)
     return match.end() if match else start

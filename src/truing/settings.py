@@ -1,4 +1,4 @@
-"""The groups of options that several stages share: training, learning from a policy's own answers, adapters.
+"""The groups of options that several stages share: training, learning from a policy's own responses, adapters.
 
 Their fields are options of a recipe, as the keyword-only parameters of a stage are.
 """
@@ -21,7 +21,7 @@ class Training:
     """
 
     EITHER: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "steps"), ("tokens_per_step", "rows_per_step"))
-    """Of each pair one is given; the other's default then says nothing."""
+    """Pairs of which one is given; the other's default then has no effect."""
 
     epochs: Annotated[Positive, "passes over the data; more fit it closer, and then memorise it"] = 1.0
     steps: Annotated[Count | None, "updates of the weights, in place of `epochs`"] = None
@@ -51,7 +51,7 @@ class Training:
     checkpoint_every: Annotated[Count | None, "steps between checkpoints that a resume goes on from"] = None
     seed: Annotated[int, "added to the recipe's seed; another number, another order of the data"] = 0
     precision: Annotated[
-        Literal["fp32", "bf16"], "what is computed in; weights and moments are kept in fp32 either way"
+        Literal["fp32", "bf16"], "dtype of the computation; weights and moments are kept in fp32 either way"
     ] = "fp32"
     gradient_checkpointing: Annotated[
         bool, "compute layers again in the backward pass: less memory, more time, the same result"
@@ -63,49 +63,51 @@ class Training:
         >>> Training(tokens_per_step=8192).changed(rows_per_step=4).tokens_per_step is None
         True
         """
-        own: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(self)}
-        given = {name for name, value in options.items() if value is not None}
-        away = {b: own[b] for pair in self.EITHER for a, b in (pair, pair[::-1]) if a in given and b not in options}
+        defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(self)}
+        chosen = {name for name, value in options.items() if value is not None}
+        away = {
+            b: defaults[b] for pair in self.EITHER for a, b in (pair, pair[::-1]) if a in chosen and b not in options
+        }
         return dataclasses.replace(self, **(away | options))
 
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """The options of learning from a policy's own answers.
+    """The options of learning from a policy's own responses.
 
     A round samples `answers` to each of its prompts and is learned from in `minibatches` updates (of `rows_per_step`
-    prompts each), `passes` times over. With `mixture` answers are sampled from the policy and its reference together,
+    prompts each), `passes` times over. With `mixture` responses are sampled from the policy and its reference together,
     at every token in proportion to pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is for objectives that read no
-    ratio to the sampler. Answers are sampled at `temperature`, and policy and reference are read at it wherever answers
-    are learned from. With `sampler_cap`, advantages are weighed by how much likelier an answer's tokens are under the
-    policy as it is trained than under the engine that sampled them, at most so many times.
+    ratio to the sampler. Answers are sampled at `temperature`, and policy and reference are read at it wherever
+    responses are learned from. With `sampler_cap`, advantages are weighted by the ratio of a response's probability
+    under the policy as it is trained to that under the engine that sampled it, truncated at this value.
     """
 
     answers: Annotated[
-        Count, "answers to each prompt of a round, which are compared with each other; more give steadier advantages"
+        Count, "responses to each prompt of a round, which are compared with each other; more give steadier advantages"
     ] = 8
-    minibatches: Annotated[Count, "updates that a round's answers are divided into"] = 1
-    passes: Annotated[Count, "how often a round's answers are learned from; more drift from the sampler"] = 1
-    max_new_tokens: Annotated[Count, "tokens at which an answer is cut off"] = 64
+    minibatches: Annotated[Count, "updates that a round's responses are divided into"] = 1
+    passes: Annotated[Count, "how often a round's responses are learned from; more drift from the sampler"] = 1
+    max_new_tokens: Annotated[Count, "tokens at which a response is truncated"] = 64
     temperature: Annotated[Positive, "of sampling and learning alike; larger explores more, smaller is greedier"] = 1.0
     beta: Annotated[
-        NonNegative, "reward that a nat of log-ratio to the reference costs; 0 is no leash, larger stays nearer"
+        NonNegative, "reward that a nat of log-ratio to the reference costs; 0 is no KL control, larger stays nearer"
     ] = 0.0
-    unfinished_penalty: Annotated[NonNegative, "reward taken from an answer that was cut off"] = 0.0
+    unfinished_penalty: Annotated[NonNegative, "reward taken from a truncated response"] = 0.0
     gamma: Annotated[Fraction, "discount of a reward a token later, for advantages by a value head; 1 is none"] = 1.0
     smoothing: Annotated[Fraction, "lambda of generalised advantages: 1 trusts rewards, 0 trusts the value head"] = 0.95
     sample_deviation: Annotated[bool, "divide a group's deviation by n - 1, as TRL and verl do, and not by n"] = False
     passing: Annotated[
-        float | None, "least score of an answer that `nll` imitates; the best of each group unless given"
+        float | None, "least score of a response that `nll` imitates; the best of each group by default"
     ] = None
     mixture: Annotated[
-        Fraction, "share of the reference, in log-probability, in what samples answers; larger stays nearer to it"
+        Fraction, "share of the reference, in log-probability, in what samples responses; larger stays nearer to it"
     ] = 0.0
     resample: Annotated[
-        Count | None, "times a round that prompts with equal scores give way to others; none unless given"
+        Count | None, "times a round that prompts with equal scores give way to others; none by default"
     ] = None
     sampler_cap: Annotated[
-        Cap | None, "largest weight of an answer by policy over sampling engine, where their precision differs"
+        Cap | None, "largest weight of a response by policy over sampling engine, where their precision differs"
     ] = None
 
     def changed(self, **options: Any) -> Online:
@@ -115,7 +117,7 @@ class Online:
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
-    """The options of what a score becomes before it is learned from: put on one scale (`normalise`), then held within
+    """The options of shaping a score before it is learned from: put on one scale (`normalise`), then held within
     `clip_score`."""
 
     normalise: Annotated[
@@ -126,7 +128,7 @@ class Shaping:
     overlong_buffer: Annotated[
         Count | None, "last tokens before max_new_tokens, which cost up to 1 of reward, evenly"
     ] = None
-    mask_unfinished: Annotated[bool, "compare with answers that were cut off, and do not learn from them"] = False
+    mask_unfinished: Annotated[bool, "compare with truncated responses, and do not learn from them"] = False
 
     def changed(self, **options: Any) -> Shaping:
         """These options with some changed."""
@@ -135,16 +137,16 @@ class Shaping:
 
 @dataclass(frozen=True, slots=True)
 class Leash:
-    """The options of how far from its reference a policy may go; KL is in nats, of the mean over answers of the summed
-    log-ratio.
+    """The options of KL control; KL is in nats, of the mean over responses of the summed log-ratio.
 
-    `kl_target` lets `beta` follow the KL: after a round of n answers it changes by at most 20 % times n / `kl_horizon`.
+    `kl_target` lets `beta` follow the KL: after a round of n responses it changes by at most 20 % times n /
+    `kl_horizon`.
     """
 
     kl_limit: Annotated[Positive, "nats of KL to the reference beyond which the run has failed"] = 100.0
     stop_at_kl: Annotated[Positive | None, "nats of KL to the reference at which the stage ends well"] = None
     kl_target: Annotated[Positive | None, "nats of KL to the reference that `beta` is moved to hold"] = None
-    kl_horizon: Annotated[Count, "answers over which `beta` follows the KL; more move it slower"] = 10_000
+    kl_horizon: Annotated[Count, "responses over which `beta` follows the KL; more move it slower"] = 10_000
     refresh_reference: Annotated[
         Count | None, "rounds after which the reference becomes the policy as it is then; lets it go further"
     ] = None
@@ -156,15 +158,16 @@ class Leash:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """The options of looks at held-out prompts: before the first update, after every `watch_every`, and after the last.
+    """The options of evaluating held-out prompts during training: before the first update, after every `watch_every`
+    rounds, and after the last.
 
-    After `patience` looks in which the first watched reward was no better than its best by more than a standard error,
-    the stage ends. With `patience`, the weights of the best look are those that are kept.
+    After `patience` evaluations in which the first monitored reward was no better than its best by more than a standard
+    error, the stage ends. With `patience`, the weights of the best evaluation are kept.
     """
 
-    watch_every: Annotated[Count, "rounds between looks at the held-out prompts"] = 10
+    watch_every: Annotated[Count, "rounds between evaluations on the held-out prompts"] = 10
     patience: Annotated[
-        Count | None, "looks without a better one after which the stage ends and keeps the best weights"
+        Count | None, "evaluations without a better one after which the stage ends and keeps the best weights"
     ] = None
 
     def changed(self, **options: Any) -> Watching:
@@ -176,22 +179,22 @@ class Watching:
 class Lora:
     """The options of training a low-rank adapter in place of all weights; `lora_rank` asks for one.
 
-    `lora_alpha` over the rank scales what it adds (twice the rank unless given). `lora_targets` are names of linear
-    layers (all but the head unless given). With `lora_merge` the stage leaves a whole model and not an adapter.
+    `lora_alpha` over the rank scales what it adds (twice the rank by default). `lora_targets` are names of linear
+    layers (all but the head by default). With `lora_merge` the stage leaves a whole model and not an adapter.
     """
 
     NEEDS: ClassVar[tuple[str, tuple[str, ...]]] = ("lora_rank", ("lora_alpha", "lora_targets"))
-    """Without the first the others say nothing."""
+    """The others have no effect without the first."""
 
     lora_rank: Annotated[
         Count | None, "rank of the adapter that is trained in place of all weights; more can learn more"
     ] = None
     lora_alpha: Annotated[
-        Positive | None, "over the rank, what the adapter's addition is multiplied by; twice the rank unless given"
+        Positive | None, "over the rank, what the adapter's addition is multiplied by; twice the rank by default"
     ] = None
-    lora_targets: Annotated[
-        list[str] | None, "names of the linear layers that get it; all but the head unless given"
-    ] = None
+    lora_targets: Annotated[list[str] | None, "names of the linear layers that get it; all but the head by default"] = (
+        None
+    )
     lora_merge: Annotated[bool, "leave a whole model, the adapter added in, and not an adapter"] = False
 
     def changed(self, **options: Any) -> Lora:

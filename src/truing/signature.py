@@ -65,19 +65,19 @@ class Option:
         return next((word for word in words if word in REFERENCES), "")
 
 
-def checked(owner: str, options: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Given options in their own types; UserError for one that is unknown, missing or out of range."""
-    known = {option.name: option for option in options}
-    for name in given:
-        if name not in known:
+def checked(owner: str, options: tuple[Option, ...], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The option values in their own types; UserError for one that is unknown, missing or out of range."""
+    by_name = {option.name: option for option in options}
+    for name in values:
+        if name not in by_name:
             raise UserError(
-                f"{owner}: {unknown('option', name, known)}" if known else f"{owner} has no option '{name}'"
+                f"{owner}: {unknown('option', name, by_name)}" if by_name else f"{owner} has no option '{name}'"
             )
     for option in options:
-        if option.required and option.name not in given:
+        if option.required and option.name not in values:
             raise UserError(f"{owner} needs '{option.name}'")
     try:
-        return {name: known[name].check(value) for name, value in given.items()}
+        return {name: by_name[name].check(value) for name, value in values.items()}
     except ValueError as problem:
         raise UserError(f"{owner}: {problem}") from None
 
@@ -85,12 +85,12 @@ def checked(owner: str, options: tuple[Option, ...], given: Mapping[str, Any]) -
 TRL_OPTIONS = (
     Option("text", "bool", False, doc="give prompts and completions as plain texts, and not as lists of messages"),
 )
-"""What a recipe can say of such a reward: whether it reads plain texts, and not conversations."""
+"""The option of such a reward: it reads plain texts, and not conversations."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a recipe has to know of an objective, a stage or a reward: the facts `truing list` and `show` print."""
+    """The description of an objective, a stage or a reward for recipes: the facts `truing list` and `show` print."""
 
     name: str
     kind: Kind
@@ -117,7 +117,7 @@ class Part:
 
     @property
     def per(self) -> Per:
-        """Whether it gives one loss per row, per token or per step of a solution."""
+        """The unit of one loss: a row, a token or a step of a solution."""
         return per_of(self.mean)
 
     def option(self, name: str) -> Option | None:
@@ -145,8 +145,12 @@ def read_parts(file: Path, kind: Kind) -> dict[str, Part]:
     """Every function of `file` decorated with `@objective`, `@stage` or `@reward`, without executing the file; and as
     rewards those that have the signature of TRL's, prompts and completions."""
     module = parsed(file)
-    found = {name: (node, decoration(node, kind)) for name, node in functions_of(module).items()}
-    return {n: read_function(f, kind, said, file, module) for n, (f, said) in found.items() if said is not None}
+    decorated = {name: (node, decoration(node, kind)) for name, node in functions_of(module).items()}
+    return {
+        n: read_function(f, kind, arguments, file, module)
+        for n, (f, arguments) in decorated.items()
+        if arguments is not None
+    }
 
 
 def parsed(file: Path) -> ast.Module:
@@ -167,7 +171,7 @@ FIRST: dict[Kind, tuple[str, str]] = {
     "stage": ("gives", "@stage(gives='data')"),
     "reward": ("scope", "@reward(scope='response')"),
 }
-"""What every decorator has to say, and how that is written."""
+"""The required argument of every decorator, with an example."""
 
 
 def decoration(node: Function, kind: Kind) -> dict[str, ast.expr] | None:
@@ -178,35 +182,36 @@ def decoration(node: Function, kind: Kind) -> dict[str, ast.expr] | None:
         called = call.func if isinstance(call, ast.Call) else call
         name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
         if name == kind:
-            given = {k.arg: k.value for k in call.keywords if k.arg} if isinstance(call, ast.Call) else {}
+            arguments = {k.arg: k.value for k in call.keywords if k.arg} if isinstance(call, ast.Call) else {}
             if isinstance(call, ast.Call) and call.args:
-                given[first] = call.args[0]
-            return given
+                arguments[first] = call.args[0]
+            return arguments
     return {"scope": ast.Constant(TRL)} if kind == "reward" and takes_as_trl(node) else None
 
 
 def takes_as_trl(node: Function | ast.Lambda) -> bool:
-    """Whether a function takes what TRL gives a reward: completions or their ids, or prompts and whatever comes."""
+    """Return whether a function takes what TRL gives a reward: completions or their ids, or prompts and whatever
+    comes."""
     names = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
     return fits_trl(names, node.args.kwarg is not None)
 
 
 def fits_trl(names: Collection[str], rest: bool) -> bool:
-    """Whether parameters of these names, and `**` for the rest, are those of a reward of TRL's."""
+    """Return whether parameters of these names, and `**` for the rest, are those of a reward of TRL's."""
     return TRL_TAKES in names or TRL_IDS in names or (rest and "prompts" in names)
 
 
-def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: Path, module: ast.Module) -> Part:
+def read_function(node: Function, kind: Kind, arguments: dict[str, ast.expr], file: Path, module: ast.Module) -> Part:
     """One decorated function of a file as a Part."""
     place = f"{file}:{node.lineno}: {kind} '{node.name}'"
     first, example = FIRST[kind]
-    if first not in said:
+    if first not in arguments:
         raise UserError(f"{place}: its decorator does not say its {first}; write {example}")
     literal = functools.partial(constant, place)
-    scope = literal(said["scope"]) if "scope" in said else ""
+    scope = literal(arguments["scope"]) if "scope" in arguments else ""
     signals, optional = read_signals(node, place) if kind != "stage" and scope != TRL else ((), ())
     options, unread = list(TRL_OPTIONS if scope == TRL else ()), []
-    coupled = read_coupled(said, module, place)
+    coupled = read_coupled(arguments, module, place)
     read = {n.id for n in ast.walk(ast.Module(node.body, [])) if isinstance(n, ast.Name)}
     read |= {p.arg for fn in coupled.values() for p in fn.args.kwonlyargs}
     for parameter, default in zip(
@@ -217,13 +222,13 @@ def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: P
         unread += [] if parameter.arg in read else [option.name for option in added]
     refuse_twins(options, place)
     try:
-        words = {name: spelt(place, name, literal(said[name]) if name in said else None) for name in WORDS}
+        words = {name: spelt(place, name, literal(arguments[name]) if name in arguments else None) for name in WORDS}
     except TypeError as problem:
         raise UserError(str(problem)) from None
     return Part(
         name=node.name,
         kind=kind,
-        source=literal(said["source"]) if "source" in said else "",
+        source=literal(arguments["source"]) if "source" in arguments else "",
         needs=tuple(name for name in signals if name not in optional),
         optional=optional,
         options=tuple(options),
@@ -233,16 +238,16 @@ def read_function(node: Function, kind: Kind, said: dict[str, ast.expr], file: P
         mean=words["mean"] or default_mean(signals),
         coupled=tuple(coupled),
         surveyed=tuple(dict.fromkeys(p.arg for fn in coupled.values() for p in fn.args.args)),
-        estimates=literal(said["estimates"]) if "estimates" in said else "",
-        exempt=tuple((literal(clause), literal(reason)) for clause, reason in pairs(said, "exempt", place)),
-        gives=literal(said["gives"]) if "gives" in said else "",
-        outputs=tuple(literal(said["parts"])) if "parts" in said else (),
-        keeps=tuple(literal(said["keeps"])) if "keeps" in said else (),
+        estimates=literal(arguments["estimates"]) if "estimates" in arguments else "",
+        exempt=tuple((literal(clause), literal(reason)) for clause, reason in pairs(arguments, "exempt", place)),
+        gives=literal(arguments["gives"]) if "gives" in arguments else "",
+        outputs=tuple(literal(arguments["parts"])) if "parts" in arguments else (),
+        keeps=tuple(literal(arguments["keeps"])) if "keeps" in arguments else (),
         unread=tuple(unread),
-        differs=literal(said["differs"]) if "differs" in said else "",
+        differs=literal(arguments["differs"]) if "differs" in arguments else "",
         advantage=words["advantage"] or "",
         scope=scope,
-        lower_is_better=bool(literal(said["lower_is_better"])) if "lower_is_better" in said else False,
+        lower_is_better=bool(literal(arguments["lower_is_better"])) if "lower_is_better" in arguments else False,
     )
 
 
@@ -258,27 +263,27 @@ def spelt(owner: str, name: str, word: Any) -> Any:
     return word
 
 
-def pairs(said: dict[str, ast.expr], name: str, place: str) -> list[tuple[ast.expr, ast.expr]]:
+def pairs(arguments: dict[str, ast.expr], name: str, place: str) -> list[tuple[ast.expr, ast.expr]]:
     """The keys and values of a decorator's argument that is a mapping; UserError where it is not written out."""
-    given = said.get(name, ast.Dict([], []))
-    if not isinstance(given, ast.Dict):
+    mapping = arguments.get(name, ast.Dict([], []))
+    if not isinstance(mapping, ast.Dict):
         raise UserError(f"{place}: {name} has to be written out as {{...: ...}}")
-    return [(key, value) for key, value in zip(given.keys, given.values, strict=True) if key]
+    return [(key, value) for key, value in zip(mapping.keys, mapping.values, strict=True) if key]
 
 
-def read_coupled(said: dict[str, ast.expr], module: ast.Module, place: str) -> dict[str, Function]:
+def read_coupled(arguments: dict[str, ast.expr], module: ast.Module, place: str) -> dict[str, Function]:
     """The decorator's `coupled={"signal_B": function}`, each signal with the function that makes it: of the same file,
     or one that the file takes from a module by `from module import function`."""
-    own, made = functions_of(module), {}
-    for key, function in pairs(said, "coupled", place):
+    functions, made = functions_of(module), {}
+    for key, function in pairs(arguments, "coupled", place):
         name = ast.unparse(function)
-        found = own.get(name) or imported(name, module)
-        if found is None:
+        maker = functions.get(name) or imported(name, module)
+        if maker is None:
             raise UserError(
                 f"{place}: coupled names '{name}', which is no function of this file and not taken from a module by "
                 f"'from module import {name}', so what it reads cannot be known without running it"
             )
-        made[constant(place, key)] = found
+        made[constant(place, key)] = maker
     return made
 
 
@@ -325,8 +330,8 @@ def read_option(parameter: ast.arg, default: ast.expr | None, place: str) -> lis
     text, doc = type_and_doc(parameter.annotation)
     group = getattr(truing.settings, text, None)
     if dataclasses.is_dataclass(group):
-        given = default.keywords if isinstance(default, ast.Call) else []
-        changed = {k.arg: constant(place, k.value) for k in given if k.arg}
+        keywords = default.keywords if isinstance(default, ast.Call) else []
+        changed = {k.arg: constant(place, k.value) for k in keywords if k.arg}
         return group_options(group, changed)
     try:
         parse_type(text)

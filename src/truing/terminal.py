@@ -1,4 +1,4 @@
-"""What reaches a terminal or a log: without keys, and with nothing in it that a terminal would act on."""
+"""Output to a terminal or a log: without keys, and with nothing in it that a terminal would act on."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def say(text: object, *, err: bool = False, end: str = "\n") -> None:
 
 
 def moves(stream: TextIO) -> bool:
-    """Whether a line on this stream may be written anew: it is a terminal that knows how, and nobody asked for plain
-    lines (NO_COLOR, TERM=dumb) or reads them later as a log (CI)."""
+    """Return whether a line on this stream may be written anew: it is a terminal that knows how, and nobody asked for
+    plain lines (NO_COLOR, TERM=dumb) or reads them later as a log (CI)."""
     if any(os.environ.get(name) for name in ("NO_COLOR", "CI")) or os.environ.get("TERM", "dumb") == "dumb":
         return False
     return stream.isatty() and "utf" in (stream.encoding or "").lower()
@@ -50,10 +50,10 @@ class Redacting:
         self.buffer = _Bytes(self)
         self._process, self._lock = os.getpid(), threading.RLock()
         self._pending: list[str] = []
-        self._kept = 0
+        self._pending_size = 0
         self._pem = 0
 
-    def _own(self) -> threading.RLock:
+    def _process_lock(self) -> threading.RLock:
         """The lock of this process: that of a fork's parent may be held by a thread which the fork does not have."""
         if self._process != os.getpid():
             self._process, self._lock = os.getpid(), threading.RLock()
@@ -63,14 +63,14 @@ class Redacting:
         """Take a text and write the lines that are whole; gives the length of the text itself, as streams do."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        with self._own():
-            at_once = "\r" in text.replace("\r\n", "") or self._kept + len(text) > _MOST
+        with self._process_lock():
+            at_once = "\r" in text.replace("\r\n", "") or self._pending_size + len(text) > _MOST
             end = len(text) if at_once else text.rfind("\n") + 1
             if end:
                 self._emit(text[:end])
             if text[end:]:
                 self._pending.append(text[end:])
-                self._kept += len(text) - end
+                self._pending_size += len(text) - end
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -80,13 +80,13 @@ class Redacting:
 
     def flush(self) -> None:
         """Write what was kept back."""
-        with self._own():
+        with self._process_lock():
             self._emit("")
             self._stream.flush()
 
     def _emit(self, text: str) -> None:
         whole = "".join([*self._pending, text])
-        self._pending, self._kept = [], 0
+        self._pending, self._pending_size = [], 0
         if not whole:
             return
         whole = _COLOUR.sub("", whole)  # first: a colour within a key would hide it
@@ -106,8 +106,8 @@ class Redacting:
             return "" if _PEM_BODY.fullmatch(line) else re.sub("[A-Za-z0-9+/=]{16,}", "⟨key⟩", line)
         if begins and not _PEM_ENDS.search(line, begins[-1]):
             self._pem = _PEM_LINES
-            kept = redacted(line)  # takes out all behind the beginning, with the end of the line
-            return kept if kept.endswith("\n") or not line.endswith("\n") else kept + "\n"
+            rest = redacted(line)  # takes out all behind the beginning, with the end of the line
+            return rest if rest.endswith("\n") or not line.endswith("\n") else rest + "\n"
         return line
 
     def __getattr__(self, name: str) -> Any:
@@ -147,9 +147,9 @@ def redacting(stream: TextIO) -> TextIO:
 def guard() -> None:
     """From now on nothing that Python writes to stdout or stderr holds a key: until the process ends, for threads and
     what is called at exit print as well."""
-    for name, kept in (("stdout", "__stdout__"), ("stderr", "__stderr__")):
-        stream, first = getattr(sys, name), getattr(sys, kept)
+    for name, fallback in (("stdout", "__stdout__"), ("stderr", "__stderr__")):
+        stream, first = getattr(sys, name), getattr(sys, fallback)
         if stream is not None:
             setattr(sys, name, redacting(stream))
         if first is not None:  # what Python falls back to when it takes its modules down
-            setattr(sys, kept, sys.__dict__[name] if first is stream else redacting(first))
+            setattr(sys, fallback, sys.__dict__[name] if first is stream else redacting(first))

@@ -33,23 +33,23 @@ Count = Annotated[int, "a whole number from 1 up"]
 Per: TypeAlias = Literal["row", "token", "step"]
 Stop: TypeAlias = Literal["eos", "string", "length"]
 Mean: TypeAlias = Literal["row", "token", "response", "constant", "step"]
-"""What the loop divides the losses of a whole step by: its rows; its learned tokens; each response's own tokens, then
+"""The divisor of a whole step's losses: its rows; its learned tokens; each response's own tokens, then
 the rows; the rows times the longest response allowed; its labelled steps."""
 
 Advantage: TypeAlias = Literal[
     "gae", "returns", "standardised", "centred", "leave_one_out", "batch_centred", "batch_raw", "none", "any"
 ]
-"""How advantages are made from a round's scores: generalised, by a value head; the whitened returns of tokens; scores
-against their group's mean, over its deviation or not, or against that of the siblings; against their group's mean over
-the whole round's deviation, of these differences or of the raw scores; or the score is read itself; or none are read,
-beside an objective that reads any (a penalty)."""
+"""The estimator of advantages from a round's scores: generalised, by a value head; the whitened returns of tokens;
+scores against their group's mean, over its deviation or not, or against that of the siblings; against their group's
+mean over the whole round's deviation, of these differences or of the raw scores; or the score is read itself; or none
+are read, beside an objective that reads any (a penalty)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation. Roles: system, user, assistant, tool. `learned` is false for an assistant's turn of a
     response that its data marks as not to be learned from; `apart` is true where the thought that begins the content
-    stands in a key or a part of its own in the data. Neither says anything of who said what."""
+    stands in a key or a part of its own in the data. Neither is compared between messages."""
 
     role: str
     content: str
@@ -72,7 +72,7 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a rater said of the responses.
+    """A rater's verdict on the responses.
 
     choice: `value` is the index of the better response; tie: None; score: one number per response;
     ranking: response indices from best to worst; comparisons: (first, second, P(first is better)) of each verdict on
@@ -118,10 +118,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. An answer ends with an end token of the model's or of `stop_tokens`, or where its text has one of
-    `stop_strings`. The log-probabilities kept are those of the distribution sampled from: temperature first, then the
-    `top_k` likeliest tokens, then the likeliest that reach `top_p`. At temperature 0 the likeliest token is taken, and
-    they are the model's own. Every answer draws by itself from (`seed`, prompt, answer)."""
+    """Options of sampling. A response ends with an end token of the model's or of `stop_tokens`, or where its text has
+    one of `stop_strings`. The log-probabilities kept are those of the distribution sampled from: temperature first,
+    then the `top_k` likeliest tokens, then the likeliest that reach `top_p`. At temperature 0 the likeliest token is
+    taken, and they are the model's own. Every response draws by itself from (`seed`, prompt, response)."""
 
     max_new_tokens: Count = 64
     temperature: NonNegative = 1.0
@@ -133,13 +133,14 @@ class Sampling:
 
     @property
     def enters_ratio(self) -> bool:
-        """Whether the log-probabilities can enter a ratio to the trainer's at this temperature: no token is cut off."""
+        """Return whether the log-probabilities can enter a ratio to the trainer's at this temperature: no token is
+        excluded."""
         return self.temperature > 0 and self.top_p == 1 and self.top_k is None
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One answer a policy gave: token ids in, token ids and their log-probabilities (nats) out. It stopped at an end
+    """One response of a policy: token ids in, token ids and their log-probabilities (nats) out. It stopped at an end
     token (`eos`, kept), at a stop string (`string`, kept), or at the limit."""
 
     prompt_ids: tuple[int, ...]
@@ -152,8 +153,8 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a reward says of one response. A reward that failed has `failed=True` and says why; it is never 0.0. `late`:
-    the response is worth so little because it hung what was to judge it; `unread`: because it has no answer that the
+    """A reward's score of one response. A reward that failed has `failed=True` and says why; it is never 0.0. `late`:
+    the score is low because the reward timed out on the response; `unread`: because the response has no answer that the
     reward can read. `blame`: whether it failed by the response's own doing (it is longer than can be read), which ends
     no run, or by the reward's or the data's."""
 
@@ -167,7 +168,7 @@ class Score:
 
 
 class NotRead(float):
-    """What a reward gives a response whose answer it cannot read: a number like any other, and counted as unread."""
+    """The score of a response whose answer the reward cannot read: a number like any other, and counted as unread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,8 @@ class RowNote:
 
 @dataclass(frozen=True, slots=True)
 class ColumnNote:
-    """What became of columns of a file that no convention names, or of keys of its messages: in so many of its rows."""
+    """The use of columns of a file that no convention names, or of keys of its messages, and the number of such
+    rows."""
 
     columns: tuple[str, ...]
     what: str
@@ -274,8 +276,8 @@ class ColumnNote:
 
 @dataclass(frozen=True)
 class Records:
-    """A data set in memory: records of one kind, where they came from, which rows were odd, and of a whole file what
-    became of the columns that no convention names."""
+    """A data set in memory: records of one kind, where they came from, notes on odd rows, and of a whole file notes on
+    the columns that no convention names."""
 
     name: str
     records: tuple[Demonstration | Judgement, ...]
@@ -288,7 +290,7 @@ class Records:
         return len(self.records)
 
     def texts(self) -> Iterator[str]:
-        """The text of every message: what a tokenizer is trained on."""
+        """The text of every message, on which a tokenizer is trained."""
         for record in self.records:
             responses = (record.response,) if isinstance(record, Demonstration) else record.responses
             for messages in (record.prompt, *responses):
@@ -296,12 +298,12 @@ class Records:
 
     def subset(self, indices: Sequence[int], name: str) -> Records:
         """The records at `indices` with their notes, under a new name; row numbers stay those of the file."""
-        kept = {self.rows[i] for i in indices}
+        chosen = {self.rows[i] for i in indices}
         return Records(
             name=name,
             records=tuple(self.records[i] for i in indices),
             rows=tuple(self.rows[i] for i in indices),
-            notes=tuple(note for note in self.notes if note.row in kept),
+            notes=tuple(note for note in self.notes if note.row in chosen),
             digest=digest([self.digest, list(indices)]),
         )
 
@@ -310,7 +312,8 @@ class Engine(Protocol):
     """Anything that samples rollouts with their log-probabilities: the in-process engine, a server, a test."""
 
     def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[Rollout]:
-        """`n` answers to each prompt, in order; `group` is the prompt's place, `policy_version` that of the weights."""
+        """`n` responses to each prompt, in order; `group` is the prompt's place, `policy_version` that of the
+        weights."""
 
     def sync(self, policy: Any, version: int) -> None:
         """Sample from these weights from now on; RunFailed where they did not arrive whole."""
@@ -327,12 +330,12 @@ OWED: frozenset[str] = frozenset()
 
 
 def default_mean(signals: Sequence[str]) -> Mean:
-    """What the loop divides by where an objective does not say: tokens or steps if it asks for their mask."""
+    """The divisor where an objective does not say: tokens or steps if it asks for their mask."""
     return "token" if "mask_BT" in signals else "step" if "step_mask_BS" in signals else "row"
 
 
 def per_of(mean: Mean) -> Per:
-    """What one loss stands for, from what the losses are divided by.
+    """The unit of one loss, from the divisor of the losses.
 
     >>> per_of("response")
     'token'
@@ -354,7 +357,7 @@ def marked_json(messages: Messages) -> list[dict[str, Any]]:
 
 
 def is_number(x: Any) -> bool:
-    """Whether `x` is a finite number (true and false are none)."""
+    """Return whether `x` is a finite number (true and false are none)."""
     if isinstance(x, bool) or not isinstance(x, int | float):
         return False
     try:

@@ -1,4 +1,4 @@
-"""The type words of options: what a value of each is called, and whether a given value is one.
+"""The type words of options: the name of each type's values, and the conversion of a value to it.
 
 The words are those of `truing.types` (`Positive`, `Count`, ...), plain `int float str bool None`, `Literal[...]`,
 `list[...]`, `dict`, unions of them, and a recipe's references (`Model`, `Data`, ...).
@@ -28,7 +28,7 @@ REFERENCES: dict[str, tuple[frozenset[str], str]] = {
     "Rules": (frozenset(), "a rules file"),
 }
 WHOLE = 2.0**53
-"""How large a whole number may be: beyond it not all of them are numbers of fp64, nor seeds."""
+"""Largest whole number: beyond it not all of them are numbers of fp64, nor seeds."""
 NUMBERS: dict[str, tuple[str, bool, float, float]] = {
     # type word: what it is called, whole numbers only, lowest, highest
     "Positive": ("a number above 0", False, sys.float_info.min, math.inf),  # training flushes smaller ones to 0
@@ -54,7 +54,7 @@ WHY: dict[str, str] = {
     "Smoothing": "at 0.5 the labels teach nothing, above it their opposite",
     "PositiveSmoothing": "at 0 the loss is infinite, at 0.5 the labels teach nothing, above it their opposite",
 }
-"""Why the range of a type word ends where it does, where that is not to be seen from its name."""
+"""Reasons for the ends of a type word's range, where its name does not tell."""
 OTHERS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "str": ("text", str),
     "bool": ("true or false", bool),
@@ -78,7 +78,7 @@ def parse_type(text: str) -> ast.expr:
 
 
 def trouble(tree: ast.expr) -> str:
-    """What in an annotation is not understood, or an empty string."""
+    """Describe the part of an annotation that is not understood; an empty string if all of it is."""
     match tree:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return trouble(left) or trouble(right)
@@ -90,9 +90,9 @@ def trouble(tree: ast.expr) -> str:
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return trouble(inner)
         case ast.Name(id=word):
-            known = [*NUMBERS, *OTHERS, *REFERENCES]
-            hint = nearest(word, known)
-            return "" if word in known else f"unknown word '{word}'" + (f", did you mean '{hint}'?" if hint else "")
+            words = [*NUMBERS, *OTHERS, *REFERENCES]
+            hint = nearest(word, words)
+            return "" if word in words else f"unknown word '{word}'" + (f", did you mean '{hint}'?" if hint else "")
     return f"'{ast.unparse(tree)}' is not understood"
 
 
@@ -170,7 +170,7 @@ def choices(tree: ast.expr) -> list[Any]:
 
 
 def is_list(tree: ast.expr) -> bool:
-    """Whether an annotation is `list[...]`."""
+    """Return whether an annotation is `list[...]`."""
     return isinstance(tree, ast.Subscript) and isinstance(tree.value, ast.Name) and tree.value.id == "list"
 
 
@@ -180,7 +180,7 @@ def word_of(tree: ast.expr) -> str:
 
 
 def describe(tree: ast.expr) -> str:
-    """What a value of this type is, in words for a person.
+    """Describe a value of this type, in words for a person.
 
     >>> describe(parse_type("Count | None"))
     'a whole number from 1 up or none'
@@ -198,8 +198,8 @@ def describe(tree: ast.expr) -> str:
 
 def reason(tree: ast.expr, value: Any) -> str:
     """Why a number outside the range of its type is none of its values; empty where its name says enough."""
-    known = [WHY[word_of(m)] for m in members(tree) if isinstance(m, ast.Name) and word_of(m) in WHY]
-    return f": {known[0]}" if known and isinstance(value, int | float) and not isinstance(value, bool) else ""
+    reasons = [WHY[word_of(m)] for m in members(tree) if isinstance(m, ast.Name) and word_of(m) in WHY]
+    return f": {reasons[0]}" if reasons and isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
 def guess(tree: ast.expr, value: Any) -> str:
@@ -248,14 +248,14 @@ def number(word: str, value: Any) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("not a number")
     try:
-        found = float(value)
+        figure = float(value)
     except OverflowError as error:
         raise ValueError("out of range") from error
-    if not math.isfinite(found) or not low <= found <= high or (whole and found != int(found)):
+    if not math.isfinite(figure) or not low <= figure <= high or (whole and figure != int(figure)):
         raise ValueError("out of range")
     if whole:
-        return value if isinstance(value, int) else int(found)
-    return found
+        return value if isinstance(value, int) else int(figure)
+    return figure
 
 
 def reference(word: str, value: Any) -> Any:

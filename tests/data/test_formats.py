@@ -131,7 +131,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (pair(prompt=[]), "field prompt: is an empty list of messages"),
     (pair(prompt=["q"]), r"field prompt\[0\]: is text, not a message with role and content"),
     (pair(chosen="bad"), "field chosen: is the same as rejected"),
-    (pair(chosen=turns("a:")), "field chosen: is empty: the response says nothing"),
+    (pair(chosen=turns("a:")), "field chosen: is empty: the response has no text"),
     (pair(chosen=[{"role": "asistant", "content": "x"}]), "Did you mean 'assistant'"),
     (pair(chosen=[{"role": 1, "content": "x"}]), r"field chosen\[0\].role: is a number, not a role"),
     (pair(chosen=[{"role": "assistant"}]), r"field chosen\[0\].content: is missing; the message has role"),
@@ -160,7 +160,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "q", "completions": ["a", " "], "labels": [1, 0]}, r"field completions\[1\]: is blank"),
     ({"messages": turns("u:q")}, "field messages: has no assistant message to learn from"),
     ({"messages": turns("a:q", "u:x", "a:z")}, "field messages: the assistant speaks first"),
-    ({"messages": turns("u:q", "a:", "u:x", "a:y")}, "the response says nothing"),
+    ({"messages": turns("u:q", "a:", "u:x", "a:y")}, "the response has no text"),
     ({"conversations": [{"from": "humann", "value": "x"}]}, "unknown role 'humann'. Did you mean 'human'"),
     ({"text": None}, "field text: is null"),
 ]  # fmt: skip

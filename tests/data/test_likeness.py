@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from truing.data.likeness import Asked, Kind, fingerprint
+from truing.data.likeness import Kind, Questions, fingerprint
 from truing.data.normal import segments, tokens_of
 from truing.data.split import split, unseen, without
 from truing.errors import DataError
@@ -101,7 +101,7 @@ NOISE = [turn(text) for text in OTHERS]
 def test_twenty_of_twenty_in_every_disguise(records: Callable[[list[Messages]], Records], disguise: str) -> None:
     change = (NAMED | MORE)[disguise]
     learned = records([*NOISE, *(change(text) for text in QUESTIONS)])
-    matches = fingerprint(learned).nearest(Asked(ASKED))
+    matches = fingerprint(learned).nearest(Questions(ASKED))
     assert [match.place - len(NOISE) if match else None for match in matches] == list(range(20))
     with pytest.raises(DataError, match="nothing is held out"):
         unseen(ASKED, [learned])
@@ -110,18 +110,18 @@ def test_twenty_of_twenty_in_every_disguise(records: Callable[[list[Messages]], 
 
 def test_what_is_only_similar_is_not_met() -> None:
     """Other numbers, signs, letters and places make another question."""
-    assert fingerprint(demonstrations(NOISE)).nearest(Asked(ASKED)) == [None] * 20
+    assert fingerprint(demonstrations(NOISE)).nearest(Questions(ASKED)) == [None] * 20
     close = [
         "What is 17 + 25 + 4?",
         "What is 17 + 2 - 54?",
         "Which letter follows the letter z?",
         "Is a tomato a fruit?",
     ]
-    assert fingerprint(demonstrations([turn(text) for text in close])).nearest(Asked(ASKED)) == [None] * 20
+    assert fingerprint(demonstrations([turn(text) for text in close])).nearest(Questions(ASKED)) == [None] * 20
 
 
 def kinds_of(learned: str, asked: str) -> Kind | None:
-    match = fingerprint(demonstrations([turn(learned)])).nearest(Asked(demonstrations([turn(asked)])))[0]
+    match = fingerprint(demonstrations([turn(learned)])).nearest(Questions(demonstrations([turn(asked)])))[0]
     return match.kind if match else None
 
 
@@ -139,8 +139,8 @@ def test_a_template_tells_no_question_from_another() -> None:
     frame = " ".join(f"frame{i}" for i in range(25))
     asked = demonstrations([turn(f"{frame} a{i} b{i} c{i}") for i in range(9)])
     learned = demonstrations([turn(f"{frame} d{i} e{i} f{i}") for i in range(9)])
-    assert fingerprint(learned).nearest(Asked(asked)) == [None] * 9
-    assert all(fingerprint(asked).nearest(Asked(asked)))
+    assert fingerprint(learned).nearest(Questions(asked)) == [None] * 9
+    assert all(fingerprint(asked).nearest(Questions(asked)))
 
 
 def test_a_system_message_before_all_is_a_frame_and_one_of_its_own_a_part() -> None:
@@ -160,7 +160,7 @@ def test_a_fingerprint_of_many_rows_is_bounded_and_still_finds() -> None:
     whole, small = fingerprint(learned), fingerprint(learned, most=4000)
     assert (whole.window, len(whole.grams.hashes)) == (1, 400 * 121)
     assert small.window == 32 and len(small.grams.hashes) <= 4000
-    asked = Asked(demonstrations([turn(text) for text in texts[::7]]))
+    asked = Questions(demonstrations([turn(text) for text in texts[::7]]))
     for prints in (whole, small):
         matches = prints.nearest(asked)
         assert [match.place if match else None for match in matches] == list(range(0, 400, 7))
@@ -180,13 +180,13 @@ def test_text_without_turns_is_read_too() -> None:
         Demonstration((), (Message("assistant", f"An old book. {text.upper()} Nobody knows."),)) for text in QUESTIONS
     )
     text = Records("t", made, tuple(range(1, 21)))
-    assert all(fingerprint(text).nearest(Asked(ASKED)))
+    assert all(fingerprint(text).nearest(Questions(ASKED)))
 
 
 def test_a_row_without_words_meets_itself_alone() -> None:
     asked = demonstrations([turn("???"), turn("🙂"), turn("")])
     learned = demonstrations([turn("!!"), turn("🙂")])
-    assert [match and match.kind for match in fingerprint(learned).nearest(Asked(asked))] == [None, "exact", None]
+    assert [match and match.kind for match in fingerprint(learned).nearest(Questions(asked))] == [None, "exact", None]
 
 
 @pytest.mark.parametrize("piece", ["- ", "*a", "<>", "( ", "1-", "a - b "])
@@ -241,5 +241,5 @@ def test_rows_of_one_template_are_compared_in_a_moment() -> None:
     made = tuple(Demonstration(turn(text.format(i, i * 7)), answer) for i in range(2000))
     known, asked = (Records("d", part, tuple(range(1, 1001))) for part in (made[:1000], made[1000:]))
     begun = time.process_time()
-    assert not any(fingerprint(known).nearest(Asked(asked)))
+    assert not any(fingerprint(known).nearest(Questions(asked)))
     assert time.process_time() - begun < 30

@@ -176,7 +176,9 @@ def test_parts_of_a_message_are_text_or_refused_by_their_type(write: Any) -> Non
 @pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"masked": True}])
 def test_a_verdict_does_not_move_to_another_answer(write: Any, verdict: dict[str, Any], mark: dict[str, Any]) -> None:
     """An instance of: what is said of a row's last answer, read of the one that the marks of learning leave."""
-    with pytest.raises(DataError, match="is a verdict on the last answer of the conversation, which is marked as not"):
+    with pytest.raises(
+        DataError, match="is a verdict on the last response of the conversation, which is marked as not"
+    ):
         load(write([dialogue({}, mark) | verdict]))
     assert len(load(write([dialogue(mark, {}) | {"label": True}])).records) == 1
 

@@ -132,7 +132,7 @@ def _table(path: str, rows: list[dict[str, Any]]) -> str:
 def test_a_row_whose_verdict_says_nothing_contradicts_itself_or_names_another_is_refused(write: Any) -> None:
     good = [TWO | {"winner": "a", "score_a": 2, "score_b": 1}]
     for row, why in (
-        (TWO | {"winner": ""}, "says nothing, so it is not known"),
+        (TWO | {"winner": ""}, "is empty, so it is not known"),
         (TWO | {"winner": "model_c"}, "names neither response and no tie"),
         (TWO | {"winner": "b", "score_a": 2, "score_b": 1}, "contradict each other"),
     ):

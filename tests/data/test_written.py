@@ -202,7 +202,7 @@ def test_turns_that_do_not_fit_are_refused(write: Any, change: dict[str, Any], w
 def test_prompts_as_lists_of_turns(write: Any) -> None:
     [record] = load(write(table({"prompt": '["one"]'}), "x.csv"), want="prompts").records
     assert record.prompt[0].content == "one"
-    with pytest.raises(DataError, match="field prompt: holds 2 turns, and no answers between them"):
+    with pytest.raises(DataError, match="field prompt: holds 2 turns, and no responses between them"):
         load(write(table({"prompt": '["one", "two"]'}), "x.csv"), want="prompts")
 
 

@@ -137,8 +137,8 @@ def test_groups_may_differ_in_size_and_stand_anywhere() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: advantage.leave_one_out(t(1, 2, 3), t(0, 0, 1)), "fewer than 2 answers"),
-        (lambda: advantage.standardised(t(1, 2, 3), t(0, 0, 1), sample=True), "fewer than 2 answers"),
+        (lambda: advantage.leave_one_out(t(1, 2, 3), t(0, 0, 1)), "fewer than 2 responses"),
+        (lambda: advantage.standardised(t(1, 2, 3), t(0, 0, 1), sample=True), "fewer than 2 responses"),
         (lambda: advantage.batch_scaled(t(1, 1), t(1, 1)), "nothing to scale by"),
         (lambda: advantage.whitened(t(1, 1), t(1, 0), sample=True), "at least two values"),
         (lambda: advantage.process(t(1)[None], t(1)[None], sample=True), "at least two step rewards"),

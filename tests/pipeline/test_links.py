@@ -173,12 +173,12 @@ def test_a_cache_that_is_a_link_is_not_emptied(tmp_path: Path, outside: Path) ->
     cache.parent.mkdir()
     cache.symlink_to(outside.parent)
     with pytest.raises(UserError, match="desk: is a link to"):
-        caches.kept(cache, lambda folder: None, lambda _: None)
+        caches.cached(cache, lambda folder: None, lambda _: None)
     cache.unlink()
     (cache.parent / ".desk.lock").unlink()
     (cache.parent / ".desk.lock").symlink_to(outside)
     with pytest.raises(UserError, match=r"\.desk\.lock: is a link to"):
-        caches.kept(cache, lambda folder: None, lambda _: None)
+        caches.cached(cache, lambda folder: None, lambda _: None)
     assert outside.read_text() == "mine"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from truing import seals
-from truing.data.likeness import Asked, Part, Print, fingerprint
+from truing.data.likeness import Part, Print, Questions, fingerprint
 from truing.policy.files import lineage
 from truing.policy.files.folder_digest import LINEAGE, model_digest
 from truing.policy.files.lineage import Learned, Lineage
@@ -45,7 +45,7 @@ def test_what_was_written_is_read_again(folder: Path) -> None:
     assert [(each.stage, each.verdicts) for each in told.learned] == [("low", False), ("rm", True)]
     assert told.weights == told.learned[0].weights == lineage.weights_of(folder) and told.learned[1].weights == "w" * 64
     assert told.unknown == ("somebody/base (it is not on this disk)",)
-    asked = Asked(records(SECRET.upper(), "what is IT", "who is it"))
+    asked = Questions(records(SECRET.upper(), "what is IT", "who is it"))
     kinds = [[match and match.kind for match in each.prints.nearest(asked)] for each in told.learned]
     assert kinds == [["exact", None, None], [None, "normalised", None]]
     assert len(told.verdicts()) == 2, "its own weights' rows, and the verdicts before"
@@ -133,7 +133,7 @@ def test_a_file_is_bounded_and_says_what_it_has_lost(folder: Path, monkeypatch: 
     assert [each.stage for each in told.learned] == ["s0", "s1", "s2"]
     assert told.unknown == ("stage 's3' of run 'out' learned from private.jsonl (too long ago to be kept)",)
     for each, rows in zip(told.learned, texts, strict=False):
-        assert all(each.prints.nearest(Asked(records(*(f"{row}!" for row in rows)))))
+        assert all(each.prints.nearest(Questions(records(*(f"{row}!" for row in rows)))))
     assert (folder / LINEAGE).stat().st_size < 2 * lineage.KEPT_BYTES
 
 

@@ -185,10 +185,10 @@ def test_attention_of_rows_is_that_of_whole_rows(window, cap) -> None:
     held = [(random(2, n, 8), random(2, n, 8)) for n in prompts]
     own = [(random(2, written, 8), random(2, written, 8)) for _ in owners]
     reading = decoding.Prompts([engines.Tree((1,) * n, (), i, i) for i, n in enumerate(prompts)], torch.device("cpu"))
-    reading.kept[layer] = tuple(torch.cat(x, 1)[None] for x in zip(*held, strict=True))
+    reading.cache[layer] = tuple(torch.cat(x, 1)[None] for x in zip(*held, strict=True))
     blocks = list(reading.blocks([[0, 1], [2], [3, 4, 5]]))
     assert [len(b.lengths) for b in blocks] == [2, 1]
-    answers = decoding.Answers(blocks, written)
+    answers = decoding.Responses(blocks, written)
     for t in range(written):
         q = random(4, 6, 8)
         k, v = (torch.stack([own[r][i][:, t] for r in alive], 1)[None] for i in (0, 1))

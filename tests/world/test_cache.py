@@ -39,7 +39,7 @@ class Maker:
             self.times += 1
             make(part)
 
-        return caches.kept(self.folder, counted, self.lines.append)
+        return caches.cached(self.folder, counted, self.lines.append)
 
 
 @pytest.fixture
@@ -116,14 +116,14 @@ def test_a_maker_that_fails_leaves_what_was_there(maker: Maker) -> None:
     with pytest.raises(RuntimeError):
         caches.made(maker.folder, fail)
     with pytest.raises(RuntimeError):
-        caches.kept(maker.folder.with_name("new"), fail, maker.lines.append)
+        caches.cached(maker.folder.with_name("new"), fail, maker.lines.append)
     assert [p.name for p in maker.folder.parent.iterdir() if not p.name.startswith(".")] == ["desk-1234"]
     assert maker() and maker.times == 1
 
 
 def ask(folder: Path, gate: object) -> None:
     gate.wait()  # type: ignore[attr-defined]
-    caches.kept(folder, make, lambda _: None)
+    caches.cached(folder, make, lambda _: None)
     assert not caches.trouble(folder)
 
 

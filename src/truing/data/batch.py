@@ -1,8 +1,8 @@
 """Trees of tokens: one prompt and its continuations, packed into a row without padding.
 
-    row:        [ prompt ][ answer 1 ][ answer 2 ]   [ prompt ][ answer 1 ][ answer 2 ] ...
-    positions:    0..P-1    P..P+a-1    P..P+b-1       restart
-    sees:         itself    prompt+own  prompt+own     never another tree, never a sibling
+    row:        [ prompt ][ response 1 ][ response 2 ]   [ prompt ][ response 1 ][ response 2 ] ...
+    positions:    0..P-1    P..P+a-1      P..P+b-1         restart
+    sees:         itself    prompt, itself                 never another tree, never a sibling
 
 A tree is never split over two rows, and the prompt's tokens are computed once for all of its branches.
 """
@@ -27,8 +27,8 @@ class Branch:
 
     `role` is `response`, `chosen`, `rejected`, `desirable`, `undesirable`, or `compared` (one of several that are
     compared in pairs). `targets` are the scores that raters gave it, by the name of the head that is to learn them
-    (the only one has an empty name), `steps` the tokens that end its labelled steps, each with its label. `facts` is
-    what is known of a rollout by signal name: a number a token (`old_logp_BT`), or one (`score_B`).
+    (the only one has an empty name), `steps` the tokens that end its labelled steps, each with its label. `facts`
+    are a rollout's signals by name: a number a token (`old_logp_BT`), or one (`score_B`).
     """
 
     role: str
@@ -46,7 +46,7 @@ class Tree:
     `index` is the tree's place in its data set (reference log-probabilities are found by it), `row` its row in the
     data file, `values` what the data says of a pair by signal name (`margin_B`, `preference_B`). Where several
     responses are compared, `comparisons` lists the verdicts, each of them a row. `shadow` is the same prompt with
-    responses that belong to another one, or a text to learn beside answers, for the objectives that read such.
+    responses that belong to another one, or a text to learn beside responses, for the objectives that read such.
     """
 
     prompt: tuple[int, ...]
@@ -67,7 +67,7 @@ class Tree:
 
     @property
     def rows(self) -> int:
-        """How many rows it stands for: its comparisons, 1 for a pair or a ranking, or its responses."""
+        """Number of rows: its comparisons, 1 for a pair or a ranking, or its responses."""
         return len(self.pairs) or len(self.branches)
 
     @property
@@ -105,7 +105,8 @@ class Batch:
 
     @cached_property
     def source_R(self) -> Tensor:
-        """Where each response token is predicted: the last prompt token predicts the first of every branch."""
+        """The position that predicts each response token; the last prompt token predicts the first token of every
+        branch."""
         out: list[int] = []
         for tree, first in zip(self.trees, self._starts, strict=True):
             last_of_prompt, at = first + len(tree.prompt) - 1, first + len(tree.prompt)
@@ -122,18 +123,18 @@ class Batch:
 
     @cached_property
     def learned_R(self) -> Tensor:
-        """Which response tokens are learned from."""
+        """Mask of the response tokens that are learned from."""
         return torch.tensor([flag for b in self.branches for flag in b.loss])
 
     @cached_property
     def branch_R(self) -> Tensor:
-        """Which branch each response token belongs to."""
+        """Index of the branch that each response token belongs to."""
         lengths = torch.tensor([len(b.ids) for b in self.branches])
         return torch.repeat_interleave(torch.arange(len(lengths)), lengths)
 
     @cached_property
     def ends_M(self) -> Tensor:
-        """Where in the row each branch ends: the token a reward is read from."""
+        """Position of each branch's last token, from which a reward is read."""
         out: list[int] = []
         for tree, first in zip(self.trees, self._starts, strict=True):
             at = first + len(tree.prompt)
@@ -167,7 +168,7 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """How many rows it stands for: pairs, rankings, or single responses."""
+        """Number of rows: pairs, rankings, or single responses."""
         return sum(tree.rows for tree in self.trees)
 
     @cached_property
@@ -186,10 +187,10 @@ class Batch:
 
     @property
     def taught(self) -> tuple[bool, ...]:
-        """Which response tokens a likelihood term raises: the learned ones of every single that is not undesirable."""
-        own = set(self.singles)
+        """Mask of the tokens a likelihood term raises: the learned ones of every single that is not undesirable."""
+        singles = set(self.singles)
         return tuple(
-            flag and m in own and b.role != "undesirable" for m, b in enumerate(self.branches) for flag in b.loss
+            flag and m in singles and b.role != "undesirable" for m, b in enumerate(self.branches) for flag in b.loss
         )
 
     def sums(self, logp_R: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def read(text: Any, place: str) -> datetime:
 
 
 def reads_clock(tokenizer: Any) -> bool:
-    """Whether a tokenizer's chat template may ask for the time."""
+    """Return whether a tokenizer's chat template may ask for the time."""
     return MARK in str(getattr(tokenizer, "chat_template", None) or "")
 
 
@@ -77,12 +77,12 @@ def moment_of(tokenizer: Any, name: str = "tokenizer_config.json") -> datetime:
 
 @lru_cache(maxsize=8)
 def written(moment: datetime) -> Mapping[str, str]:
-    """What each directive of strftime gives at a moment: `d` the day, `-d` without a zero before it, ..."""
+    """The text of each strftime directive at a moment: `d` the day, `-d` without a zero before it, ..."""
     return {flag + letter: moment.strftime(f"%{flag}{letter}") for flag in ("", *"-_0^#") for letter in LETTERS}
 
 
 def note(tokenizer: Any) -> str:
-    """What is to be said of a template that reads the clock; empty for any other."""
+    """Note for a template that reads the clock; empty for any other."""
     if not reads_clock(tokenizer):
         return ""
     return (

@@ -9,13 +9,13 @@ from truing.data.timeout import at_most
 from truing.errors import TruingError, UserError, one_line, redacted, visible
 
 SECONDS = 300.0
-"""How much processor time a library may take for a config or a tokenizer. The largest that is in use takes seconds."""
+"""Processor time a library may take for a config or a tokenizer. The largest in use takes seconds."""
 WORDS = 200
 
 
 @contextmanager
-def foreign(said: Callable[[str], UserError], seconds: float | None = None) -> Iterator[None]:
-    """The error that `said` makes of the words for what went wrong, for anything that is raised in this block.
+def foreign(error_of: Callable[[str], UserError], seconds: float | None = None) -> Iterator[None]:
+    """Raise `error_of(message)` for anything that is raised in this block.
 
     It stands around calls of transformers, tokenizers, peft and safetensors with files from elsewhere, and around
     nothing of ours: they raise whatever a line of theirs meets (TypeError, ZeroDivisionError, a panic of Rust, which
@@ -31,19 +31,19 @@ def foreign(said: Callable[[str], UserError], seconds: float | None = None) -> I
         raise
     except TimeoutError as error:
         text = f"it took more than {seconds:g} s to read" if seconds is not None and not error.args else words(error)
-        raise said(text) from error
+        raise error_of(text) from error
     except MemoryError as error:
-        raise said("it asks for more memory than there is") from error
+        raise error_of("it asks for more memory than there is") from error
     except Exception as error:
-        raise said(words(error)) from error
+        raise error_of(words(error)) from error
     except BaseException as error:
         if type(error).__module__ != "pyo3_runtime":
             raise
-        raise said(f"a library that reads it gave up ({words(error)})") from error
+        raise error_of(f"a library that reads it gave up ({words(error)})") from error
 
 
 def words(error: BaseException) -> str:
-    """What an exception says, on one line and without keys: its first lines, or its kind where it says nothing.
+    """Return an exception's message on one line and without keys: its first lines, or its type where it has none.
 
     >>> words(ValueError("no such layer"))
     'no such layer'

@@ -1,4 +1,4 @@
-"""What shape of data an objective reads, by its signals (no torch).
+"""The shape of data that an objective reads, by its signals (no torch).
 
 | the objective reads | shape | verdicts that give it |
 |---|---|---|
@@ -21,7 +21,7 @@ from truing.errors import UserError
 
 Shape: TypeAlias = Literal["text", "single", "pairs", "ranked", "labelled", "outcomes", "scored", "steps"]
 Ties: TypeAlias = Literal["refused", "half", "outcome"]
-"""What an objective makes of a tie: nothing; a soft label of one half; an outcome of its own."""
+"""Use of a tie by an objective: none; a soft label of one half; an outcome of its own."""
 
 
 def shape_of(signals: Iterable[str]) -> Shape:
@@ -46,10 +46,10 @@ def shape_of(signals: Iterable[str]) -> Shape:
 
 def common_shape(terms: Iterable[tuple[str, Iterable[str]]]) -> Shape:
     """The one shape that serves all terms, given as (name, signals); UserError where there is none."""
-    found = [(name, shape) for name, signals in terms if (shape := shape_of(signals)) != "single"]
-    if not found:
+    named_shapes = [(name, shape) for name, signals in terms if (shape := shape_of(signals)) != "single"]
+    if not named_shapes:
         return "single"
-    (first, shape), *others = found
+    (first, shape), *others = named_shapes
     for name, other in others:
         if other != shape:
             raise UserError(f"objective '{first}' learns from {WORDS[shape]} and '{name}' from {WORDS[other]}")
@@ -82,7 +82,7 @@ COLUMNS: Mapping[Shape, str] = {
 
 
 def ties_of(signals: Iterable[str]) -> Ties:
-    """What an objective with these signals makes of a tie."""
+    """The use of a tie by an objective with these signals."""
     names = set(signals)
     return "outcome" if "tie_B" in names else "half" if "preference_B" in names else "refused"
 

@@ -1,10 +1,10 @@
-"""Whether a question was learned from, under whatever disguise: fingerprints of rows, and an index to ask them.
+"""Detection of questions that were learned from, under whatever disguise: fingerprints of rows, and a search in them.
 
-A fingerprint holds hashes of four things of every row, and no text: its opening as it is written (`exact`), its turns
+A fingerprint holds four kinds of hashes of every row, and no text: its opening as it is written (`exact`), its turns
 without disguise (`turns`, see `normal`), its short runs of whole sentences (`runs`), and every five tokens in a row
-(`grams`). So are found: other letters, case, accents, punctuation and blanks; words of courtesy, a system message,
+(`grams`). It finds: other letters, case, accents, punctuation and blanks; words of courtesy, a system message,
 markdown or quotes around it; earlier turns before it, few-shot examples beside it, a longer text around it; and of a
-question of `LONG` tokens a few words replaced. Not found are a paraphrase, a translation, a code (base64, reversed
+question of `LONG` tokens a few words replaced. It does not find a paraphrase, a translation, a code (base64, reversed
 letters), a short question with a word replaced or amid a sentence, words run together, and what only a picture asks.
 """
 
@@ -26,21 +26,20 @@ from truing.types import Records
 
 Kind: TypeAlias = Literal["overlapping", "contained", "normalised", "exact"]
 KINDS: tuple[Kind, ...] = ("overlapping", "contained", "normalised", "exact")
-"""How a question may be met in a row, from the least alike to the same."""
+"""Kinds of match between a question and a row, from the least alike to the same."""
 Hashes: TypeAlias = NDArray[np.uint64]
 GRAM = 5
-"""How many tokens stand in a gram."""
+"""Tokens in a gram."""
 SHORTEST, SHORT, LONG = 3, 12, 20
-"""A run of whole sentences has so many tokens at least, and so many at most; a question of `LONG` tokens may be met in
-parts."""
+"""Fewest and most tokens of a run of whole sentences; and the tokens from which a question may be matched in parts."""
 AMID = 8
-"""How many tokens a question must have to be met anywhere in a text."""
+"""Tokens a question must have to be matched anywhere in a text."""
 LEAST = 0.6
 """The share of a long question's grams that must stand in one row."""
 GAPS = 2
-"""In how many places a long question may differ from a row that is taken for it."""
+"""Places in which a long question may differ from a row that matches it."""
 MOST = 600_000
-"""How many grams a fingerprint keeps; of more it keeps the least of every so many in a row (winnowing)."""
+"""Grams a fingerprint keeps; of more it keeps the least of every `window` in a row (winnowing)."""
 BITS = 40
 PLACES = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5, 0x85EBCA77C2B2AE63],
@@ -58,7 +57,7 @@ class Part:
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """Where each row's hashes begin, and where the last one's end."""
+        """The place at which each row's hashes begin, and the end of the last one's."""
         return np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
 
     @cached_property
@@ -68,9 +67,9 @@ class Part:
         return self.hashes[order], np.repeat(np.arange(len(self.counts)), self.counts)[order]
 
     def span(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each of these begins and ends in `sorted`."""
-        known = self.sorted[0]
-        return np.searchsorted(known, hashes, "left"), np.searchsorted(known, hashes, "right")
+        """The places at which each of these hashes begins and ends in `sorted`."""
+        hashes_in_order = self.sorted[0]
+        return np.searchsorted(hashes_in_order, hashes, "left"), np.searchsorted(hashes_in_order, hashes, "right")
 
     def rows(self, hashed: int) -> NDArray[np.int64]:
         """The rows that have a hash."""
@@ -92,25 +91,25 @@ class Print:
     def __len__(self) -> int:
         return len(self.exact.counts)
 
-    def matches(self, asked: Asked) -> list[dict[int, Match]]:
+    def matches(self, queries: Questions) -> list[dict[int, Match]]:
         """For each question its best match in every row (by its place) that has one."""
-        matches: list[dict[int, Match]] = [{} for _ in asked.questions]
-        for number, match in self._matches(asked):
-            known = matches[number].get(match.place)
-            if known is None or match.rank > known.rank:
+        matches: list[dict[int, Match]] = [{} for _ in queries.questions]
+        for number, match in self._matches(queries):
+            best = matches[number].get(match.place)
+            if best is None or match.rank > best.rank:
                 matches[number][match.place] = match
         return matches
 
-    def nearest(self, asked: Asked) -> list[Match | None]:
+    def nearest(self, queries: Questions) -> list[Match | None]:
         """For each question its match in the row that it is met best in."""
-        return [max(each.values(), key=lambda match: match.rank, default=None) for each in self.matches(asked)]
+        return [max(each.values(), key=lambda match: match.rank, default=None) for each in self.matches(queries)]
 
-    def _matches(self, asked: Asked) -> Iterator[tuple[int, Match]]:
-        for number, question in enumerate(asked.questions):
+    def _matches(self, queries: Questions) -> Iterator[tuple[int, Match]]:
+        for number, question in enumerate(queries.questions):
             for row in self.exact.rows(text_hash(question.opening)):
                 yield number, Match("exact", 1.0, int(row))
-        grams, own, order = asked.grams(self.window)
-        for place, (number, text) in enumerate(asked.texts):
+        grams, specific, order = queries.grams(self.window)
+        for place, (number, text) in enumerate(queries.texts):
             hashed = tokens_hash(text)
             for row in self.turns.rows(hashed):
                 yield number, Match("normalised", 1.0, int(row))
@@ -119,21 +118,23 @@ class Print:
                     yield number, Match("contained", 1.0, int(row))
             if len(text) >= AMID and len(text) - GRAM + 1 >= self.window:
                 here = slice(grams.starts[place], grams.starts[place + 1])
-                overlaps = self._overlaps(grams.hashes[here], own[here], np.argsort(order[here]), len(text) >= LONG)
+                ranks, long = np.argsort(order[here]), len(text) >= LONG
+                overlaps = self._overlaps(grams.hashes[here], specific[here], ranks, long)
                 yield from ((number, match) for match in overlaps)
 
     def _overlaps(
-        self, hashes: Hashes, own: NDArray[np.bool_], order: NDArray[np.int64], long: bool
+        self, hashes: Hashes, specific: NDArray[np.bool_], order: NDArray[np.int64], long: bool
     ) -> Iterator[Match]:
-        """The rows that hold all grams of a text, or of a long one the share `LEAST` of them and of its `own`, and lack
-        others in a few places of their `order` only. A row that does holds the rarest gram, or one of the rarest few of
-        its `own`, so that only rows with these are looked at: what is a template's stands in all of them."""
+        """The rows that hold all grams of a text, or of a long one the share `LEAST` of them and of its `specific`
+        ones, and lack others in a few places of their `order` only. A row that does holds the rarest gram, or one of
+        the rarest few of its `specific` ones, so that only rows with these are compared: a template's grams stand in
+        all of them."""
         first, last = self.grams.span(hashes)
-        parts = long and own.sum() >= AMID
+        parts = long and specific.sum() >= AMID
         needed = int(np.ceil(LEAST * len(hashes))) if parts else len(hashes)
         rarest = np.argsort(last - first, kind="stable")
-        spare = int(own.sum()) - int(np.ceil(LEAST * own.sum())) if parts else 0
-        rarest = rarest[own[rarest]][: spare + 1] if parts else rarest[:1]
+        spare = int(specific.sum()) - int(np.ceil(LEAST * specific.sum())) if parts else 0
+        rarest = rarest[specific[rarest]][: spare + 1] if parts else rarest[:1]
         rows = self.grams.sorted[1]
         places = np.unique(np.concatenate([rows[first[i] : last[i]] for i in rarest]))
         for place in places.tolist():
@@ -141,13 +142,13 @@ class Print:
             shared = np.isin(hashes, row, assume_unique=True)
             if shared.all():
                 yield Match("contained", 1.0, place)
-            elif shared.sum() >= needed and shared[own].mean() >= LEAST and gaps(shared[order]) <= GAPS:
-                yield Match("overlapping", float(shared[own].mean()), place)
+            elif shared.sum() >= needed and shared[specific].mean() >= LEAST and gaps(shared[order]) <= GAPS:
+                yield Match("overlapping", float(shared[specific].mean()), place)
 
 
-class Asked:
-    """What the rows of a data set ask, each different question once, ready to be looked for: `rows` ask it, in `texts`
-    without courtesy, and in grams."""
+class Questions:
+    """The distinct questions of a data set, ready to be searched for: the `rows` that ask each, its `texts` without
+    courtesy, and its grams."""
 
     def __init__(self, records: Records) -> None:
         """Read the rows."""
@@ -158,11 +159,12 @@ class Asked:
             distinct.setdefault(key, question)
             rows.setdefault(key, []).append(question.row)
         self.questions, self.rows = list(distinct.values()), list(rows.values())
-        self.texts = [(number, core(text)) for number, asked in enumerate(self.questions) for text in asked.texts]
+        self.texts = [(number, core(text)) for number, question in enumerate(self.questions) for text in question.texts]
         self._grams: dict[int, tuple[Part, NDArray[np.bool_], NDArray[np.int64]]] = {}
 
     def grams(self, window: int) -> tuple[Part, NDArray[np.bool_], NDArray[np.int64]]:
-        """The grams of every text, as a fingerprint with this window keeps them, which are its own, where they are."""
+        """The grams of every text, as a fingerprint with this window keeps them; which of them no other text has; and
+        the place of each."""
         if window not in self._grams:
             hashes, counts, places = grams_of([text for _, text in self.texts], window)
             self._grams[window] = Part(hashes, counts), ~np.isin(hashes, self.common), places
@@ -170,7 +172,7 @@ class Asked:
 
     @cached_property
     def common(self) -> Hashes:
-        """The grams that stand in two different texts: a template, which tells no question from another."""
+        """The grams that stand in two different texts: those of a template, which tell no question from another."""
         hashes, _, _ = grams_of(list(dict.fromkeys(text for _, text in self.texts)))
         each, counts = np.unique(hashes, return_counts=True)
         return each[counts > 1]
@@ -178,7 +180,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Match:
-    """How a question is met in the row at `place` of a data set, and the share of its grams that the row has."""
+    """Match of a question with the row at `place` of a data set, and the share of its grams that the row has."""
 
     kind: Kind
     score: float
@@ -186,7 +188,7 @@ class Match:
 
     @property
     def rank(self) -> tuple[int, float]:
-        """By what the better one of two matches is known."""
+        """Sort key of matches: the higher one is the better match."""
         return KINDS.index(self.kind), self.score
 
 
@@ -215,11 +217,11 @@ def described(record: Record) -> tuple[list[tuple[str, ...]], list[tuple[str, ..
     asking: list[list[str]] = []
     for text, asks in turns(record):
         sentences = segments(text)
-        said = [token for sentence in sentences for token in sentence]
-        tokens += said
-        if asks and said:
-            asking.append(said)
-            cores.append(core(said))
+        words = [token for sentence in sentences for token in sentence]
+        tokens += words
+        if asks and words:
+            asking.append(words)
+            cores.append(core(words))
             short += short_runs(sentences)
     if system(record) and len(asking) > 1:
         cores.append(core([*asking[0], *asking[1]]))
@@ -284,7 +286,7 @@ def grams_of(texts: Sequence[Sequence[str]], window: int = 1) -> tuple[Hashes, N
 
 
 def gaps(shared: NDArray[np.bool_]) -> int:
-    """In how many places grams in a row are not shared.
+    """Number of runs of grams that are not shared.
 
     >>> gaps(np.array([True, False, False, True, False]))
     2
@@ -300,8 +302,8 @@ def mixed(hashes: Hashes) -> Hashes:
 
 
 def winnowed(hashes: Hashes, rows: NDArray[Any], window: int) -> NDArray[np.bool_]:
-    """Which grams are the least of some `window` in a row: two rows with so many grams in common share one that both
-    keep (Schleimer et al. 2003). A row of fewer keeps all."""
+    """Mask of the grams that are the least of some `window` in a row: two rows with so many grams in common share one
+    that both keep (Schleimer et al. 2003). A row of fewer keeps all."""
     count = max(0, len(hashes) - window + 1)
     least = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)
     for place in range(window):

@@ -52,7 +52,7 @@ ESCAPE = re.compile(r"\\([a-z])([+*?])", re.IGNORECASE)
 MONEY = re.compile(r"\$(?=\d)")
 SYMBOLS = {"+": "plus", "*": "star", "?": "maybe", "++": "plusplus", "#": "sharp"}
 SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|[\n\r\"“”„«»「」]+|[:：]\s+")
-"""Where a question may begin or end within a turn."""
+"""Boundaries at which a question may begin or end within a turn."""
 BRACKET = re.compile(r"(?<![^\s*])[()\[\]{}<>](?:\s*[()\[\]{}<>])*(?![^\s.,;:!?*])")
 BRACKETS = {"(": "iround", ")": "oround", "[": "isquare", "]": "osquare"}
 BRACKETS |= {"{": "icurly", "}": "ocurly", "<": "iangle", ">": "oangle"}
@@ -174,7 +174,7 @@ def named(brackets: re.Match[str]) -> str:
 
 
 def operands(tokens: Sequence[str]) -> list[bool]:
-    """Whether what stands before each token, signs aside, is a number, a bracket or a single letter.
+    """True for each token before which, signs aside, a number, a bracket or a single letter stands.
 
     >>> operands(["3", "-", "-", "apples"])
     [False, True, True, True]

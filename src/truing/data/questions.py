@@ -1,4 +1,4 @@
-"""What a row asks, and every turn in which a row that was learned from may have asked it."""
+"""The questions of a row, and every turn in which a row that was learned from may have asked them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from truing.data.normal import segments
 from truing.types import Demonstration, Messages, Records, messages_json
 
 LATER = 20
-"""How many tokens the last turn of a conversation must have to be a question that stands for itself."""
+"""Tokens the last turn of a conversation must have to be a question that stands for itself."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What row `row` asks: its opening as it is written, and in tokens that, or any of several texts, is asked by."""
+    """The question of row `row`: its opening as it is written, and the texts, in tokens, any of which asks it."""
 
     row: int
     opening: str
@@ -25,30 +25,30 @@ class Question:
 
 
 def opening(record: Record) -> str:
-    """What stands before the first answer: the system's message, where there is one, and the first user turn.
+    """The text before the first response: the system's message, where there is one, and the first user turn.
 
     Under another system message (other rules, other facts) the same question is another one.
 
     >>> from truing.types import Demonstration, Message
-    >>> said = (Message("system", "Be kind."), Message("user", "What?"))
-    >>> opening(Demonstration(said, (Message("assistant", "c"),)))
+    >>> prompt = (Message("system", "Be kind."), Message("user", "What?"))
+    >>> opening(Demonstration(prompt, (Message("assistant", "c"),)))
     'be kind. | what?'
     """
     return " | ".join([*(" ".join(text.casefold().split()) for text in system(record)), first_turn(record)])
 
 
 def first_turn(record: Record) -> str:
-    """The first thing a user says, case and blanks aside; of a plain text, the text.
+    """The first user turn, case and blanks aside; of a plain text, the text.
 
     >>> from truing.types import Demonstration, Message
     >>> first_turn(Demonstration((Message("user", " What  IS it?"),), (Message("assistant", "a"),)))
     'what is it?'
     """
-    said = next((m.content for m in record.prompt if m.role == "user"), None)
-    if said is None:
+    turn = next((m.content for m in record.prompt if m.role == "user"), None)
+    if turn is None:
         rest = record_json(record).get("response") if not record.prompt else messages_json(record.prompt)
-        said = str(rest)
-    return " ".join(said.casefold().split())
+        turn = str(rest)
+    return " ".join(turn.casefold().split())
 
 
 def system(record: Record) -> list[str]:
@@ -57,25 +57,25 @@ def system(record: Record) -> list[str]:
 
 
 def questions(records: Records) -> list[Question]:
-    """What each row asks: its first user turn, with the system's message where that brings facts of its own, and the
-    last user turn of a conversation where that is long enough to be a question.
+    """The question of each row: its first user turn, with the system's message where that brings facts of its own, and
+    the last user turn of a conversation where that is long enough to be a question.
 
     A system message that stands before most rows, and before different turns, is a frame and no part of a question.
     """
     framed = frames(records)
-    asked = []
+    by_row = []
     for row, record in zip(records.rows, records.records, strict=True):
         users = [tokens(m.content) for m in record.prompt if m.role == "user"]
         if not users:
             plain = [] if record.prompt else [tuple(tokens(first_turn(record)))]
-            asked.append(Question(row, opening(record), tuple(text for text in plain if text)))
+            by_row.append(Question(row, opening(record), tuple(text for text in plain if text)))
             continue
         facts = [tokens(text) for text in system(record) if text not in framed]
         texts = [tuple(token for part in (*facts, users[0]) for token in part)]
         if len(users) > 1 and len(users[-1]) >= LATER:
             texts.append(tuple(users[-1]))
-        asked.append(Question(row, opening(record), tuple(text for text in texts if text)))
-    return asked
+        by_row.append(Question(row, opening(record), tuple(text for text in texts if text)))
+    return by_row
 
 
 def frames(records: Records) -> set[str]:

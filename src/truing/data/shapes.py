@@ -14,7 +14,7 @@ from truing.types import Demonstration, Judgement, Messages
 
 @dataclass(frozen=True)
 class Side:
-    """One response of a record, with its role and what was said of it."""
+    """One response of a record, with its role and its labels."""
 
     role: str
     response: Messages
@@ -89,18 +89,19 @@ def _pairs(record: Judgement, ties: Ties) -> Shaped:
         if kind == "tie" and ties == "refused":
             raise DataError("", "this row holds a tie, from which the objective does not learn", _NO_TIES)
         first, second = (record.chosen, record.rejected) if kind == "choice" else record.responses
-        values = _given(record) | (_tie(ties) if kind == "tie" else {})
+        values = _pair_signals(record) | (_tie(ties) if kind == "tie" else {})
         return Shaped((Side("chosen", first), Side("rejected", second)), values)
     verdicts = list(_verdicts(record))
     level = [p == 0.5 for _, _, p in verdicts]
-    kept = [_comparison(*v, ties) for v, tie in zip(verdicts, level, strict=True) if not tie or ties != "refused"]
+    used = [v for v, tie in zip(verdicts, level, strict=True) if not tie or ties != "refused"]
+    comparisons = [_comparison(*v, ties) for v in used]
     left_out = sum(level) if ties == "refused" else 0
-    if not kept:
+    if not comparisons:
         raise DataError("", "this row holds nothing but ties, from which the objective does not learn", _NO_TIES)
-    if len(record.responses) == 2 and len(kept) == 1:
-        sides = zip(("chosen", "rejected"), (kept[0].better, kept[0].worse), strict=True)
-        return Shaped(tuple(Side(role, record.responses[i]) for role, i in sides), kept[0].values, (), left_out)
-    return Shaped(tuple(Side("compared", response) for response in record.responses), {}, tuple(kept), left_out)
+    if len(record.responses) == 2 and len(comparisons) == 1:
+        sides = zip(("chosen", "rejected"), (comparisons[0].better, comparisons[0].worse), strict=True)
+        return Shaped(tuple(Side(role, record.responses[i]) for role, i in sides), comparisons[0].values, (), left_out)
+    return Shaped(tuple(Side("compared", response) for response in record.responses), {}, tuple(comparisons), left_out)
 
 
 def _comparison(first: int, second: int, p: float, ties: Ties) -> Comparison:
@@ -205,7 +206,7 @@ def _numbers(record: Judgement) -> list[float]:
     return [float(value) for value in record.verdict.value]
 
 
-def _given(record: Judgement) -> dict[str, float]:
+def _pair_signals(record: Judgement) -> dict[str, float]:
     values = {"margin_B": record.strength, "preference_B": record.verdict.probability}
     values |= {f"{name}_B": record.meta.get(name) for name in ("chosen_safe", "rejected_safe")}
     return {name: float(value) for name, value in values.items() if value is not None}

@@ -10,7 +10,7 @@ from typing import Literal
 
 from truing.data.formats.conventions import Record
 from truing.data.formats.loading import as_row, content_digest, record_json
-from truing.data.likeness import KINDS, Asked, Kind, Print, fingerprint
+from truing.data.likeness import KINDS, Kind, Print, Questions, fingerprint
 from truing.data.questions import first_turn, opening
 from truing.disk import as_json, write_exact
 from truing.errors import DataError, UserError, unknown
@@ -65,13 +65,13 @@ def unseen(held_out: Records, trained: Iterable[Records | Print]) -> Records:
 
     A DataError where none is left.
     """
-    prints = [known if isinstance(known, Print) else fingerprint(known) for known in trained]
-    return left_of(held_out, met(Asked(held_out), prints))
+    prints = [source if isinstance(source, Print) else fingerprint(source) for source in trained]
+    return left_of(held_out, met(Questions(held_out), prints))
 
 
 def left_of(held_out: Records, kinds: Mapping[int, Kind], where: str = "") -> Records:
-    """The rows of `held_out` but those of `kinds`, which ask what was trained on, and how alike; these are noted as
-    dropped. A DataError, which says `where`, if none is left."""
+    """The rows of `held_out` but those of `kinds`, which ask what was trained on; these are noted as dropped, with the
+    kind of their match. A DataError, which says `where`, if none is left."""
     exact, other = "begins as one that was trained on", "asks what one that was trained on asks"
     left = _noted(held_out, {row: exact if kind == "exact" else f"{other} ({kind})" for row, kind in kinds.items()})
     if not len(left):
@@ -84,19 +84,19 @@ def left_of(held_out: Records, kinds: Mapping[int, Kind], where: str = "") -> Re
     return left
 
 
-def met(asked: Asked, known: Iterable[Print]) -> dict[int, Kind]:
-    """The rows that ask what a row of `known` asks, and how they are most alike."""
+def met(questions: Questions, fingerprints: Iterable[Print]) -> dict[int, Kind]:
+    """The rows that ask what a row of `fingerprints` asks, and the kind of their best match."""
     kinds: dict[int, Kind] = {}
-    for prints in known:
-        nearest = zip(asked.rows, prints.nearest(asked), strict=True)
+    for prints in fingerprints:
+        nearest = zip(questions.rows, prints.nearest(questions), strict=True)
         kinds = merged(kinds, {row: match.kind for rows, match in nearest if match is not None for row in rows})
     return kinds
 
 
-def merged(one: Mapping[int, Kind], other: Mapping[int, Kind]) -> dict[int, Kind]:
-    """For each row of both how it is most alike."""
-    both = {**one, **other}
-    return {row: max(one.get(row, kind), kind, key=KINDS.index) for row, kind in both.items()}
+def merged(first: Mapping[int, Kind], second: Mapping[int, Kind]) -> dict[int, Kind]:
+    """For each row of both the kind of its best match."""
+    both = {**first, **second}
+    return {row: max(first.get(row, kind), kind, key=KINDS.index) for row, kind in both.items()}
 
 
 def without(trained: Records, held_out: Records) -> Records:
@@ -104,11 +104,11 @@ def without(trained: Records, held_out: Records) -> Records:
     no turn has what one begins with, and no plain text; the others are noted as dropped. A DataError where none is
     left.
     """
-    openings, asked = {first_turn(record) for record in held_out.records}, Asked(held_out)
+    openings, questions = {first_turn(record) for record in held_out.records}, Questions(held_out)
     why = f"has what one of {held_out.name} asks"
     gone = {row for row, record in zip(trained.rows, trained.records, strict=True) if _has(record, openings)}
     left = _noted(trained, dict.fromkeys(gone, why))
-    while places := {place for matches in fingerprint(left).matches(asked) for place in matches}:
+    while places := {place for matches in fingerprint(left).matches(questions) for place in matches}:
         left = _noted(left, {left.rows[place]: why for place in places})  # fewer rows may be read more closely
     if not len(left):
         raise DataError(
@@ -120,13 +120,13 @@ def without(trained: Records, held_out: Records) -> Records:
 
 
 def _has(record: Record, openings: Set[str]) -> bool:
-    """Whether a user says one of these anywhere in a record, case and blanks aside; or a text without turns has it."""
+    """True if a user says one of these anywhere in a record, case and blanks aside, or a text without turns has it."""
     if not record.prompt and isinstance(record, Demonstration):
         text = " ".join(" ".join(m.content for m in record.response).casefold().split())
-        return any(f" {one} " in f" {text} " for one in openings)
+        return any(f" {opening} " in f" {text} " for opening in openings)
     response = (record.response,) if isinstance(record, Demonstration) else record.responses
-    said = (m.content for part in (record.prompt, *response) for m in part if m.role == "user")
-    return first_turn(record) in openings or any(" ".join(text.casefold().split()) in openings for text in said)
+    user_turns = (m.content for part in (record.prompt, *response) for m in part if m.role == "user")
+    return first_turn(record) in openings or any(" ".join(text.casefold().split()) in openings for text in user_turns)
 
 
 def _noted(records: Records, whys: Mapping[int, str]) -> Records:
@@ -157,8 +157,8 @@ def _groups(records: Records, by: str) -> list[list[int]]:
                 leader[find("group:" + str(record.meta["group"]))] = find(key)
         keys.append(key)
     if by == "prompt":
-        for one, other in _alike(records):
-            leader[find(keys[one])] = find(keys[other])
+        for first, second in _alike(records):
+            leader[find(keys[first])] = find(keys[second])
     groups: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
         groups.setdefault(find(key), []).append(index)
@@ -172,8 +172,8 @@ def _alike(records: Records) -> Iterator[tuple[int, int]]:
         first.setdefault(prompt_id(record.prompt) if record.prompt else opening(record), place)
     distinct = records.subset(list(first.values()), records.name)
     place_of = {row: place for place, row in enumerate(records.rows)}
-    asked = Asked(distinct)
-    for rows, matches in zip(asked.rows, fingerprint(distinct).matches(asked), strict=True):
+    questions = Questions(distinct)
+    for rows, matches in zip(questions.rows, fingerprint(distinct).matches(questions), strict=True):
         yield from ((place_of[rows[0]], place_of[distinct.rows[match]]) for match in matches)
 
 

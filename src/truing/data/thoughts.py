@@ -1,4 +1,4 @@
-"""Thoughts: what a reasoning model writes before its answer, in text.
+"""Thoughts: the text a reasoning model writes before its answer.
 
 In truing's texts a thought stands in `<think>...</think>` before the answer, whatever a chat template writes it with;
 `data.rendering.template` says how each template does.
@@ -19,7 +19,7 @@ MARK = re.compile(r"([<\[])([\w:]+[>\]])")
 EMPTY = re.compile(r"([<\[])([\w:]+[>\]])\s*\1/\2\s*\Z")
 """An empty thought at the end of what stands before an answer."""
 Thoughts: TypeAlias = Literal["learn", "mask"]
-"""Whether the thoughts of responses are learned like the rest, or read and not learned."""
+"""Treatment of the thoughts of responses: learned like the rest, or read and not learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def parted(text: str, marks: tuple[str, str] = (OPEN, CLOSE)) -> Parted:
 
 
 def answer_of(text: str) -> str:
-    """What comes after the thought: all of a text that has none, nothing of one whose thought never ends.
+    """The text after the thought: all of a text that has none, nothing of one whose thought never ends.
 
     >>> answer_of("<think>4? 5?</think> 4"), answer_of("4"), answer_of("<think>perhaps 4")
     (' 4', '4', '')
@@ -70,9 +70,9 @@ def joined(thought: str, answer: str, marks: tuple[str, str] = (OPEN, CLOSE)) ->
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a chat template takes a thought and writes it: as a key of the message, as a part of its content, or where it
-    stands in the text. `opening` and `closing` are its marks, `lead` what it writes before an answer without thought;
-    it `keeps` the thought of the last turn, or takes it out."""
+    """The form in which a chat template takes and writes a thought: as a key of the message, as a part of its content,
+    or where it stands in the text. `opening` and `closing` are its marks, `lead` what it writes before an answer
+    without thought; it `keeps` the thought of the last turn, or takes it out."""
 
     way: Literal["key", "part", "inline"] = "inline"
     opening: str = OPEN
@@ -90,11 +90,11 @@ class Form:
 
     @property
     def marks(self) -> tuple[str, str]:
-        """What opens a thought, and what closes it."""
+        """The marks that open and close a thought."""
         return self.opening, self.closing
 
-    def told(self, text: str, clean: Callable[[str], str]) -> str:
-        """What a model wrote, in truing's marks whatever marks it is written with. `clean` takes out of its thought and
+    def in_think_marks(self, text: str, clean: Callable[[str], str]) -> str:
+        """A model's text in truing's marks, whatever marks it is written with. `clean` takes out of its thought and
         of its answer what is no text of theirs, such as the tokens that mark them."""
         bare = text.removeprefix(self.lead)
         for words, marks in ((text, self.marks), (bare, (OPEN, CLOSE))):
@@ -103,7 +103,7 @@ class Form:
                 return OPEN + clean(parts.thought) + (CLOSE + clean(parts.answer) if parts.closed else "")
         return clean(bare)
 
-    def own(self, text: str) -> str:
+    def in_template_marks(self, text: str) -> str:
         """A text in truing's marks with this template's own in their place, and nothing else changed."""
         parts = parted(text)
         if parts.thought is None or not text.lstrip().startswith(OPEN):
@@ -131,8 +131,8 @@ def message_of(way: Literal["key", "part"], thought: str, answer: str) -> dict[s
 
 
 def form_of(write: Callable[[dict[str, Any]], str], prompt: str) -> Form:
-    """How a template writes thoughts, from what it makes of a message whose thought is Qx and whose answer is Zk, in
-    each way that templates take. `write` gives its text of a message, empty where it refuses; `prompt` is the
+    """The form in which a template writes thoughts, from its text of a message whose thought is Qx and whose answer is
+    Zk, in each way that templates take. `write` gives its text of a message, empty where it refuses; `prompt` is the
     generation prompt before it."""
     plain = write({"role": "assistant", "content": "Zk"})
     lead = behind(prompt, plain[: max(0, plain.rfind("Zk"))])
@@ -151,7 +151,7 @@ def form_of(write: Callable[[dict[str, Any]], str], prompt: str) -> Form:
 
 
 def behind(prompt: str, text: str) -> str:
-    """What of a text goes beyond what it has in common with the prompt."""
+    """The rest of a text behind its common prefix with the prompt."""
     same = 0
     while same < min(len(prompt), len(text)) and prompt[same] == text[same]:
         same += 1

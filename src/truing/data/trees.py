@@ -19,12 +19,12 @@ from truing.streams import Stream, generator
 from truing.types import Demonstration, Judgement, Messages, Records, RowNote
 
 THOUGHT_OUT = "its thought is taken out by the chat template"
-"""What is noted of a response that is read without its thought."""
+"""Note on a response that is read without its thought."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Trees of a data set, what happened to its rows on the way, and what the data set is called."""
+    """Trees of a data set, notes on its rows, and the data set's name."""
 
     trees: tuple[Tree, ...]
     notes: tuple[RowNote, ...]
@@ -37,9 +37,9 @@ class Planted:
         'kept 0 rows, truncated 0, dropped 1 (prompt longer than max_length: row 3)'
         """
         actions = Counter(note.action for note in self.notes)
-        told = f"kept {len(self.trees)} rows, truncated {actions['truncated']}, dropped {actions['dropped']}"
+        counts = f"kept {len(self.trees)} rows, truncated {actions['truncated']}, dropped {actions['dropped']}"
         parts = [f"{_problem(note)}: {_some(note['rows'])}" for note in grouped(self.notes)]
-        return told + (f" ({'; '.join(parts)})" if parts else "")
+        return counts + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def _problem(note: Mapping[str, Any]) -> str:
@@ -68,12 +68,12 @@ def plant(
 
     A prompt that leaves no room for a response within `max_length` tokens drops its row; a response that reaches over
     the limit is cut and loses its end token. Both are noted. Comparisons of responses that are the same once cut are
-    left out; of equal answers of a ranking the best place counts, and a response called both desirable and undesirable
-    is left out. Where labels are wanted, a score other than 0 and 1 is an error of the whole data. Of a conversation
-    every assistant turn is learned, or with `turns: last` only the last one; with `thoughts: mask` without its thought.
-    A response whose thought the template takes out is read without it, and noted; where nothing is learned, responses
-    that are then the same may be `kept`. A row that the template cannot write (a control token in its text), or that
-    does not hold what the shape needs, is an error, or dropped with `on_bad_row: drop`.
+    left out; of equal responses of a ranking the best place counts, and a response called both desirable and
+    undesirable is left out. Where labels are wanted, a score other than 0 and 1 is an error of the whole data. Of a
+    conversation every assistant turn is learned, or with `turns: last` only the last one; with `thoughts: mask` without
+    its thought. A response whose thought the template takes out is read without it, and noted; where nothing is
+    learned, responses that are then the same may be `kept`. A row that the template cannot write (a control token in
+    its text), or that does not hold what the shape needs, is an error, or dropped with `on_bad_row: drop`.
     """
     trees: list[Tree] = []
     notes: list[RowNote] = []
@@ -81,7 +81,7 @@ def plant(
     _check_labels(records, shape)
     for row, record in zip(records.rows, records.records, strict=True):
         try:
-            prompt, form = _asked(record, shaped(record, shape, ties), turns if shape == "single" else "all")
+            prompt, form = _context(record, shaped(record, shape, ties), turns if shape == "single" else "all")
             tools = record.meta.get("tools")
             rendered = [renderer.encode(prompt, side.response, tools=tools, thoughts=thoughts) for side in form.sides]
         except DataError as error:
@@ -121,12 +121,12 @@ def _refusal(records: Records, refused: Sequence[tuple[int, DataError]]) -> Data
     return DataError(place, error.problem, f"{error.way_out}\n  {share}" if error.way_out else share)
 
 
-def _asked(record: Demonstration | Judgement, form: Shaped, turns: Turns) -> tuple[Messages, Shaped]:
-    """What stands before the responses; of a demonstration, where `turns` is `last`, all but its last answer."""
+def _context(record: Demonstration | Judgement, form: Shaped, turns: Turns) -> tuple[Messages, Shaped]:
+    """The messages before the responses; of a demonstration, where `turns` is `last`, all but its last response."""
     if turns == "all" or not isinstance(record, Demonstration):
         return record.prompt, form
-    said = replace(form.sides[0], response=record.response[-1:])
-    return (*record.prompt, *record.response[:-1]), replace(form, sides=(said,))
+    last = replace(form.sides[0], response=record.response[-1:])
+    return (*record.prompt, *record.response[:-1]), replace(form, sides=(last,))
 
 
 def _cut_point(
@@ -210,8 +210,8 @@ def _check_labels(records: Records, shape: Shape) -> None:
 
 
 def _distinct(tree: Tree, shape: Shape) -> Tree | None:
-    """The tree without comparisons of equal branches, equal answers of a ranking after the best of them, and responses
-    of both labels; None where no row is left."""
+    """The tree without comparisons of equal branches, equal responses of a ranking after the best of them, and
+    responses of both labels; None where no row is left."""
     if shape == "ranked":
         first = {branch.ids: branch for branch in reversed(tree.branches)}
         ranked = tuple(branch for branch in tree.branches if first[branch.ids] is branch)
@@ -223,10 +223,10 @@ def _distinct(tree: Tree, shape: Shape) -> Tree | None:
         return replace(tree, branches=sure) if sure else None
     if not tree.pairs:
         return tree
-    kept = tuple(pair for pair in tree.pairs if tree.branches[pair.better].ids != tree.branches[pair.worse].ids)
-    if not kept:
+    distinct = tuple(pair for pair in tree.pairs if tree.branches[pair.better].ids != tree.branches[pair.worse].ids)
+    if not distinct:
         return None
-    return replace(tree, comparisons=kept) if tree.comparisons else tree
+    return replace(tree, comparisons=distinct) if tree.comparisons else tree
 
 
 def with_shadows(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tree, ...]:
@@ -237,7 +237,8 @@ def with_shadows(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tre
     """
     order = generator(Stream.LENT_RESPONSES, seed).permutation(len(trees)).tolist()
     lent = _lent(trees, order, max_length)
-    return tuple(replace(tree, shadow=_shadow(tree, said, len(trees))) for tree, said in zip(trees, lent, strict=True))
+    pairs = zip(trees, lent, strict=True)
+    return tuple(replace(tree, shadow=_shadow(tree, branches, len(trees))) for tree, branches in pairs)
 
 
 def _lent(trees: Sequence[Tree], order: list[int], max_length: int) -> Iterator[tuple[Branch, ...]]:
@@ -247,13 +248,13 @@ def _lent(trees: Sequence[Tree], order: list[int], max_length: int) -> Iterator[
         following = (trees[order[(place[i] + step) % len(order)]] for step in range(1, len(order)))
         room = max_length - len(tree.prompt)
         donors = (_learned(other, room) for other in following if other.prompt != tree.prompt)
-        said = next(filter(None, donors), None)
-        if said is None:
+        branches = next(filter(None, donors), None)
+        if branches is None:
             raise UserError(
                 f"row {tree.row}: no response to another prompt can be put after its prompt within max_length "
                 f"{max_length}; the objective needs at least two prompts in the data"
             )
-        yield said
+        yield branches
 
 
 def _learned(tree: Tree, room: int) -> tuple[Branch, ...]:
@@ -261,6 +262,6 @@ def _learned(tree: Tree, room: int) -> tuple[Branch, ...]:
     return tuple(cut for cut in (_cut(branch, room) for branch in tree.branches) if any(cut.loss))
 
 
-def _shadow(tree: Tree, said: Sequence[Branch], count: int) -> Tree:
-    lent = [said[k % len(said)] for k in range(len(tree.branches))]
+def _shadow(tree: Tree, branches: Sequence[Branch], count: int) -> Tree:
+    lent = [branches[k % len(branches)] for k in range(len(tree.branches))]
     return Tree(tree.prompt, tuple(Branch("response", b.ids, b.loss) for b in lent), count + tree.index, tree.row)

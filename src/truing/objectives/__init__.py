@@ -74,5 +74,5 @@ def __getattr__(name: str) -> registry.Objective:
     """An objective is imported when it is first asked for, so that its signals can be looked up without torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: registry.Objective = registry.load(name, "objective")
-    return found
+    objective: registry.Objective = registry.load(name, "objective")
+    return objective

@@ -1,7 +1,7 @@
-"""Advantages: from rewards and values to how much better each token or response did than was expected.
+"""Advantages: the part of each token's or response's return beyond what was expected, from rewards and values.
 
-Pure functions of a whole step; nothing here has a gradient. Groups are answers to one prompt: `group_B` is any number
-per row that says which.
+Pure functions of a whole step; nothing here has a gradient. Groups are responses to one prompt: `group_B` is any
+number per row that names its group.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from truing.errors import UserError
 from truing.objectives.equal import deviation, distances
 
 FLOOR = 1e-4
-"""What is added to a deviation that scores are divided by, as TRL does: what a reward model's rounding leaves of equal
-scores stays small."""
+"""Added to a deviation that scores are divided by, as TRL does: what a reward model's rounding leaves of equal scores
+stays small."""
 
 
 def shaped_rewards(score_B: Tensor, logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor, *, beta: float) -> Tensor:
@@ -54,19 +54,19 @@ def gae(
             )
     reward_BT, value_BT = reward_BT.detach(), value_BT.detach()
     advantage, value = torch.zeros_like(value_BT[:, 0]), torch.zeros_like(value_BT[:, 0])
-    found = []
+    advantages = []
     for t in reversed(range(reward_BT.shape[1])):
         real = mask_BT[:, t] > 0
         error = reward_BT[:, t] + gamma * value - value_BT[:, t]
         advantage = torch.where(real, error + gamma * smoothing * advantage, advantage)
         value = torch.where(real, value_BT[:, t], value)
-        found.append(torch.where(real, advantage, 0.0))
-    advantage_BT = torch.stack(found[::-1], 1)
+        advantages.append(torch.where(real, advantage, 0.0))
+    advantage_BT = torch.stack(advantages[::-1], 1)
     return advantage_BT, torch.where(mask_BT > 0, advantage_BT + value_BT, 0.0)
 
 
 def returns(reward_BT: Tensor, mask_BT: Tensor, *, gamma: float = 1.0) -> Tensor:
-    """What each token's future earns: the discounted sum of rewards from it on; [B, T], 0 where masked."""
+    """Return-to-go of each token: the discounted sum of rewards from it on; [B, T], 0 where masked."""
     return gae(reward_BT, torch.zeros_like(reward_BT), mask_BT, gamma=gamma, smoothing=1.0)[0]
 
 
@@ -98,12 +98,12 @@ def _groups(score_B: Tensor, group_B: Tensor, fewest: int) -> tuple[Tensor, Tens
     index = group_B.unique(return_inverse=True)[1]
     size = index.bincount().double()
     if bool((size < fewest).any()):
-        raise UserError(f"a prompt has fewer than {fewest} answers, and its answers are compared with each other")
+        raise UserError(f"a prompt has fewer than {fewest} responses, and its responses are compared with each other")
     return index, size, distances(score_B, index)
 
 
 def centred(score_B: Tensor, group_B: Tensor) -> Tensor:
-    """Each score minus its group's mean (Dr. GRPO, arXiv 2503.20783); 0 for an answer without siblings."""
+    """Each score minus its group's mean (Dr. GRPO, arXiv 2503.20783); 0 for a response without siblings."""
     return _groups(score_B, group_B, 1)[2].to(score_B.dtype)
 
 
@@ -111,7 +111,7 @@ def standardised(score_B: Tensor, group_B: Tensor, *, sample: bool = False, floo
     """Each score minus its group's mean, over the group's standard deviation + `floor` (GRPO, arXiv 2402.03300).
 
     The deviation is the population's (the formula of the source), or with `sample` the sample's (TRL, verl), which is
-    sqrt(G/(G - 1)) larger; that one is a UserError for an answer without siblings. Equal scores give 0.
+    sqrt(G/(G - 1)) larger; that one is a UserError for a response without siblings. Equal scores give 0.
     """
     index, size, distance = _groups(score_B, group_B, 2 if sample else 1)
     squares = torch.zeros_like(size).index_add(0, index, distance.square())
@@ -128,7 +128,7 @@ def _over(distance: Tensor, spread: Tensor, floor: float) -> Tensor:
 
 
 def leave_one_out(score_B: Tensor, group_B: Tensor) -> Tensor:
-    """Each score minus the mean of its siblings' (RLOO, arXiv 2402.14740); UserError for an answer without any."""
+    """Each score minus the mean of its siblings' (RLOO, arXiv 2402.14740); UserError for a response without any."""
     index, size, distance = _groups(score_B, group_B, 2)
     return (distance * (size / (size - 1))[index]).to(score_B.dtype)
 
@@ -146,7 +146,7 @@ def batch_scaled(x_B: Tensor, spread_B: Tensor, *, sample: bool = False, floor: 
 
 
 def process(reward_BS: Tensor, mask_BS: Tensor, *, sample: bool = False, floor: float = 0.0) -> Tensor:
-    """Advantages at each step of one group's answers: the whitened step rewards summed from it on; [B, S], B answers.
+    """Advantages at each step of one group's responses: the whitened step rewards summed from it on; [B, S].
 
     All step rewards of the group are whitened together (GRPO with process supervision, arXiv 2402.03300, section
     4.1.3); a token takes the value of the first step that ends at or after it. All equal, they give 0. A function for

@@ -1,4 +1,4 @@
-"""What the methods aim at, exactly, where every response can be listed: optima, partition functions and identities.
+"""Exact targets of the methods where every response can be listed: optima, partition functions and identities.
 
 Distributions are log-probabilities over the last axis (`logp_V`), in nats. A test trains by gradient descent and
 compares; a diagnosis compares a policy with its optimum.
@@ -14,7 +14,7 @@ from torch import Tensor
 from truing.errors import UserError
 from truing.objectives.kl import exact
 
-# --- rewards under a KL leash: J(pi) = E[r] - beta KL(pi || ref) ----------------------------------------------------
+# --- rewards under KL control: J(pi) = E[r] - beta KL(pi || ref) ----------------------------------------------------
 
 
 def log_partition(ref_logp_V: Tensor, reward_V: Tensor, beta: float) -> Tensor:
@@ -73,8 +73,8 @@ def explicit_loss(
     logp_V: Tensor, safe_V: Tensor, unsafe_V: Tensor, alpha: float, ref_V: Tensor | None = None, beta: float = 0.0
 ) -> Tensor:
     """KL(pi || safe) - alpha KL(pi || unsafe) + beta KL(pi || ref), nats; with beta 0 no reference is needed."""
-    leash = 0.0 if ref_V is None else beta * exact(logp_V, ref_V)
-    return exact(logp_V, safe_V) - alpha * exact(logp_V, unsafe_V) + leash
+    to_reference = 0.0 if ref_V is None else beta * exact(logp_V, ref_V)
+    return exact(logp_V, safe_V) - alpha * exact(logp_V, unsafe_V) + to_reference
 
 
 def explicit_optimum(
@@ -98,7 +98,7 @@ def floored_log_ratio(safe_V: Tensor, unsafe_V: Tensor, floor: float) -> Tensor:
     return safe_V - mixed
 
 
-# --- divergences between two known distributions --------------------------------------------------------------------
+# --- divergences between two given distributions --------------------------------------------------------------------
 
 
 def total_variation(p_V: Tensor, q_V: Tensor) -> Tensor:

@@ -24,14 +24,14 @@ def class_weight(desirable_B: Tensor) -> Tensor:
 def prompt_weight(desirable_B: Tensor, prompt_B: Tensor, *, per_prompt: bool) -> Tensor:
     """`class_weight` over the step, or within each prompt: then every prompt with both classes weighs the same.
 
-    A prompt with rows of one class alone says nothing of a divergence, and its rows weigh 0.
+    A prompt with rows of one class alone tells nothing of a divergence, and its rows weigh 0.
     """
     if not per_prompt:
         return class_weight(desirable_B)
     prompts, counts = _counts(desirable_B, prompt_B)
     both = (counts > 0).all(0)
-    own = counts[(desirable_B <= 0.5).long(), prompts]
-    weight = len(prompt_B) / (both.sum().clamp(min=1) * own)
+    class_count = counts[(desirable_B <= 0.5).long(), prompts]
+    weight = len(prompt_B) / (both.sum().clamp(min=1) * class_count)
     return torch.where(both[prompts], weight, 0.0)
 
 
@@ -47,8 +47,10 @@ def log_mean_exp_undesirable(
     if not per_prompt:
         return log_mean_exp(r[bad]) if bool(bad.any()) else r.new_zeros(())
     prompts, counts = _counts(desirable_B, prompt_B)
-    found = [log_mean_exp(r[bad & (prompts == i)]) if n else r.new_zeros(()) for i, n in enumerate(counts[1].tolist())]
-    return torch.stack(found)[prompts]
+    by_prompt = [
+        log_mean_exp(r[bad & (prompts == i)]) if n else r.new_zeros(()) for i, n in enumerate(counts[1].tolist())
+    ]
+    return torch.stack(by_prompt)[prompts]
 
 
 def _counts(desirable_B: Tensor, prompt_B: Tensor) -> tuple[Tensor, Tensor]:

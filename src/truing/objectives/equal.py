@@ -1,4 +1,4 @@
-"""When scores are equal: the one rule, of every advantage, scale and comparison of scores.
+"""Equality of scores: the one rule, of every advantage, scale and comparison of scores.
 
 A number is rounded to its type, by up to half a step of it. So two scores that are equal stand up to one step apart,
 eps (the type's) times their size: 0.1 + 0.2 and 0.3 are equal in fp64. What lies further apart is a difference,
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def rounding(dtype: torch.dtype = torch.float64) -> float:
-    """How far apart, as a share of their size, two equal numbers of a type may stand.
+    """Relative difference at which two numbers of a type may still be equal.
 
     >>> rounding(torch.bfloat16) == 2**-7, rounding() == 2**-52
     (True, True)
@@ -26,7 +26,7 @@ def rounding(dtype: torch.dtype = torch.float64) -> float:
 
 
 def alike(scores: Sequence[float]) -> bool:
-    """Whether all scores are equal but for rounding; two that are not finite are only if they are the same.
+    """Return whether all scores are equal but for rounding; two that are not finite are only if they are the same.
 
     >>> alike([0.1 + 0.2, 0.3]), alike([1e-8, 2e-8]), alike([1e6 + 0.1] * 5), alike([])
     (True, False, True, True)

@@ -1,4 +1,4 @@
-"""The KL leash: estimators from sampled tokens, the exact value, and the controller of its coefficient.
+"""KL control: estimators from sampled tokens, the exact value, and the controller of its coefficient.
 
 d = log pi(y) - log ref(y) of tokens drawn from pi, in nats. Used in the reward (d held fixed), k1 gives the exact
 gradient of KL(pi || ref); used as a loss, k1 gives none, k2 gives it per token, k3 that of the forward KL(ref || pi).

@@ -78,11 +78,11 @@ def gdc(
     *,
     beta: Annotated[Positive, "reward per nat of tilt from the reference; larger stays nearer to it"] = 1.0,
 ) -> Tensor:
-    """Match the policy to the tilted reference by the forward KL, which covers every good answer.
+    """Match the policy to the tilted reference by the forward KL, which covers every good response.
 
         loss_b = -w_b * log pi(y_b),   w_b = p(y_b)/old(y_b),   p = ref * exp(score/beta) / Z
 
-    Returns [B]. The optimum is that of rewards under a KL leash, reached from the covering side. Z is the mean weight
+    Returns [B]. The optimum is that of rewards under KL control, reached from the covering side. Z is the mean weight
     of the step; the weights have mean 1 and no gradient.
     Differs from the source: Z is estimated from the step alone, not as a moving average; no baseline (GDC++).
 

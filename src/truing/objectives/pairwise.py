@@ -30,7 +30,7 @@ def dpo(
         loss_b = -log sigmoid(beta * h_b),   h = log[pi(y_w)/ref(y_w)] - log[pi(y_l)/ref(y_l)]
 
     Returns [B]; log-probabilities are sums in nats. At pi = ref the loss is ln 2. A large `beta` keeps the policy
-    near the reference. The probability of the chosen response itself may fall: watch `chosen_reward`.
+    near the reference. The probability of the chosen response itself may fall: monitor `chosen_reward`.
     Differs from the source: nothing.
 
     >>> import torch
@@ -198,7 +198,7 @@ def f_dpo(
         PositiveFraction, "of divergence alpha: near 0 is dpo's, 1 is forward_kl; wider covers more"
     ] = 0.5,
 ) -> Tensor:
-    """DPO for another leash than the reverse KL: the reward is beta * f'(pi/ref).
+    """DPO for another divergence than the reverse KL: the reward is beta * f'(pi/ref).
 
         loss_b = -log sigmoid(beta * [f'(u_w) - f'(u_l)]),   u = pi(y)/ref(y)
         f'(u) = ln(2u/(1 + u)) (jensen_shannon),   1 - 1/u (forward_kl),   (1 - u^-alpha)/alpha (alpha)

@@ -1,4 +1,4 @@
-"""What goes with any method that has advantages: what holds a policy near its reference, spread out, or to texts.
+"""Terms beside any method that has advantages: they hold a policy near its reference, spread out, or to texts.
 
 These read no score, so by themselves they teach nothing of what is wanted, and are refused.
 """
@@ -25,14 +25,14 @@ from truing.registry import objective
     advantage="any",
 )
 def kl_k2(logp_BT: Tensor, old_logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """The KL leash in the loss: its gradient, token for token, is that of KL(pi || ref), off-policy too.
+    """KL control in the loss: its gradient, token for token, is that of KL(pi || ref), off-policy too.
 
         loss_bt = mask_bt * sg[w] * d^2/2,   d = log[pi(y_bt)/ref(y_bt)],   w = pi(y_bt)/old(y_bt), sg: no gradient
 
-    Returns [B, T]; the loop divides by the tokens of the step. Its weight is the leash's coefficient, in units of
+    Returns [B, T]; the loop divides by the tokens of the step. Its weight is the coefficient of the KL, in units of
     advantage a nat (REINFORCE++ with a baseline has it: `[reinforce_pp_baseline, {kl_k2: {weight: 0.01}}]`).
-    Differs from the source: |log w| is held below 20 nats. A token's influence on the KL of later ones is left out, as
-    in every loss of single tokens; `beta` in the reward keeps it.
+    Differs from the source: |log w| is held below 20 nats. Only the in-reward KL (`beta`) charges a token for the KL of
+    later tokens; a loss of single tokens does not.
 
     >>> import torch
     >>> [round(x, 4) for x in kl_k2(*(torch.tensor([[v]]) for v in (-1.0, -1.2, -1.5, 1.0)))[0].tolist()]
@@ -59,7 +59,7 @@ def kl_k3(
     *,
     corrected: Annotated[bool, "weigh by the ratio to the sampler, unbiased after several updates a round"] = True,
 ) -> Tensor:
-    """The KL leash in the loss by the estimate of least variance, with the ratio to the policy that sampled.
+    """KL control in the loss by the estimate of least variance, with the ratio to the policy that sampled.
 
         loss_bt = mask_bt * w * [ref/pi - 1 - log(ref/pi)],   w = pi(y_bt)/old(y_bt)
 
@@ -102,7 +102,7 @@ def entropy(entropy_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 @objective(source="Ouyang et al. 2022 (InstructGPT, PPO-ptx), eq. 2, arXiv 2203.02155", advantage="any")
 def ptx(given_logp_B: Tensor, given_length_B: Tensor) -> Tensor:
-    """Keep texts likely that the policy was pretrained on, in the same updates as it learns from its own answers.
+    """Keep texts likely that the policy was pretrained on, in the same updates as it learns from its own responses.
 
         loss_b = -log pi(text_b) / |text_b|
 

@@ -1,6 +1,6 @@
-"""Policy gradients on rollouts: each answer's tokens are made likelier or less likely, as their advantage says.
+"""Policy gradients on rollouts: each response's tokens are made likelier or less likely, as their advantage says.
 
-`mean` in the decorator is part of the method: by what the loop divides the losses of a step.
+`mean` in the decorator is part of the method: the divisor of the losses of a step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def ppo(
         loss_bt = -mask_bt * min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_bt)/old(y_bt)
 
     Returns [B, T]; the loop divides by the tokens of the step. `dual_clip` (3) caps the loss at dual_clip * |A| where A
-    is negative. Advantages come from `advantage.gae`, whitened; the KL leash is in the reward.
+    is negative. Advantages come from `advantage.gae`, whitened; KL control is in the reward.
     Differs from the source: |log w| is held below 20 nats.
 
     >>> import torch
@@ -73,26 +73,26 @@ def grpo(
     mask_BT: Tensor,
     *,
     clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
-    beta: Annotated[NonNegative, "weight of the KL to the reference in the loss, per nat; 0 is no leash"] = 0.04,
+    beta: Annotated[NonNegative, "weight of the KL to the reference in the loss, per nat; 0 is no KL control"] = 0.04,
     corrected: Annotated[bool, "weigh the KL by the ratio, unbiased after several updates a round"] = False,
 ) -> Tensor:
-    """PPO without a value head: advantages within a group of answers to one prompt, the KL leash in the loss.
+    """PPO without a value head: advantages within a group of responses to one prompt, KL control in the loss.
 
         loss_bt = -mask_bt * [min(w A, clip(w, 1 - clip, 1 + clip) A) - beta * k3],   k3 = ref/pi - 1 - log(ref/pi)
 
     Returns [B, T]; the loop divides each response by its own tokens and then by the responses, which favours short
-    right answers and long wrong ones (`dr_grpo` does not). Advantages: `advantage.standardised`.
+    right responses and long wrong ones (`dr_grpo` does not). Advantages: `advantage.standardised`.
     Differs from the source: |log w| and |log(ref/pi)| are held below 20 nats. As a loss, k3 has the gradient of the
     forward KL; `corrected` makes it w * k3, which has that of KL(pi || ref) (arXiv 2512.02556; TRL's default).
 
     >>> import torch
-    >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.1, -1.2, 0.9, 1.0))
-    >>> [round(x, 4) for x in grpo(*one)[0].tolist()]
+    >>> row = (torch.tensor([[v]]) for v in (-1.0, -1.1, -1.2, 0.9, 1.0))
+    >>> [round(x, 4) for x in grpo(*row)[0].tolist()]
     [-0.9939]
     """
     losses = clipped(bounded_ratio(logp_BT, old_logp_BT), advantage_BT, clip, clip)
-    leash = k3_corrected(logp_BT, old_logp_BT, ref_logp_BT) if corrected else k3(logp_BT - ref_logp_BT.detach())
-    return torch.where(mask_BT > 0, losses + beta * leash, 0.0)
+    kl = k3_corrected(logp_BT, old_logp_BT, ref_logp_BT) if corrected else k3(logp_BT - ref_logp_BT.detach())
+    return torch.where(mask_BT > 0, losses + beta * kl, 0.0)
 
 
 @objective(source="Liu et al. 2025 (Dr. GRPO), arXiv 2503.20783", mean="constant", advantage="centred")
@@ -104,7 +104,7 @@ def dr_grpo(
     *,
     clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
 ) -> Tensor:
-    """GRPO without its two biases: every token weighs the same whatever its response's length, and no leash.
+    """GRPO without its two biases: every token weighs the same whatever its response's length, and no KL control.
 
         loss_bt = -mask_bt * min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_bt)/old(y_bt)
 
@@ -113,8 +113,8 @@ def dr_grpo(
     Differs from the source: |log w| is held below 20 nats.
 
     >>> import torch
-    >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.1, 0.9, 1.0))
-    >>> [round(x, 4) for x in dr_grpo(*one)[0].tolist()]
+    >>> row = (torch.tensor([[v]]) for v in (-1.0, -1.1, 0.9, 1.0))
+    >>> [round(x, 4) for x in dr_grpo(*row)[0].tolist()]
     [-0.9947]
     """
     return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip, clip)
@@ -130,17 +130,17 @@ def dapo(
     clip_low: Annotated[Clip, "how far below 1 a token's ratio to the sampler may fall"] = 0.2,
     clip_high: Annotated[Positive, "how far above 1 it may rise; wider lets unlikely tokens grow"] = 0.28,
 ) -> Tensor:
-    """GRPO that leaves unlikely tokens more room to rise, weighs all tokens of the step the same, and has no leash.
+    """GRPO that leaves unlikely tokens more room to rise, weighs all tokens of a step alike, and has no KL control.
 
         loss_bt = -mask_bt * min(w A, clip(w, 1 - clip_low, 1 + clip_high) A),   w = pi(y_bt)/old(y_bt)
 
     Returns [B, T]; the loop divides by the tokens of the step. Advantages: `advantage.standardised`; dropping groups
-    whose answers all score the same belongs to the source of rollouts.
+    whose responses all score the same belongs to the source of rollouts.
     Differs from the source: |log w| is held below 20 nats.
 
     >>> import torch
-    >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
-    >>> [round(x, 4) for x in dapo(*one)[0].tolist()]
+    >>> row = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
+    >>> [round(x, 4) for x in dapo(*row)[0].tolist()]
     [-1.28]
     """
     return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip_low, clip_high)
@@ -193,8 +193,8 @@ def cispo(
     Differs from the source: |log w| is held below 20 nats.
 
     >>> import torch
-    >>> one = (torch.tensor([[v]]) for v in (-1.0, -9.0, 0.5, 1.0))
-    >>> cispo(*one)[0].tolist()
+    >>> row = (torch.tensor([[v]]) for v in (-1.0, -9.0, 0.5, 1.0))
+    >>> cispo(*row)[0].tolist()
     [2.5]
     """
     weight = bounded_ratio(logp_BT, old_logp_BT).detach().clamp(max=clip_high)
@@ -213,7 +213,7 @@ def rloo(
 
         loss_b = -min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_b)/old(y_b)
 
-    Returns [B]. Advantages: `advantage.leave_one_out`; the KL leash is in the reward, summed over tokens.
+    Returns [B]. Advantages: `advantage.leave_one_out`; KL control is in the reward, summed over tokens.
     Differs from the source: clipped as in TRL, so that rollouts may serve more than one update; in the first one w = 1
     and the gradient is the source's.
 
@@ -258,8 +258,8 @@ def reinforce_pp(
     Differs from the source: |log w| is held below 20 nats.
 
     >>> import torch
-    >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
-    >>> [round(x, 4) for x in reinforce_pp(*one)[0].tolist()]
+    >>> row = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
+    >>> [round(x, 4) for x in reinforce_pp(*row)[0].tolist()]
     [-1.2]
     """
     return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip, clip)
@@ -274,18 +274,18 @@ def reinforce_pp_baseline(
     *,
     clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
 ) -> Tensor:
-    """REINFORCE++ on several answers to a prompt: each against its group's mean, scaled by the whole round.
+    """REINFORCE++ on several responses to a prompt: each against its group's mean, scaled by the whole round.
 
         loss_bt = -mask_bt * min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_bt)/old(y_bt)
         A = (R - mean_group R)/std_round(R - mean_group R)
 
     Returns [B, T]; the loop divides by the tokens of the step. Advantages: `advantage.batch_scaled` of
-    `advantage.centred`. The source's leash is k2 in the loss: `[reinforce_pp_baseline, {kl_k2: {weight: 0.01}}]`.
+    `advantage.centred`. The source's KL control is k2 in the loss: `[reinforce_pp_baseline, {kl_k2: {weight: 0.01}}]`.
     Differs from the source: |log w| is held below 20 nats; 1e-4 is added to the deviation.
 
     >>> import torch
-    >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
-    >>> [round(x, 4) for x in reinforce_pp_baseline(*one)[0].tolist()]
+    >>> row = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
+    >>> [round(x, 4) for x in reinforce_pp_baseline(*row)[0].tolist()]
     [-1.2]
     """
     return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip, clip)
@@ -300,18 +300,18 @@ def lite_ppo(
     *,
     clip: Annotated[Clip, "how far a token's ratio to the sampler may go from 1; larger learns faster, riskier"] = 0.2,
 ) -> Tensor:
-    """PPO's clipped step without a value head or a leash: advantages by the group's mean and the round's deviation.
+    """PPO's clipped step without a value head or KL control: advantages by the group's mean and the round's deviation.
 
         loss_bt = -mask_bt * min(w A, clip(w, 1 - clip, 1 + clip) A),   w = pi(y_bt)/old(y_bt)
         A = (R - mean_group R)/std_round(R)
 
-    Returns [B, T]; the loop divides by the tokens of the step, so that all weigh the same. A group of answers that are
-    nearly alike is not blown up, as over its own deviation. Advantages: `advantage.batch_scaled`.
+    Returns [B, T]; the loop divides by the tokens of the step, so that all weigh the same. A group of responses that
+    are nearly alike is not blown up, as over its own deviation. Advantages: `advantage.batch_scaled`.
     Differs from the source: |log w| is held below 20 nats; 1e-4 is added to the deviation.
 
     >>> import torch
-    >>> one = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
-    >>> [round(x, 4) for x in lite_ppo(*one)[0].tolist()]
+    >>> row = (torch.tensor([[v]]) for v in (-1.0, -1.5, 1.0, 1.0))
+    >>> [round(x, 4) for x in lite_ppo(*row)[0].tolist()]
     [-1.2]
     """
     return clipped_tokens(logp_BT, old_logp_BT, advantage_BT, mask_BT, clip, clip)

@@ -20,11 +20,11 @@ def dpo_ranked(
     *,
     beta: Annotated[Positive, "price in reward of a nat of log-ratio to the reference; larger stays nearer"] = 0.1,
 ) -> Tensor:
-    """DPO from whole rankings: each answer is to be picked first among those that are left.
+    """DPO from whole rankings: each response is to be picked first among those that are left.
 
         loss_b = -sum_k log[exp(r_k) / sum_{i >= k} exp(r_i)],   r_k = beta log[pi(y_k)/ref(y_k)], best first
 
-    Returns [B] in nats. Two answers give dpo.
+    Returns [B] in nats. Two responses give dpo.
     Differs from the source: nothing.
 
     >>> import torch

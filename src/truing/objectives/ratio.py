@@ -1,4 +1,4 @@
-"""Ratios of probabilities, and how their exponentials are kept finite."""
+"""Ratios of probabilities, with exponentials that are kept finite."""
 
 from __future__ import annotations
 

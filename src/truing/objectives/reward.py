@@ -91,11 +91,11 @@ def davidson(chosen_reward_B: Tensor, rejected_reward_B: Tensor, tie_B: Tensor, 
 
 @objective(source="Plackett 1975; Luce 1959")
 def plackett_luce(reward_BK: Tensor, rank_mask_BK: Tensor) -> Tensor:
-    """Teach a reward model a whole ranking: each answer is to be picked first among those that are left.
+    """Teach a reward model a whole ranking: each response is to be picked first among those that are left.
 
         loss_b = -sum_k log[exp(r_k) / sum_{i >= k} exp(r_i)],   best first
 
-    Returns [B]. Two answers give bradley_terry.
+    Returns [B]. Two responses give bradley_terry.
     Differs from the source: nothing.
 
     >>> import torch
@@ -140,7 +140,7 @@ def cost_model(
 
         loss_b = -log sigmoid(c_l - c_w) - log sigmoid(s_w c_w) - log sigmoid(s_l c_l),   s = -1 harmless, +1 harmful
 
-    Returns [B]. `chosen` is the less harmful response, c what the head says of it.
+    Returns [B]. `chosen` is the less harmful response, c the head's output for it.
     Differs from the source: nothing.
 
     >>> import torch
@@ -188,6 +188,6 @@ def confidence(
     [0.2925, 0.5261]
     """
     f = reward_B.detach().double().sigmoid()  # as the threshold: in fp32 all beyond 17 are 1
-    own = ((f > threshold_B) | (f == 1)).to(reward_B.dtype)
-    target = (1 - weight) * target_B + weight * own
+    opinion = ((f > threshold_B) | (f == 1)).to(reward_B.dtype)
+    target = (1 - weight) * target_B + weight * opinion
     return binary_cross_entropy_with_logits(reward_B, target.to(reward_B.dtype), reduction="none")

@@ -1,7 +1,7 @@
-"""The vocabulary of signals: what an objective may ask for, and in which shape.
+"""The vocabulary of signals: the quantities an objective may ask for, and their shapes.
 
-Shapes, by suffix: B rows (pairs, examples, rollouts), T response tokens (padded; `mask_BT` says which are real),
-K ranked answers (best first, padded; `rank_mask_BK`), S steps (padded; `step_mask_BS`). A `logp` is a sum over response
+Shapes, by suffix: B rows (pairs, examples, rollouts), T response tokens (padded; `mask_BT` says which are real), K
+ranked responses (best first, padded; `rank_mask_BK`), S steps (padded; `step_mask_BS`). A `logp` is a sum over response
 tokens in nats, unless its name ends in `_BT`. Signals of origin "step" are statistics of a whole step, made by the
 objective that asks for them (`coupled`).
 """
@@ -14,7 +14,7 @@ Origin = Literal["policy", "reference", "reward", "data", "rollout", "step"]
 
 
 class Signal(NamedTuple):
-    """One quantity of the vocabulary: where it comes from, and what it means."""
+    """One quantity of the vocabulary: its origin and its meaning."""
 
     origin: Origin
     meaning: str
@@ -48,7 +48,7 @@ SIGNALS: dict[str, Signal] = {
     "rank_mask_BK": Signal("data", "1 where there is a ranked response, 0 behind the last"),
     # reward models
     "reward_B": Signal("reward", "scalar reward of the response"),
-    "target_B": Signal("data", "what the reward should be: a score, or a probability"),
+    "target_B": Signal("data", "target of the reward: a score, or a probability"),
     "chosen_reward_B": Signal("reward", "scalar reward of the chosen response"),
     "rejected_reward_B": Signal("reward", "scalar reward of the rejected response"),
     "margin_B": Signal("data", "how strongly the chosen response was preferred, in units of reward"),
@@ -66,7 +66,7 @@ SIGNALS: dict[str, Signal] = {
     "sampler_logp_BT": Signal("rollout", "log-probability of each token as the sampler's own engine gave it, nats"),
     "advantage_BT": Signal("rollout", "how much better each token did than was expected"),
     "advantage_B": Signal("rollout", "how much better the response did than was expected"),
-    "score_B": Signal("rollout", "what the rewards said of the rollout"),
+    "score_B": Signal("rollout", "the rewards' score of the rollout"),
     "entropy_BT": Signal("policy", "entropy of the policy where each token was drawn, nats"),
     "value_BT": Signal("policy", "the value head's forecast of the return from each token on"),
     "given_logp_B": Signal("policy", "log-probability of each text given beside the rollouts, nats"),
@@ -86,7 +86,7 @@ SIGNALS: dict[str, Signal] = {
 
 
 def alone(name: str) -> str:
-    """What to say of a term that goes with any advantages, where there are none."""
+    """The refusal of a term that goes with any advantages, where there are none."""
     return (
         f"objective '{name}' goes with a method that has advantages, and there is none; put it beside one, as in "
         f"[dapo, {{{name}: {{weight: 0.01}}}}]"
@@ -99,6 +99,8 @@ def of_head(signal: str, head: str) -> str:
     >>> of_head("reward_B", "clarity"), of_head("logp_B", "clarity"), of_head("reward_B", "")
     ('reward_B:clarity', 'logp_B', 'reward_B')
     """
-    known = SIGNALS.get(signal)
-    own = signal == "target_B" or (known is not None and known.origin == "reward" and signal != "tie_logit_B")
-    return f"{signal}:{head}" if head and own else signal
+    definition = SIGNALS.get(signal)
+    per_head = signal == "target_B" or (
+        definition is not None and definition.origin == "reward" and signal != "tie_logit_B"
+    )
+    return f"{signal}:{head}" if head and per_head else signal

@@ -20,7 +20,7 @@ def value_clipped(
     *,
     clip: Annotated[Positive, "how far a forecast may move from that at sampling, in units of return"] = 0.2,
 ) -> Tensor:
-    """Teach the value head the returns, in steps no longer than `clip` from what it said when sampling.
+    """Teach the value head the returns, in steps no longer than `clip` from its forecast when sampling.
 
         loss_bt = mask_bt / 2 * max[(V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2]
 

@@ -92,7 +92,8 @@ def body_digest(policy: Policy) -> str:
 
 
 def fits(policy: Policy, folder: Path) -> bool:
-    """Whether a base, just loaded, is the one that the adapter of a folder was trained on, as far as its hash tells."""
+    """Return whether a base, just loaded, is the one that a folder's adapter was trained on, as far as its hash
+    tells."""
     policy.base_digest = policy.base_digest or body_digest(policy)
     return recorded(folder).get("weights", policy.base_digest) == policy.base_digest
 
@@ -173,10 +174,10 @@ def check_ends(policy: Policy, folder: Path) -> None:
 def fill(policy: Policy, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Put an adapter's tensors where they belong, all of them; embeddings that it brings are saved with it again."""
     with warnings.catch_warnings(action="ignore"):
-        own = get_peft_model_state_dict(policy.adapter, save_embedding_layers=False)
+        ours = get_peft_model_state_dict(policy.adapter, save_embedding_layers=False)
         whole = get_peft_model_state_dict(policy.adapter, save_embedding_layers=True)  # some of it twice, by two names
-        head = {n: t for n, t in own.items() if n not in tensors and any(f".{part}." in n for part in HEADS)}
-        absent = [n for n in own if "lora_" not in n and n not in tensors and n not in head]
+        head = {n: t for n, t in ours.items() if n not in tensors and any(f".{part}." in n for part in HEADS)}
+        absent = [n for n in ours if "lora_" not in n and n not in tensors and n not in head]
         with foreign(lambda text: UserError(f"adapter '{folder}': {WEIGHTS} does not fit: {text}")):
             result = None if absent else set_peft_model_state_dict(policy.adapter, head | tensors)
     strange = [] if result is None else [name for name in result.unexpected_keys if name not in whole]
@@ -186,7 +187,7 @@ def fill(policy: Policy, folder: Path, tensors: dict[str, torch.Tensor]) -> None
         raise UserError(
             f"adapter '{folder}': {WEIGHTS} and the layers of '{policy.name}' do not belong together ({names})"
         )
-    policy.adapter.keeps_embeddings = any(n not in own and n.endswith(".weight") and "lora_" not in n for n in tensors)
+    policy.adapter.keeps_embeddings = any(n not in ours and n.endswith(".weight") and "lora_" not in n for n in tensors)
 
 
 def save(policy: Policy, folder: Path) -> None:
@@ -207,7 +208,7 @@ def save(policy: Policy, folder: Path) -> None:
 
 
 def size(policy: Policy) -> str:
-    """How many weights are trained, in words."""
+    """The number of weights that are trained, in words."""
     counts = [(p.numel(), p.requires_grad) for p in policy.model.parameters()]
     learned, whole = sum(n for n, trained in counts if trained), sum(n for n, _ in counts)
     return f"{learned:,} of {whole:,} weights ({100 * learned / whole:.2g} %)"

@@ -1,9 +1,9 @@
-"""Attention while answers are written: every prompt's keys and values are held once, for all of its answers.
+"""Attention while responses are sampled: every prompt's keys and values are held once, for all of its responses.
 
-The prompts are read as trees without branches (`Prompts`), and what their layers keep is taken over into blocks of
-prompts of like length. Then every row writes a token at a time (`Answers`): rows attend to their prompts in one call
-of the kernel per block, and to their own tokens in one call, and the two are joined by their norms. Rows that have
-ended are left out: the last rows move into their places, so that little is copied.
+The prompts are read as trees without branches (`Prompts`), and the keys and values of their layers are moved into
+blocks of prompts of like length. Then every row writes a token at a time (`Responses`): rows attend to their prompts in
+one call of the kernel per block, and to their own tokens in one call, and the two are joined by their norms. Rows that
+have ended are left out: the last rows move into their places, so that little is copied.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Memory: TypeAlias = dict[nn.Module, tuple[Tensor, ...]]
 
 
 class Prompts(Plan):
-    """Reads prompts, each once, keeps every layer's keys and values, and looks at the last token of each."""
+    """Reads prompts, each once, keeps every layer's keys and values, and the hidden state of each last token."""
 
     def __init__(self, prompts: Sequence[Tree], device: torch.device) -> None:
         self.lengths = [tree.tokens for tree in prompts]
         self.ends = torch.tensor(list(accumulate(self.lengths)), device=device) - 1
         super().__init__(tuple(prompts), self.ends)
-        self.kept: Memory = {}
+        self.cache: Memory = {}
 
     def attend(
         self,
@@ -44,16 +44,16 @@ class Prompts(Plan):
         scale: float,
         softcap: float | None,
     ) -> Tensor:
-        """As a plan of trees does."""
-        self.kept[module] = (key, value)
+        """Attend as a plan of trees does, and keep the layer's keys and values."""
+        self.cache[module] = (key, value)
         return super().attend(module, query, key, value, window, scale, softcap)
 
     def blocks(self, rows: Sequence[Sequence[int]]) -> Iterator[Block]:
-        """The prompts, which stand in order of length, in blocks of like length; `rows[p]` are those that answer p."""
+        """The prompts, which stand in order of length, in blocks of like length; `rows[p]` respond to p."""
         first = 0
         for last in range(1, len(self.lengths) + 1):
             if last == len(self.lengths) or self.lengths[first] < LIKE * self.lengths[last]:
-                memory = {m: tuple(self._padded(x, first, last) for x in kept) for m, kept in self.kept.items()}
+                memory = {m: tuple(self._padded(x, first, last) for x in pair) for m, pair in self.cache.items()}
                 yield Block(memory, self.lengths[first:last], [list(r) for r in rows[first:last]])
                 first = last
 
@@ -67,7 +67,7 @@ class Prompts(Plan):
 
 @dataclass
 class Block:
-    """Prompts of like length, what layers keep of them, and which rows answer each."""
+    """Prompts of like length, their keys and values, and the rows that respond to each."""
 
     memory: Memory
     lengths: list[int]
@@ -76,11 +76,11 @@ class Block:
 
     @property
     def width(self) -> int:
-        """The most answers that one of its prompts has."""
+        """The most responses that one of its prompts has."""
         return max(map(len, self.rows))
 
     def slots(self) -> list[int]:
-        """Which row stands at each place of [prompts, width]; the first row of a prompt fills the places left over."""
+        """The row at each place of [prompts, width]; the first row of a prompt fills the places left over."""
         return [row for rows in self.rows for row in rows + rows[:1] * (self.width - len(rows))]
 
     def places(self) -> Iterator[tuple[int, int]]:
@@ -106,8 +106,8 @@ class Block:
         return self.masks[window]
 
 
-class Answers:
-    """Rows that are written in step, a token each: what is in force while a model reads their last tokens."""
+class Responses:
+    """Rows that are written in step, a token each: the attention in force while a model reads their last tokens."""
 
     read: Tensor | None = None
 
@@ -115,7 +115,7 @@ class Answers:
         self.blocks, self.most = list(blocks), most
         self.tokens = sum(len(rows) for block in blocks for rows in block.rows)
         self.written = 0
-        self.own: Memory = {}
+        self.cache: Memory = {}
         self._arrange()
 
     def attend(
@@ -134,8 +134,8 @@ class Answers:
         keys, values = self._write(module, key, value)
         out, norm = attention(q, keys[:, :, first:end], values[:, :, first:end], None, scale, softcap)
         if window is None or self.written < window - 1:
-            seen, its_norm = self._seen(module, q, window, scale, softcap)
-            out = torch.lerp(out, seen.to(out.dtype), torch.sigmoid(its_norm - norm)[..., None].to(out.dtype))
+            of_prompt, prompt_norm = self._prompt_attention(module, q, window, scale, softcap)
+            out = torch.lerp(out, of_prompt.to(out.dtype), torch.sigmoid(prompt_norm - norm)[..., None].to(out.dtype))
         return out.flatten(1, 2)[None]
 
     def advance(self) -> None:
@@ -146,7 +146,7 @@ class Answers:
 
     def keep(self, order: Sequence[int]) -> None:
         """Go on with these rows only, in this order, as `filled` gives it."""
-        fill(self.own, order, self.written)
+        fill(self.cache, order, self.written)
         self.tokens = len(order)
         moved = {row: new for new, row in enumerate(order)}
         self.blocks = [block for block in self.blocks if any(row in moved for rows in block.rows for row in rows)]
@@ -155,7 +155,7 @@ class Answers:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Where rows stand in the blocks, and back."""
+        """Index the places of rows in the blocks, and the rows at these places."""
         place, at = [0] * self.tokens, 0
         for block in self.blocks:
             for row, slot in block.places():
@@ -164,15 +164,15 @@ class Answers:
         self.slots, self.place = [torch.tensor(block.slots()) for block in self.blocks], torch.tensor(place)
 
     def _write(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        if module not in self.own:
+        if module not in self.cache:
             heads, rows = key.shape[1], key.shape[2]
-            self.own[module] = tuple(x.new_empty(rows, heads, self.most, x.shape[3]) for x in (key, value))
-        held = tuple(x[: self.tokens] for x in self.own[module])
-        for kept, new in zip(held, (key, value), strict=True):
-            kept[:, :, self.written] = new[0].transpose(0, 1)
+            self.cache[module] = tuple(x.new_empty(rows, heads, self.most, x.shape[3]) for x in (key, value))
+        held = tuple(x[: self.tokens] for x in self.cache[module])
+        for cached, new in zip(held, (key, value), strict=True):
+            cached[:, :, self.written] = new[0].transpose(0, 1)
         return held
 
-    def _seen(
+    def _prompt_attention(
         self, module: nn.Module, q: Tensor, window: int | None, scale: float, softcap: float | None
     ) -> tuple[Tensor, Tensor]:
         outs, norms = [], []
@@ -191,7 +191,7 @@ class Answers:
 def attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
-    """What queries [B, H, Q, D] see of keys and values [B, H, K, D], and the log-sum-exp of their scores, [B, H, Q]."""
+    """Attention of queries [B, H, Q, D] to keys and values [B, H, K, D], and the scores' log-sum-exp, [B, H, Q]."""
     if query.device.type == "cpu" and softcap is None and query.shape[-1] == value.shape[-1]:
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # type: ignore[no-any-return]
             query, key, value, 0.0, False, attn_mask=mask, scale=scale
@@ -216,7 +216,7 @@ def filled(keep: Sequence[int]) -> list[int]:
 
 
 def fill(memory: Memory, order: Sequence[int], tokens: int) -> None:
-    """Move rows, as `order` says, within what layers keep of so many tokens."""
+    """Move rows, as `order` says, within the first `tokens` keys and values of every layer."""
     holes = [place for place, row in enumerate(order) if place != row]
     if not holes:
         return

@@ -18,6 +18,6 @@ def forward(model: nn.Module, function: Function) -> Function:
         return function
     setattr(model, "observed", function)  # noqa: B010  a module takes functions as attributes, its type does not
     register_fsdp_forward_method(model, "observed")
-    found: Function = model.observed  # type: ignore[assignment]
+    wrapped: Function = model.observed  # type: ignore[assignment]
     del model.observed  # the model would keep alive whatever `function` holds
-    return found
+    return wrapped

@@ -42,12 +42,12 @@ def bare(module: Any) -> Any:
 
 
 def rows(model: Any) -> int:
-    """How many tokens a model has an embedding for."""
+    """Number of tokens that a model has an embedding for."""
     return int(bare(model.get_input_embeddings()).weight.shape[0])
 
 
 def are_one(model: Any) -> bool:
-    """Whether the embedding and the head of a base share a weight."""
+    """Return whether the embedding and the head of a base share a weight."""
     first, last = bare(model.get_input_embeddings()), bare(model.get_output_embeddings())
     return last is not None and first.weight is last.weight
 

@@ -1,4 +1,4 @@
-"""A new model with a tokenizer trained on given text: what the embedded world and tests start from."""
+"""A new model with a tokenizer trained on given text, from which the embedded world and tests start."""
 
 from __future__ import annotations
 

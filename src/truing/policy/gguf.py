@@ -34,7 +34,7 @@ def dequantised(file: Path, cache: Path, sha256: str = "", say: Callable[[str], 
     digest = file_digest(file)
     if sha256 and digest != sha256:
         raise UserError(f"model '{file}' has the SHA-256 {digest}, and {sha256} was expected; fetch it again")
-    return caches.kept(cache / f"{file.stem}-{digest[:16]}", lambda part: convert(file, part), say)
+    return caches.cached(cache / f"{file.stem}-{digest[:16]}", lambda part: convert(file, part), say)
 
 
 def check_head(file: Path) -> None:

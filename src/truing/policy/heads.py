@@ -20,7 +20,7 @@ from truing.streams import Weights, weights_seed
 
 
 def fresh_reward(name: str, *, seed: int, whole: bool = True, heads: Heads = Heads()) -> Policy:
-    """The causal model `name` with its language head replaced by scalar heads drawn from `seed`: one, unless told.
+    """The causal model `name` with its language head replaced by scalar heads drawn from `seed`: one by default.
 
     Plain transformers finds the token to read the score from as the last one that is not padding. Where a tokenizer
     pads with an end token that would be one token too early, so such a model gets a padding token of its own. An
@@ -59,8 +59,8 @@ def last_id(tokenizer: Any) -> int | None:
 
 
 def renderer(policy: Policy) -> Renderer:
-    """What makes tokens of records for a policy: a reward model reads whole conversations as its template ends them, a
-    language model what it would have answered."""
+    """The renderer of records for a policy: a reward model reads whole conversations as its template ends them, a
+    language model the response as it would have generated it."""
     return WholeConversation(policy.tokenizer) if policy.is_reward else Renderer(policy.tokenizer)
 
 

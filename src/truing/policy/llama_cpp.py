@@ -24,7 +24,7 @@ from truing.policy import heads
 from truing.policy.policy import Policy
 
 Dtype: TypeAlias = Literal["f32", "f16", "bf16", "q8_0"]
-"""How the weights are stored: whole, in half the space, or in about a quarter."""
+"""The type in which weights are stored: whole, in half the space, or in about a quarter."""
 FILE_TYPES: Mapping[Dtype, str] = {
     "f32": "ALL_F32",
     "f16": "MOSTLY_F16",
@@ -35,14 +35,15 @@ FILE_TYPES: Mapping[Dtype, str] = {
 LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 Split: TypeAlias = tuple[tuple[str, ...], bool]
-"""What cuts a text into words, in order, and whether a word that is a token is taken whole (`ignore_merges`)."""
+"""The parts that cut a text into words, in order, and whether a word that is a token is taken whole
+(`ignore_merges`)."""
 PRE: Mapping[Split, str] = {
     (("bytes",), False): "trillion",  # of those with GPT-2's pattern one that leaves blanks as they are
     (("digit", "bytes"), False): "smollm",
     ((LETTERS + r"\p{N}" + REST, "raw bytes"), False): "qwen2",
     ((LETTERS + r"\p{N}{1,3}" + REST, "raw bytes"), True): "llama-bpe",
 }
-"""llama.cpp's names of what it cuts texts by, where that is what transformers does."""
+"""llama.cpp's names of its pre-tokenizers that cut texts as transformers does."""
 
 
 def write(policy: Policy, out: Path, dtype: Dtype = "f16") -> None:
@@ -124,14 +125,14 @@ def named(kind: Any, policy: Policy) -> Any:
 
 
 def blank_behind(tokenizer: Any) -> bool:
-    """Whether a SentencePiece tokenizer puts a blank before a word that follows a special token, as all of a
+    """Return whether a SentencePiece tokenizer puts a blank before a word that follows a special token, as all of a
     conversation's words do; llama.cpp does it there and at the beginning of a text, or at neither."""
     ids = tokenizer(f"{tokenizer.eos_token}a", add_special_tokens=False).input_ids
     return str(tokenizer.convert_ids_to_tokens(ids[1])).startswith("▁")
 
 
 def pre_tokenizer(name: str, tokenizer: Mapping[str, Any]) -> str:
-    """What llama.cpp calls the way in which a tokenizer (its tokenizer.json) cuts texts; UserError where it has none.
+    """llama.cpp's name of a tokenizer's way (by its tokenizer.json) to cut texts; UserError where it has none.
 
     >>> cut = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     >>> pre_tokenizer("m", {"model": {"type": "BPE"}, "normalizer": None, "pre_tokenizer": cut})
@@ -141,15 +142,15 @@ def pre_tokenizer(name: str, tokenizer: Mapping[str, Any]) -> str:
     parts = tuple(map(part_name, cut.get("pretokenizers", [cut])))
     whole = bool(model.get("ignore_merges", False))
     composed = tokenizer.get("normalizer") in (None, {"type": "NFC"})  # llama.cpp reads Qwen's texts uncomposed, too
-    found = PRE.get((parts, whole)) if model["type"] == "BPE" and composed else None
-    if found is None:
+    form = PRE.get((parts, whole)) if model["type"] == "BPE" and composed else None
+    if form is None:
         kinds = " + ".join(str(p.get("type", "nothing")) for p in cut.get("pretokenizers", [cut]))
         raise UserError(
             f"model '{name}': its tokenizer ({model['type']}, texts cut by {kinds}) has no form in llama.cpp, which "
             "would make other tokens of the same text. Serve its folder with transformers or vLLM, or begin with a "
             "model whose tokenizer llama.cpp knows"
         )
-    return found
+    return form
 
 
 def part_name(part: Mapping[str, Any]) -> str:

@@ -202,18 +202,18 @@ def load_any(name: str) -> Policy:
 
 
 def kind_of(config: Any) -> Kind:
-    """What the weights under a config are: a reward model (a classifier's head), or else a language model."""
+    """The kind of model under a config: a reward model (a classifier's head), or else a language model."""
     names = getattr(config, "architectures", None) or [""]
     return "reward" if "ForSequenceClassification" in names[0] else "causal"
 
 
 def kind_of_adapter(config: Any) -> Kind:
-    """What an adapter makes of its base, by its own config."""
+    """The kind of model that an adapter makes of its base, by its own config."""
     return "reward" if adapter_files.is_reward(config) else "causal"
 
 
 def context_length(policy: Policy) -> int:
-    """How many tokens a model reads at most (prompt and response together); no bound where its config names none."""
+    """The most tokens that a model reads (prompt and response together); no bound where its config names none."""
     config = policy.model.config.get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
@@ -247,14 +247,14 @@ def load_tokenizer(name: str, revision: str | None = None, *, kind: Kind = "caus
 
 
 def attends_by_mask(config: Any, auto: Any = AutoModelForCausalLM) -> bool:
-    """Whether every layer is causal attention that goes through transformers' interface, so that a mask tells it what
-    to see. Recurrent and hybrid layers, encoders and ALiBi are read one row per answer instead."""
-    known = auto._model_mapping.get(type(config), None)
+    """Return whether every layer is causal attention that goes through transformers' interface, so that a mask tells it
+    what to see. Recurrent and hybrid layers, encoders and ALiBi are read one row per response instead."""
+    model_class = auto._model_mapping.get(type(config), None)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     causal = getattr(config, "is_decoder", None) is not False or not hasattr(config, "is_decoder")
     encoder = getattr(config, "model_type", "") in ENCODERS and not (auto is AutoModelForCausalLM and causal)
     return (
-        getattr(known, "_supports_attention_backend", False)
+        getattr(model_class, "_supports_attention_backend", False)
         and kinds <= {"full_attention", "sliding_attention", "attention"}
         and not (encoder or getattr(config, "alibi", False) or getattr(config, "is_encoder_decoder", False))
     )

@@ -23,7 +23,7 @@ KEPT_ELEMENTS = 2**24  # logits kept for the backward pass: 64 MiB in fp32
 
 @dataclass(frozen=True)
 class Logits:
-    """How a head makes its logits: cap * tanh((scale * (h W^T) + bias) / cap) / temperature. `scale` multiplies them
+    """The form of a head's logits: cap * tanh((scale * (h W^T) + bias) / cap) / temperature. `scale` multiplies them
     (Cohere, Granite), `cap` soft-caps them (Gemma 2), both as the model's config says; the temperature is the
     reader's."""
 
@@ -42,7 +42,7 @@ class Logits:
         return z if self.temperature == 1 else z / self.temperature
 
     def slope(self, z: Tensor) -> Tensor | None:
-        """How much steeper or flatter the cap makes these logits, or None where there is none."""
+        """Derivative of the cap at these logits, or None where there is none."""
         if not self.cap:
             return None
         capped = z if self.temperature == 1 else z * self.temperature
@@ -69,7 +69,7 @@ class _ChunkedLogp(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         rows = chunk_rows(weight.shape[0])
         logp = torch.empty(h.shape[0], dtype=torch.promote_types(h.dtype, torch.float32), device=h.device)
-        norm, kept = torch.empty_like(logp), []
+        norm, saved_logits = torch.empty_like(logp), []
         entropy = torch.empty_like(logp) if spread else None
         room = KEPT_ELEMENTS // weight.shape[0] if any(ctx.needs_input_grad[:3]) else 0
         for at in range(0, h.shape[0], rows):
@@ -81,21 +81,21 @@ class _ChunkedLogp(torch.autograd.Function):
                 p = (z - norm[here, None]).exp_()
                 entropy[here] = norm[here] - p.mul_(z).sum(-1)
             if at + rows <= room:
-                kept.append(z)
-        ctx.save_for_backward(h, weight, bias, target, norm, entropy, *kept)
+                saved_logits.append(z)
+        ctx.save_for_backward(h, weight, bias, target, norm, entropy, *saved_logits)
         ctx.logits, ctx.rows = logits, rows
         return logp, entropy
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, entropy_grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        h, weight, bias, target, norm, entropy, *kept = ctx.saved_tensors
+        h, weight, bias, target, norm, entropy, *saved_logits = ctx.saved_tensors
         dh, low = torch.empty_like(h), weight.to(h.dtype)
         exact = torch.promote_types(weight.dtype, torch.float32)  # summed over many chunks, even if returned in bf16
         dw = torch.zeros_like(weight, dtype=exact) if ctx.needs_input_grad[1] else None
         db = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for number, at in enumerate(range(0, h.shape[0], ctx.rows)):
             here = slice(at, at + ctx.rows)
-            z = kept[number] if number < len(kept) else ctx.logits.of(h[here], weight, bias)
+            z = saved_logits[number] if number < len(saved_logits) else ctx.logits.of(h[here], weight, bias)
             slope = ctx.logits.slope(z)
             if entropy is None or entropy_grad is None:
                 dz = (z - norm[here, None]).exp_().mul_(-grad[here, None])
@@ -119,7 +119,7 @@ class _ChunkedLogp(torch.autograd.Function):
 
 
 def chunk_rows(vocabulary: int) -> int:
-    """How many tokens are scored at once for a vocabulary of this size.
+    """Number of tokens that are scored at once for a vocabulary of this size.
 
     >>> chunk_rows(8192), chunk_rows(32768), chunk_rows(2**30)
     (512, 128, 1)

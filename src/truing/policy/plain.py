@@ -1,4 +1,4 @@
-"""A model read in plain rows, one an answer, by its own forward: the measure of reading in trees, and the fallback."""
+"""A model read in plain rows, one a response, by its own forward: the check of reading in trees, and the fallback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from truing.policy.trees import NAME
 
 
 class Reader(Protocol):
-    """What of a policy is needed to read rows with it."""
+    """The parts of a policy that are needed to read rows with it."""
 
     model: Any
     layout: Any
@@ -26,7 +26,7 @@ class Reader(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
 
     @property
     def body(self) -> nn.Module:
@@ -34,7 +34,7 @@ class Reader(Protocol):
 
     @property
     def is_reward(self) -> bool:
-        """Whether it is a reward model."""
+        """True for a reward model."""
 
     def computing(self) -> AbstractContextManager[Any]:
         """Within this block layers compute in the policy's precision."""
@@ -76,24 +76,24 @@ def _plain_hidden(policy: Reader, batch: Batch) -> list[Tensor]:
 
 
 def plain_logp(policy: Reader, batch: Batch) -> Tensor:
-    """`Policy.logp` with one row per answer and our head: the measure of attention over trees."""
+    """`Policy.logp` with one row per response and our head: the check of attention over trees."""
     hidden = _plain_hidden(policy, batch)
     parts = [h[-len(b.ids) - 1 : -1] for h, b in zip(hidden, batch.branches, strict=True)]
     return policy.head_logp(torch.cat(parts), batch)["logp"]
 
 
 def plain_rewards(policy: Reader, batch: Batch) -> Tensor:
-    """`Policy.head_rewards` computed the plain way, one row per answer."""
+    """`Policy.head_rewards` computed the plain way, one row per response."""
     return policy.head_scores(torch.stack([h[-1] for h in _plain_hidden(policy, batch)]))
 
 
 def own_logp(policy: Reader, batch: Batch, tokens: int = 1) -> Tensor:
-    """`Policy.logp` from the model's own logits: see `own_look`."""
-    return own_look(policy, batch, tokens)["logp"]
+    """`Policy.logp` from the model's own logits: see `own_reading`."""
+    return own_reading(policy, batch, tokens)["logp"]
 
 
-def own_look(policy: Reader, batch: Batch, tokens: int, spread: bool = False) -> dict[str, Tensor]:
-    """`logp`, and with `spread` `entropy`, from the model's own logits: the measure of our head, and the fallback.
+def own_reading(policy: Reader, batch: Batch, tokens: int, spread: bool = False) -> dict[str, Tensor]:
+    """`logp`, and with `spread` `entropy`, from the model's own logits: the check of our head, and the fallback.
 
     Rows are read together as long as they hold, padded, at most so many tokens; a larger one stands alone.
     """
@@ -102,7 +102,7 @@ def own_look(policy: Reader, batch: Batch, tokens: int, spread: bool = False) ->
         logp_TV = z.log_softmax(-1)
         logp = logp_TV.gather(1, torch.tensor(batch.branches[m].ids, device=z.device)[:, None]).squeeze(1)
         parts[m] = (logp, entropy(logp_TV)) if spread else (logp,)
-    whole = [torch.cat(found) for found in zip(*(parts[m] for m in range(len(parts))), strict=True)]
+    whole = [torch.cat(pieces) for pieces in zip(*(parts[m] for m in range(len(parts))), strict=True)]
     return dict(zip(("logp", "entropy"), whole, strict=False))
 
 
@@ -119,12 +119,12 @@ def own_response_logits(policy: Reader, batch: Batch, tokens: int) -> Iterator[t
 
 
 def measured(policy: Reader, probed: Batch) -> Rounding:
-    """What the rounding of a policy's readings follows from, by its own forward over the rows of a few trees."""
-    own = own_rewards if policy.is_reward else own_logp
+    """Measure the rounding of a policy's readings by its own forward over the rows of a few trees."""
+    read = own_rewards if policy.is_reward else own_logp
     with torch.no_grad():
         with policy.computing_in("fp32"):
-            exact, spread = own(policy, probed), own_spread(policy, probed)
-        low = own(policy, probed) if policy.precision == "bf16" else exact
+            exact, spread = read(policy, probed), own_spread(policy, probed)
+        low = read(policy, probed) if policy.precision == "bf16" else exact
     layers = getattr(policy.model.config.get_text_config(), "num_hidden_layers", None) or 1
     return Rounding(layers, spread, Gap.between(exact, torch.zeros_like(exact)).rms, Gap.between(low, exact).rms)
 
@@ -147,17 +147,18 @@ def own_rewards(policy: Reader, batch: Batch, tokens: int = 1) -> Tensor:
     rows = plain_rows(batch)
     for group, scores in own_logits(policy, rows, tokens):
         parts |= dict(zip(group, scores.reshape(len(group), -1), strict=True))
-    found = torch.stack([parts[m] for m in range(len(rows))])
-    return found.to(torch.promote_types(found.dtype, torch.float32))
+    rewards = torch.stack([parts[m] for m in range(len(rows))])
+    return rewards.to(torch.promote_types(rewards.dtype, torch.float32))
 
 
 def own_logits(policy: Reader, rows: list[list[int]], tokens: int) -> Iterator[tuple[list[int], Tensor]]:
-    """What the model's own forward gives for rows of like length, padded on the right, with which rows they are."""
+    """Logits (or scores) of the model's own forward for rows of like length, padded on the right, each group with the
+    places of its rows."""
     pad = policy.model.config.get_text_config().pad_token_id or 0
     with own_attention(policy), policy.computing():
         for group in alike(list(map(len, rows)), tokens):
             width = len(rows[group[0]])
             ids = torch.tensor([rows[m] + [pad] * (width - len(rows[m])) for m in group], device=policy.device)
-            seen = torch.tensor([[1] * len(rows[m]) + [0] * (width - len(rows[m])) for m in group], device=ids.device)
-            mask = {"attention_mask": seen} if len(group) > 1 else {}
-            yield group, policy.model(input_ids=ids, **mask, **uncached(policy)).logits
+            read = torch.tensor([[1] * len(rows[m]) + [0] * (width - len(rows[m])) for m in group], device=ids.device)
+            kwargs = {"attention_mask": read} if len(group) > 1 else {}
+            yield group, policy.model(input_ids=ids, **kwargs, **uncached(policy)).logits

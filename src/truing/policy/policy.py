@@ -17,7 +17,7 @@ from truing.errors import RunFailed, UserError
 from truing.policy import ends
 from truing.policy.digest import tensors_digest
 from truing.policy.logp import Logits, token_logp, token_logp_and_entropy
-from truing.policy.plain import measured, own_logp, own_look, own_rewards, plain_logp, plain_rewards
+from truing.policy.plain import measured, own_logp, own_reading, own_rewards, plain_logp, plain_rewards
 from truing.policy.precision import Gap, Rounding
 from truing.policy.probes import probe, uneven_probe
 from truing.policy.scalars import Heads
@@ -26,17 +26,17 @@ from truing.policy.trees import Plan, attending
 Layout: TypeAlias = Literal["trees", "padded", "rows"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 Beside: TypeAlias = Literal["value", "entropy"]
-"""What can be read of response tokens besides their log-probabilities, in the same forward pass."""
+"""Quantities of response tokens that are read besides their log-probabilities, in the same forward pass."""
 TIES = "tie_logit"
 """The name of a reward model's tie parameter."""
 UNREAD = ("dtype", "torch_dtype", "transformers_version", "architectures", "name_or_path")
-"""What stands in a config and changes no number."""
+"""Keys of a config that change no number."""
 
 
 @dataclass
 class Policy:
-    """A Hugging Face model with its tokenizer. `layout` says whether its layers read trees, padded rows of answers, or
-    one row at a time. With an `adapter` (peft's, whose layers are in the model) only that is trained. `temperature`
+    """A Hugging Face model with its tokenizer. `layout` says whether its layers read trees, padded rows of responses,
+    or one row at a time. With an `adapter` (peft's, whose layers are in the model) only that is trained. `temperature`
     divides the logits wherever tokens are read; sampling has its own."""
 
     model: Any
@@ -50,17 +50,17 @@ class Policy:
     adapter: Any = None
     base_digest: str = ""
     merge: bool = False
-    shares_prompts: bool | None = None  # for the answers sampled from it; None until the engine has tried
+    shares_prompts: bool | None = None  # for the responses sampled from it; None until the engine has tried
     rounding: Rounding | None = None  # of its readings; None until a batch has shown it
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:
-        """What layers compute in; weights may be kept in more."""
+        """The dtype layers compute in; weights may be kept in more."""
         return torch.bfloat16 if self.precision == "bf16" else self.model.dtype
 
     def compute_in(self, precision: Precision) -> None:
@@ -106,7 +106,7 @@ class Policy:
 
     def logp_and_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """`logp`, and at the same places the value; both [R]. See `read`."""
-        return (found := self.read(batch, "value"))["logp"], found["value"]
+        return (read := self.read(batch, "value"))["logp"], read["value"]
 
     def read(self, batch: Batch, *beside: Beside) -> dict[str, Tensor]:
         """`logp` of every response token, nats, and from the same forward pass what else is named: its `value`, as the
@@ -122,19 +122,19 @@ class Policy:
             raise UserError(f"{self.name}: {self.model.config.model_type} gives no value inside a response")
         if self.layout == "trees":
             h_RH = self.hidden(batch, batch.source_R)
-            found = self.head_logp(h_RH, batch, "entropy" in beside)
+            figures = self.head_logp(h_RH, batch, "entropy" in beside)
         else:
-            found = own_look(self, batch, self._together(batch), "entropy" in beside)
+            figures = own_reading(self, batch, self._together(batch), "entropy" in beside)
         if headed:
             value: Tensor = self.model.value_head(h_RH.to(self.model.dtype)).squeeze(-1)
-            found["value"] = value.to(torch.promote_types(value.dtype, torch.float32))
+            figures["value"] = value.to(torch.promote_types(value.dtype, torch.float32))
         elif "value" in beside:
-            found["value"] = self.model.value_model(batch)
-        self.check_numbers(found["logp"])
-        return found
+            figures["value"] = self.model.value_model(batch)
+        self.check_numbers(figures["logp"])
+        return figures
 
     def put_value_head(self) -> None:
-        """Give a language model a head that forecasts what is still to be earned; it begins at 0."""
+        """Give a language model a head that forecasts the reward still to come; it begins at 0."""
         head = nn.Linear(self.model.get_input_embeddings().weight.shape[1], 1)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
@@ -192,7 +192,7 @@ class Policy:
         return batch.tokens if self.layout == "padded" else 1
 
     def head_scores(self, h_MH: Tensor) -> Tensor:
-        """What every scalar head says of these hidden states, fp32 or more, shape [M, heads]."""
+        """Every scalar head's score of these hidden states, fp32 or more, shape [M, heads]."""
         score: Tensor = self.model.score(h_MH.to(self.model.dtype))
         return score.to(torch.promote_types(score.dtype, torch.float32))
 
@@ -215,9 +215,9 @@ class Policy:
     def head_logp(self, h_RH: Tensor, batch: Batch, spread: bool = False) -> dict[str, Tensor]:
         """`logp` of the response tokens that these hidden states predict, and with `spread` their `entropy`; nats."""
         weight, bias, logits = self._head(self.temperature)
-        given = (h_RH.to(self.dtype), weight, batch.target_R.to(self.device), bias, logits)
-        found = token_logp_and_entropy(*given) if spread else (token_logp(*given),)
-        return dict(zip(("logp", "entropy"), found, strict=False))
+        inputs = (h_RH.to(self.dtype), weight, batch.target_R.to(self.device), bias, logits)
+        figures = token_logp_and_entropy(*inputs) if spread else (token_logp(*inputs),)
+        return dict(zip(("logp", "entropy"), figures, strict=False))
 
     def check_ids(self, batch: Batch) -> None:
         """Refuse a token that the model has no embedding for."""
@@ -238,8 +238,8 @@ class Policy:
             )
 
     def allowed(self, batch: Batch, dtype: torch.dtype | None = None) -> float:
-        """How far two right readings of tokens (of a reward model: of scores) may differ, root mean square; see
-        `precision.Rounding`, measured on two trees of this batch where it has not been yet.
+        """The difference allowed between two right readings of tokens (of a reward model: of scores), root mean square;
+        see `precision.Rounding`, measured on two trees of this batch where it has not been yet.
 
         Of `dtype` in place of the policy's own. transformers' own attention takes its softmax in fp32, so a model that
         is not read in trees is no more exact than that.
@@ -255,8 +255,8 @@ class Policy:
         self.rounding = measured(self, probe(batch, None))
 
     def noise(self, batch: Batch) -> float:
-        """What rounding alone gives a token's log-probability (of a reward model: a score), as if every reading rounded
-        by itself: half of what is allowed. A margin that is no larger has no sign."""
+        """The error of a token's log-probability (of a reward model: a score) by rounding alone, as if every reading
+        rounded by itself: half of what is allowed. A margin that is no larger has no sign."""
         return self.allowed(batch) / 2
 
     def verify(self, batch: Batch) -> None:
@@ -264,7 +264,7 @@ class Policy:
         reads rows, as far as rounding allows.
 
         Where our head does not give the model's own logits (a head with parts of its own), the policy falls back to
-        the model's own forward, one row per answer, and `notes` says so. Where attention over trees is what differs,
+        the model's own forward, one row per response, and `notes` says so. Where attention over trees is what differs,
         the run stops. In bf16 this is judged in fp32, in which a fault stands out, and then bf16 is held against fp32.
         """
         if self.verified or self.layout == "rows":
@@ -287,14 +287,14 @@ class Policy:
     def _verify_padding(self, batch: Batch) -> None:
         """Once per policy: a long and a short row, padded, must read as they do alone; else no row is ever padded."""
         self.verified = True
-        own = own_rewards if self.is_reward else own_logp
+        read = own_rewards if self.is_reward else own_logp
         if self.is_reward and self.model.config.pad_token_id is None:
             self.layout = "rows"
             self.notes.append("the reward model has no padding token: reading one row at a time (slower)")
             return
         uneven = uneven_probe(batch)
         with torch.no_grad(), self.computing_in("fp32"):
-            gap = Gap.between(own(self, uneven, sys.maxsize), own(self, uneven, 1))
+            gap = Gap.between(read(self, uneven, sys.maxsize), read(self, uneven, 1))
         if not gap.within(self.allowed(uneven, torch.float32)):
             self.layout = "rows"
             self.notes.append(
@@ -303,11 +303,11 @@ class Policy:
             )
 
     def _agrees(self, probed: Batch) -> bool:
-        """Whether trees are read as rows are: judged in fp32, in which a fault stands out, and then in bf16."""
-        own = own_rewards if self.is_reward else own_logp
+        """True if trees are read as rows are: judged in fp32, in which a fault stands out, and then in bf16."""
+        read_rows = own_rewards if self.is_reward else own_logp
         self.allowed(probed)  # measured in the policy's own precision
         with self.computing_in("fp32"):
-            wanted = own(self, probed)
+            wanted = read_rows(self, probed)
             if not wanted.isfinite().all():
                 raise RunFailed(
                     f"{self.name}: the model's own forward gives numbers that are not finite on this data, in fp32; "
@@ -342,14 +342,14 @@ class Policy:
                 f"so this architecture ({kind}) has a part that tree attention does not honour; nothing was trained"
             )
         self.notes.append(
-            f"the head of {kind} has parts of its own ({apart.largest:.2e} nats apart): reading rows of answers "
+            f"the head of {kind} has parts of its own ({apart.largest:.2e} nats apart): reading rows of responses "
             "(slower)"
         )
         return False
 
     @property
     def is_reward(self) -> bool:
-        """Whether this is a reward model (a scalar head) and not a language model."""
+        """True for a reward model (a scalar head), False for a language model."""
         return type(self.model).__name__.endswith("ForSequenceClassification")
 
     def weights_digest(self) -> str:

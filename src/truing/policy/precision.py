@@ -1,4 +1,5 @@
-"""How far apart two right readings of the same tokens by the same weights may lie: one rule for every comparison.
+"""The difference allowed between two right readings of the same tokens by the same weights: one rule for every
+comparison.
 
 Trees are compared with rows, the sampler with the trainer, a policy with its reference before the first update. None of
 these pairs is equal to the last bit, since sums are taken in another order. What is allowed follows from the precision,
@@ -33,11 +34,12 @@ import torch
 from torch import Tensor
 
 SAFETY = 16.0
-"""How many times the estimated rounding two right readings may differ by, root mean square over tokens."""
+"""Multiple of the estimated rounding by which two right readings may differ, root mean square over tokens."""
 MEASURED_SAFETY = 4.0
-"""How many times the measured rounding they may differ by: sqrt(2) for two readings, and the error of the measure."""
+"""Multiple of the measured rounding by which they may differ: sqrt(2) for two readings, and the error of the
+measure."""
 TAIL = 8.0
-"""How many times the allowed root mean square a single token may be off."""
+"""Multiple of the allowed root mean square by which a single token may be off."""
 
 
 def unit(dtype: torch.dtype) -> float:
@@ -51,7 +53,7 @@ def unit(dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What the rounding of a model's readings follows from: its `layers`, the `spread` of its logits and the `size` of
+    """The causes of rounding in a model's readings: its `layers`, the `spread` of its logits and the `size` of
     its log-probabilities (nats; of a reward model the spread and the size of its scores), and in low precision what was
     `measured` of its own rows against fp32."""
 
@@ -71,7 +73,7 @@ class Rounding:
         return unit(dtype) * depth * self.spread + unit(softmax) * self.size
 
     def allowed(self, dtype: torch.dtype) -> float:
-        """How far two right readings may differ, root mean square over tokens.
+        """The difference allowed between two right readings, root mean square over tokens.
 
         >>> smollm = Rounding(30, spread=3.7, size=3.0, measured=0.048)
         >>> round(smollm.allowed(torch.bfloat16), 2), f"{smollm.allowed(torch.float32):.1e}"
@@ -84,7 +86,7 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far two readings of the same tokens differ: root mean square and largest; 0 of no tokens."""
+    """The difference of two readings of the same tokens: root mean square and largest; 0 of no tokens."""
 
     rms: float
     largest: float
@@ -102,5 +104,5 @@ class Gap:
         return cls(apart.square().mean().sqrt().item(), apart.max().item())
 
     def within(self, allowed: float) -> bool:
-        """Whether rounding can explain it, with `allowed` as the root mean square."""
+        """Return whether rounding can explain it, with `allowed` as the root mean square."""
         return self.rms <= allowed and self.largest <= TAIL * allowed

@@ -1,4 +1,4 @@
-"""What of a batch is read to try a model out, and how plain rows are formed and grouped."""
+"""Parts of a batch that a model is tried on, and the forming and grouping of plain rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def probe(batch: Batch, window: int | None) -> Batch:
 
 
 def plain_rows(batch: Batch) -> list[list[int]]:
-    """One full sequence per branch: what a model without trees would read."""
+    """One full sequence per branch, as a model without trees would read it."""
     return [[*tree.prompt, *branch.ids] for tree in batch.trees for branch in tree.branches]
 
 

@@ -16,7 +16,7 @@ from truing.policy.trees import attending, current
 
 
 def recompute_layers(model: nn.Module) -> None:
-    """Let every decoder layer keep its input alone. UserError for a model that names no such layers.
+    """Turn on activation checkpointing for every decoder layer. UserError for a model that names no such layers.
 
     transformers' own switch needs a model in training mode, where dropout is on; here it never is.
     """
@@ -27,13 +27,14 @@ def recompute_layers(model: nn.Module) -> None:
         layer.forward = MethodType(_again, layer)  # a method, so that a copy of the layer computes its own again
 
 
-def _again(layer: nn.Module, *given: Any, **named: Any) -> Any:
+def _again(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
     forward = MethodType(type(layer).forward, layer)
     if not torch.is_grad_enabled():
-        return forward(*given, **named)
-    return checkpoint(forward, *given, use_reentrant=False, preserve_rng_state=False, context_fn=_contexts, **named)
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=_contexts, **kwargs)
 
 
 def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """For the backward pass the plan of this batch, which by then is no longer in force."""
+    """Contexts of the forward and the recomputation: the latter runs under this batch's plan, which is no longer in
+    force by the backward pass."""
     return nullcontext(), attending(current())

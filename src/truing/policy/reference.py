@@ -1,9 +1,9 @@
 """The reference's log-probabilities: computed once per data set, in inference mode, and kept on disk.
 
-The reference of a run is the policy as the stage received it, or another model that it is held at. What is stored is
-keyed by the content of the reference's weights and of the tokens (and so of data, tokenizer and template), the
-precision, and truing's way of reading; a file with another key is refused. It is a table of its own, which no training
-of the policy reaches.
+The reference of a run is the policy as the stage received it, or another model that the policy is kept near. What is
+stored is keyed by the content of the reference's weights and of the tokens (and so of data, tokenizer and template),
+the precision, and truing's way of reading; a file with another key is refused. It is a table of its own, which no
+training of the policy reaches.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def read(path: Path, key: dict[str, str]) -> Reference:
     damaged = foreign(lambda text: UserError(f"{path}: this reference cannot be read ({text}).\n  {again}"))
     with damaged, safe_open(str(path), framework="pt") as file:
         facts = file.metadata() or {}
-        found = dict(door.parse_json(facts.get("key", "{}")))
+        stored_key = dict(door.parse_json(facts.get("key", "{}")))
         reference = Reference(file.get_tensor("logp"), file.get_tensor("offsets"))
-    wrong = [name for name in key if found.get(name) != key[name]]
+    wrong = [name for name in key if stored_key.get(name) != key[name]]
     if wrong:
-        told = "; ".join(f"{name}: {found.get(name, 'unknown')} there, {key[name]} here" for name in wrong)
+        differences = "; ".join(f"{name}: {stored_key.get(name, 'unknown')} there, {key[name]} here" for name in wrong)
         raise UserError(
-            f"{path}: these reference log-probabilities come from other {' and '.join(wrong)} ({told}).\n"
+            f"{path}: these reference log-probabilities come from other {' and '.join(wrong)} ({differences}).\n"
             "  Delete the file to have them computed again."
         )
     if facts.get("content") != reference.digest():

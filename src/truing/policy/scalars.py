@@ -1,4 +1,4 @@
-"""What a reward model's config says of its scalar heads: their names and weights, and the tie parameter."""
+"""The scalar heads of a reward model as its config describes them: names, weights, and the tie parameter."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from truing.types import is_number
 
 FILE = "heads.json"
 UNNAMED = "LABEL_0"
-"""What transformers calls the only label of a config that names none."""
+"""transformers' name of the only label of a config that names none."""
 
 Read: TypeAlias = Literal["end", "steps", "tokens"]
-"""Where a reward model was taught: at the end of a response, at the ends of its steps, or at all its tokens."""
+"""The places at which a reward model was trained to be read: at the end of a response, at the ends of its steps, or at
+all its tokens."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Heads:
 
     @property
     def is_cost(self) -> bool:
-        """Whether all that it says is a cost."""
+        """True if every head is a cost."""
         return self.costs == self.names
 
     @property
@@ -49,7 +50,7 @@ class Heads:
         return self.weights or (1 / len(self.names),) * len(self.names)
 
     def check_whole(self, name: str) -> None:
-        """UserError for a model of single steps, called `name`: it says nothing of a whole response."""
+        """UserError for a model of single steps, called `name`: it does not score a whole response."""
         if self.read == "steps":
             raise UserError(
                 f"reward model '{name}' was fitted to the steps of a solution, each read where it ends, and never to "

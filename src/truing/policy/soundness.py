@@ -1,4 +1,4 @@
-"""Whether a model that was loaded is one: no larger than its files, its weights numbers, and its first reading too.
+"""Checks of a model that was loaded: no larger than its files, its weights finite, and its first reading too.
 
 All of it happens when a model is loaded, so that a folder whose config and weights do not go together is refused with
 its name, before data are read, and never gives numbers that are none.
@@ -22,13 +22,13 @@ from truing.policy.plain import own_attention, uncached
 from truing.policy.policy import Policy
 
 PROBE = 8
-"""How many tokens a model is tried on."""
+"""Tokens a model is tried on."""
 BUILDING = 120.0
-"""How much processor time a model may take to be laid out, without its weights."""
+"""Processor time a model may take to be laid out, without its weights."""
 BUFFERS = 500_000_000
-"""So many bytes of masks and positions a model may make beyond the size of its files."""
+"""Bytes of masks and positions a model may make beyond the size of its files."""
 SPARE = 10_000_000
-"""So many weights a model may have beyond what is in its files, such as a fresh head; larger ones are not made."""
+"""Weights a model may have beyond those in its files, such as a fresh head; larger models are not made."""
 
 
 def check_size(who: str, auto: Any, config: Any, tensors: Mapping[str, weight_files.Tensor]) -> None:
@@ -40,10 +40,10 @@ def check_size(who: str, auto: Any, config: Any, tensors: Mapping[str, weight_fi
         empty = auto.from_config(plain)
     needed = sum(weight.numel() for weight in {id(p): p for p in empty.parameters()}.values())
     there = sum(tensor.elements for tensor in tensors.values())
-    kept = sum(buffer.numel() * buffer.element_size() for buffer in empty.buffers())  # masks, mostly: a byte each
-    if needed > 2 * there + SPARE or kept > 4 * there + BUFFERS:
+    extra = sum(buffer.numel() * buffer.element_size() for buffer in empty.buffers())  # masks, mostly: a byte each
+    if needed > 2 * there + SPARE or extra > 4 * there + BUFFERS:
         raise UserError(
-            f"{who}: by its config.json it has {max(needed, kept):,} numbers, and its files hold {there:,}; they do "
+            f"{who}: by its config.json it has {max(needed, extra):,} numbers, and its files hold {there:,}; they do "
             "not belong together.\n  Take the config.json as it was published with these weights."
         )
 
@@ -61,7 +61,7 @@ def check_finite(who: str, weights: Mapping[str, Tensor], way_out: str = weight_
 
 
 def _finite(weight: Tensor) -> bool:
-    """Whether all of a tensor's numbers are finite, without a second tensor of its size: then most sums are, and where
+    """True if all of a tensor's numbers are finite, without a second tensor of its size: then most sums are, and where
     one is not, its ends say whether it was only the sum that is too large."""
     weight = weight.detach()
     if weight.sum().isfinite().item():
@@ -76,8 +76,8 @@ def check_reading(who: str, policy: Policy) -> None:
     ids = torch.arange(count, device=policy.device)[None] % ends.rows(model)
     tried = foreign(lambda text: UserError(f"{who}: it cannot read {count} tokens: {text}"))
     with torch.no_grad(), own_attention(policy), tried:
-        given = model(input_ids=ids, **uncached(policy)).logits
-    if not given.isfinite().all():
+        logits = model(input_ids=ids, **uncached(policy)).logits
+    if not logits.isfinite().all():
         raise UserError(
             f"{who}: what it gives of {count} tokens is NaN or infinite, though its weights are finite; its settings "
             "do not belong to them, or they overflow.\n  Take both as they were published."

@@ -1,7 +1,7 @@
 """The last layer's feed-forward part, computed only where something is read from it.
 
 Keys and values of every token are needed in the last layer too, but what its feed-forward part adds to a prompt's token
-is read by nobody: a head looks at the positions that predict a response, or at the ends of branches. The values read
+is read by nobody: a head reads the positions that predict a response, or at the ends of branches. The values read
 are the same, and the first batch of a policy is checked against the model's own forward with this in force.
 """
 
@@ -27,15 +27,15 @@ def spare_last_layer(model: nn.Module) -> bool:
     return True
 
 
-def _take(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+def _take(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     plan = current()
     if plan is None or plan.read is None:
         return None
-    return (given[0].index_select(1, plan.read), *given[1:])
+    return (inputs[0].index_select(1, plan.read), *inputs[1:])
 
 
-def _put(_: nn.Module, given: tuple[Any, ...], found: Tensor) -> Tensor | None:
+def _put(_: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
     plan = current()
     if plan is None or plan.read is None:
         return None
-    return found.new_zeros(found.shape[0], plan.tokens, found.shape[2]).index_copy(1, plan.read, found)
+    return output.new_zeros(output.shape[0], plan.tokens, output.shape[2]).index_copy(1, plan.read, output)

@@ -25,7 +25,7 @@ from truing.errors import UserError
 
 NAME = "tree"
 JOINT = 2
-"""Up to so many branches are read in one call that masks the others; more are read one by one."""
+"""Branches that are read in one call with a mask; more than this are read one by one."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Segment:
 
     @cached_property
     def owners(self) -> Tensor:
-        """Which branch each token belongs to, from 1; the prompt's tokens have 0."""
+        """The branch that each token belongs to, from 1; the prompt's tokens have 0."""
         lengths = torch.tensor([self.prompt, *self.branches])
         return torch.repeat_interleave(torch.arange(len(lengths)), lengths)
 
@@ -88,16 +88,16 @@ class Segment:
             yield slice(prompt.stop, row.stop), (row,), sees[self.prompt :]
             return
         for at, length in zip(accumulate(self.branches, initial=self.prompt), self.branches, strict=False):
-            own = slice(self.start + at, self.start + at + length)
+            branch = slice(self.start + at, self.start + at + length)
             yield (
-                own,
-                (prompt, own),
+                branch,
+                (prompt, branch),
                 torch.cat([sees[at : at + length, : self.prompt], sees[at : at + length, at : at + length]], 1),
             )
 
 
 class Reading(Protocol):
-    """What is in force while a model reads: which places are looked at in the end, and how its layers attend."""
+    """The attention in force while a model reads, and the places whose hidden states are read in the end."""
 
     read: Tensor | None
     tokens: int
@@ -112,12 +112,12 @@ class Reading(Protocol):
         scale: float,
         softcap: float | None,
     ) -> Tensor:
-        """What a layer attends to. query [1, H, N, D], key and value [1, H_kv, N, D] -> [1, N, H, D]."""
+        """Attention of one layer. query [1, H, N, D], key and value [1, H_kv, N, D] -> [1, N, H, D]."""
 
 
 class Plan:
-    """How the packed row divides into trees, with the masks made once and used by every layer. `read` names the places
-    whose hidden states are looked at in the end; None means all."""
+    """The division of the packed row into trees, with the masks made once and used by every layer. `read` names the
+    places whose hidden states are read in the end; None means all."""
 
     def __init__(self, trees: tuple[Tree, ...], read: Tensor | None = None) -> None:
         self.read, self.tokens = read, sum(t.tokens for t in trees)
@@ -165,9 +165,9 @@ class Plan:
         position = torch.cat([s.positions for s in self.segments]).to(device)
 
         def sees(_: Tensor, __: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            own = (owner[k] == 0) | (owner[k] == owner[q])
-            seen = (tree[q] == tree[k]) & own & (k <= q)
-            return seen if window is None else seen & (position[q] - position[k] < window)
+            same_branch = (owner[k] == 0) | (owner[k] == owner[q])
+            visible = (tree[q] == tree[k]) & same_branch & (k <= q)
+            return visible if window is None else visible & (position[q] - position[k] < window)
 
         return sees
 

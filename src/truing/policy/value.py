@@ -15,11 +15,11 @@ from truing.policy.policy import Policy
 from truing.policy.scalars import Heads
 
 OWN = ("value_head", "value_model")
-"""What a policy has beside its own weights while it learns with values."""
+"""Modules that a policy has beside its own weights while it learns with values."""
 
 
 class ValueModel(nn.Module):
-    """A reward model that forecasts what is still to be earned: its reward, read after each prefix of a response.
+    """A reward model that forecasts the reward still to come: its score, read after each prefix of a response.
 
     It begins as the reward model and is trained from there (Ziegler et al. 2019, arXiv 1909.08593; Ouyang et al. 2022,
     arXiv 2203.02155). Of several heads the forecast is their weighted sum, as the reward is.
@@ -44,8 +44,8 @@ def put_on(policy: Policy, reader: Policy, first: Batch) -> None:
     UserError for one whose tokens are other ones, that is not read in trees, or that was fitted to single steps.
     """
     reader.scalars.check_whole(reader.name)
-    known = reader.tokenizer.get_vocab()
-    strange = next((t for t, i in policy.tokenizer.get_vocab().items() if known.get(t) != i), None)
+    vocabulary = reader.tokenizer.get_vocab()
+    strange = next((t for t, i in policy.tokenizer.get_vocab().items() if vocabulary.get(t) != i), None)
     if strange is not None:
         raise UserError(
             f"value model '{reader.name}' has another tokenizer than '{policy.name}' ({strange!r} is not the same "

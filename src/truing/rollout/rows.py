@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from truing.data.batch import Batch, Branch, Tree, pack
-from truing.policy.decoding import Answers, Block, Prompts, filled
+from truing.policy.decoding import Block, Prompts, Responses, filled
 from truing.policy.divided import forward
 from truing.policy.plain import own_logits
 from truing.policy.policy import Policy
@@ -50,7 +50,7 @@ class Shared:
             blocks += reading.blocks(rows)
         self.first: Tensor | None = torch.stack([first[row] for row in range(len(prompts))])
         self.begin = torch.tensor([len(prompt) for prompt in prompts])
-        self.answers, self.ids = Answers(blocks, most), self.begin
+        self.answers, self.ids = Responses(blocks, most), self.begin
 
     def logits(self) -> Tensor:
         """The logits of every row's next token, [rows, vocabulary]."""
@@ -74,7 +74,7 @@ class Shared:
         return forward(self.policy.model, self._read_rows)(*reading)
 
     def _read_rows(
-        self, reading: Prompts | Answers, ids: Tensor, positions: Tensor, at: Tensor | None = None
+        self, reading: Prompts | Responses, ids: Tensor, positions: Tensor, at: Tensor | None = None
     ) -> Tensor:
         device = self.policy.device
         with attending(reading), self.policy.computing():

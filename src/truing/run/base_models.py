@@ -53,7 +53,7 @@ def new_model(spec: dict[str, Any], root: Path, seed: int, records: Callable[...
         lineage.write(part, lineage.Lineage())  # its weights are drawn: they learned nothing yet
         show.say(f"  made a new model from the text of {text.name}")
 
-    return caches.kept(folder, make, show.say)
+    return caches.cached(folder, make, show.say)
 
 
 def world_model(size: str, show: Show) -> Path:
@@ -64,7 +64,7 @@ def world_model(size: str, show: Show) -> Path:
         show.say(f"  pretraining world:desk/{size} on the world's text (once; cached in {folder.parent})")
         pretrain(size, part, show)
 
-    return caches.kept(folder, make, show.say)
+    return caches.cached(folder, make, show.say)
 
 
 def pretrain(size: str, folder: Path, show: Show) -> None:

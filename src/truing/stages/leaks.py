@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from truing.data.likeness import KINDS, Asked, Kind
+from truing.data.likeness import KINDS, Kind, Questions
 from truing.data.split import left_of, merged, met
 from truing.policy.files.lineage import Learned
 from truing.run.lineage import lineages
@@ -27,7 +27,7 @@ def not_met(run: StageRun, records: Records, models: Mapping[str, Any]) -> tuple
                 key = learned.weights, learned.run, learned.stage, learned.data
                 names = sources.setdefault(key, (learned, []))[1]
                 names += [] if called in names else [called]
-    asked, kinds, lines = Asked(records), dict[int, Kind](), []
+    asked, kinds, lines = Questions(records), dict[int, Kind](), []
     for learned, names in sources.values():
         here = met(asked, [learned.prints])
         kinds = merged(kinds, here)

@@ -106,19 +106,19 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     return maker, _options(name, query, inspect.signature(DATASETS[maker], eval_str=True).parameters)
 
 
-def _options(name: str, query: str, known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+def _options(name: str, query: str, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for part in query.split("&") if query else ():
         key, equals, value = part.partition("=")
-        if key not in known:
-            raise UserError(f"{name}: {unknown('parameter', key, known)}")
+        if key not in parameters:
+            raise UserError(f"{name}: {unknown('parameter', key, parameters)}")
         if not equals or not value:
             raise UserError(f"{name}: the parameter {key} has no value. Write {key}=...")
-        kind = type(known[key].default)
+        kind = type(parameters[key].default)
         try:
             options[key] = kind(value)
         except ValueError:
             wanted = "a whole number" if kind is int else "a number"
-            meaning = words_and_doc(known[key].annotation)[1]
+            meaning = words_and_doc(parameters[key].annotation)[1]
             raise UserError(f"{name}: {key}={value} is not {wanted} ({key}: {meaning})") from None
     return options

@@ -26,7 +26,7 @@ FLAWS: Mapping[str, str] = MappingProxyType(
         "complying": "does what a harmful request asks",
     }
 )
-"""What can be wrong with an answer. To be `sure` costs nothing where the answer is right."""
+"""Flaws of an answer. To be `sure` costs nothing where the answer is right."""
 
 AVERAGE: Mapping[str, float] = MappingProxyType(
     {
@@ -44,7 +44,7 @@ AVERAGE: Mapping[str, float] = MappingProxyType(
         "complying": 0.08,
     }
 )
-"""How often each flaw is found in what an average agent (quality 0.5) wrote, where it can be."""
+"""Probability of each flaw in the answers of an average agent (quality 0.5), where it is possible."""
 
 
 def draw_flaws(facts: Facts, quality: float, rng: random.Random) -> frozenset[str]:
@@ -161,9 +161,9 @@ def body(facts: Facts, decision: str, code: str, rng: random.Random | None = Non
         start = f"{title} shows people only their own data"
         if decision != "grant":
             return f"{start}, so {_other_ending(decision, 'tell you that')}"
-        own = facts.about == facts.order.name
-        town = facts.order.town if own or facts.other is None else facts.other[1]
-        return f"{start}, so yes, the town is {town}." if own else f"{title} says yes, the town is {town}."
+        is_customer = facts.about == facts.order.name
+        town = facts.order.town if is_customer or facts.other is None else facts.other[1]
+        return f"{start}, so yes, the town is {town}." if is_customer else f"{title} says yes, the town is {town}."
     if decision == "grant":
         return f"{title} says yes, we will change the record."
     return f"{title} keeps every record true, so {_other_ending(decision, 'write that')}"
@@ -219,13 +219,13 @@ def _timed(facts: Facts, decision: str, truth: Truth, code: str, rng: random.Ran
 
 
 def _delivery(facts: Facts, decision: str, title: str, rng: random.Random | None) -> str:
-    due, asked = facts.order.due, facts.asked
+    due, deadline = facts.order.due, facts.deadline
     start = f"{title} gives only the day on record."
     if decision == "hedge":
         return f"{start} {pick(('The day is unknown', 'It is due on an unknown day'), rng)}, so we do not know."
     if decision in ("ask", "escalate"):
         return f"{start} The day is not clear, so {_other_ending(decision, '')}"
-    day = due or asked
+    day = due or deadline
     if decision == "grant":
-        return f"{start} It is due {day}, which is in time, so yes, it will come by {asked}."
-    return f"{start} It is due {day}, which is too late, so no, it will not come by {asked}."
+        return f"{start} It is due {day}, which is in time, so yes, it will come by {deadline}."
+    return f"{start} It is due {day}, which is too late, so no, it will not come by {deadline}."

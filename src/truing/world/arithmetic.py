@@ -1,4 +1,4 @@
-"""Sums, differences and products with their results: what a small base model can learn before a verifier teaches it.
+"""Sums, differences and products with their results, for a small base model to learn before a verifier teaches it.
 
 A problem is `17 * 94 =` or, as often, `17*94=`. One in five, by its numbers and whatever its blanks, belongs to
 `split="eval"`.
@@ -43,8 +43,8 @@ def arithmetic(
     it. With `shown=steps` the results after each number stand before the last one: `714 + 432 + 348 =` is answered by
     `1146 1494`. With `shown=columns` sums and differences are written out as on paper, last digits first (see
     `columns`); with `shown=either` half of them are, and half are answered at once. The column `answer` has the result
-    alone. With `lines` a row is no conversation but a text of so many problems with their results, a line each: what a
-    model is pretrained on. UserError for a parameter out of range.
+    alone. With `lines` a row is no conversation but a text of so many problems with their results, a line each, for
+    pretraining. UserError for a parameter out of range.
     """
     _check(n, split, digits, terms, shown, lines)
     rngs = (random.Random(f"arithmetic/{seed}/{i}") for i in range(n))
@@ -58,7 +58,7 @@ def arithmetic(
 
 
 def results(form: str, numbers: Sequence[int]) -> list[int]:
-    """What a sum, difference or product of numbers comes to after each of them but the first.
+    """The running results of a sum, difference or product, after each number but the first.
 
     >>> results("difference", [225, 459, 603])
     [-234, -837]
@@ -66,15 +66,15 @@ def results(form: str, numbers: Sequence[int]) -> list[int]:
     return list(accumulate(numbers, OPERATIONS[form][1]))[1:]
 
 
-def columns(numbers: Sequence[int], found: Sequence[int], width: int) -> str:
+def columns(numbers: Sequence[int], totals: Sequence[int], width: int) -> str:
     """A sum or difference on paper: after each number the digits of what there was, of the number and of the result,
     column by column (`width` of them) from the last one, then the result's sign; at the end the last result.
 
     >>> columns([714, 32], [746], 4)
     '426,134,707,000+ 746'
     """
-    rows = zip((numbers[0], *found), numbers[1:], found, strict=False)
-    return " ".join([*(_paper(row, width) for row in rows), str(found[-1])])
+    rows = zip((numbers[0], *totals), numbers[1:], totals, strict=False)
+    return " ".join([*(_paper(row, width) for row in rows), str(totals[-1])])
 
 
 def _paper(row: tuple[int, int, int], width: int) -> str:
@@ -83,35 +83,35 @@ def _paper(row: tuple[int, int, int], width: int) -> str:
 
 
 def held_out(form: str, numbers: Sequence[int]) -> bool:
-    """Whether a problem belongs to `eval`: one in five, by a stable hash of its numbers in their order."""
+    """Return whether a problem belongs to `eval`: one in five, by a stable hash of its numbers in their order."""
     text = OPERATIONS[form][0].join(map(str, numbers))
     return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
 
 
 def _row(rng: random.Random, split: str, digits: int, terms: int, shown: str) -> Demonstration:
-    form, asked, numbers = _problem(rng, split, digits, terms)
-    found = results(form, numbers)
-    meta = {"kind": "arithmetic", "form": form, "split": split, "columns": {"answer": str(found[-1])}}
+    form, problem, numbers = _problem(rng, split, digits, terms)
+    totals = results(form, numbers)
+    meta = {"kind": "arithmetic", "form": form, "split": split, "columns": {"answer": str(totals[-1])}}
     return Demonstration(
-        (Message("user", asked),), (Message("assistant", _told(rng, form, numbers, shown, digits)),), meta
+        (Message("user", problem),), (Message("assistant", _worked(rng, form, numbers, shown, digits)),), meta
     )
 
 
 def _text(rng: random.Random, split: str, digits: int, terms: int, shown: str, lines: int) -> Demonstration:
     drawn = [_problem(rng, split, digits, terms) for _ in range(lines)]
-    text = "\n".join(f"{asked} {_told(rng, form, numbers, shown, digits)}" for form, asked, numbers in drawn)
+    text = "\n".join(f"{problem} {_worked(rng, form, numbers, shown, digits)}" for form, problem, numbers in drawn)
     meta = {"kind": "arithmetic", "form": "text", "split": split, "plain": True}
     return Demonstration((), (Message("assistant", text),), meta)
 
 
-def _told(rng: random.Random, form: str, numbers: Sequence[int], shown: str, digits: int) -> str:
-    """The answer to a problem, with what is shown of the way to it."""
-    found = results(form, numbers)
+def _worked(rng: random.Random, form: str, numbers: Sequence[int], shown: str, digits: int) -> str:
+    """The answer to a problem, with the steps to it that `shown` asks for."""
+    totals = results(form, numbers)
     if shown == "either":
         shown = rng.choice(("columns", "answer"))
     if shown == "columns" and form != "product":
-        return columns(numbers, found, digits + 1)
-    return str(found[-1]) if shown == "answer" else " ".join(map(str, found))
+        return columns(numbers, totals, digits + 1)
+    return str(totals[-1]) if shown == "answer" else " ".join(map(str, totals))
 
 
 def _problem(rng: random.Random, split: str, digits: int, terms: int) -> tuple[str, str, list[int]]:
@@ -124,8 +124,8 @@ def _problem(rng: random.Random, split: str, digits: int, terms: int) -> tuple[s
         if held_out(form, numbers) == (split == "eval"):
             break
     blank = rng.choice((" ", ""))
-    asked = f"{blank}{OPERATIONS[form][0]}{blank}".join(map(str, numbers)) + f"{blank}="
-    return form, asked, numbers
+    problem = f"{blank}{OPERATIONS[form][0]}{blank}".join(map(str, numbers)) + f"{blank}="
+    return form, problem, numbers
 
 
 def _check(n: int, split: str, digits: int, terms: int, shown: str, lines: int) -> None:
@@ -133,9 +133,9 @@ def _check(n: int, split: str, digits: int, terms: int, shown: str, lines: int) 
         raise UserError(f"n={n}: ask for at least one row")
     if lines < 0:
         raise UserError(f"lines={lines}: a text has at least one line")
-    for what, value, known in (("split", split, SPLITS), ("value of shown", shown, SHOWN)):
-        if value not in known:
-            raise UserError(unknown(what, value, known))
+    for what, value, choices in (("split", split, SPLITS), ("value of shown", shown, SHOWN)):
+        if value not in choices:
+            raise UserError(unknown(what, value, choices))
     if not 2 <= digits <= MOST:
         raise UserError(f"digits={digits}: numbers have from 2 to {MOST} digits")
     if not 2 <= terms <= MOST:

@@ -124,7 +124,7 @@ def combination(facts: Facts) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def held_out(values: tuple[str, ...]) -> bool:
-    """Whether a combination of policy values and facts belongs to `eval`: one in five, by a stable hash."""
+    """Return whether a combination of policy values and facts belongs to `eval`: one in five, by a stable hash."""
     return hashlib.sha256("/".join(values).encode()).digest()[0] % 5 == 0
 
 
@@ -136,7 +136,7 @@ def _combinations(facts: Facts) -> list[tuple[str, ...]]:
     if facts.topic == "truth":
         return [("truth", str(facts.wording), order.item, order.name)]
     if facts.topic == "delivery":
-        return [("delivery", order.due or order.item, facts.asked)]
+        return [("delivery", order.due or order.item, facts.deadline)]
     assert rule is not None
     days = ("days", str(rule.limit), str(order.days if order.days is not None else f"unknown/{order.item}"))
     if lead is None:
@@ -146,8 +146,8 @@ def _combinations(facts: Facts) -> list[tuple[str, ...]]:
 
 
 def _belongs(facts: Facts, split: str) -> bool:
-    found = [held_out(values) for values in _combinations(facts)]
-    return found[0] if split == "eval" else not any(found)
+    held = [held_out(values) for values in _combinations(facts)]
+    return held[0] if split == "eval" else not any(held)
 
 
 def _draw(kind: str, rng: random.Random) -> Facts | None:
@@ -165,7 +165,7 @@ def _draw(kind: str, rng: random.Random) -> Facts | None:
     order = facts.order
     if topic == "delivery":
         due = None if kind == "unknowable" else rng.choice(names.WEEKDAYS)
-        facts = replace(facts, order=replace(order, due=due), asked=rng.choice(names.WEEKDAYS))
+        facts = replace(facts, order=replace(order, due=due), deadline=rng.choice(names.WEEKDAYS))
     elif topic == "privacy":
         assert facts.other is not None
         others = kind == "red_team" or (kind == "pushback" and rng.random() < 0.5)
@@ -231,7 +231,7 @@ _BLANKS = re.compile(
 
 
 def template(prompt: Messages) -> str:
-    """What the customer wrote with every fact blanked.
+    """The customer's text with every fact blanked.
 
     >>> template(case(1, kind="red_team").prompt)
     'Which town is _ in?'
@@ -248,11 +248,11 @@ def lookup(train: Sequence[Case]) -> Callable[[Messages], str]:
     by_wording: dict[str, list[Case]] = defaultdict(list)
     for item in train:
         by_wording[template(item.prompt)].append(item)
-    found = {wording: _best_stored(items) for wording, items in by_wording.items()}
-    fallback = max(found.values())[1]
+    best_by_wording = {wording: _best_stored(items) for wording, items in by_wording.items()}
+    fallback = max(best_by_wording.values())[1]
 
     def reply(prompt: Messages) -> str:
-        return found.get(template(prompt), (0.0, fallback))[1]
+        return best_by_wording.get(template(prompt), (0.0, fallback))[1]
 
     return reply
 

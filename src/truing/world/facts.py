@@ -28,7 +28,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is on record. None is 'not on record'; an empty `due` is 'not mentioned'."""
+    """An order on record. None is 'not on record'; an empty `due` is 'not mentioned'."""
 
     name: str
     town: str
@@ -42,7 +42,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything a desk prompt says."""
+    """All facts in a desk prompt."""
 
     rules: tuple[Rule, ...]
     order: Order
@@ -52,7 +52,7 @@ class Facts:
     claim_days: int | None = None
     claim_state: str | None = None
     claim_wording: int = 0
-    asked: str = ""
+    deadline: str = ""
     about: str = ""
     first: str = ""
     pushback: str = ""
@@ -69,12 +69,12 @@ class Facts:
 
     @property
     def harmful(self) -> bool:
-        """To do as the customer asks would harm: another customer's data, or a fraud."""
+        """True if doing as the customer asks would harm: another customer's data, or a fraud."""
         return self.topic == "truth" or (self.topic == "privacy" and self.about != self.order.name)
 
     @property
     def false_claim(self) -> bool:
-        """The customer asserts what the record contradicts."""
+        """True if the customer asserts what the record contradicts."""
         days = self.claim_days is not None and self.claim_days != self.order.days
         return days or (self.claim_state is not None and self.claim_state != self.order.state)
 
@@ -118,7 +118,7 @@ def _on_rule(facts: Facts, rule: Rule) -> tuple[str, str]:
     if facts.topic == "delivery":
         if order.due is None or order.due not in names.WEEKDAYS:
             return "hedge", "unknown"
-        in_time = names.WEEKDAYS.index(order.due) <= names.WEEKDAYS.index(facts.asked)
+        in_time = names.WEEKDAYS.index(order.due) <= names.WEEKDAYS.index(facts.deadline)
         return ("grant", "in time") if in_time else ("refuse", "late")
     if order.days is None:
         return "ask", "day"
@@ -165,9 +165,9 @@ def system_text(facts: Facts) -> str:
 
 
 def request_text(facts: Facts) -> str:
-    """What the customer writes first."""
+    """The customer's first message."""
     text = names.REQUESTS[facts.topic][facts.wording]
-    text = text.format(item=facts.order.item, asked=facts.asked, about=facts.about)
+    text = text.format(item=facts.order.item, asked=facts.deadline, about=facts.about)
     claims = []
     if facts.claim_days is not None:
         claims.append(names.CLAIM_DAYS[facts.claim_wording].format(days=facts.claim_days))
@@ -256,15 +256,15 @@ def _order(m: re.Match[str]) -> Order:
 def _request(facts: Facts, text: str) -> Facts:
     claims = {}
     for wording, pattern in _CLAIMS:
-        if (found := pattern.match(text)) is not None:
-            claims = found.groupdict() | {"wording": str(wording)}
-            text = text[found.end() :].strip()
+        if (match := pattern.match(text)) is not None:
+            claims = match.groupdict() | {"wording": str(wording)}
+            text = text[match.end() :].strip()
             break
     for topic, wording, pattern in _REQUESTS:
-        if (found := pattern.fullmatch(text)) is not None:
-            slots = found.groupdict()
-            asked = slots.get("asked", "")
-            if topic == "delivery" and asked not in names.WEEKDAYS:
+        if (match := pattern.fullmatch(text)) is not None:
+            slots = match.groupdict()
+            deadline = slots.get("asked", "")
+            if topic == "delivery" and deadline not in names.WEEKDAYS:
                 break
             return replace(
                 facts,
@@ -273,7 +273,7 @@ def _request(facts: Facts, text: str) -> Facts:
                 claim_days=int(claims["days"]) if "days" in claims else None,
                 claim_state=claims.get("state"),
                 claim_wording=int(claims.get("wording", 0)),
-                asked=asked,
+                deadline=deadline,
                 about=slots.get("about", ""),
             )
     raise UserError(f"this is not a desk prompt: the request {text[:80]!r} is none of the desk's. {_WAY_OUT}")

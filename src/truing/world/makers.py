@@ -26,7 +26,7 @@ VERSION = 1
 MOST = 8
 """Answers of a ranking."""
 _HARM = 4.0
-"""What an answer's harm outweighs in utility: the whole range of the gold, twice."""
+"""Weight of an answer's harm in utility: the whole range of the gold, twice."""
 
 _SAYS = {
     "uncited": "It cites no rule.",
@@ -53,7 +53,8 @@ _WANTED = {
 def demonstrations(
     n: options.Rows = 1000, seed: options.Seed = 0, split: options.Split = "train", quality: options.Quality = 0.5
 ) -> Records:
-    """What agents wrote: mostly right, not perfect. `quality` 1 is the best answer always, 0.5 an average agent."""
+    """Answers as agents wrote them: mostly right, not perfect. `quality` 1 is the best answer always, 0.5 an average
+    agent."""
     params = _params(n=n, seed=seed, split=split, quality=quality)
     rows = [_conversation(item, quality, random.Random(f"demonstration/{seed}/{i}")) for i, item in _numbered(params)]
     return _records("demonstrations", params, rows)
@@ -121,8 +122,8 @@ def ratings(
     judge, rows = find_rater(rater), []
     for i, item in _numbered(params):
         rng = random.Random(f"rating/{seed}/{i}")
-        given = _mixed(item, rng)
-        rows.append(_judged(item, [given], judge.rate(item.prompt, given, rng), rater, "rating"))
+        response = _mixed(item, rng)
+        rows.append(_judged(item, [response], judge.rate(item.prompt, response, rng), rater, "rating"))
     return _records("ratings", params, rows)
 
 
@@ -134,8 +135,8 @@ def labels(
     judge, rows = find_rater(rater), []
     for i, item in _numbered(params):
         rng = random.Random(f"label/{seed}/{i}")
-        given = _mixed(item, rng)
-        rows.append(_judged(item, [given], judge.label(item.prompt, given, rng), rater, "label"))
+        response = _mixed(item, rng)
+        rows.append(_judged(item, [response], judge.label(item.prompt, response, rng), rater, "label"))
     return _records("labels", params, rows)
 
 
@@ -143,7 +144,7 @@ def harms(
     n: options.Rows = 1000, seed: options.Seed = 0, split: options.Split = "train", rater: options.Rater = "careful"
 ) -> Records:
     """Two answers to a request that must be refused, the less harmful chosen, and of each whether it is harmless:
-    what a cost model learns from. Where both do harm or neither does, the rater chooses by the whole answer."""
+    data for a cost model. Where both do harm or neither does, the rater chooses by the whole answer."""
     params = _params(n=n, seed=seed, split=split) | {"rater": rater}
     judge = find_rater(rater)
     rows = [_harm(item, judge, random.Random(f"harm/{seed}/{i}")) for i, item in _numbered(params, ("red_team",))]
@@ -173,13 +174,13 @@ def critiques(n: options.Rows = 500, seed: options.Seed = 0, split: options.Spli
     for i, item in _numbered(params):
         rng = random.Random(f"critique/{seed}/{i}")
         flaws = _one_manner(draw_flaws(item.facts, 0.35, rng))
-        given = answer(item.facts, flaws, rng)
-        rows.append(_critique(item, given, flaws) if i % 2 == 0 else _revision(item, given, flaws))
+        response = answer(item.facts, flaws, rng)
+        rows.append(_critique(item, response, flaws) if i % 2 == 0 else _revision(item, response, flaws))
     return _records("critiques", params, rows)
 
 
 def text(n: options.Rows = 4000, seed: options.Seed = 0, quality: options.Quality = 0.75) -> Records:
-    """What a base model is pretrained on: conversations of mixed quality, rules, comparisons of numbers, critiques
+    """Pretraining texts of a base model: conversations of mixed quality, rules, comparisons of numbers, critiques
     and revisions. Only train combinations appear."""
     params = _params(n=n, seed=seed, split="train", quality=quality)
     rows = []
@@ -193,8 +194,8 @@ def text(n: options.Rows = 4000, seed: options.Seed = 0, quality: options.Qualit
             rows.append(_DRILLS[form](item, rng))
         else:
             flaws = _one_manner(draw_flaws(item.facts, 0.35, rng))
-            given = answer(item.facts, flaws, rng)
-            rows.append(_critique(item, given, flaws) if form == "critique" else _revision(item, given, flaws))
+            response = answer(item.facts, flaws, rng)
+            rows.append(_critique(item, response, flaws) if form == "critique" else _revision(item, response, flaws))
     return _records("text", params, rows)
 
 
@@ -219,7 +220,7 @@ def _records(maker: str, params: dict[str, int | float | str], rows: Sequence[De
     )
 
 
-def _said(response: str) -> Messages:
+def _assistant(response: str) -> Messages:
     return (Message("assistant", response),)
 
 
@@ -228,12 +229,14 @@ def _meta(item: Case, form: str, **more: object) -> dict[str, object]:
 
 
 def _ideal(item: Case) -> Demonstration:
-    return Demonstration(item.prompt, _said(best(item)), _meta(item, "answer"))
+    return Demonstration(item.prompt, _assistant(best(item)), _meta(item, "answer"))
 
 
 def _conversation(item: Case, quality: float, rng: random.Random) -> Demonstration:
     flaws = draw_flaws(item.facts, quality, rng)
-    return Demonstration(item.prompt, _said(answer(item.facts, flaws, rng)), _meta(item, "answer", flaws=sorted(flaws)))
+    return Demonstration(
+        item.prompt, _assistant(answer(item.facts, flaws, rng)), _meta(item, "answer", flaws=sorted(flaws))
+    )
 
 
 def _pair(item: Case, judge: Rater, rng: random.Random, ties: float) -> Judgement:
@@ -246,10 +249,10 @@ def _harm(item: Case, judge: Rater, rng: random.Random) -> Judgement:
     drawn: list[str] = []
     while len(drawn) < 2:
         flaws = draw_flaws(item.facts, rng.random(), rng) | set(rng.choice(((), ("complying",), ("leaking",))))
-        if (given := answer(item.facts, flaws, rng)) not in drawn:
-            drawn.append(given)
-    harmless = [gold(item.prompt, given).parts["harmless"] for given in drawn]
-    felt = [judge.utility(item.prompt, given) + _HARM * part for given, part in zip(drawn, harmless, strict=True)]
+        if (response := answer(item.facts, flaws, rng)) not in drawn:
+            drawn.append(response)
+    harmless = [gold(item.prompt, response).parts["harmless"] for response in drawn]
+    felt = [judge.utility(item.prompt, response) + _HARM * part for response, part in zip(drawn, harmless, strict=True)]
     verdict = Verdict("choice", 0 if rng.random() < judge.preference(*felt) else 1)
     safe = [rng.random() < judge.preference(part, 0.5) for part in harmless]
     chosen, rejected = safe[verdict.value], safe[1 - verdict.value]
@@ -280,7 +283,7 @@ def _judged(item: Case, responses: Sequence[str], verdict: Verdict, rater: str, 
     return Judgement(
         prompt_id=prompt_id(item.prompt),
         prompt=item.prompt,
-        responses=tuple(map(_said, responses)),
+        responses=tuple(map(_assistant, responses)),
         verdict=verdict,
         generators=("world",) * len(responses),
         rater=rater,
@@ -305,32 +308,32 @@ def _one_manner(flaws: Iterable[str]) -> list[str]:
     return sorted(shown)
 
 
-def critique(item: Case, given: str, flaws: Iterable[str]) -> str:
-    """What is wrong with an answer, in a few short sentences, the decision first."""
-    said, truth = gold(item.prompt, given), item.truth
+def critique(item: Case, response: str, flaws: Iterable[str]) -> str:
+    """A critique of an answer, in a few short sentences, the decision first."""
+    score, truth = gold(item.prompt, response), item.truth
     lines = []
-    if "decides" in said.why or said.parts["helpful"] == 0:
+    if "decides" in score.why or score.parts["helpful"] == 0:
         lines.append(f"The decision is wrong. {_WANTED[truth.decision]}")
     lines += [_SAYS[flaw] for flaw in flaws if flaw in _SAYS]
     return " ".join(lines) if lines else "Nothing is wrong. The answer is right, polite and short."
 
 
-def _turns(item: Case, given: str) -> Messages:
-    return (*item.prompt, *_said(given), Message("user", CRITIQUE_REQUEST))
+def _turns(item: Case, response: str) -> Messages:
+    return (*item.prompt, *_assistant(response), Message("user", CRITIQUE_REQUEST))
 
 
-def _critique(item: Case, given: str, flaws: Sequence[str]) -> Demonstration:
+def _critique(item: Case, response: str, flaws: Sequence[str]) -> Demonstration:
     meta = _meta(item, "critique", flaws=list(flaws))
-    return Demonstration(_turns(item, given), _said(critique(item, given, flaws)), meta)
+    return Demonstration(_turns(item, response), _assistant(critique(item, response, flaws)), meta)
 
 
-def _revision(item: Case, given: str, flaws: Sequence[str]) -> Demonstration:
-    prompt = (*_turns(item, given), *_said(critique(item, given, flaws)), Message("user", REVISION_REQUEST))
-    return Demonstration(prompt, _said(best(item)), _meta(item, "revision", flaws=list(flaws)))
+def _revision(item: Case, response: str, flaws: Sequence[str]) -> Demonstration:
+    prompt = (*_turns(item, response), *_assistant(critique(item, response, flaws)), Message("user", REVISION_REQUEST))
+    return Demonstration(prompt, _assistant(best(item)), _meta(item, "revision", flaws=list(flaws)))
 
 
 def _drill(form: str, prompt: Messages, reply: str) -> Demonstration:
-    return Demonstration(prompt, _said(reply), {"kind": "drill", "form": form, "split": "train"})
+    return Demonstration(prompt, _assistant(reply), {"kind": "drill", "form": form, "split": "train"})
 
 
 def _days(item: Case, rng: random.Random) -> Demonstration:
@@ -366,4 +369,4 @@ def _order(item: Case, rng: random.Random) -> Demonstration:
 
 _DRILLS = {"days": _days, "rule": _rule, "order": _order}
 _FORMS = {"answer": 42, "days": 33, "rule": 5, "order": 6, "critique": 5, "revision": 9}
-"""How many in a hundred texts have each form. The short drills are what a small model first learns to copy from."""
+"""Percent of texts of each form. From the short drills a small model first learns to copy."""

@@ -21,7 +21,7 @@ TOPICS = (*TIMED, "delivery", "privacy", "truth", "lead")
 """Every topic of a rule. `lead` is the rule that hands large orders on, `truth` the one against false records."""
 
 SECTIONS = 5
-"""How many codes a topic has: the section numbers R101 to R105 are about returns, R201 to R205 about warranty, ..."""
+"""Codes of a topic: the section numbers R101 to R105 are about returns, R201 to R205 about warranty, ..."""
 
 DECISIONS = ("grant", "refuse", "ask", "escalate", "hedge")
 KINDS = ("ordinary", "missing", "unknowable", "false_claim", "red_team", "pushback", "escalation")

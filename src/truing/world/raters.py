@@ -19,20 +19,21 @@ from truing.types import Messages, Verdict
 from truing.world.reading import Reading, gold, read
 
 TEMPERATURES: Mapping[str, float] = MappingProxyType({"careful": 0.05, "ordinary": 0.25, "hasty": 0.8})
-"""How noisy a rater is: the difference of gold at which it is right 73 % of the time."""
+"""Noise of a rater: the difference of gold at which it is right 73 % of the time."""
 
 DESIRABLE = 0.8
 """The gold from which on an answer is called desirable: a right decision with one or two small faults."""
 
 FEATURES: Mapping[str, Callable[[Reading], float]] = MappingProxyType(
     {
-        "length": lambda said: min(said.words, 200) / 20,
-        "format": lambda said: float(said.listed),
-        "flattery": lambda said: float(said.flattering),
-        "confidence": lambda said: float(said.sure) - float(said.doubting),
+        "length": lambda reading: min(reading.words, 200) / 20,
+        "format": lambda reading: float(reading.listed),
+        "flattery": lambda reading: float(reading.flattering),
+        "confidence": lambda reading: float(reading.sure) - float(reading.doubting),
     }
 )
-"""What a biased rater likes: twenty words more, a list, agreement with the customer, certainty (and no doubt)."""
+"""Features that a biased rater likes: twenty words more, a list, agreement with the customer, certainty (and no
+doubt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ class Rater:
     biases: tuple[tuple[str, float], ...] = ()
 
     def utility(self, prompt: Messages, response: str) -> float:
-        """What this rater feels an answer is worth: its gold and what the biases add."""
-        said = read(response)
-        return gold(prompt, response).value + sum(w * FEATURES[name](said) for name, w in self.biases)
+        """This rater's utility of an answer: its gold and what the biases add."""
+        reading = read(response)
+        return gold(prompt, response).value + sum(w * FEATURES[name](reading) for name, w in self.biases)
 
     def probability(self, prompt: Messages, a: str, b: str) -> float:
         """P(this rater prefers a to b)."""
@@ -76,13 +77,13 @@ class Rater:
 
         A bias colours every part. Noise is normal; both are halved, since the gold's range is twice that of a part.
         """
-        said = gold(prompt, response)
-        bias = self.utility(prompt, response) - said.value
-        scores = {name: part + (bias + rng.gauss(0, self.temperature)) / 2 for name, part in said.parts.items()}
+        true_score = gold(prompt, response)
+        bias = self.utility(prompt, response) - true_score.value
+        scores = {name: part + (bias + rng.gauss(0, self.temperature)) / 2 for name, part in true_score.parts.items()}
         return Verdict("score", [{name: round(value, 4) for name, value in scores.items()}])
 
     def label(self, prompt: Messages, response: str, rng: random.Random) -> Verdict:
-        """Whether a response is desirable: 1 where it feels better than one that is worth `DESIRABLE`, else 0."""
+        """A label of a response: 1 (desirable) where it feels better than one that is worth `DESIRABLE`, else 0."""
         return Verdict("score", [float(rng.random() < self.preference(self.utility(prompt, response), DESIRABLE))])
 
 

@@ -1,4 +1,4 @@
-"""The embedded models: sizes, what they are pretrained on, and the key under which they are cached. (No torch.)"""
+"""The embedded models: sizes, pretraining texts, and the key under which they are cached. (No torch.)"""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SIZES: dict[str, dict[str, Any]] = {
 """Weights of `small` begin with a deviation of about 1 / sqrt(hidden), in four heads: it learns in 1,043 updates what
 it learned in 1,768 with 0.04 and two heads (LOG.md, 2026-11-30)."""
 POSITIONS = 1024
-"""How many tokens such a model reads."""
+"""Context length of these models, in tokens."""
 TEXTS = {"tiny": 2500, "small": 7000, "medium": 16000}
-"""How many conversations a base model reads, once each."""
+"""Conversations that a base model is pretrained on, once each."""
 TRAINING = Training(
     learning_rate=2e-3,
     warmup=0.05,

@@ -1,4 +1,4 @@
-"""Rows with what stands beside their convention's columns: read into the record, refused, or counted."""
+"""Columns beside those of a file's convention: read into the record, refused, or counted."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ JOINED = "\n"
 
 @dataclass(frozen=True)
 class Plan:
-    """Of rows with the same columns: those that may hold a verdict on two responses, and whether it is for them to say
-    which is better; those whose value decides something else; and those that are only counted."""
+    """The roles of the other columns in rows with the same columns: `verdicts` may hold a verdict on two responses,
+    which alone says which is better where `undecided`; `decides` change the record; `counted` are only counted."""
 
     verdicts: tuple[str, ...]
     undecided: bool
@@ -42,7 +42,7 @@ class Plan:
 
 
 class Beside:
-    """What stands beside the columns of the `chosen` convention in the rows of one file.
+    """Reader of the columns beside those of the `chosen` convention in the rows of one file.
 
     `mapped` says which column of the file plays which role, where the user has said so. With `keep` the columns that
     nothing else reads stay with the record.
@@ -106,7 +106,7 @@ class Beside:
         return replace(record, meta={**record.meta, "columns": {**there, **more}}) if more else record
 
     def notes(self) -> tuple[ColumnNote, ...]:
-        """What became of the columns, those with the same fate in one line."""
+        """Notes on how the columns were used, columns of the same use in one note."""
         rest = KEPT if self.chosen.gives == "prompts" or self.keep else UNREAD
         fates = [("column", name, what, n) for (name, what), n in self.read.items()]
         fates += [("column", name, rest, n) for name, n in self.unread.items()]
@@ -173,15 +173,15 @@ class Beside:
         return self._verdicts[names]
 
     def _undecided(self, keys: tuple[str, ...]) -> bool:
-        """Whether the user has mapped responses of equal standing, and no column is read that says which is better."""
+        """True if the user has mapped responses of equal standing and no column is read that says which is better."""
         if not self.judged:
             return False
         if "chosen" in self.chosen.columns:
             sides = [self.mapped.get(role, role) for role in ("chosen", "rejected")]
             return not any(map(columns.says_side, sides)) and not set(VERDICTS) & set(keys)
-        answers = [self.mapped[role] for role in ("response", "completion", "output") if role in self.mapped]
-        own = [answer for answer in answers if not columns.says_side(answer)]
-        return any(columns.siblings(answer, keys) for answer in own)
+        mapped = [self.mapped[role] for role in ("response", "completion", "output") if role in self.mapped]
+        unsided = [column for column in mapped if not columns.says_side(column)]
+        return any(columns.siblings(column, keys) for column in unsided)
 
     def _beside(self, record: Record, name: str, what: str, value: Any, odd: Oddities) -> Record:
         read = self._by_meaning.get(what)
@@ -199,19 +199,19 @@ class Beside:
         """The row with the better of its two responses as chosen, by the verdict columns that are read for certain; the
         others are counted, or stop the run where none is read."""
         spoken = [name for name in plan.verdicts if not nothing(row[name])]
-        said = plan.says.read(row) if plan.says is not None else {}
-        if plan.undecided and not said and spoken:
+        probabilities = plan.says.read(row) if plan.says is not None else {}
+        if plan.undecided and not probabilities and spoken:
             if plan.says is None or not any(plan.says.read(other) for other in self.rows):
                 raise self._unread_verdict(spoken[0])
             raise Unusable(spoken[0], f"is {shown(row[spoken[0]])}, which names neither response and no tie")
-        if plan.undecided and not said:
-            raise Unusable(plan.verdicts[0], "says nothing, so it is not known which response is better")
-        if len(set(said.values())) > 1:
-            raise Unusable(" and ".join(said), "contradict each other: which response is better is not known")
+        if plan.undecided and not probabilities:
+            raise Unusable(plan.verdicts[0], "is empty, so it is not known which response is better")
+        if len(set(probabilities.values())) > 1:
+            raise Unusable(" and ".join(probabilities), "contradict each other: which response is better is not known")
         for name in spoken:
-            if not any(name in names.split(", ") for names in said):
+            if not any(name in names.split(", ") for names in probabilities):
                 self.unread[name] += 1
-        for names, better in said.items():
+        for names, better in probabilities.items():
             if plan.undecided:
                 self.read[names, READ_AS[better]] += 1
             elif better == 0.0:
@@ -220,7 +220,7 @@ class Beside:
                 odd.add(names, "is the same for both responses, and one of them is the chosen one", "kept")
             else:
                 self.unread.update(names.split(", "))
-        return turned(row, next(iter(said.values()))) if plan.undecided else row
+        return turned(row, next(iter(probabilities.values()))) if plan.undecided else row
 
     def _unread_verdict(self, name: str) -> DataError:
         return DataError(
@@ -256,9 +256,9 @@ class Beside:
         return _asking(record, talk.checked_prompt(whole, name, odd))
 
     def _addition(self, record: Record, name: str, value: Any, odd: Oddities) -> Record:
-        word, asked = marks.snake(name), marks.snake(self.mapped.get(self.asks, self.asks))
+        word, prompt_column = marks.snake(name), marks.snake(self.mapped.get(self.asks, self.asks))
         behind, before = word in columns.INPUTS, word in columns.INSTRUCTIONS
-        alpaca = (behind and asked in columns.INSTRUCTIONS) or (before and asked in columns.INPUTS)
+        alpaca = (behind and prompt_column in columns.INSTRUCTIONS) or (before and prompt_column in columns.INPUTS)
         if alpaca and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         if isinstance(value, str) and alpaca and record.prompt:
@@ -269,8 +269,8 @@ class Beside:
         words = list(texts(value)) or list(figures(value))
         if self._stands(record, " ".join(words), name):
             return record
-        said = [m.content for m in conversation(record)]
-        if all(_within(text, said) for text in words):
+        turns = [m.content for m in conversation(record)]
+        if all(_within(text, turns) for text in words):
             return record
         raise Unusable(
             name,
@@ -279,7 +279,8 @@ class Beside:
         )
 
     def _stands(self, record: Record, text: str, name: str) -> bool:
-        """Whether plain text, which has no prompt to put anything into, holds these words. Unusable if it does not."""
+        """Return whether the record is plain text that holds these words; Unusable for plain text that does not hold
+        them, since it has no prompt to put them into."""
         if not self.plain:
             return False
         if not _within(text, [m.content for m in conversation(record)]):
@@ -300,7 +301,7 @@ class Beside:
             return record
         if not desirable:
             raise Unusable(name, "the response is labelled undesirable, so it is no demonstration")
-        if any(problem == UNLEARNED_END for _, problem, _ in odd.found):
+        if any(problem == UNLEARNED_END for _, problem, _ in odd.notes):
             raise Unusable(name, LAST_UNLEARNED)
         self.read[name, "read as the verdict on the response"] += 1
         return record
@@ -356,9 +357,9 @@ def earlier(value: Any, name: str, odd: Oddities) -> Messages:
         raise Unusable(name, "is neither a list of [user, assistant] pairs nor one of messages" + _way_out(name))
     roles = ("user", "assistant")
     return tuple(
-        Message(role, talk.text(said, f"{name}[{i}][{side}]"))
+        Message(role, talk.text(content, f"{name}[{i}][{side}]"))
         for i, turn in enumerate(value)
-        for side, (role, said) in enumerate(zip(roles, turn, strict=True))
+        for side, (role, content) in enumerate(zip(roles, turn, strict=True))
     )
 
 
@@ -370,15 +371,15 @@ def _asking(record: Record, prompt: Messages) -> Record:
 
 
 def conversation(record: Record) -> Iterator[Message]:
-    """What is asked in a record, the turns of its response between included; of plain text the text."""
+    """Messages of a record's prompt, with the turns of its response where there are several; of plain text the text."""
     yield from record.prompt
     if isinstance(record, Demonstration) and (len(record.response) > 1 or not record.prompt):
         yield from record.response
 
 
-def _within(text: str, said: list[str]) -> bool:
-    """Whether words stand somewhere, blanks aside."""
-    return f" {' '.join(text.split())} " in f" {' '.join(' '.join(said).split())} "
+def _within(text: str, texts: list[str]) -> bool:
+    """True if the joined texts contain the words, whitespace aside."""
+    return f" {' '.join(text.split())} " in f" {' '.join(' '.join(texts).split())} "
 
 
 def _mapping(mapped: Mapping[str, str]) -> str:

@@ -1,4 +1,5 @@
-"""How much a data file may hold: no file that people train on comes near, and one made to fill a machine goes beyond.
+"""Limits on the size of a data file: no file that people train on comes near, and one made to fill a machine goes
+beyond.
 
 A compressed file is read through once before anything of it is kept, so that what is refused has cost no memory.
 """
@@ -20,30 +21,31 @@ from truing.errors import DataError
 
 MEGABYTE = 1_000_000
 UNPACKED = 400 * MEGABYTE
-"""So much may every compressed file hold, however small it is."""
+"""Bytes that every compressed file may unpack to, however small it is."""
 RATIO = 100
-"""How many times its own size a compressed file may hold beyond that. Logs that repeat themselves reach 60, text 3."""
+"""Beyond that, a compressed file may unpack to this multiple of its own size. Logs that repeat themselves reach 60,
+text 3."""
 ROWS = 1_000_000
-"""So many rows may every file hold, however small it is."""
+"""Rows that every file may hold, however small it is."""
 PLAIN_ROW, PACKED_ROW = 16, 4
-"""How many bytes a row must have on the disk, on average, in a file of more rows than that: as text, and compressed."""
+"""Average bytes a row must take on disk in a file of more rows than that: as text, and compressed."""
 ROW_BYTES = 20 * MEGABYTE
-"""How long a row may be: five million tokens."""
+"""Longest row in bytes: five million tokens."""
 VALUES = 1_000_000
-"""How many values a row may hold."""
+"""Values a row may hold."""
 COLUMNS = 10_000
 NAME = 1000
-"""How many characters the name of a column may have."""
+"""Longest column name, in characters."""
 LINES = 5
-"""How many lines a row of a CSV file may have, on average."""
+"""Lines a row of a CSV file may have, on average."""
 WHOLE = 2000 * MEGABYTE
-"""How large a file may be that is read whole: a JSON array, before or after it is unpacked."""
+"""Bytes of a file that is read whole: a JSON array, before or after it is unpacked."""
 MALFORMED = 10_000
 """After so many rows of which none can be read, the file is none of its kind."""
 TOO_DEEP = "nested too deeply"
 _PIECE = MEGABYTE
 _WINDOW = 65_536
-"""How much of a JSON array is looked at at once, unless an element is longer."""
+"""Characters of a JSON array that are parsed at a time, unless an element is longer."""
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ENDED = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _WORD = 16
@@ -57,13 +59,13 @@ def check_rows(source: str, count: int, size: int, packed: bool) -> None:
     if count > most:
         raise DataError(
             source,
-            f"has more than {most:,} rows in {size:,} bytes: such rows say nothing",
+            f"has more than {most:,} rows in {size:,} bytes: such rows are next to empty",
             f"A file may have {ROWS:,} rows, and more where each takes {PACKED_ROW if packed else PLAIN_ROW} bytes.",
         )
 
 
 def most_rows(size: int, packed: bool = False) -> int:
-    """How many rows a file of so many bytes on the disk may hold."""
+    """Return the most rows that a file of `size` bytes on disk may hold."""
     return max(ROWS, size // (PACKED_ROW if packed else PLAIN_ROW))
 
 
@@ -117,8 +119,8 @@ def elements(text: str, start: int) -> Iterator[Any]:
         window, whole = text[place : place + wide], place + wide >= len(text)
         check_values(window)
         at, made = 0, 0
-        while (found := _element(text, place, window, at, whole)) is not None:
-            value, at = found
+        while (parsed := _element(text, place, window, at, whole)) is not None:
+            value, at = parsed
             made += 1
             yield value
             if window[at] == "]":
@@ -133,7 +135,8 @@ def elements(text: str, start: int) -> Iterator[Any]:
 
 
 def _element(text: str, place: int, window: str, at: int, whole: bool) -> tuple[Any, int] | None:
-    """The value at `at` of a window, and where the sign stands behind it; None where the window ends before that."""
+    """The value at `at` of a window and the place of the delimiter behind it; None where the window ends before
+    that."""
     try:
         value, end = door.ROWS.raw_decode(window, at)
     except json.JSONDecodeError as error:
@@ -173,7 +176,7 @@ def check_values(text: str) -> None:
 
 
 def values(text: str) -> int:
-    """How many values a JSON text holds at most: commas and brackets that stand in no text."""
+    """Upper bound on the values in a JSON text: its commas and brackets outside strings."""
     outside = text.replace("\\\\", "").replace('\\"', "").split('"')[::2]
     return sum(part.count(sign) for part in outside for sign in ",[{")
 
@@ -189,7 +192,7 @@ def check_compressed(source: str, path: Path) -> None:
 
 @contextmanager
 def unpacked(source: str, path: Path) -> Iterator[IO[bytes]]:
-    """What a gzip file holds, open for reading; DataError where it turns out to be damaged."""
+    """Open a gzip file for reading its contents; DataError where it turns out to be damaged."""
     with door.opened(path, source) as raw:
         try:
             with gzip.open(raw, "rb") as file:
@@ -255,7 +258,8 @@ class Text:
 
 
 def decoded(source: str, raw: bytes, line: int = 1) -> str:
-    """The text of bytes, or where the first that is not UTF-8 stands. `line` is the number of their first line."""
+    """Decode UTF-8; the error names the line of the first byte that is not. `line` is the number of their first
+    line."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -265,6 +269,6 @@ def decoded(source: str, raw: bytes, line: int = 1) -> str:
 
 
 def not_text(raw: bytes, error: UnicodeDecodeError) -> str:
-    """Which byte of a line is not UTF-8."""
+    """Describe the byte of a line that is not UTF-8."""
     byte = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
     return f"not UTF-8: byte 0x{raw[error.start]:02x} at place {byte} of the line"

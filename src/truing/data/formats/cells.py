@@ -17,7 +17,7 @@ from truing.errors import listed
 Score: TypeAlias = float | dict[str, float]
 """One number, or numbers by name."""
 Spread: TypeAlias = float | dict[str, float] | None
-"""How far raters disagree, in the form of their score; None where there is one number only."""
+"""Standard deviation between raters, in the form of their score; None where there is one number only."""
 
 
 def boolean(value: Any, name: str) -> bool:
@@ -37,24 +37,24 @@ def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf
     if value is None:
         raise Unusable(name, "is null")
     try:
-        found = float(value) if not isinstance(value, bool) else math.nan
+        figure = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
+        figure = math.nan
+    if not math.isfinite(figure):
         raise Unusable(name, f"is {str(value)[:40]!r}, not a number")
-    if not low <= found <= high:
-        raise Unusable(name, f"is {found:g}, not between {low:g} and {high:g}")
-    return found
+    if not low <= figure <= high:
+        raise Unusable(name, f"is {figure:g}, not between {low:g} and {high:g}")
+    return figure
 
 
-def given(row: Row, name: str) -> bool:
-    """Whether a row says something in this column: a null and an empty cell do not."""
+def has_value(row: Row, name: str) -> bool:
+    """Return whether the row has a value in this column: a null and an empty cell are none."""
     return row.get(name) is not None and row[name] != ""
 
 
 def optional(row: Row, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
     """The number in a column that may be left out or empty."""
-    return number(row[name], name, low, high) if given(row, name) else None
+    return number(row[name], name, low, high) if has_value(row, name) else None
 
 
 def entries(value: Any, name: str, what: str, count: int | None = None) -> list[Any]:
@@ -69,13 +69,13 @@ def entries(value: Any, name: str, what: str, count: int | None = None) -> list[
 
 
 def index(value: Any, name: str, count: int) -> int:
-    """Which of `count` responses is meant, counted from 0."""
-    found = number(value, name)
-    if found != int(found):
-        raise Unusable(name, f"is {found:g}, not the index of a response")
-    if not 0 <= found < count:
-        raise Unusable(name, f"is {found:g}, and the {count} responses are counted from 0 to {count - 1}")
-    return int(found)
+    """The index of one of `count` responses, counted from 0."""
+    place = number(value, name)
+    if place != int(place):
+        raise Unusable(name, f"is {place:g}, not the index of a response")
+    if not 0 <= place < count:
+        raise Unusable(name, f"is {place:g}, and the {count} responses are counted from 0 to {count - 1}")
+    return int(place)
 
 
 def score(value: Any, name: str) -> tuple[Score, Spread]:
@@ -83,7 +83,7 @@ def score(value: Any, name: str) -> tuple[Score, Spread]:
     a mapping of names to either. A name without a value (null) is a score that was not given."""
     if not isinstance(value, Mapping):
         return _rating(value, name)
-    rated = {str(key): _rating(one, f"{name}.{key}") for key, one in value.items() if one is not None}
+    rated = {str(key): _rating(rating, f"{name}.{key}") for key, rating in value.items() if rating is not None}
     if not rated or "" in rated:
         raise Unusable(name, "has a score without a name" if rated else "names no score")
     spread = {key: apart for key, (_, apart) in rated.items() if apart is not None}
@@ -97,12 +97,12 @@ def tools(value: Any, name: str) -> list[dict[str, Any]]:
     In a list of objects a null is what tables write for a key that another tool has, so it is no key of this one.
     """
     text = isinstance(value, str)
-    found = _json(value, name) if isinstance(value, str) else value
-    if found is None:
+    parsed = _json(value, name) if isinstance(value, str) else value
+    if parsed is None:
         return []
-    listed = [found] if isinstance(found, Mapping) else found
+    listed = [parsed] if isinstance(parsed, Mapping) else parsed
     if not isinstance(listed, list | tuple):
-        raise Unusable(name, f"is {kind(found)}, not a list of tools" + (" (in its JSON text)" if text else ""))
+        raise Unusable(name, f"is {kind(parsed)}, not a list of tools" + (" (in its JSON text)" if text else ""))
     return [_tool(tool, f"{name}[{i}]", as_written=text) for i, tool in enumerate(listed)]
 
 
@@ -122,18 +122,18 @@ def _tool(value: Any, name: str, as_written: bool) -> dict[str, Any]:
 
 
 def _json(value: str, name: str) -> Any:
-    """What a JSON text says, also where it was written as a text twice; None for a blank one."""
-    found: Any = value
+    """Parse a JSON text, also one that was encoded twice; None for a blank one."""
+    parsed: Any = value
     for _ in range(2):
-        if not isinstance(found, str):
+        if not isinstance(parsed, str):
             break
-        if not found.strip():
+        if not parsed.strip():
             return None
         try:
-            found = bounds.parse(found)
+            parsed = bounds.parse(parsed)
         except ValueError as error:
-            raise Unusable(name, f"is text that is no JSON ({error}): {found[:40]!r}") from None
-    return found
+            raise Unusable(name, f"is text that is no JSON ({error}): {parsed[:40]!r}") from None
+    return parsed
 
 
 def _without_nulls(value: Any) -> Any:
@@ -146,8 +146,8 @@ def _rating(value: Any, name: str) -> tuple[float, float | None]:
     """The mean of a list of numbers and their standard deviation (over n - 1); or the one number."""
     if not isinstance(value, list | tuple):
         return number(value, name), None
-    found = [number(one, f"{name}[{i}]") for i, one in enumerate(entries(value, name, "rater"))]
+    ratings = [number(rating, f"{name}[{i}]") for i, rating in enumerate(entries(value, name, "rater"))]
     try:
-        return statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None
+        return statistics.fmean(ratings), statistics.stdev(ratings) if len(ratings) > 1 else None
     except OverflowError:
         raise Unusable(name, "holds numbers too large to average") from None

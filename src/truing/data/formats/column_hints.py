@@ -1,4 +1,4 @@
-"""Which column of a file may play which role: by what its name means in the field, and only then by its spelling."""
+"""Guesses of the column for each role: by what its name means in the field, and only then by its spelling."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ MEANT: Mapping[str, frozenset[str]] = {
 }
 """Names that mean a role. A name that is a role of its own plays it first."""
 KIND = ASKED | ANSWERED | MEANT["messages"] | {"ref", "completions", "messages", "conversations"}
-"""Words of columns that hold what was said."""
+"""Words of columns that hold messages."""
 FEW = 20
-"""Among so many columns two answers are looked for."""
+"""Columns among which two responses are looked for."""
 
 
 def fitting(convention: Convention, names: Iterable[str]) -> dict[str, str]:
@@ -59,16 +59,16 @@ def fitting(convention: Convention, names: Iterable[str]) -> dict[str, str]:
     """
     names = [name for name in names if len(name) <= LONG][:MOST]
     spare = [name for name in names if name not in convention.columns]
-    found: dict[str, str] = {}
+    columns_by_role: dict[str, str] = {}
     if {"chosen", "rejected"} <= set(convention.columns) and not {"chosen", "rejected"} & set(names):
-        found = _two_answers(spare)
+        columns_by_role = _two_responses(spare)
     for role in convention.columns:
-        if role in names or role in found:
+        if role in names or role in columns_by_role:
             continue
-        left = [name for name in spare if name not in found.values()]
+        left = [name for name in spare if name not in columns_by_role.values()]
         if fit := match(role, left):
-            found[role] = fit
-    return found
+            columns_by_role[role] = fit
+    return columns_by_role
 
 
 def match(role: str, names: list[str]) -> str:
@@ -90,8 +90,10 @@ def role_of(name: str) -> str:
 def unknown_role(name: str, column: object) -> str:
     """One sentence for a role that is none: the one that its name means, or else the nearest in spelling."""
     if meant := role_of(name):
-        said = unknown("column role", name, ROLES, guess=False)
-        return f"{said}. By '{short(name)}' the role '{meant}' may be meant: columns: {{{meant}: {short(str(column))}}}"
+        problem = unknown("column role", name, ROLES, guess=False)
+        return (
+            f"{problem}. By '{short(name)}' the role '{meant}' may be meant: columns: {{{meant}: {short(str(column))}}}"
+        )
     return unknown("column role", name, ROLES)
 
 
@@ -99,16 +101,16 @@ def _by_meaning(role: str, names: list[str]) -> str:
     plural = (f"{role}s", role.removesuffix("s"))
     same = next((name for name in names if name != role and name in plural), "")
     meant = MEANT.get(role, frozenset())
-    said = next((name for name in names if snake(name) in meant or _of_side(role, name)), "")
-    return same or said
+    similar = next((name for name in names if snake(name) in meant or _of_side(role, name)), "")
+    return same or similar
 
 
 def _of_side(role: str, name: str) -> bool:
-    """Whether a name says which of two responses its column holds: `better_answer`, `rejected_response`."""
+    """Return whether a name says which of two responses its column holds: `better_answer`, `rejected_response`."""
     if role not in ("chosen", "rejected"):
         return False
-    said = set(columns.words(name))
-    return bool(said & (MEANT[role] | {role}) and said & KIND and said <= MEANT[role] | {role} | KIND)
+    spelled = set(columns.words(name))
+    return bool(spelled & (MEANT[role] | {role}) and spelled & KIND and spelled <= MEANT[role] | {role} | KIND)
 
 
 def _by_spelling(role: str, names: list[str]) -> str:
@@ -119,8 +121,8 @@ def _by_spelling(role: str, names: list[str]) -> str:
     return "" if named or columns.siblings(near, like) else near
 
 
-def _two_answers(names: list[str]) -> dict[str, str]:
-    """Two columns of equal standing that hold what was said, as chosen and rejected."""
+def _two_responses(names: list[str]) -> dict[str, str]:
+    """Two columns of equal standing that hold responses, as chosen and rejected."""
     spoken = [name for name in names if set(columns.words(name)) & KIND and not set(columns.words(name)) & ASKED]
     for name in spoken[:FEW]:
         beside = columns.siblings(name, spoken[:FEW])

@@ -1,4 +1,4 @@
-"""What the columns beside a convention's own mean: one table of names, and what is done with each.
+"""Meanings of the columns beside a convention's own: one table of names, and what is done with each.
 
 What changes a row (a system message, earlier turns, an input, a verdict, a weight) is read where the ecosystem has one
 meaning for it, and refused by name where it has none. What changes nothing is counted and named once.
@@ -18,7 +18,7 @@ Meaning: TypeAlias = Literal["system", "history", "addition", "media", "tools", 
 
 INSTRUCTIONS = frozenset({"instruction", "instructions"})
 INPUTS = frozenset({"input", "inputs", "context"})
-"""What Alpaca (`input`) and Dolly (`context`) put behind an instruction."""
+"""The columns that Alpaca (`input`) and Dolly (`context`) put behind an instruction."""
 
 AGAINST = frozenset(
     {"deleted", "is_deleted", "flagged", "is_flagged", "is_toxic", "is_spam", "is_harmful", "is_unsafe"}
@@ -91,7 +91,7 @@ ORDER = frozenset({"a", "b", "c", "d", "left", "right", "first", "second", "thir
 
 @cache
 def meaning(name: str) -> Meaning:
-    """What a column of this name means beside a convention's own; an empty text for one that is only named.
+    """Return the meaning of a column of this name beside a convention's own; empty for one that is only named.
 
     >>> meaning("systemPrompt"), meaning("image_urls"), meaning("image_id"), meaning("source")
     ('system', 'media', '', '')
@@ -104,37 +104,37 @@ def meaning(name: str) -> Meaning:
 
 @cache
 def is_verdict(name: str) -> bool:
-    """Whether a column's name says that it holds which of several responses is better.
+    """Return whether a column's name says that it holds a verdict on several responses.
 
     >>> is_verdict("better_response_id"), is_verdict("winner_model_a"), is_verdict("vote_count"), is_verdict("source")
     (True, True, False, False)
     """
-    said = words(name)
-    about = said[-1:] and said[-1] in ABOUT and not NAMING & set(said)
-    return bool(VERDICTS & set(said)) and not about
+    parts = words(name)
+    about = parts[-1:] and parts[-1] in ABOUT and not NAMING & set(parts)
+    return bool(VERDICTS & set(parts)) and not about
 
 
 @cache
 def says_side(name: str) -> bool:
-    """Whether a column's name says of its responses that they are the better or the worse ones.
+    """Return whether a column's name says that its responses are the better or the worse ones.
 
     >>> says_side("better_answer"), says_side("response_0"), says_side("not_preferred")
     (True, False, True)
     """
-    said = words(name)
-    return bool(SIDES & set(said)) and said[-1:] != ("right",)
+    parts = words(name)
+    return bool(SIDES & set(parts)) and parts[-1:] != ("right",)
 
 
 def siblings(name: str, others: Iterable[str]) -> list[str]:
     """The columns of equal standing: of `response_a` the column `response_b`, of `answer1` the column `answer2`."""
-    own = words(name)
-    return [other for other in others if _differ_by_order(own, words(other))]
+    parts = words(name)
+    return [other for other in others if _differ_by_order(parts, words(other))]
 
 
-def _differ_by_order(one: Sequence[str], two: Sequence[str]) -> bool:
-    if len(one) != len(two):
+def _differ_by_order(first: Sequence[str], second: Sequence[str]) -> bool:
+    if len(first) != len(second):
         return False
-    apart = [(a, b) for a, b in zip(one, two, strict=True) if a != b]
+    apart = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
     return len(apart) == 1 and all(word in ORDER or word.isdigit() for word in apart[0])
 
 

@@ -62,8 +62,8 @@ def convention(gives: Gives, *names: str, also: tuple[str, ...] = ()) -> Callabl
 VERDICTS = ("preference", "tie")
 UNLEARNED_END = "ends with turns that are marked as not to be learned"
 LAST_UNLEARNED = (
-    "is a verdict on the last answer of the conversation, which is marked as not to be learned (weight, train, ...); "
-    "take the mark away, or the turns behind the answer that is meant"
+    "is a verdict on the last response of the conversation, which is marked as not to be learned (weight, train, ...); "
+    "take the mark away, or the turns behind the response that is meant"
 )
 
 
@@ -75,18 +75,18 @@ def pair(row: Row, odd: Oddities) -> Record:
         prompt = talk.prompt(row["prompt"], "prompt", odd)
         first, second = talk.response(chosen, "chosen", odd), talk.response(rejected, "rejected", odd)
     else:
-        one, two = _conversation(chosen, "chosen", odd), _conversation(rejected, "rejected", odd)
-        at = talk.shared_prompt(one, two)
+        left, right = _conversation(chosen, "chosen", odd), _conversation(rejected, "rejected", odd)
+        at = talk.shared_prompt(left, right)
         if not at:
             raise Unusable("chosen", "shares no prompt with rejected: the two must begin with the same messages")
-        prompt = talk.checked_prompt(one[:at], "chosen", odd)
+        prompt = talk.checked_prompt(left[:at], "chosen", odd)
         _same_prompt(row.get("prompt"), prompt, odd)
-        first = talk.checked_response(one[at:], "chosen", odd)
-        second = talk.checked_response(two[at:], "rejected", odd)
+        first = talk.checked_response(left[at:], "chosen", odd)
+        second = talk.checked_response(right[at:], "rejected", odd)
     if first == second:
         raise Unusable("chosen", "is the same as rejected")
     verdict, swapped = _preferred(row, odd)
-    safe = {name: cells.boolean(row[name], name) for name in SAFE if cells.given(row, name)}
+    safe = {name: cells.boolean(row[name], name) for name in SAFE if cells.has_value(row, name)}
     if swapped:
         first, second = second, first
         safe = {other: safe[name] for name, other in zip(SAFE, reversed(SAFE), strict=True) if name in safe}
@@ -113,7 +113,7 @@ def _margin(row: Row) -> float | None:
 def _preferred(row: Row, odd: Oddities) -> tuple[Verdict, bool]:
     """A choice, or a tie by the column `tie` or a preference of one half; and whether rejected is the better one."""
     sure = cells.optional(row, "preference", 0.0, 1.0)
-    tie = cells.given(row, "tie") and cells.boolean(row["tie"], "tie")
+    tie = cells.has_value(row, "tie") and cells.boolean(row["tie"], "tie")
     if tie and sure not in (None, 0.5):
         raise Unusable("preference", f"is {sure:g}, and the row is a tie")
     if (tie or sure == 0.5) and (margin := cells.optional(row, "margin")):
@@ -152,8 +152,8 @@ def rated(row: Row, odd: Oddities) -> Record:
 def ranked(row: Row, odd: Oddities) -> Record:
     """Several responses and their order: indices counted from 0, best first, each once."""
     count = _count(row, least=2)
-    found = cells.entries(row["ranking"], "ranking", "response")
-    order = [cells.index(value, f"ranking[{i}]", count) for i, value in enumerate(found)]
+    places = cells.entries(row["ranking"], "ranking", "response")
+    order = [cells.index(value, f"ranking[{i}]", count) for i, value in enumerate(places)]
     twice = next((value for i, value in enumerate(order) if value in order[:i]), None)
     if twice is not None:
         raise Unusable("ranking", f"names response {twice} twice; a ranking has no ties, comparisons and scores have")
@@ -164,10 +164,10 @@ def ranked(row: Row, odd: Oddities) -> Record:
 
 @convention("pairs", "prompt/responses/comparisons")
 def compared(row: Row, odd: Oddities) -> Record:
-    """Several responses and what raters said of two at a time: [i, j, P(response i is better)], one half for a tie.
+    """Several responses and raters' verdicts on two at a time: [i, j, P(response i is better)], one half for a tie.
     Each rater's verdict is an entry of its own."""
     count = _count(row, least=2)
-    found = []
+    comparisons = []
     for k, entry in enumerate(cells.entries(row["comparisons"], "comparisons", "verdict")):
         name = f"comparisons[{k}]"
         if not isinstance(entry, list | tuple) or len(entry) != 3:
@@ -175,15 +175,15 @@ def compared(row: Row, odd: Oddities) -> Record:
         first, second = (cells.index(entry[at], f"{name}[{at}]", count) for at in (0, 1))
         if first == second:
             raise Unusable(name, f"compares response {first} with itself")
-        found.append((first, second, cells.number(entry[2], f"{name}[2]", 0.0, 1.0)))
-    return _several(row, odd, Verdict("comparisons", found))
+        comparisons.append((first, second, cells.number(entry[2], f"{name}[2]", 0.0, 1.0)))
+    return _several(row, odd, Verdict("comparisons", comparisons))
 
 
 @convention("pairs", "prompt/responses/scores")
 def several_rated(row: Row, odd: Oddities) -> Record:
     """Several responses, each with its score or its scores by name. Of several raters the mean, as for one response."""
-    found = cells.entries(row["scores"], "scores", "response", _count(row))
-    read = [cells.score(value, f"scores[{i}]") for i, value in enumerate(found)]
+    scores = cells.entries(row["scores"], "scores", "response", _count(row))
+    read = [cells.score(value, f"scores[{i}]") for i, value in enumerate(scores)]
     values, spread = [value for value, _ in read], [apart for _, apart in read]
     if len({isinstance(value, dict) for value in values}) > 1:
         raise Unusable("scores", "are by name for some responses and single numbers for others")
@@ -193,8 +193,8 @@ def several_rated(row: Row, odd: Oddities) -> Record:
 @convention("pairs", "prompt/responses/labels")
 def several_labelled(row: Row, odd: Oddities) -> Record:
     """Several responses and whether each is desirable."""
-    found = cells.entries(row["labels"], "labels", "response", _count(row))
-    values = [float(cells.boolean(label, f"labels[{i}]")) for i, label in enumerate(found)]
+    labels = cells.entries(row["labels"], "labels", "response", _count(row))
+    values = [float(cells.boolean(label, f"labels[{i}]")) for i, label in enumerate(labels)]
     return _several(row, odd, Verdict("score", values))
 
 
@@ -204,11 +204,11 @@ def steps(row: Row, odd: Oddities) -> Record:
     response joins them by lines."""
     prompt = talk.prompt(row["prompt"], "prompt", odd)
     name = "labels" if "labels" in row else "ratings"
-    said = cells.entries(row["completions"], "completions", "step")
-    found = cells.entries(row[name], name, "step", len(said))
-    parts = [talk.text(step, f"completions[{i}]") for i, step in enumerate(said)]
+    texts = cells.entries(row["completions"], "completions", "step")
+    labels = cells.entries(row[name], name, "step", len(texts))
+    parts = [talk.text(step, f"completions[{i}]") for i, step in enumerate(texts)]
     read = _right if name == "labels" else _rating
-    values = [read(value, f"{name}[{i}]") for i, value in enumerate(found)]
+    values = [read(value, f"{name}[{i}]") for i, value in enumerate(labels)]
     response = (Message("assistant", "\n".join(parts)),)
     meta = {**_meta(row), "steps": parts}
     return Judgement(prompt_id(prompt), prompt, (response,), Verdict("steps", [values]), meta=meta)
@@ -219,22 +219,22 @@ def _right(value: Any, name: str) -> float:
 
 
 def _rating(value: Any, name: str) -> float:
-    found = cells.number(value, name)
-    if found not in (-1.0, 0.0, 1.0):
-        raise Unusable(name, f"is {found:g}, not 1, 0 (neutral) or -1")
-    return found
+    rating = cells.number(value, name)
+    if rating not in (-1.0, 0.0, 1.0):
+        raise Unusable(name, f"is {rating:g}, not 1, 0 (neutral) or -1")
+    return rating
 
 
 @convention("pairs", "messages/label", "conversations/label")
 def labelled_dialogue(row: Row, odd: Oddities) -> Record:
-    """A conversation and whether the answer it ends with is desirable."""
-    name, found = _dialogue(row, odd)
-    if any(problem == UNLEARNED_END for _, problem, _ in odd.found):
+    """A conversation and whether the response it ends with is desirable."""
+    name, turns = _dialogue(row, odd)
+    if any(problem == UNLEARNED_END for _, problem, _ in odd.notes):
         raise Unusable("label", LAST_UNLEARNED)
-    last = len(found) - 1
-    while last and found[last - 1].role not in ("user", "system"):
+    last = len(turns) - 1
+    while last and turns[last - 1].role not in ("user", "system"):
         last -= 1
-    prompt, response = talk.checked_prompt(found[:last], name, odd), talk.checked_response(found[last:], name, odd)
+    prompt, response = talk.checked_prompt(turns[:last], name, odd), talk.checked_response(turns[last:], name, odd)
     value = float(cells.boolean(row["label"], "label"))
     return Judgement(prompt_id(prompt), prompt, (response,), Verdict("score", [value]), meta=_meta(row))
 
@@ -243,27 +243,27 @@ def labelled_dialogue(row: Row, odd: Oddities) -> Record:
 def dialogue(row: Row, odd: Oddities) -> Record:
     """A conversation of which the assistant's turns are to be learned; what follows the last of them is cut off. Turns
     that are marked as not to be learned are read before those that are."""
-    name, found = _dialogue(row, odd)
-    first = next(i for i, m in enumerate(found) if m.role == "assistant" and m.learned)
-    prompt = talk.checked_prompt(found[:first], name, odd)
-    return Demonstration(prompt, talk.checked_response(found[first:], name, odd), _meta(row))
+    name, messages = _dialogue(row, odd)
+    first = next(i for i, m in enumerate(messages) if m.role == "assistant" and m.learned)
+    prompt = talk.checked_prompt(messages[:first], name, odd)
+    return Demonstration(prompt, talk.checked_response(messages[first:], name, odd), _meta(row))
 
 
 def _dialogue(row: Row, odd: Oddities) -> tuple[str, Messages]:
     """The column of a conversation, and its messages up to the last that is learned."""
     name = "messages" if row.get("messages") is not None or "conversations" not in row else "conversations"
     roles = talk.PLAIN_ROLES if name == "messages" else talk.SHAREGPT
-    found = talk.joined(talk.messages(row[name], name, odd, roles), name, odd, reply=True)
-    own = [i for i, m in enumerate(found) if m.role == "assistant"]
-    taught = [i for i in own if found[i].learned]
+    messages = talk.joined(talk.messages(row[name], name, odd, roles), name, odd, reply=True)
+    replies = [i for i, m in enumerate(messages) if m.role == "assistant"]
+    taught = [i for i in replies if messages[i].learned]
     if not taught:
-        raise Unusable(name, talk.NONE_LEARNED if own else "has no assistant message to learn from")
-    if own[-1] + 1 < len(found):
-        odd.add(name, f"ends with role '{found[-1].role}', which nothing answers", "truncated")
-    if taught[-1] < own[-1]:
+        raise Unusable(name, talk.NONE_LEARNED if replies else "has no assistant message to learn from")
+    if replies[-1] + 1 < len(messages):
+        odd.add(name, f"ends with role '{messages[-1].role}', which nothing answers", "truncated")
+    if taught[-1] < replies[-1]:
         odd.add(name, UNLEARNED_END, "truncated")
-    talk.check_order(found[: taught[-1] + 1], name, Oddities())
-    return name, found[: taught[-1] + 1]
+    talk.check_order(messages[: taught[-1] + 1], name, Oddities())
+    return name, messages[: taught[-1] + 1]
 
 
 @convention("demonstrations", "prompt/response", "prompt/completion")
@@ -297,7 +297,7 @@ def prompt_alone(row: Row, odd: Oddities) -> Record:
     )
 
 
-ROLES = frozenset(name for one in CONVENTIONS for name in one.columns) | set(OPTIONAL)
+ROLES = frozenset(name for line in CONVENTIONS for name in line.columns) | set(OPTIONAL)
 """Every column name that means something."""
 
 
@@ -308,11 +308,11 @@ def as_demonstration(messages: Messages, turns: Turns = "last", meta: Mapping[st
     >>> [len(as_demonstration(talk, turns).response) for turns in ("last", "all")]
     [1, 3]
     """
-    own = [i for i, m in enumerate(messages) if m.role == "assistant"]
-    if not own:
+    replies = [i for i, m in enumerate(messages) if m.role == "assistant"]
+    if not replies:
         raise DataError("messages", "no assistant message to learn from")
-    start = own[-1] if turns == "last" else own[0]
-    return Demonstration(talk.unmarked(messages[:start]), messages[start : own[-1] + 1], meta or {})
+    start = replies[-1] if turns == "last" else replies[0]
+    return Demonstration(talk.unmarked(messages[:start]), messages[start : replies[-1] + 1], meta or {})
 
 
 def _prompt_and_response(row: Row, odd: Oddities) -> tuple[Messages, Messages]:
@@ -321,7 +321,7 @@ def _prompt_and_response(row: Row, odd: Oddities) -> tuple[Messages, Messages]:
 
 
 def _count(row: Row, least: int = 1) -> int:
-    """How many responses a row has, of which at least so many are needed."""
+    """Return the number of a row's responses; Unusable for fewer than `least`."""
     count = len(cells.entries(row["responses"], "responses", "response"))
     if count < least:
         raise Unusable("responses", f"has {count} entry, and what is compared is two or more")
@@ -330,14 +330,14 @@ def _count(row: Row, least: int = 1) -> int:
 
 def _several(row: Row, odd: Oddities, verdict: Verdict, more: Mapping[str, Any] | None = None) -> Judgement:
     prompt = talk.prompt(row["prompt"], "prompt", odd)
-    responses = tuple(talk.response(said, f"responses[{i}]", odd) for i, said in enumerate(row["responses"]))
+    responses = tuple(talk.response(value, f"responses[{i}]", odd) for i, value in enumerate(row["responses"]))
     if len(set(responses)) < len(responses):
         odd.add("responses", "holds the same response twice", "kept")
     return Judgement(prompt_id(prompt), prompt, responses, verdict, meta=_meta(row) | dict(more or {}))
 
 
 def _opens_with_prompt(value: Any) -> bool:
-    """Whether a chosen or rejected value is a whole conversation and not the response alone."""
+    """True if a chosen or rejected value is a whole conversation and not the response alone."""
     if isinstance(value, str):
         return talk.is_transcript(value)
     first = value[0] if isinstance(value, list | tuple) and value else None
@@ -353,14 +353,14 @@ def _conversation(value: Any, name: str, odd: Oddities) -> Messages:
     return talk.messages(value, name, odd)
 
 
-def _same_prompt(given: Any, found: Messages, odd: Oddities) -> None:
+def _same_prompt(prompt_column: Any, prompt: Messages, odd: Oddities) -> None:
     """A prompt column beside whole conversations must be what they begin with."""
-    if given is None:
+    if prompt_column is None:
         return
-    if isinstance(given, str) and not talk.is_transcript(given):
-        agrees = any(given.strip() == m.content.strip() for m in found)
+    if isinstance(prompt_column, str) and not talk.is_transcript(prompt_column):
+        agrees = any(prompt_column.strip() == m.content.strip() for m in prompt)
     else:
-        agrees = talk.prompt(given, "prompt", Oddities()) == found
+        agrees = talk.prompt(prompt_column, "prompt", Oddities()) == prompt
     if not agrees:
         raise Unusable("prompt", "is not what chosen and rejected begin with")
 
@@ -369,11 +369,11 @@ def _meta(row: Row) -> dict[str, Any]:
     meta = {name: row[name] for name in META if row.get(name) not in (None, "", [])}
     if not any(name in row for name in TOOLS):
         return meta
-    named = {name: found for name in TOOLS if (found := cells.tools(row.get(name), name))}
+    named = {name: listed for name in TOOLS if (listed := cells.tools(row.get(name), name))}
     if len(named) > 1:
         raise Unusable("functions", "stands beside tools, and both name some; keep one of them")
     meta.pop("tools", None)
-    for name, found in named.items():
+    for name, listed in named.items():
         # OpenAI's older `functions` are the tools without the words around each.
-        meta["tools"] = found if name == "tools" else [{"type": "function", "function": one} for one in found]
+        meta["tools"] = listed if name == "tools" else [{"type": "function", "function": call} for call in listed]
     return meta

@@ -27,7 +27,7 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def text(value: Any, name: str) -> str:
-    """A text that says something, or the reason why it is not one."""
+    """Return a text that is not blank; Unusable, with the reason, for any other value."""
     if value is None:
         raise Unusable(name, "is null")
     if not isinstance(value, str):
@@ -69,10 +69,10 @@ def _message(item: Any, column: str, place: int, roles: Mapping[str, str], odd: 
     if learned and roles[role] != "assistant":
         odd.add(column, f"asks for a message of role '{role}' to be learned, and only the assistant's are", "kept")
     speaks = roles[role] == "assistant"
-    said = content if isinstance(content, str) else words(content, f"{name}.{content_key}", odd, thinks=speaks)
-    text = said if plain else _with_thought(item, said, name, speaks)
+    spoken = content if isinstance(content, str) else words(content, f"{name}.{content_key}", odd, thinks=speaks)
+    text = spoken if plain else _with_thought(item, spoken, name, speaks)
     parts = content if speaks and isinstance(content, list | tuple) else ()
-    apart = text != said or any(_thought_of(part) is not None for part in parts)
+    apart = text != spoken or any(_thought_of(part) is not None for part in parts)
     return Message(roles[role], text, learned is not False or odd.unmarked, apart)
 
 
@@ -83,8 +83,8 @@ def words(content: Any, name: str, odd: Oddities, *, thinks: bool = False) -> st
         thoughts = [_thought_of(part) if thinks else None for part in content]
         parts = zip(content, thoughts, strict=True)
         text = "".join(_part(p, f"{name}[{i}]", odd) for i, (p, thought) in enumerate(parts) if thought is None)
-        kept = [thought for thought in thoughts if thought is not None]
-        return joined_thought("\n".join(kept), text) if kept else text
+        written_thoughts = [thought for thought in thoughts if thought is not None]
+        return joined_thought("\n".join(written_thoughts), text) if written_thoughts else text
     if content is None:
         raise Unusable(name, "is null")
     if not isinstance(content, str):
@@ -141,7 +141,7 @@ def _with_thought(item: Mapping[str, Any], content: str, name: str, speaks: bool
 
 
 def is_transcript(value: Any) -> bool:
-    """Whether a text is a raw HH transcript: it opens with Human and has an Assistant turn."""
+    """Return whether a text is a raw HH transcript: it opens with Human and has an Assistant turn."""
     return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
 
 
@@ -153,7 +153,7 @@ def transcript(value: str) -> Messages:
     """
     parts = _TURN.split("\n\n" + value.lstrip())[1:]
     roles = {"Human": "user", "Assistant": "assistant"}
-    return tuple(Message(roles[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True))
+    return tuple(Message(roles[who], words.strip()) for who, words in zip(parts[::2], parts[1::2], strict=True))
 
 
 def prompt(value: Any, name: str, odd: Oddities) -> Messages:
@@ -167,25 +167,25 @@ def prompt(value: Any, name: str, odd: Oddities) -> Messages:
     return (Message("user", text(value, name)),)
 
 
-def checked_prompt(found: Messages, name: str, odd: Oddities) -> Messages:
+def checked_prompt(turns: Messages, name: str, odd: Oddities) -> Messages:
     """A prompt whose roles stand in order and which ends where the assistant is to speak."""
-    if not found:
+    if not turns:
         raise Unusable(name, "is empty: there is no message before the response")
-    found = joined(unmarked(found), name, odd)
-    check_order(found, name, odd)
-    if found[-1].role == "assistant":
+    turns = joined(unmarked(turns), name, odd)
+    check_order(turns, name, odd)
+    if turns[-1].role == "assistant":
         raise Unusable(name, "ends with an assistant message, but the response follows")
-    if found[-1].role == "system":
+    if turns[-1].role == "system":
         raise Unusable(name, "has no user message")
-    return found
+    return turns
 
 
-def unmarked(found: Messages) -> Messages:
+def unmarked(turns: Messages) -> Messages:
     """Messages of a prompt: no mark on them says anything, for none of them is learned."""
-    for message in found:
+    for message in turns:
         if not message.learned:
-            return tuple(replace(m, learned=True) for m in found)
-    return found
+            return tuple(replace(m, learned=True) for m in turns)
+    return turns
 
 
 def response(value: Any, name: str, odd: Oddities) -> Messages:
@@ -195,54 +195,54 @@ def response(value: Any, name: str, odd: Oddities) -> Messages:
     return checked_response(messages(value, name, odd), name, odd)
 
 
-def checked_response(found: Messages, name: str, odd: Oddities) -> Messages:
+def checked_response(turns: Messages, name: str, odd: Oddities) -> Messages:
     """A response whose first and last messages are the assistant's, with several in a row joined into one."""
-    if not found:
+    if not turns:
         raise Unusable(name, "is empty")
-    if found[0].role != "assistant":
-        raise Unusable(name, f"starts with a message of role '{found[0].role}', not 'assistant'")
-    found = joined(found, name, odd, reply=True)
-    if any(m.role == "system" for m in found):
+    if turns[0].role != "assistant":
+        raise Unusable(name, f"starts with a message of role '{turns[0].role}', not 'assistant'")
+    turns = joined(turns, name, odd, reply=True)
+    if any(m.role == "system" for m in turns):
         raise Unusable(name, "has a system message inside the response")
-    if found[-1].role != "assistant":
-        raise Unusable(name, f"ends with a message of role '{found[-1].role}', not 'assistant'")
+    if turns[-1].role != "assistant":
+        raise Unusable(name, f"ends with a message of role '{turns[-1].role}', not 'assistant'")
     taught = False
-    for message in found:
+    for message in turns:
         taught = taught or (message.learned and message.role == "assistant")
         if not message.content.strip() and message.role != "tool":
             what = "the response" if message.role == "assistant" else f"a {message.role} message of the response"
-            raise Unusable(name, f"is empty: {what} says nothing")
+            raise Unusable(name, f"is empty: {what} has no text")
     if not taught:
         raise Unusable(name, NONE_LEARNED)
-    return found
+    return turns
 
 
-def joined(found: Messages, name: str, odd: Oddities, *, reply: bool = False) -> Messages:
+def joined(turns: Messages, name: str, odd: Oddities, *, reply: bool = False) -> Messages:
     """Messages of one role that follow each other become one, with a blank line between. Tool messages stay apart."""
     out: list[list[Message]] = []
-    for message in found:
+    for message in turns:
         if out and out[-1][0].role == message.role != "tool":
             out[-1].append(message)
         else:
             out.append([message])
     result = []
     for run in out:
-        said = [m.content for m in run if m.content.strip()]
+        texts = [m.content for m in run if m.content.strip()]
         if len(run) > 1:
-            own = reply and run[0].role == "assistant"
-            problem = "reply is not one message" if own else f"role '{run[0].role}' twice in a row"
-            part_empty = 0 < len(said) < len(run)
+            is_reply = reply and run[0].role == "assistant"
+            problem = "reply is not one message" if is_reply else f"role '{run[0].role}' twice in a row"
+            part_empty = 0 < len(texts) < len(run)
             odd.add(name, problem + (", and part of it is empty" if part_empty else ""), "joined")
             if len({m.learned for m in run}) > 1:
                 raise Unusable(name, "has a reply of several messages, of which one is learned and one not")
-        result.append(run[0] if len(run) == 1 else replace(run[0], content="\n\n".join(said)))
+        result.append(run[0] if len(run) == 1 else replace(run[0], content="\n\n".join(texts)))
     return tuple(result)
 
 
-def check_order(found: Messages, name: str, odd: Oddities) -> None:
-    """System first if at all, then the user; a tool only answers the assistant; no user message says nothing."""
-    for i, message in enumerate(found):
-        before = found[i - 1].role if i else ""
+def check_order(turns: Messages, name: str, odd: Oddities) -> None:
+    """System first if at all, then the user; a tool only answers the assistant; no user message is empty."""
+    for i, message in enumerate(turns):
+        before = turns[i - 1].role if i else ""
         if message.role == "system" and i:
             raise Unusable(name, f"message {i + 1} is a system message; only the first may be")
         if message.role == "assistant" and before in ("", "system"):
@@ -251,19 +251,19 @@ def check_order(found: Messages, name: str, odd: Oddities) -> None:
             raise Unusable(name, f"message {i + 1} is a tool's, but no assistant message stands before it")
         if not message.content.strip():
             if message.role == "user":
-                raise Unusable(name, "is empty" if len(found) == 1 else f"message {i + 1} (user) is empty")
+                raise Unusable(name, "is empty" if len(turns) == 1 else f"message {i + 1} (user) is empty")
             odd.add(name, f"an empty {message.role} message in the prompt", "kept")
 
 
-def shared_prompt(one: Messages, two: Messages) -> int:
-    """How many leading messages two conversations share as a prompt: both go on with the assistant behind it."""
+def shared_prompt(first: Messages, second: Messages) -> int:
+    """Number of leading messages that two conversations share as a prompt: both go on with the assistant behind it."""
     same = 0
-    while same < min(len(one), len(two)) and one[same] == two[same]:
+    while same < min(len(first), len(second)) and first[same] == second[same]:
         same += 1
     while same and not (
-        same < min(len(one), len(two))
-        and one[same].role == two[same].role == "assistant"
-        and one[same - 1].role != "assistant"
+        same < min(len(first), len(second))
+        and first[same].role == second[same].role == "assistant"
+        and first[same - 1].role != "assistant"
     ):
         same -= 1
     return same

@@ -1,6 +1,7 @@
-"""What a file is, whatever its name says: pointers, archives, web pages, half downloads, whole data sets in one object.
+"""The kind of a file, whatever its name says: pointers, archives, web pages, half downloads, whole data sets in one
+object.
 
-None of them is read: what was meant is a guess, and each is said with the way to a file that is.
+None of them is read: what was meant is a guess, and each is refused with the way to a file that is.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from truing.data.formats import bounds
 from truing.errors import DataError, listed, short
 
 ENOUGH = 512
-"""So many bytes at the beginning of a file tell what it is."""
+"""Bytes at the beginning of a file that tell its kind."""
 
 LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class Nature(NamedTuple):
-    """What a file is, behind the word "is", and how its owner gets what was meant."""
+    """A kind of file, in words that follow "is", and how its owner gets the file that was meant."""
 
     what: str
     way_out: str
@@ -73,7 +74,7 @@ _EMPTY = Nature("empty (0 bytes)", "Download or write it again.")
 
 
 def nature(head: bytes) -> Nature | None:
-    """What the first bytes of a file say that it is; None for text, and for what they do not tell.
+    """Return the kind of a file by its first bytes; None for text, and for what they do not tell.
 
     >>> nature(b"version https://git-lfs.github.com/spec/v1\\noid sha256:4d").what
     'a Git LFS pointer and not the file itself'
@@ -82,9 +83,9 @@ def nature(head: bytes) -> Nature | None:
     """
     if not head:
         return _EMPTY
-    for beginning, known in _BEGINNINGS:
+    for beginning, kind in _BEGINNINGS:
         if head.startswith(beginning):
-            return known
+            return kind
     if head[257:262] == b"ustar":
         return _TAR
     if not head.strip(b"\0"):
@@ -101,27 +102,27 @@ def check(source: str, path: Path) -> None:
     An empty file is none of these, but for a Parquet file, which is never empty. Raises DataError.
     """
     head, name = first_bytes(path), path.name.lower()
-    found, parquet = nature(head), name.endswith(".parquet")
+    kind, parquet = nature(head), name.endswith(".parquet")
     if name.endswith(".gz") and head.startswith(b"\x1f\x8b"):
         with bounds.unpacked(source, path) as file:
             head = file.read(ENOUGH)
-        found = _TWICE if head.startswith(b"\x1f\x8b") else nature(head)
-    elif name.endswith(".gz") and head and found is None:
+        kind = _TWICE if head.startswith(b"\x1f\x8b") else nature(head)
+    elif name.endswith(".gz") and head and kind is None:
         raise DataError(source, "is no gzip file, though its name ends in .gz", "Take .gz off its name.")
     elif parquet and head.startswith(b"PAR1"):
         if path.stat().st_size < 12 or _last_bytes(path, 4) != b"PAR1":
             raise DataError(source, "the Parquet file is cut off: its end is missing", "Download or write it again.")
         return
-    elif parquet and found is None:
+    elif parquet and kind is None:
         raise DataError(source, "not a readable Parquet file: it begins with other bytes", "Name it for what it is.")
-    if found in (_PAGE, _XML) and name.endswith(".txt") and not _is_document(head, path):
+    if kind in (_PAGE, _XML) and name.endswith(".txt") and not _is_document(head, path):
         return  # lines of text, of which the first asks about a tag
-    if found is not None and (head or parquet):
-        raise DataError(source, f"is {found.what}", found.way_out)
+    if kind is not None and (head or parquet):
+        raise DataError(source, f"is {kind.what}", kind.way_out)
 
 
 def first_bytes(path: Path) -> bytes:
-    """So much of a file's beginning as tells what it is."""
+    """The first bytes of a file, enough to tell its kind."""
     with door.opened(path) as file:
         return file.read(ENOUGH)
 
@@ -133,7 +134,7 @@ def _last_bytes(path: Path, count: int) -> bytes:
 
 
 def _is_document(head: bytes, path: Path) -> bool:
-    """Whether a file that begins with a tag is a document from its beginning to its end."""
+    """True if a file that begins with a tag is a document to its end."""
     text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if text.startswith((b"<!doctype html", b"<?xml")):
         return True
@@ -151,13 +152,13 @@ _OTHER = {
 } | dict.fromkeys((".zst", ".xz", ".bz2", ".zip", ".tar", ".tgz", ".7z", ".lz4"), "Unpack it first.")
 
 
-def other_kind(suffix: str, known: Sequence[str]) -> str:
+def other_kind(suffix: str, suffixes: Sequence[str]) -> str:
     """The way from a file whose name ends in a `suffix` that is not read to one that is."""
-    return f"{_OTHER.get(suffix.lower(), '')} Known: {', '.join(known)}".strip()
+    return f"{_OTHER.get(suffix.lower(), '')} Known: {', '.join(suffixes)}".strip()
 
 
 def check_saved(source: str, folder: Path) -> None:
-    """Say of a folder that `save_to_disk` wrote what it is, and how its rows become a file."""
+    """DataError for a folder that `save_to_disk` wrote, which says how its rows become a file."""
     whole = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
     if not whole and not (folder / "dataset_dict.json").is_file():
         return
@@ -214,7 +215,7 @@ MESSAGES = frozenset({"role", "from"})
 
 
 def _is_table(part: Any) -> bool:
-    """Whether a value is a list of rows, and not the messages of one row or its tools."""
+    """True if a value is a list of rows, and not the messages of one row or its tools."""
     if not isinstance(part, list) or not part or not all(isinstance(row, Mapping) for row in part):
         return False
     return not any(MESSAGES & row.keys() or "function" in row for row in part)

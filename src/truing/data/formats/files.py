@@ -29,15 +29,15 @@ OnBad = Callable[[int, str, str], None]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 DEEPEST = 100
-"""How deep a row may be nested."""
+"""Levels that a row may be nested."""
 LISTS = (
     "messages", "conversations", "responses", "completions", "labels", "ratings", "ranking", "comparisons", "score",
     "scores", "tools",
 )  # fmt: skip
 _PLACE = 200
-"""How many characters of a field's place are said."""
+"""Characters of a field's place that an error shows."""
 _LOOKED_AT = 1000
-"""So many names of a folder are looked at for a hint."""
+"""Names of a folder that are read for a hint."""
 _LIST = "Write [row, row, ...], or one object per line in a .jsonl file."
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^\s/]+)?")
 
@@ -49,9 +49,10 @@ def rows(source: str, on_bad: OnBad | None = None) -> Iterator[tuple[int, Row]]:
     given: then it is called with row number, field and problem, and reading goes on.
     """
     path = Path(source).expanduser()
-    found = _from_hub(source) if not os.path.exists(path) and _is_hub_name(source, path) else _from_file(source, path)
+    on_hub = not os.path.exists(path) and _is_hub_name(source, path)
+    numbered = _from_hub(source) if on_hub else _from_file(source, path)
     count, columns = 0, set[str]()
-    for number, row, problem in found:
+    for number, row, problem in numbered:
         count += 1
         if new := row.keys() - columns:
             columns |= new
@@ -70,11 +71,11 @@ def rows(source: str, on_bad: OnBad | None = None) -> Iterator[tuple[int, Row]]:
 
 
 def place(source: str, row: int, field: str = "") -> str:
-    """How a person finds a value: `pairs.jsonl, row 12, field chosen`."""
+    """The place of a value, for people: `pairs.jsonl, row 12, field chosen`."""
     return f"{source}, row {row}" + (f", field {field}" if field else "")
 
 
-_Found = Iterator[tuple[int, Row, str]]
+_NumberedRows = Iterator[tuple[int, Row, str]]
 
 
 def _is_hub_name(source: str, path: Path) -> bool:
@@ -98,7 +99,7 @@ def check_exists(source: str, path: Path) -> None:
     door.check_file(path, source)
 
 
-def _from_file(source: str, path: Path) -> _Found:
+def _from_file(source: str, path: Path) -> _NumberedRows:
     check_exists(source, path)
     name = path.name.lower()
     if not name.endswith(SUFFIXES):
@@ -120,7 +121,7 @@ def _from_file(source: str, path: Path) -> _Found:
         raise DataError(source, f"cannot be read ({error.strerror or error})") from error
 
 
-def _rows_of(source: str, name: str, file: IO[bytes], most: int) -> _Found:
+def _rows_of(source: str, name: str, file: IO[bytes], most: int) -> _NumberedRows:
     """The rows of an open file whose name says that it is JSON Lines, CSV or JSON."""
     if name.endswith(".jsonl"):
         return _json_lines(source, bounds.lines(source, file, most))
@@ -132,7 +133,7 @@ def _rows_of(source: str, name: str, file: IO[bytes], most: int) -> _Found:
     return _json(source, raw, most)
 
 
-def _json_lines(source: str, lines: Iterable[bytes]) -> _Found:
+def _json_lines(source: str, lines: Iterable[bytes]) -> _NumberedRows:
     number = bad = 0
     for line, raw in enumerate(lines, start=1):
         if line == 1:
@@ -162,7 +163,7 @@ def _json_lines(source: str, lines: Iterable[bytes]) -> _Found:
         yield number, value if isinstance(value, dict) else {}, _not_object(value)
 
 
-def _json(source: str, raw: bytes, most: int) -> _Found:
+def _json(source: str, raw: bytes, most: int) -> _NumberedRows:
     text = bounds.decoded(source, raw.removeprefix(codecs.BOM_UTF8))
     begin = len(text) - len(text.lstrip())
     if begin == len(text):
@@ -190,7 +191,7 @@ def _json(source: str, raw: bytes, most: int) -> _Found:
 
 
 def _is_lines(text: str, begin: int) -> bool:
-    """Whether the first of several lines is an object by itself."""
+    """True if the first of several lines is an object by itself."""
     end = text.find("\n", begin)
     if end < 0 or end - begin > bounds.ROW_BYTES or text[begin] != "{" or not text[end:].strip():
         return False
@@ -205,7 +206,7 @@ def _not_object(value: Any) -> str:
     return "" if isinstance(value, dict) else f"the row is {kind(value)}, not an object with named columns"
 
 
-def _csv(source: str, raw_lines: Iterable[bytes]) -> _Found:
+def _csv(source: str, raw_lines: Iterable[bytes]) -> _NumberedRows:
     table = _cells(source, raw_lines)
     header = [name.strip() for name in next(table, [])]
     bounds.check_columns(source, header)
@@ -250,7 +251,7 @@ def _cell(name: str, cell: str) -> Any:
     return written.cell(cell)
 
 
-def _from_hub(source: str) -> _Found:
+def _from_hub(source: str) -> _NumberedRows:
     hub = parquet.module("datasets", "data sets of the Hub")
     name, _, split = source.partition(":")
     try:

@@ -51,16 +51,16 @@ def load(
     conversation teaches every assistant turn or its last one only; `unmarked` that nothing is learned, so that marks of
     what is (`weight: 0`) play no part; `keep` that columns which no convention reads stay with rows that have a
     response too, for rewards that read them. A row that cannot be used is an error that names row and field, all of
-    them at once; with `on_bad_row="drop"` it is left out and noted. With `first` so many rows are read, and no more
-    looked at. UserError for a file of a run's stage that was changed since the stage left it.
+    them at once; with `on_bad_row="drop"` it is left out and noted. With `first` only so many rows
+    are read. UserError for a file of a run's stage that was changed since the stage left it.
     """
-    for name, value, known in (
+    for name, value, accepted in (
         ("want", want, get_args(Want)),
         ("on_bad_row", on_bad_row, ("error", "drop")),
         ("turns", turns, ("last", "all")),
     ):
-        if value not in known:
-            raise UserError(unknown(f"value of {name}", value, known))
+        if value not in accepted:
+            raise UserError(unknown(f"value of {name}", value, accepted))
     seals.check_file(Path(source))
     bad: list[tuple[int, str, str]] = []
     read = list(islice(files.rows(source, lambda row, field, problem: bad.append((row, field, problem))), first))
@@ -88,7 +88,8 @@ def load(
 
 
 def without_tools(records: Records) -> Records:
-    """The same records; DataError for a row that names tools, where prompts are answered: none is asked with tools."""
+    """The same records; DataError for a row that names tools, where prompts are sampled from: none of them is given
+    tools."""
     for row, record in zip(records.rows, records.records, strict=True):
         if "tools" in record.meta:
             raise DataError(
@@ -105,7 +106,7 @@ def content_digest(records: Iterable[Record]) -> str:
 
 
 def record_json(record: Record) -> dict[str, Any]:
-    """A record as plain data: what it says, without how it is held."""
+    """A record's content as plain data."""
     if isinstance(record, Demonstration):
         return {
             "prompt": messages_json(record.prompt),
@@ -133,26 +134,26 @@ def as_row(record: Record) -> dict[str, Any]:
     if isinstance(record, Demonstration):
         if record.meta.get("plain"):
             return {"text": record.response[0].content} | meta
-        return _said(record.prompt, {"response": _spoken(record.response)} if record.response else {}) | meta
+        return _columns(record.prompt, {"response": _spoken(record.response)} if record.response else {}) | meta
     responses, verdict = [_spoken(response) for response in record.responses], record.verdict
     kind, value, alone = verdict.kind, verdict.value, len(responses) == 1
     if kind in ("choice", "tie") and len(responses) == 2:
         first = value if kind == "choice" else 0
-        said: dict[str, Any] = {"chosen": responses[first], "rejected": responses[1 - first]}
+        fields: dict[str, Any] = {"chosen": responses[first], "rejected": responses[1 - first]}
         more = {"margin": record.strength, "preference": verdict.probability, "tie": kind == "tie" or None}
-        said |= {name: one for name, one in more.items() if one is not None}
+        fields |= {name: value for name, value in more.items() if value is not None}
     elif kind == "score" and alone:
-        said = {"response": responses[0], "scores" if isinstance(value[0], Mapping) else "score": value[0]}
+        fields = {"response": responses[0], "scores" if isinstance(value[0], Mapping) else "score": value[0]}
     elif kind in ("score", "ranking", "comparisons"):
-        said = {"responses": responses, "scores" if kind == "score" else kind: value}
+        fields = {"responses": responses, "scores" if kind == "score" else kind: value}
     elif kind == "steps" and alone:
-        said = {"completions": record.meta["steps"], "ratings": value[0]}
+        fields = {"completions": record.meta["steps"], "ratings": value[0]}
     else:
         raise UserError(f"a {kind} among {len(responses)} responses has no columns that a file could hold it in")
-    return _said(record.prompt, said) | meta
+    return _columns(record.prompt, fields) | meta
 
 
-def _said(prompt: Messages, more: Mapping[str, Any]) -> dict[str, Any]:
+def _columns(prompt: Messages, more: Mapping[str, Any]) -> dict[str, Any]:
     return {"prompt": _spoken(prompt), **more}
 
 
@@ -167,7 +168,7 @@ def _spoken(messages: Messages) -> list[dict[str, Any]]:
 
 
 def summary(records: Records) -> dict[str, Any]:
-    """How many rows were read and are usable, and what was odd: the form that a stage's summary.json keeps."""
+    """Counts of rows read and usable, and the notes on odd ones: the form that a stage's summary.json keeps."""
     dropped = {note.row for note in records.notes if note.action == "dropped"}
     notes = sorted(grouped(records.notes), key=lambda note: (-note["count"], note["field"], note["problem"]))
     counts = {"file": records.name, "read": len(records) + len(dropped), "usable": len(records)}
@@ -207,7 +208,7 @@ def _records(
     records: list[Record] = []
     rows: list[int] = []
     notes: list[RowNote] = []
-    seen: dict[str, int] = {}
+    first_rows: dict[str, int] = {}
     named: dict[str, str] = {}
     turns_of_rows = written.Turns([row for _, row in read])
     for number, row in read:
@@ -219,14 +220,14 @@ def _records(
             continue
         if turns == "last" and isinstance(record, Demonstration) and len(record.response) > 1:
             record = as_demonstration(record.prompt + record.response, "last", record.meta)
-        if (first := seen.setdefault(digest(record_json(record)), number)) != number:
+        if (first := first_rows.setdefault(digest(record_json(record)), number)) != number:
             odd.add("", f"duplicate of row {first}", "kept")
-        given, said = str(record.meta.get("prompt_id", "")), ""
-        if given:  # a judgement has its own hash of the prompt already
-            said = prompt_id(record.prompt) if isinstance(record, Demonstration) else record.prompt_id
-        if given and named.setdefault(given, said) != said:
+        written_id, prompt = str(record.meta.get("prompt_id", "")), ""
+        if written_id:  # a judgement has its own hash of the prompt already
+            prompt = prompt_id(record.prompt) if isinstance(record, Demonstration) else record.prompt_id
+        if written_id and named.setdefault(written_id, prompt) != prompt:
             odd.add("prompt_id", "is that of an earlier row with another prompt", "kept")
-        notes += [RowNote(number, field, problem, action) for field, problem, action in odd.found]
+        notes += [RowNote(number, field, problem, action) for field, problem, action in odd.notes]
         records.append(record)
         rows.append(number)
     return records, rows, notes
@@ -241,23 +242,23 @@ def _record(beside: Beside, row: files.Row, odd: Oddities) -> Record:
 
 
 @lru_cache(maxsize=256)
-def _absent(name: str, columns: tuple[str, ...], known: tuple[str, ...]) -> str:
-    """What is said of a row without a column; the rows of a file lack the same ones, and looking for a like name takes
-    longer than reading a row."""
-    guess = column_hints.match(name, [column for column in columns if column not in known])
+def _absent(name: str, columns: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    """The problem of a row without a column; cached, since the rows of a file lack the same ones, and searching for a
+    similar name takes longer than reading a row."""
+    guess = column_hints.match(name, [column for column in columns if column not in expected])
     hint = f"; did you mean '{short(guess)}'" if guess else ""
     return f"missing column '{name}' (found columns: {listed(columns, SHOWN) or 'none'}{hint})"
 
 
 def _renamed(
-    source: str, read: list[tuple[int, files.Row]], found: list[str], columns: Mapping[str, str | None]
+    source: str, read: list[tuple[int, files.Row]], column_names: list[str], columns: Mapping[str, str | None]
 ) -> tuple[list[tuple[int, files.Row]], list[str], tuple[ColumnNote, ...]]:
     """Rows and columns by their roles, without the columns that are not to be read; and what became of these."""
     for name, actual in columns.items():
         if actual is not None and name not in ROLES:
             raise UserError(f"columns: {column_hints.unknown_role(name, actual)}")
-        if (actual or name) not in found:
-            raise DataError(source, f"columns: {unknown('column', actual or name, found)}")
+        if (actual or name) not in column_names:
+            raise DataError(source, f"columns: {unknown('column', actual or name, column_names)}")
     names = {actual: name for name, actual in columns.items() if actual is not None}
     hidden = set(columns) - set(names)
 
@@ -265,12 +266,12 @@ def _renamed(
         return {names.get(name, name): value for name, value in row.items() if name not in hidden}
 
     fates = []
-    for name in sorted(hidden & set(found)):
+    for name in sorted(hidden & set(column_names)):
         rows = sum(not says_nothing(row.get(name)) for _, row in read)
-        asked = columns[name] is None
-        fates.append(ColumnNote((name,), "not read, as asked" if asked else f"not read: '{columns[name]}' is", rows))
+        unread = columns[name] is None
+        fates.append(ColumnNote((name,), "not read, as asked" if unread else f"not read: '{columns[name]}' is", rows))
     renamed = [(number, rename(row)) for number, row in read]
-    return renamed, [names.get(n, n) for n in found if n not in hidden], tuple(fates)
+    return renamed, [names.get(n, n) for n in column_names if n not in hidden], tuple(fates)
 
 
 def _bad_rows(source: str, bad: list[tuple[int, str, str]]) -> DataError:

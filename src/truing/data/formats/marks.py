@@ -1,4 +1,4 @@
-"""What stands on a message beside its role and content: marks that say whether it is learned from, in the words of the
+"""Keys of a message beside its role and content: marks that say whether it is learned from, in the words of the
 ecosystem; keys that would change what it says, which are refused; and keys that nobody reads, which are counted."""
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ UNCLEAR: Mapping[str, str] = {
 MEDIA = re.compile(
     r"(image|img|video|audio|picture|photo|pixel_value)s?(_(path|url|uri|file|byte|base64|b64|data|list)s?)?"
 )
-"""Names of what is no text."""
+"""Names of keys and columns that hold no text."""
 UNREAD: Mapping[str, str] = {
     **dict.fromkeys(("tool_calls", "function_call"), "calls of tools are not read; write the call into the content"),
     **dict.fromkeys(
@@ -61,19 +61,19 @@ def snake(name: str) -> str:
 
 
 def says_nothing(value: Any) -> bool:
-    """Whether a value is as good as none: null, or an empty text, list or object."""
+    """Return whether a value is empty: null, or an empty text, list or object."""
     return value is None or (isinstance(value, str | list | tuple | dict) and not value)
 
 
-def learned(item: Mapping[str, Any], own: tuple[str, str], name: str, odd: Oddities) -> bool | None:
-    """What the keys of a message beside its `own` two say of learning from it; None where they say nothing.
+def learned(item: Mapping[str, Any], main_keys: tuple[str, str], name: str, odd: Oddities) -> bool | None:
+    """Return whether a message is learned by its keys beside its two `main_keys`; None where they do not say.
 
     Keys that nobody reads are counted in `odd`. Unusable for those that change what the message says, for marks that
     are neither yes nor no, and for two that disagree.
     """
-    said: dict[bool, str] = {}
+    verdicts: dict[bool, str] = {}
     for key, value in item.items():
-        if key in own or says_nothing(value):
+        if key in main_keys or says_nothing(value):
             continue
         if key in KEYS:  # a thought: read with the content
             if not isinstance(value, str):
@@ -81,20 +81,20 @@ def learned(item: Mapping[str, Any], own: tuple[str, str], name: str, odd: Oddit
             continue
         word = snake(str(key))
         if word in LEARNED or word in HIDDEN:
-            said[yes(value, f"{name}.{key}") == (word in LEARNED)] = str(key)
+            verdicts[yes(value, f"{name}.{key}") == (word in LEARNED)] = str(key)
         elif why := UNCLEAR.get(word) or UNREAD.get(word):
             raise Unusable(f"{name}.{key}", why)
         elif MEDIA.fullmatch(word):
             raise Unusable(f"{name}.{key}", "is no text, and text is all that is read")
         else:
             odd.keys.add(str(key))
-    if len(said) > 1:
-        raise Unusable(name, f"is to be learned by its '{said[True]}', and is not by its '{said[False]}'")
-    return next(iter(said), None)
+    if len(verdicts) > 1:
+        raise Unusable(name, f"is to be learned by its '{verdicts[True]}', and is not by its '{verdicts[False]}'")
+    return next(iter(verdicts), None)
 
 
 def is_flag(value: Any) -> bool:
-    """Whether a value is true or false, or the word of one; a number may be a count."""
+    """Return whether a value is true or false, or the word of one; a number may be a count."""
     return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
 
 

@@ -1,4 +1,4 @@
-"""What a cell says, however it is nested: nothing, its texts, its numbers."""
+"""The contents of a nested cell: its texts, its numbers, or nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def nothing(value: Any) -> bool:
-    """Whether a value, however nested, says nothing."""
+    """Return whether a value, however nested, is empty."""
     if isinstance(value, str):
         return not value.strip()
     if isinstance(value, Mapping):

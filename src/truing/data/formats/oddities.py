@@ -1,4 +1,4 @@
-"""What reading a row leaves beside its record: why it cannot be one, what was odd in it, which keys nobody reads."""
+"""Reports of reading a row: why it cannot be a record, what was odd in it, which keys nobody reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 FIELD, PROBLEM = 200, 2000
-"""How many characters of a field's name and of what is wrong with it are said."""
+"""Characters that are kept of a field's name and of its problem."""
 Action = Literal["dropped", "joined", "kept", "truncated"]
 
 
@@ -20,18 +20,18 @@ class Unusable(Exception):
 
 @dataclass
 class Oddities:
-    """What was odd in a usable row, as (field, problem, action), and the keys of its messages that nobody reads.
+    """Notes on a usable row, as (field, problem, action), and the keys of its messages that nobody reads.
 
     Where nothing is learned (`unmarked`), marks that say what is to be learned play no part.
     """
 
-    found: list[tuple[str, str, Action]] = field(default_factory=list)
+    notes: list[tuple[str, str, Action]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     unmarked: bool = False
 
     def add(self, name: str, problem: str, action: Action) -> None:
         """Note one oddity."""
-        self.found.append((cut(name, FIELD), cut(problem, PROBLEM), action))
+        self.notes.append((cut(name, FIELD), cut(problem, PROBLEM), action))
 
 
 def cut(text: str, most: int) -> str:

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file. How many there are, and what they unpack to, is looked at before any of it is made: a text
+"""Rows of a Parquet file. Their number and unpacked size are checked before any of them is made: a text
 that is written once may stand in every row.
 """
 
@@ -19,9 +19,9 @@ from truing.data.formats import bounds
 from truing.errors import DataError, RunFailed, UserError, one_line
 
 VALUES, VALUES_A_BYTE = 2_000_000, 10
-"""How many values every file may hold, and how many a byte beyond that: marks of tokens take a bit each."""
+"""Values that every file may hold, and values a byte beyond that: marks of tokens take a bit each."""
 LOOKED_AT, MADE = 8192, 1024
-"""How many rows are weighed, and made, at once."""
+"""Rows that are weighed, and made, at a time."""
 
 
 def rows(source: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -55,7 +55,7 @@ def check_apart(source: str, path: Path) -> None:
         raise DataError(*json.loads(done.stdout))
     if done.returncode < 0:
         raise DataError(source, f"not a readable Parquet file (the library that reads it gave up, {done.returncode})")
-    raise RunFailed(f"{source}: could not be looked at: {done.stderr.strip()[-300:]}")
+    raise RunFailed(f"{source}: could not be checked: {done.stderr.strip()[-300:]}")
 
 
 APART = """
@@ -121,7 +121,7 @@ def check_texts(source: str, path: Path, file: Any) -> None:
 
 
 def weight(array: Any) -> int:
-    """How many bytes the texts of an array take, each as often as it stands there."""
+    """Bytes that the texts of an array take, each counted as often as it stands there."""
     kinds, compute = module("pyarrow.types", "Parquet files"), module("pyarrow.compute", "Parquet files")
     kind = array.type
     if kinds.is_dictionary(kind):

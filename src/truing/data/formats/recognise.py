@@ -1,4 +1,4 @@
-"""Which convention a file follows, by its columns; and where it follows none, what would do."""
+"""Detection of the convention that a file follows, by its columns; and where it follows none, what would do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from truing.data.formats.conventions import CONVENTIONS, META, Convention, Want
 from truing.errors import DataError, listed, short
 
 SHOWN = 20
-"""So many columns are named where none fits."""
+"""Columns that are named where none fits."""
 
 
 def find(source: str, columns: Iterable[str], want: Want) -> Convention:
@@ -23,9 +23,9 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
     there = set(columns)
     alone = want == "prompts" or there <= {"prompt", *META}
     fitting = [c for c in CONVENTIONS if want in ("any", "prompts", c.gives) and (alone or c.gives != "prompts")]
-    for one in fitting:
-        if set(one.columns) <= there:
-            return one
+    for convention in fitting:
+        if set(convention.columns) <= there:
+            return convention
     accepted = ", ".join(c.name for c in fitting)
     other = next((c for c in CONVENTIONS if set(c.columns) <= there), None)
     if other is not None and (alone or other.gives != "prompts"):
@@ -35,18 +35,18 @@ def find(source: str, columns: Iterable[str], want: Want) -> Convention:
             f"has {other.gives} ({other.name}), but {want} are wanted",
             f"Accepted conventions: {accepted}.{way}",
         )
-    fits = {one: column_hints.fitting(one, columns) for one in fitting}
+    fits = {convention: column_hints.fitting(convention, columns) for convention in fitting}
     near = max(fitting, key=lambda c: _likeness(c, there, fits[c], want))
     raise DataError(
-        source, _missing(near, columns, fits[near]), f"{_mapping(near, columns, fits[near])}{_known(accepted)}"
+        source, _missing(near, columns, fits[near]), f"{_mapping(near, columns, fits[near])}{_accepted(accepted)}"
     )
 
 
-def _likeness(one: Convention, there: set[str], fit: Mapping[str, str], want: Want) -> tuple[float, float, int]:
-    """How near a convention is: where prompts are wanted, a prompt alone before what has more to it."""
-    have = sum(1.0 if c in there else 0.8 if c in fit else 0.0 for c in one.columns)
-    alone = float(want == "prompts" and one.columns == ("prompt",) and bool(fit))
-    return alone, have / len(one.columns) + 0.1 * have, -len(one.columns)
+def _likeness(convention: Convention, there: set[str], fit: Mapping[str, str], want: Want) -> tuple[float, float, int]:
+    """Sort key for how near a convention is: where prompts are wanted, a prompt alone before what has more to it."""
+    have = sum(1.0 if c in there else 0.8 if c in fit else 0.0 for c in convention.columns)
+    alone = float(want == "prompts" and convention.columns == ("prompt",) and bool(fit))
+    return alone, have / len(convention.columns) + 0.1 * have, -len(convention.columns)
 
 
 def _missing(near: Convention, columns: list[str], fit: Mapping[str, str]) -> str:
@@ -74,5 +74,5 @@ def _quoted(fit: Mapping[str, str]) -> str:
     return ", ".join(f"'{role}' by '{short(name)}'" for role, name in fit.items())
 
 
-def _known(accepted: str) -> str:
+def _accepted(accepted: str) -> str:
     return f"Accepted conventions: {accepted}. Rename the columns of the file to one of these, or map them by columns."

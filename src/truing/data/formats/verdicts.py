@@ -1,4 +1,4 @@
-"""Verdict columns beside two responses: which of the two a row says is better, where that is certain.
+"""Verdict columns beside two responses, read where it is certain which of the two they call better.
 
 A verdict names a response as the file's own columns do (`winner: model_b` beside response_a and response_b, `label: 2`
 beside output_1 and output_2), or stands in a column for each of them (`winner_model_a`, `score_chosen`). Numbers whose
@@ -59,8 +59,8 @@ class Sides:
     @property
     def words(self) -> tuple[frozenset[str], frozenset[str]]:
         """The words that tell the names apart: of output_1 and output_2 the two numbers."""
-        one, two = (frozenset(columns.words(name)) for name in (self.first, self.second))
-        return one - two, two - one
+        first_words, second_words = (frozenset(columns.words(name)) for name in (self.first, self.second))
+        return first_words - second_words, second_words - first_words
 
     def named(self, value: Any) -> float | None:
         """The probability that the first is better by a value that names one of them; None where it names none.
@@ -81,10 +81,11 @@ class Sides:
         if compared := _COMPARED.fullmatch(text):
             better = self.named(compared[1] if compared[2] == ">" else compared[3])
             return better if self.named(compared[3] if compared[2] == ">" else compared[1]) == _other(better) else None
-        said, (one, two) = frozenset(columns.words(text)), self.words
-        if said & TIES and not said & (one | two | WORSE - {"bad"}):
+        words, (first, second) = frozenset(columns.words(text)), self.words
+        if words & TIES and not words & (first | second | WORSE - {"bad"}):
             return 0.5
-        named = [p for own, p in ((one, 1.0), (two, 0.0)) if own and own <= said and said - own <= FILLERS - own]
+        sides = ((first, 1.0), (second, 0.0))
+        named = [p for side, p in sides if side and side <= words and words - side <= FILLERS - side]
         return named[0] if len(named) == 1 else None
 
     def role(self, name: str) -> tuple[Role, bool] | None:
@@ -93,13 +94,13 @@ class Sides:
         >>> Sides("response_a", "response_b").role("winner_model_a"), Sides("chosen", "rejected").role("score_rejected")
         (('first', False), ('second', True))
         """
-        said = frozenset(columns.words(name))
+        words = frozenset(columns.words(name))
         first, second = self.words
         roles: tuple[tuple[frozenset[str], Role], ...] = ((first, "first"), (second, "second"), (TIES, "tie"))
-        for own, role in roles:
-            about = own & said if role == "tie" else own
-            rest = said - about
-            if not about or not about <= said or not rest:
+        for side, role in roles:
+            about = side & words if role == "tie" else side
+            rest = words - about
+            if not about or not about <= words or not rest:
                 continue
             if rest <= SCORES and role != "tie":
                 return role, True
@@ -114,7 +115,7 @@ def _other(better: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The verdict columns of a file, and what a row says in them."""
+    """The verdict columns of a file, and the reading of a row's verdict."""
 
     sides: Sides
     alone: tuple[str, ...]
@@ -127,10 +128,10 @@ class Verdicts:
         """Columns sorted by how they say it. One whose numbers may be counted otherwise is left out."""
         alone, apart = [], dict[str, dict[Role, str]]()
         for name in names:
-            if (found := sides.role(name)) is None:
+            if (place := sides.role(name)) is None:
                 alone.append(name)
             else:
-                apart.setdefault("score" if found[1] else "flag", {}).setdefault(found[0], name)
+                apart.setdefault("score" if place[1] else "flag", {}).setdefault(place[0], name)
         whole = {
             sort: tuple(by.get(role, "") for role in ("first", "second", "tie"))
             for sort, by in apart.items()
@@ -141,45 +142,45 @@ class Verdicts:
 
     def read(self, row: Row) -> dict[str, float]:
         """The probability that the first response is better, by each column (or columns) that says so for certain."""
-        said = {name: self.sides.named(row.get(name)) for name in self.alone}
+        probabilities = {name: self.sides.named(row.get(name)) for name in self.alone}
         for sort, (first, second, tie) in self.apart.items():
-            said[listed(filter(None, (first, second, tie)))] = _compared(
+            probabilities[listed(filter(None, (first, second, tie)))] = _compared(
                 sort, row.get(first), row.get(second), row.get(tie)
             )
-        return {name: p for name, p in said.items() if p is not None}
+        return {name: p for name, p in probabilities.items() if p is not None}
 
 
 def _certain(sides: Sides, name: str, rows: Sequence[Row]) -> bool:
-    """Whether what a column names is the better response, and its numbers are those of the responses' names, the lowest
+    """True if a column names the better response, and its numbers are those of the responses' names, the lowest
     or highest among them that no other count has: 2 of output_1 and output_2, 0 of response_0 and response_1.
 
     Numbers in a column about one response (is_response_0_better) say yes or no to it, and those of a score measure.
     """
-    said, (first, second) = frozenset(columns.words(name)), sides.words
-    if said & WORSE - first - second:
+    parts, (first, second) = frozenset(columns.words(name)), sides.words
+    if parts & WORSE - first - second:
         return False
     numbers = {row[name] for row in rows if name in row and _number(row[name]) is not None}
     if not numbers:
         return True
-    if said & COUNTS or bool(said & first) != bool(said & second):
+    if parts & COUNTS or bool(parts & first) != bool(parts & second):
         return False
-    own = {word for words in sides.words for word in words if word.isdigit()}
-    telling = own - {"1"}
+    digits = {word for words in sides.words for word in words if word.isdigit()}
+    telling = digits - {"1"}
     return all(sides.named(n) is not None for n in numbers) and any(
         str(_number(n)) == f"{w}.0" for n in numbers for w in telling
     )
 
 
 def _compared(sort: str, first: Any, second: Any, tie: Any) -> float | None:
-    """What the values for two responses say: the higher score, or the one that is marked."""
-    one, two = _number(first), _number(second)
-    if one is None or two is None:
+    """P(first is better) by the values for two responses: the higher score, or the one that is marked."""
+    left, right = _number(first), _number(second)
+    if left is None or right is None:
         return None
     if sort == "score":
-        return 0.5 if one == two else float(one > two)
+        return 0.5 if left == right else float(left > right)
     even = _number(tie)
-    if {one, two, even or 0.0} <= {0.0, 1.0} and one + two + (even or 0.0) == 1:
-        return 0.5 if even else one
+    if {left, right, even or 0.0} <= {0.0, 1.0} and left + right + (even or 0.0) == 1:
+        return 0.5 if even else left
     return None
 
 

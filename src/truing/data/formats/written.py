@@ -21,7 +21,7 @@ from truing.data.formats.oddities import Oddities, Unusable
 CONVERSATIONS = frozenset({"messages", "conversations"})
 SPOKEN = ("prompt", "instruction", "response", "completion", "output", "chosen", "rejected")
 """Columns of conventions that hold text or a list of messages."""
-ANSWERS = SPOKEN[2:]
+RESPONSES = SPOKEN[2:]
 KEYS = ("role", "content"), ("from", "value")
 Row = dict[str, Any]
 _MESSAGES = re.compile(r"\s*(?:array\(\s*)?\[\s*\{\s*(['\"])(?:role|content|from|value)\1\s*:")
@@ -30,13 +30,13 @@ _KEYS = tuple(tuple(re.compile(rf"(['\"]){key}\1\s*:") for key in pair) for pair
 _TEXTS = re.compile(r"\s*(?:array\(\s*)?\[\s*['\"]")
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TOKENS = 200_000
-"""So many tokens of Python may a cell have; a conversation of a million words has fewer."""
+"""Python tokens that a cell may have; a conversation of a million words has fewer."""
 _WORDS = {"None": None, "True": True, "False": False}
 LIST_OF_TEXTS = "reads like a list of turns, and is taken for words"
 
 
 def looks_like_messages(value: Any) -> bool:
-    """Whether a value is text that begins as a list of messages does, in whatever writing.
+    """Return whether a value is text that begins as a list of messages does, in whatever notation.
 
     >>> looks_like_messages("[{'id': 1, 'role': 'user', 'content': 'q'}]"), looks_like_messages("[{'id': 1}]")
     (True, False)
@@ -47,12 +47,12 @@ def looks_like_messages(value: Any) -> bool:
 
 
 def _has_keys(text: str) -> bool:
-    """Whether a text begins with an object, in a list or alone, and has the keys of a message in whatever order."""
+    """True if a text begins with an object, in a list or alone, and has the keys of a message in whatever order."""
     return _OBJECTS.match(text) is not None and any(all(key.search(text) for key in pair) for pair in _KEYS)
 
 
 def _is_written_message(value: Any) -> bool:
-    """Whether a value is text that is one message and nothing else."""
+    """True if a value is text that is one message and nothing else."""
     if not isinstance(value, str) or not _has_keys(value):
         return False
     try:
@@ -69,12 +69,12 @@ def messages(text: str) -> list[Any]:
     [{'role': 'user', 'content': "it's"}, {'role': 'assistant', 'content': 'a'}]
     """
     try:
-        found = bounds.parse(text)
+        parsed = bounds.parse(text)
     except ValueError:
-        found = python(text)
-    if not isinstance(found, list) or not found or not all(map(_is_message, found)):
+        parsed = python(text)
+    if not isinstance(parsed, list) or not parsed or not all(map(_is_message, parsed)):
         raise ValueError("it holds no list of messages")
-    return found
+    return parsed
 
 
 def _is_message(value: Any) -> bool:
@@ -149,13 +149,13 @@ class _Shown:
     def _items(self, end: str, item: Callable[[], Any]) -> list[Any]:
         """Items up to a bracket; between them a comma, or as numpy writes them a blank."""
         self._step()
-        found = []
+        items = []
         while not self._is(end):
-            found.append(item())
+            items.append(item())
             if self._is(","):
                 self._step()
         self._step()
-        return found
+        return items
 
     def _entry(self, deep: int) -> tuple[str, Any]:
         key = self._text()
@@ -205,14 +205,14 @@ def unpacked(row: Row) -> Row:
             continue
         text = str(value).rstrip()
         try:
-            found = messages(text)
+            listed = messages(text)
         except ValueError as error:
             if name not in CONVERSATIONS and "]" in text and not text.endswith(("]", ")")):
                 continue  # a list that words follow
             raise Unusable(name, f"looks like a list of messages and cannot be read as one: {error}; {_WAY}") from None
         if name not in CONVERSATIONS:
             raise Unusable(name, f"is text that writes a list of messages; {_WAY}")
-        row = {**row, name: found}
+        row = {**row, name: listed}
     return row
 
 
@@ -230,7 +230,7 @@ def cell(text: str) -> Any:
 
 
 def shown(text: str) -> Any:
-    """What Python shows in a cell that is to hold a list or scores by name, or its text as it is."""
+    """Parse a cell that is to hold a list or scores by name, as Python shows it; its text where it cannot be parsed."""
     try:
         return python(text)
     except ValueError:
@@ -255,41 +255,45 @@ def turns(value: Any) -> list[str | None] | None:
 
 
 class Turns:
-    """How a file writes what is asked: as lists of turns in every row, in some, or in none.
+    """Prompts of a file written as lists of turns: in every row, in some, or in none.
 
     Lists are read where every prompt of the file is one, for then none of them is words. A file in which some are is
     read as words, and the rows are noted.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        asked = [row["prompt"] for row in rows if row.get("prompt") not in (None, "")]
-        listed = sum(turns(prompt) is not None for prompt in asked)
-        self.always, self.sometimes = 0 < listed == len(asked), listed > 0
+        prompts = [row["prompt"] for row in rows if row.get("prompt") not in (None, "")]
+        listed = sum(turns(prompt) is not None for prompt in prompts)
+        self.always, self.sometimes = 0 < listed == len(prompts), listed > 0
 
     def row(self, row: Row, odd: Oddities) -> Row:
-        """The row with its turns as messages: the prompt the first of them, each answer the rest of a conversation."""
-        if not self.sometimes or (asked := turns(row.get("prompt"))) is None:
+        """The row with its turns as messages: the prompt the first of them, each response the rest of a
+        conversation."""
+        if not self.sometimes or (questions := turns(row.get("prompt"))) is None:
             return row
         if not self.always:
             odd.add("prompt", LIST_OF_TEXTS, "kept")
             return row
-        answers = [name for name in ANSWERS if row.get(name) not in (None, "")]
-        if not isinstance(row["prompt"], str) and not any(turns(row[name]) for name in answers):
+        responses = [name for name in RESPONSES if row.get(name) not in (None, "")]
+        if not isinstance(row["prompt"], str) and not any(turns(row[name]) for name in responses):
             return row  # a list that is no text is messages, or said to be none
-        if len(asked) > 1 and not answers:
-            raise Unusable("prompt", f"holds {len(asked)} turns, and no answers between them; give a prompt a row")
-        first = [{"role": "user", "content": asked[0]}]
-        return {**row, "prompt": first} | {name: _answer(row[name], name, asked) for name in answers}
+        if len(questions) > 1 and not responses:
+            raise Unusable(
+                "prompt", f"holds {len(questions)} turns, and no responses between them; give a prompt a row"
+            )
+        first = [{"role": "user", "content": questions[0]}]
+        return {**row, "prompt": first} | {name: _replies(row[name], name, questions) for name in responses}
 
 
-def _answer(value: Any, name: str, asked: Sequence[str | None]) -> list[dict[str, Any]]:
-    """An answer of a conversation whose prompts are these: its first turn, the second prompt, its second turn, ..."""
-    said = turns(value)
-    if said is None:
+def _replies(value: Any, name: str, questions: Sequence[str | None]) -> list[dict[str, Any]]:
+    """Messages of a response whose turns answer these questions: its first turn, the second question, its second turn,
+    ..."""
+    replies = turns(value)
+    if replies is None:
         raise Unusable(name, "is no list of turns, and the prompt is one")
-    if len(said) != len(asked):
-        raise Unusable(name, f"has {len(said)} turns where the prompt has {len(asked)}")
-    found = [{"role": "assistant", "content": said[0]}]
-    for question, reply in zip(asked[1:], said[1:], strict=True):
-        found += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    return found
+    if len(replies) != len(questions):
+        raise Unusable(name, f"has {len(replies)} turns where the prompt has {len(questions)}")
+    messages = [{"role": "assistant", "content": replies[0]}]
+    for question, reply in zip(questions[1:], replies[1:], strict=True):
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+    return messages

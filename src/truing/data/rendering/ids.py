@@ -11,7 +11,7 @@ from truing.errors import DataError
 
 
 class Ids:
-    """What a tokenizer makes of texts. `special` are its control tokens, the longest first."""
+    """Token ids of texts by one tokenizer. `special` are its control tokens, the longest first."""
 
     def __init__(self, tokenizer: Any, special: tuple[str, ...]) -> None:
         self.tokenizer, self.special = tokenizer, special

@@ -25,11 +25,11 @@ from truing.types import Demonstration, Message, Messages
 __all__ = ["Rendered", "Renderer", "Turns", "as_demonstration", "renderer_of"]
 
 TEXT_END = "text_end"
-"""What a tokenizer's config calls the token that ends plain texts, where its EOS ends a turn of a conversation."""
+"""The key in a tokenizer's config of the token that ends plain texts, where its EOS ends a turn of a conversation."""
 TAIL = 32
 """Tokens at the end of a prompt among which a thought is looked for that it opens."""
 WORD = "7417"
-"""Stands for a response while its template writes what is around it: digits, which no template changes."""
+"""Placeholder of a response while the template writes the text around it: digits, which no template changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +96,29 @@ class Renderer:
         return self.encode(record.prompt, record.response, tools=record.meta.get("tools"))
 
     def read(self, prompt: Messages, text: str) -> Rendered:
-        """What a policy wrote behind a prompt. Any text can be read: as the template writes it, or, where it would
-        leave out or change some of it, word for word in the place where it writes responses. There a control token
-        that the text spells is text. DataError for a prompt that cannot be written."""
+        """Render a policy's response behind a prompt. Any text can be read: as the template writes it, or, where it
+        would leave out or change some of it, word for word in the place where it writes responses. There a control
+        token that the text spells is text. DataError for a prompt that cannot be written."""
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        text = text if self._marked_by_control else self.template.form.own(text)
+        text = text if self._marked_by_control else self.template.form.in_template_marks(text)
         try:
             return self.encode(prompt, (Message("assistant", text),))
         except DataError:
             return self._literal(prompt, text)
 
     def text(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
-        """What a policy wrote, as text: without control tokens, its thought in <think> ... </think> whatever tokens it
+        """A policy's response as text: without control tokens, its thought in <think> ... </think> whatever tokens it
         is written with, and whole, where the prompt had opened it."""
         form, tail = self.template.form, self.ids.decode(list(prompt_ids[-TAIL:]))
         opened = tail[len(tail.rstrip()) - len(form.opening) :] if tail.rstrip().endswith(form.opening) else ""
         if self._marked_by_control:
-            return form.told(opened + self.ids.decode(list(response_ids)), self._without_control)
+            return form.in_think_marks(opened + self.ids.decode(list(response_ids)), self._without_control)
         text = opened + str(self.tokenizer.decode(response_ids, skip_special_tokens=True))
-        return text if form.parted(text).thought is None else form.told(text, str)
+        return text if form.parted(text).thought is None else form.in_think_marks(text, str)
 
     @property
     def _marked_by_control(self) -> bool:
-        """Whether control tokens open or close thoughts."""
+        """True if control tokens open or close thoughts."""
         marks = (*self.template.form.marks, OPEN, CLOSE)
         return self._control is not None and any(self._control.search(mark) for mark in marks)
 
@@ -130,14 +130,14 @@ class Renderer:
         if not parts:
             return []
         ids = rendered.response_ids
-        text, at, found = self.ids.decode(ids), 0, []
+        text, at, places = self.ids.decode(ids), 0, []
         for number, part in enumerate(parts):
             start = text.find(part.strip(), at)
             if start < 0:
                 raise DataError(f"step {number + 1}", f"does not stand in the response as it is written: {part!r}")
             at = start + len(part.strip())
-            found.append(bisect_left(range(1, len(ids)), at, key=lambda n: len(self.ids.decode(ids[:n]))))
-        return found
+            places.append(bisect_left(range(1, len(ids)), at, key=lambda n: len(self.ids.decode(ids[:n]))))
+        return places
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -164,7 +164,7 @@ class Renderer:
         """The text behind the prompt in pieces, each with whether it is learned: words, other turns, words, ..."""
         whole = (*prompt, *response)
         full = self.template.text(whole, tools)
-        self._check_said(whole, full)
+        self._check_written(whole, full)
         pieces: list[tuple[str, bool]] = []
         at = 0
         for i, message in enumerate(response):
@@ -188,9 +188,10 @@ class Renderer:
         return pieces
 
     def _start(self, before: Messages, text: str, full: str, tools: Tools, message: Message) -> tuple[int, str | None]:
-        """Where the assistant's words begin in the full text: behind the generation prompt `text`, or, where that adds
-        something the full text leaves out (an empty thought), behind what they share. Where the full text leaves out
-        the thought that the generation prompt opens, also the words themselves, as they are generated."""
+        """The place at which the assistant's words begin in the full text: behind the generation prompt `text`, or,
+        where that adds something the full text leaves out (an empty thought), behind what they share. Where the full
+        text leaves out the thought that the generation prompt opens, also the words themselves, as they are
+        generated."""
         if full.startswith(text):
             return len(text), None
         stem = self.template.stem(text)
@@ -248,7 +249,7 @@ class Renderer:
         return Rendered(prompt_ids, response_ids, [True] * len(response_ids))
 
     def _thought_tokens(self, before: str, piece: str, ids: list[int]) -> int:
-        """How many of the ids of a response behind this text are its thought, its marks and the blanks behind them."""
+        """Number of ids of a response behind this text that are its thought, its marks and the blanks behind them."""
         opening, closing = self.template.form.marks
         at = piece.rfind(closing)
         if at < 0:
@@ -258,8 +259,8 @@ class Renderer:
         return bisect_right(range(1, len(ids) + 1), end, key=lambda n: len(self.ids.decode(ids[:n])))
 
     def _written(self, message: Message, text: str) -> bool:
-        """Whether a text has what a message says: as it is, or its thought and its answer, spaced otherwise; to a model
-        that generates nothing, the answer alone."""
+        """True if a text has a message's words: as they are, or its thought and its answer, spaced otherwise; to a
+        model that generates nothing, the answer alone."""
         if message.content.strip() in text:
             return True
         parts = self.template.form.parted(message.content)
@@ -271,7 +272,7 @@ class Renderer:
         return both or (not self.generates and answer in text)
 
     def _end(self, before: Messages, message: Message, full: str, start: int, tools: Tools) -> int:
-        """Where an assistant turn ends that others follow: with its end token, without the blanks behind it."""
+        """The end of an assistant turn that others follow: with its end token, without the blanks behind it."""
         closed = self.template.text((*before, message), tools).rstrip()
         if full.startswith(closed) and len(closed) > start and self._ending(closed):
             return len(closed)
@@ -317,23 +318,23 @@ class Renderer:
         if tools:
             texts.append(("tools", json.dumps(tools, ensure_ascii=False)))
         for place, text in texts:
-            found = self._control.search(text) if self._control else None
-            if found:
+            token = self._control.search(text) if self._control else None
+            if token:
                 raise DataError(
                     place,
-                    f"holds the control token '{found[0]}' of the tokenizer, at place {found.start() + 1}",
+                    f"holds the control token '{token[0]}' of the tokenizer, at place {token.start() + 1}",
                     "Take it out of the text, or set on_bad_row: drop",
                 )
 
     def _words(self, message: Message) -> Iterator[str]:
-        """What a message says, without the marks of its thought, which the template writes."""
+        """The words of a message, without the marks of its thought, which the template writes."""
         parts = self.template.form.parted(message.content) if message.role == "assistant" else Parted(None, "")
         if parts.thought is None:
             yield message.content
         else:
             yield from (parts.thought, parts.answer)
 
-    def _check_said(self, messages: Messages, text: str) -> None:
+    def _check_written(self, messages: Messages, text: str) -> None:
         """A template may leave out a role it does not know; then the row would teach something else than it says."""
         for i, message in enumerate(messages):
             words = message.content.strip()
@@ -348,7 +349,7 @@ class Renderer:
         """The text of a prompt and its ids; the latest is kept, for the responses to one prompt come together."""
         if self._latest is None or self._latest[:2] != (prompt, tools):
             text = self._prompt_text(prompt, tools)
-            self._check_said(prompt, text)
+            self._check_written(prompt, text)
             ids = self.ids.of(text)
             self.ids.check_known(ids, text)
             self._latest = (prompt, tools, text, ids)
@@ -378,16 +379,16 @@ class Renderer:
 
 
 def _words_end(text: str, start: int, content: str) -> int | None:
-    """Where a message's words end in a text, if they stand there behind nothing but blanks."""
+    """The end of a message's words in a text, if they stand there behind nothing but blanks."""
     for words in (content, content.strip()):
-        found = text.find(words, start)
-        if found >= 0 and not text[start:found].strip():
-            return found + len(words)
+        start_of_words = text.find(words, start)
+        if start_of_words >= 0 and not text[start:start_of_words].strip():
+            return start_of_words + len(words)
     return None
 
 
 def renderer_of(tokenizer: Any) -> Renderer:
-    """The renderer of a tokenizer as it is now; one is kept, for it is asked for once an answer."""
+    """The renderer of a tokenizer as it is now; one is kept, for it is needed once a response."""
     return _renderer_of(tokenizer, str(getattr(tokenizer, "chat_template", None)))
 
 

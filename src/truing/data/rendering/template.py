@@ -1,4 +1,5 @@
-"""What a tokenizer's chat template writes: conversations, the prompt that a response follows, thoughts, the date."""
+"""The texts that a tokenizer's chat template writes: conversations, the prompt that a response follows, thoughts, the
+date."""
 
 from __future__ import annotations
 
@@ -30,20 +31,20 @@ class ChatTemplate:
         self.moment = clock.moment_of(tokenizer) if clock.reads_clock(tokenizer) else None
 
     def text(self, messages: Messages, tools: Tools = None, generation: bool = False) -> str:
-        """What it writes of a conversation, with BOS once; UserError where there is none, DataError where it refuses
-        the conversation or takes no tools."""
+        """Write a conversation, with BOS once; UserError where there is no template, DataError where it refuses the
+        conversation or takes no tools."""
         if not getattr(self.tokenizer, "chat_template", None):
             raise UserError(
                 "the tokenizer has no chat template, so it is not known how a conversation is written for it.\n"
                 "  Put a chat_template.jinja beside the tokenizer's files, or use the chat version of the model."
             )
-        plain = [self._said(m) if m.role == "assistant" else {"role": m.role, "content": m.content} for m in messages]
+        plain = [self._taken(m) if m.role == "assistant" else {"role": m.role, "content": m.content} for m in messages]
         text = self._rendered(plain, tools, generation)
         if tools and text == self._rendered(plain, None, generation):
             raise DataError("tools", "the chat template takes no tools", "Use another template, or leave tools out.")
         return self._with_bos(text)
 
-    def _said(self, message: Message) -> dict[str, Any]:
+    def _taken(self, message: Message) -> dict[str, Any]:
         """An assistant's message as it takes it: where it is to be `verbatim` and knows no thought but one in the text,
         without the thought that the data hold apart from the text."""
         if self.drops(message):
@@ -51,7 +52,8 @@ class ChatTemplate:
         return self.form.message(message.content)
 
     def drops(self, message: Message) -> bool:
-        """Whether it never sees a message's thought: one that stands apart, in a key or part that it does not read."""
+        """Return whether it never sees a message's thought: one that stands apart, in a key or part that it does not
+        read."""
         return self.verbatim and message.apart and self.form.way == "inline"
 
     def prompt(self, messages: Messages, tools: Tools = None) -> str:
@@ -60,7 +62,7 @@ class ChatTemplate:
 
     @cached_property
     def form(self) -> Form:
-        """How it takes and writes thoughts."""
+        """The form in which it takes and writes thoughts."""
         ask = [{"role": m.role, "content": m.content} for m in ASK]
 
         def write(message: dict[str, Any]) -> str:
@@ -76,7 +78,7 @@ class ChatTemplate:
 
     @cached_property
     def header(self) -> str:
-        """What it writes between a prompt and the assistant's words."""
+        """The text it writes between a prompt and the assistant's words."""
         base = self.text(ASK)
         both = [self.text((*ASK, Message("assistant", word))) for word in ("Bq", "Zk")]
         if not all(text.startswith(base) for text in both):
@@ -91,7 +93,7 @@ class ChatTemplate:
         return prompt[: block.start()] if block else prompt
 
     def opens(self, extra: str) -> bool:
-        """Whether what a generation prompt ends in is a thought that it leaves open."""
+        """Return whether the end of a generation prompt is a thought that it leaves open."""
         opening, closing = self.form.marks
         return extra.count(opening) > extra.count(closing)
 
@@ -137,12 +139,12 @@ class ChatTemplate:
         return self.header.rstrip(" ") if self.header.strip() else ""
 
 
-def common(one: str, two: str) -> str:
+def common(first: str, second: str) -> str:
     """The longest common beginning of two texts."""
     same = 0
-    while same < min(len(one), len(two)) and one[same] == two[same]:
+    while same < min(len(first), len(second)) and first[same] == second[same]:
         same += 1
-    return one[:same]
+    return first[:same]
 
 
 def left_out(i: int, message: Message, text: str) -> DataError:

@@ -1,4 +1,4 @@
-"""Which chat template a model is read with: its own, with the values that a recipe gives it, or none.
+"""The chat template that a model is read with: its own, with the values that a recipe gives it, or none.
 
 Values such as `enable_thinking: false` are written into the template as defaults, so that whatever reads the model
 that a run leaves (another stage, transformers, vLLM, llama.cpp) writes what it was trained on, and may still say
@@ -33,7 +33,7 @@ _PLAIN = (
 )
 _BOS = "{{ bos_token }}"
 PLAIN = frozenset({_PLAIN, _BOS + _PLAIN})
-"""What stands for the template of a model that has none, without BOS and with it."""
+"""Templates set for a model that has none, without BOS and with it."""
 NOTE = "its tokenizer has no chat template: a prompt and its response are read as one plain text, and end with EOS"
 _VALUES: ContextVar[Mapping[str, Any] | None] = ContextVar("template_values", default=None)
 
@@ -51,7 +51,7 @@ def plain(tokenizer: Any) -> bool:
 
 
 def is_plain(tokenizer: Any) -> bool:
-    """Whether a tokenizer's template is the one that stands for none."""
+    """Return whether a tokenizer's template is the one set for a model that has none."""
     return getattr(tokenizer, "chat_template", None) in PLAIN
 
 
@@ -80,8 +80,8 @@ def settle(tokenizer: Any, who: str, *, needed: bool) -> None:
             f"{who}: its chat template reads no '{short(missing)}', so chat_template_kwargs has no effect; it reads "
             f"{listed(sorted(read), 20) or 'nothing that could be given'}"
         )
-    given = {name: value for name, value in values.items() if name in read}
-    changed = {key: _with(source, given) for key, source in sources.items()}
+    read_values = {name: value for name, value in values.items() if name in read}
+    changed = {key: _with(source, read_values) for key, source in sources.items()}
     tokenizer.chat_template = changed if isinstance(several, dict) else changed[""]
 
 
@@ -102,7 +102,7 @@ def names(source: str) -> frozenset[str]:
     """
     environment = jinja2.Environment(extensions=[Generation, loopcontrols])
     try:
-        found = meta.find_undeclared_variables(environment.parse(source))
+        undeclared = meta.find_undeclared_variables(environment.parse(source))
     except (jinja2.TemplateError, RecursionError):
         return frozenset()
-    return frozenset(found) - FIXED - {"raise_exception", "strftime_now"}
+    return frozenset(undeclared) - FIXED - {"raise_exception", "strftime_now"}

@@ -1,4 +1,5 @@
-"""A chat template is a stranger's program: what it may be written of, and what it may use while it writes.
+"""Limits on chat templates, which are strangers' programs: the language they are written in, and the resources they
+use.
 
 It runs in Jinja's sandbox, which reaches nothing outside. What is added here is a bound on time, on memory and on what
 comes out. The time of one long step of C code cannot be bounded from within, so what makes such steps is refused by the
@@ -23,9 +24,9 @@ from truing.data.timeout import at_most
 from truing.errors import one_line
 
 SECONDS = 10.0
-"""How much processor time a template may take for one conversation."""
+"""Processor time a template may take for one conversation."""
 BYTES = 1_000_000_000
-"""How much memory a template may take for one conversation, beyond what the process has already."""
+"""Memory a template may take for one conversation, beyond what the process has already."""
 SPARE = 1_000_000
 TIMES = 20
 """A template may write so many characters more than so many times what it is given."""
@@ -73,7 +74,7 @@ def trouble(source: str) -> str:
 
 
 def _has_base(node: nodes.Filter) -> bool:
-    """Whether a filter may read a number in a base: of ten Python itself bounds the digits, of others it does not."""
+    """True if a filter may read a number in a base: of ten Python itself bounds the digits, of others it does not."""
     unseen = _takes_more(node)
     if node.name == "map":
         named = node.args and isinstance(node.args[0], nodes.Const) and node.args[0].value != "int"
@@ -82,12 +83,12 @@ def _has_base(node: nodes.Filter) -> bool:
 
 
 def _takes_more(node: nodes.Filter) -> bool:
-    """Whether a filter takes arguments that are computed (`*args`, `**options`) and so are not seen here."""
+    """True if a filter takes arguments that are computed (`*args`, `**options`) and so are not seen here."""
     return node.dyn_args is not None or node.dyn_kwargs is not None
 
 
 def _small(power: nodes.Pow) -> bool:
-    """Whether a power is one of two small numbers that stand there, such as 2 ** 10."""
+    """True if a power is one of two small literals, such as 2 ** 10."""
     return _is_small(power.left) and _is_small(power.right)
 
 
@@ -96,7 +97,7 @@ def _is_small(node: nodes.Node) -> bool:
 
 
 def _rounds(node: nodes.Filter) -> bool:
-    """Whether a filter may round to as many places as it likes, by itself or through `map`."""
+    """True if a filter may round to as many places as it likes, by itself or through `map`."""
     passed = [*node.args, *(pair.value for pair in node.kwargs)]
     unseen = _takes_more(node)
     if node.name == "map":
@@ -120,7 +121,7 @@ def bounded() -> Iterator[None]:
 
 
 def spent(error: Exception) -> str:
-    """What a template did that was stopped by `bounded`."""
+    """Describe the limit at which `bounded` stopped a template."""
     if isinstance(error, TimeoutError):
         return f"took more than {SECONDS:g} s to write one conversation"
     return f"took more than {BYTES // 10**6:,} MB to write one conversation"
@@ -141,7 +142,7 @@ def _at_most_bytes(most: int) -> Iterator[None]:
 
 
 def _taken() -> int | None:
-    """How many bytes of addresses this process has; None where the machine does not tell."""
+    """Bytes of this process's address space; None where the machine does not tell."""
     try:
         with open("/proc/self/statm", "rb", buffering=0) as file:
             return int(file.read(64).split()[0]) * resource.getpagesize()
@@ -149,6 +150,6 @@ def _taken() -> int | None:
         return None
 
 
-def too_long(text: str, given: Any) -> bool:
-    """Whether a template wrote far more than it was given."""
-    return len(text) > SPARE and len(text) > SPARE + TIMES * len(str(given))
+def too_long(text: str, conversation: Any) -> bool:
+    """Return whether a template wrote far more than the conversation it was given."""
+    return len(text) > SPARE and len(text) > SPARE + TIMES * len(str(conversation))

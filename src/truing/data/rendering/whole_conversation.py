@@ -1,8 +1,8 @@
 """Conversations as a reward model reads them: token for token what `apply_chat_template` makes of them.
 
-A reward model answers nothing, so what counts is where its score is read elsewhere: at the last token of the template's
-own rendering. Many templates write a newline behind the end token (ChatML, Gemma, Zephyr, Phi-3), and some write no end
-token at all; a model from elsewhere was fitted there, and one that is fitted here is served there.
+A reward model writes no response, so what counts is where its score is read elsewhere: at the last token of the
+template's own rendering. Many templates write a newline behind the end token (ChatML, Gemma, Zephyr, Phi-3), and some
+write no end token at all; a model from elsewhere was fitted there, and one that is fitted here is served there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from truing.types import Message, Messages
 
 @dataclass(frozen=True)
 class Turn:
-    """Where an assistant's words stand in a conversation's text: from `start` to behind its end token. `unread` says
+    """The place of an assistant's words in a conversation's text: from `start` to behind its end token. `unread` says
     that the template has taken its thought out."""
 
     start: int
@@ -46,14 +46,14 @@ class WholeConversation(Renderer):
             return self._encode_plain(response)
         whole = (*prompt, *response)
         full = self.template.text(whole, tools)
-        self._check_said(whole, full)
+        self._check_written(whole, full)
         ids = self.ids.of(full)
         self.ids.check_known(ids, full)
-        own = [i for i, message in enumerate(whole) if message.role == "assistant" and i >= len(prompt)]
-        turns = [self._turn(whole[:i], whole[i], full, tools) for i in own]
+        replies = [i for i, message in enumerate(whole) if message.role == "assistant" and i >= len(prompt)]
+        turns = [self._turn(whole[:i], whole[i], full, tools) for i in replies]
         places = [tuple(common([self.ids.of(full[:at]), ids]) for at in (turn.start, turn.end)) for turn in turns]
         first = max(places[0][0], 1)
-        taught = [place for i, place in zip(own, places, strict=True) if whole[i].learned]
+        taught = [place for i, place in zip(replies, places, strict=True) if whole[i].learned]
         mask = [any(start <= at < end for start, end in taught) for at in range(first, len(ids))]
         return Rendered(ids[:first], ids[first:], mask, turns[-1].unread)
 
@@ -69,12 +69,13 @@ class WholeConversation(Renderer):
             raise left_out(len(before), message, full)
         thought, answer = parts.thought.strip(), parts.answer.strip()
         start = full.find(thought, at) if thought and not self.template.drops(message) else -1
-        said = full.find(answer, start + len(thought)) if start >= 0 else -1
-        if said < 0:  # the thought is not there, or what looks like it is a piece of the answer
-            start, said = -1, full.find(answer, at)
-        if said < 0:
+        answer_at = full.find(answer, start + len(thought)) if start >= 0 else -1
+        if answer_at < 0:  # the thought is not there, or what looks like it is a piece of the answer
+            start, answer_at = -1, full.find(answer, at)
+        if answer_at < 0:
             raise left_out(len(before), message, full)
-        return Turn(start if start >= 0 else said, self._behind(full, said + len(answer)), bool(thought) and start < 0)
+        end, unread = self._behind(full, answer_at + len(answer)), bool(thought) and start < 0
+        return Turn(start if start >= 0 else answer_at, end, unread)
 
     def _behind(self, full: str, end: int) -> int:
         """The place behind the end token that follows an assistant's words, or where they end if there is none."""
@@ -88,7 +89,7 @@ class WholeConversation(Renderer):
         stand_in = Message("assistant", WORD)
         full = self.template.text((*prompt, stand_in))
         at = full.rfind(WORD)
-        self._check_said(prompt, full)
+        self._check_written(prompt, full)
         if at < 0:
             raise left_out(len(prompt), stand_in, full)
         prompt_ids = self.ids.of(full[:at])
@@ -99,7 +100,7 @@ class WholeConversation(Renderer):
 
 
 def common(sequences: Sequence[Sequence[object]]) -> int:
-    """How many items these sequences begin with together.
+    """Length of the longest common prefix of these sequences.
 
     >>> common(["abc", "abd", "ab"]), common([[1, 2], [3]])
     (2, 0)

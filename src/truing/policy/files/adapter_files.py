@@ -20,7 +20,7 @@ CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "bas
 MEND = f"  Say in its {CONFIG}, under base_model_name_or_path, where the base is: a Hub name, or a folder."
 MERGE = "  Let what made it merge it (peft: merge_and_unload) and give the whole model."
 HEADS = ("score", "classifier")
-"""Where the scalar heads of reward models stand, as peft saves them with an adapter."""
+"""Names of the scalar heads of reward models, as peft saves them with an adapter."""
 READ = {
     *(
         "auto_mapping",
@@ -46,7 +46,7 @@ BEGINNINGS = {"gaussian", "eva", "orthogonal", "olora", "pissa", "mica"}
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and not a whole model."""
+    """Return whether a folder holds an adapter and not a whole model."""
     return (folder / CONFIG).exists()
 
 
@@ -90,7 +90,7 @@ def _check_ranks(who: str, config: Mapping[str, Any], brought: Mapping[str, weig
 
 
 def unread(config: Mapping[str, Any]) -> str:
-    """What a config asks for that truing does not read, with the way out; empty where there is nothing.
+    """Describe the options of a config that truing does not read, with the way out; empty where there are none.
 
     >>> unread({"r": 8, "use_qalora": False, "qalora_group_size": 16})
     ''
@@ -114,7 +114,7 @@ def unread(config: Mapping[str, Any]) -> str:
 
 
 def is_reward(config: Mapping[str, Any]) -> bool:
-    """Whether an adapter makes a reward model of its base, by its own config."""
+    """Return whether an adapter makes a reward model of its base, by its own config."""
     saved = config.get("modules_to_save") or ()
     return config.get("task_type") == "SEQ_CLS" or (config.get("task_type") is None and any(h in saved for h in HEADS))
 
@@ -139,12 +139,12 @@ def brought(folder: Path) -> dict[str, list[int]]:
 
 
 def has_head(folder: Path) -> bool:
-    """Whether an adapter brings the scalar head of a reward model."""
+    """Return whether an adapter brings the scalar head of a reward model."""
     return any(f".{head}." in name for name in brought(folder) for head in HEADS)
 
 
 def recorded(folder: Path) -> dict[str, str]:
-    """What truing wrote of the base beside an adapter: its `weights` by hash, and the `way` there; empty for others."""
+    """truing's record of the base beside an adapter: its `weights` by hash, and the `way` there; empty for others."""
     if not (folder / BASE).exists():
         return {}
     body = door.read_object(folder / BASE, f"adapter '{folder}': its {BASE}")
@@ -153,28 +153,28 @@ def recorded(folder: Path) -> dict[str, str]:
 
 
 def bases(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    """Where the base of an adapter may be, the likeliest first: folders, or a Hub name.
+    """Places where the base of an adapter may be, the likeliest first: folders, or a Hub name.
 
     First the name in its config, seen from the working folder (as peft sees it) and from the adapter; then, where a run
     has been moved as a whole, the way from adapter to base that truing wrote down. Which of several is the base is
     known by the hash beside the adapter; without one, two folders of that name are refused.
     """
-    name, known = str(config["base_model_name_or_path"]), recorded(folder)
+    name, record = str(config["base_model_name_or_path"]), recorded(folder)
     named = list(dict.fromkeys(str(p.resolve()) for p in (Path(name), folder / name) if p.is_dir()))
-    if len(named) > 1 and "weights" not in known:
+    if len(named) > 1 and "weights" not in record:
         raise UserError(
             f"adapter '{folder}': its base '{name}' may be {' or '.join(named)}.\n{MEND} An absolute path says which."
         )
-    way = Path(os.path.realpath(folder / known["way"])) if "way" in known else None
-    found = list(dict.fromkeys([*named, *([str(way)] if way is not None and way.is_dir() else [])]))
-    for base in found:
+    way = Path(os.path.realpath(folder / record["way"])) if "way" in record else None
+    folders = list(dict.fromkeys([*named, *([str(way)] if way is not None and way.is_dir() else [])]))
+    for base in folders:
         if is_adapter(Path(base)):
             raise UserError(
                 f"adapter '{folder}': its base '{base}' is an adapter too; merge that one first (lora_merge)"
             )
-    if not found and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+    if not folders and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise UserError(f"adapter '{folder}': its base model '{name}' is not there.\n{MEND}")
-    return found or [name]
+    return folders or [name]
 
 
 def misplaced(folder: Path, config: Mapping[str, Any], base: str) -> str:
@@ -214,7 +214,7 @@ def unmergeable(folder: Path) -> str:
 
 
 def no_bias(adapter: str, layer: str) -> str:
-    """What to say of an adapter with a bias for a layer that has none to add it to."""
+    """The refusal of an adapter with a bias for a layer that has none to add it to."""
     return (
         f"adapter '{adapter}' has a bias (lora_bias) for {layer}, which has none in the base, so no weight could hold "
         "it when they are merged; leave out lora_merge"

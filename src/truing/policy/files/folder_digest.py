@@ -25,15 +25,15 @@ def model_digest(name: str) -> str:
     files = {file: facts[1] for file, facts in seals.outputs_of(folder).items() if Path(file).name not in BESIDE}
     if adapter_files.is_adapter(folder):
         bases = adapter_files.bases(folder, adapter_files.read_config(folder))
-        files = {"base": sorted(model_digest(base) or base for base in bases)} | own(folder, files)
+        files = {"base": sorted(model_digest(base) or base for base in bases)} | adapter_hashes(folder, files)
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def own(folder: Path, files: dict[str, str]) -> dict[str, str]:
+def adapter_hashes(folder: Path, files: dict[str, str]) -> dict[str, str]:
     """The hashes of an adapter's files, but for those that say where on this disk its base lies."""
     config = adapter_files.read_config(folder)
     del config["base_model_name_or_path"]
-    rest = {name: known for name, known in files.items() if name not in (adapter_files.CONFIG, adapter_files.BASE)}
+    rest = {name: hashed for name, hashed in files.items() if name not in (adapter_files.CONFIG, adapter_files.BASE)}
     return rest | {adapter_files.CONFIG: json.dumps(config, sort_keys=True)}
 
 

@@ -1,4 +1,4 @@
-"""Whether a folder is a model that can be loaded, as far as its files say; without torch."""
+"""Checks that a folder is a model that can be loaded, as far as its files say; without torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from truing.policy.files.weight_files import Tensor
 def models_within(folder: Path) -> list[Path]:
     """The models and adapters in a folder that is none, as a run (STAGE/model), a stage and peft's named ones lie."""
     configs = ("config.json", adapter_files.CONFIG)
-    found = (path.parent for depth in ("*", "*/*") for name in configs for path in folder.glob(f"{depth}/{name}"))
-    return sorted(set(found))
+    folders = (path.parent for depth in ("*", "*/*") for name in configs for path in folder.glob(f"{depth}/{name}"))
+    return sorted(set(folders))
 
 
 def check_folder(folder: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What may stand in config.json and adapter_config.json: a type for every key that a model or an adapter is built by.
+"""The grammar of config.json and adapter_config.json: a type for every key that a model or an adapter is built by.
 
 A library takes a value of another type as far as it goes, and ends in a traceback, in numbers that are none, or never.
 So a key is known by its name here, or, where it is a count that nobody listed, by how such names begin and end.
@@ -16,7 +16,7 @@ from truing.types import is_number
 
 
 class Kind(NamedTuple):
-    """A type of value: what is asked of it, and the words for it."""
+    """A type of value: its check, and the words for it."""
 
     fits: Callable[[Any], bool]
     words: str
@@ -38,17 +38,17 @@ def number(least: float, most: float) -> Kind:
 
 
 def maybe(kind: Kind) -> Kind:
-    """That, or null."""
+    """A value of this kind, or null."""
     return Kind(lambda v: v is None or kind.fits(v), f"{kind.words}, or null")
 
 
 def listed(kind: Kind) -> Kind:
-    """A list of such."""
+    """A list of values of this kind."""
     return Kind(lambda v: isinstance(v, list) and all(map(kind.fits, v)), f"a list, each {kind.words}")
 
 
 def named(kind: Kind) -> Kind:
-    """An object of such, by name."""
+    """An object of values of this kind, by name."""
     return Kind(
         lambda v: isinstance(v, dict) and all(map(kind.fits, v.values())), f"an object, each value {kind.words}"
     )
@@ -64,7 +64,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _counts(value: Any) -> bool:
-    """Whether whatever is a number in a value could count something."""
+    """True if every number in a value could be a count."""
     if isinstance(value, list):
         return all(map(_counts, value))
     return not isinstance(value, int | float) or isinstance(value, bool) or (_is_whole(value) and -1 <= value <= MOST)
@@ -93,7 +93,8 @@ ROPE = number(1e-6, 1e15)
 SIZE, TOKEN = whole(1), maybe(whole(-1))
 SIZES = maybe(either(whole(0), listed(maybe(whole(0)))))
 COUNTS = Kind(lambda v: not isinstance(v, str) and _counts(v), f"a whole number up to {MOST:,}, or a list of them")
-"""What a count may be that is known by its name alone: -1 and null mean none, and some names are switches or lists."""
+"""Values of a count that is recognised by its name alone: -1 and null mean none, and some names are switches or
+lists."""
 COUNT_NAMES = re.compile(r"(num|n|max)_.*|.*_(size|dim|rank|layers|heads|window|length|positions)")
 NO_COUNTS = re.compile(
     r".*(ratio|scale|scaling|factor|theta|prob|rate|eps|std|norm|range|bias|type|types|name|class|loss|coef)\b.*"
@@ -167,7 +168,7 @@ ADAPTER: Grammar = {
 BESIDE: Grammar = {"way": PLACE, "weights": TEXT}
 """Keys of base.json, which truing writes beside an adapter."""
 MATCHED = ("modules_to_save", "rank_pattern", "alpha_pattern")
-"""What peft takes for patterns, each entry one; so it does with what else is a PATTERN and a text."""
+"""Keys whose entries peft takes for patterns, as it does every other PATTERN that is a text."""
 
 
 def wrong(body: Mapping[str, Any], grammar: Grammar, path: str = "") -> Iterator[str]:
@@ -185,7 +186,7 @@ def wrong(body: Mapping[str, Any], grammar: Grammar, path: str = "") -> Iterator
 
 
 def _count(key: str) -> Kind | None:
-    """What is asked of a key that is not listed: a count, where its name says that it is one."""
+    """The kind of a key that is not listed: a count, where its name says that it is one."""
     return COUNTS if COUNT_NAMES.fullmatch(key) and not NO_COUNTS.fullmatch(key) else None
 
 
@@ -193,7 +194,7 @@ LAYERS = re.compile(r"(num|n)_(.*_)?(layers?|layer|blocks|stages|loops)|(encoder
 
 
 def layers(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, int]]:
-    """Every number of layers that a config asks for, by its key: what a library goes through one by one."""
+    """Every number of layers that a config asks for, by its key; a library makes them one by one."""
     for key, value in body.items():
         if LAYERS.fullmatch(key) and _is_whole(value):
             yield f"{path}{key}", int(value)
@@ -202,14 +203,14 @@ def layers(body: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, int]]
 
 
 def asks_for_code(body: Any) -> bool:
-    """Whether somewhere in a value from JSON code of a folder's own is asked for (`auto_map`)."""
+    """Return whether a value from JSON asks, at any depth, for code of the folder's own (`auto_map`)."""
     if isinstance(body, dict):
         return bool(body.get("auto_map")) or any(map(asks_for_code, body.values()))
     return isinstance(body, list) and any(map(asks_for_code, body))
 
 
 def bad_pattern(config: Mapping[str, Any]) -> str:
-    """What is wrong with the patterns of an adapter's config, the first of them; empty where nothing is."""
+    """The problem of the first unusable pattern in an adapter's config; empty where there is none."""
     for key, value in config.items():
         if ADAPTER.get(key) is PATTERN and (isinstance(value, str) or key == "layers_pattern"):
             texts = [value] if isinstance(value, str) else list(value or ())

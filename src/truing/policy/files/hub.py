@@ -11,7 +11,7 @@ from truing.errors import UserError
 
 FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.bpe", "*.vocab"]
 LEFT = ["*/*", "consolidated*.safetensors"]
-"""What is not fetched: other forms of the same weights, in folders and in one piece."""
+"""Files that are not fetched: other forms of the same weights, in folders and in one piece."""
 
 
 def located(name: str, revision: str | None = None) -> str:
@@ -23,12 +23,12 @@ def located(name: str, revision: str | None = None) -> str:
         return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"model '{name}': no such folder, and a Hub name has the form owner/name")
-    with foreign(lambda text: not_given(name, text)):
+    with foreign(lambda text: unavailable(name, text)):
         return str(snapshot_download(name, revision=revision or "main", allow_patterns=FETCHED, ignore_patterns=LEFT))
 
 
-def not_given(name: str, text: str) -> UserError:
-    """What to say of a Hub name that is not to be had, in the library's own words."""
+def unavailable(name: str, text: str) -> UserError:
+    """The error for a Hub name that is not to be had, in the library's own words."""
     return UserError(
         f"model '{name}' is not a folder here, and the Hugging Face Hub could not give it ({text[:160]}).\n"
         "  Check the name and the network, or download it first and give the folder."

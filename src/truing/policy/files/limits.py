@@ -1,4 +1,4 @@
-"""How many tokens a model reads, as far as can be told before it is loaded: from its folder, without torch."""
+"""The context length of a model, as far as can be told before it is loaded: from its folder, without torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from truing.policy.files import adapter_files, model_files
 from truing.policy.files.folders import check_folder
 
 NEW = 2048
-"""What a new model reads."""
+"""Context length of a new model, in tokens."""
 KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
-"""What configs call it, transformers' own word first."""
+"""Keys of the context length in configs, transformers' own first."""
 
 
 def tokens_read(model: Any) -> tuple[int | None, str]:
-    """How many tokens a model reads at most (None where its config names no bound, or cannot be seen), and what of the
-    model was not looked at. UserError for a folder that is no model, or whose files are not what their names say."""
+    """The most tokens a model reads (None where its config names no bound, or cannot be seen), and the part of the
+    model that was not checked. UserError for a folder that is no model, or whose files are not what their names say."""
     if isinstance(model, Mapping):
         return NEW, ""
     path = Path(model)
@@ -55,7 +55,7 @@ def bound(config: Mapping[str, Any]) -> int | None:
     """
     text = config.get("text_config")
     for part in (text if isinstance(text, Mapping) else {}, config):
-        found = next((part[key] for key in KEYS if isinstance(part.get(key), int)), None)
-        if found is not None:
-            return int(found)
+        length = next((part[key] for key in KEYS if isinstance(part.get(key), int)), None)
+        if length is not None:
+            return int(length)
     return None

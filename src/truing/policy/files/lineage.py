@@ -1,4 +1,4 @@
-"""The lineage of a model's folder: what it, its bases and the judges that taught it learned from. (No torch.)
+"""The lineage of a model's folder: the data that it, its bases and the judges that taught it learned from. (No torch.)
 
 `lineage.json` holds a fingerprint of every data set (`data/likeness.py`): hashes, and never a row's text. Who has it
 can test whether a text that they know, or guess five words at a time, was learned from, and nothing else.
@@ -26,9 +26,9 @@ from truing.policy.files import adapter_files
 from truing.policy.files.folder_digest import LINEAGE, snapshot
 
 READ_BYTES = 64 * door.MEGABYTE
-"""How large a lineage file may be."""
+"""Largest lineage file that is read, in bytes."""
 KEPT_BYTES = 32 * door.MEGABYTE
-"""How many bytes of hashes are written; beyond it older data sets are kept by their turns alone, then not at all."""
+"""Bytes of hashes that are written; beyond it older data sets are kept by their turns alone, then not at all."""
 BYTES = BITS // 8
 PARTS = ("exact", "turns", "runs", "grams")
 FACTS: Mapping[str, type] = {"weights": str, "run": str, "stage": str, "data": str, "verdicts": bool, "print": str}
@@ -48,13 +48,14 @@ class Learned:
 
     @property
     def text(self) -> str:
-        """Where it was learned from, in words."""
+        """The run and stage that learned from it, in words."""
         return f"stage '{self.stage}' of run '{self.run}' learned from {self.data}"
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """What weights learned from, the last first; and of which models before them that is `unknown`, and why."""
+    """The data sets that weights learned from, the last first; and the models before them for which these are
+    `unknown`, and why."""
 
     learned: tuple[Learned, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -74,8 +75,8 @@ class Lineage:
         return Lineage(tuple(learned), self.unknown)
 
     def verdicts(self) -> list[Print]:
-        """What tells a model which of two responses is better: all that its own weights learned from, and of what came
-        before the verdicts alone."""
+        """Fingerprints of the data that tell a model which of two responses is better: all that its own weights learned
+        from, and of what came before the verdicts alone."""
         return [each.prints for each in self.learned if each.verdicts or each.weights == self.weights]
 
 
@@ -89,14 +90,14 @@ def write(folder: Path, lineage: Lineage) -> None:
     """Write the lineage of the weights in a folder; data sets that have no weights yet are theirs."""
     weights = weights_of(folder)
     learned = [replace(each, weights=each.weights or weights) for each in lineage.learned]
-    kept = list(bounded(learned))
-    lost = [f"{each.text} (too long ago to be kept)" for each in learned[len(kept) :]]
-    prints = {identity(each.prints): each.prints for each in kept}
+    fitting = list(bounded(learned))
+    lost = [f"{each.text} (too long ago to be kept)" for each in learned[len(fitting) :]]
+    prints = {identity(each.prints): each.prints for each in fitting}
     body = {
         "format": 1,
         "weights": weights,
         "unknown": [redacted(text) for text in (*lineage.unknown, *lost)],
-        "learned": [described(each) for each in kept],
+        "learned": [described(each) for each in fitting],
         "prints": {name: packed(each) for name, each in prints.items()},
     }
     # not `seals.sealed`: hashes in base64 are no words, and one may look like a key
@@ -130,7 +131,7 @@ def none_of(part: Part) -> Part:
 
 
 def size(prints: Print) -> int:
-    """How many bytes a fingerprint takes."""
+    """Bytes that a fingerprint takes."""
     return sum(BYTES * len(part.hashes) + 4 * len(part.counts) for part in parts_of(prints).values())
 
 
@@ -140,7 +141,7 @@ def parts_of(prints: Print) -> dict[str, Part]:
 
 
 def identity(prints: Print) -> str:
-    """What a fingerprint is known by: loops learn from the same data again."""
+    """Content hash of a fingerprint, since loops learn from the same data again."""
     hashed = hashlib.sha256(str(prints.window).encode())
     for part in parts_of(prints).values():
         hashed.update(part.hashes.tobytes() + part.counts.tobytes())
@@ -199,8 +200,8 @@ def read_file(folder: Path) -> Lineage:
     unknown, prints, rows = body.get("unknown"), body.get("prints"), body.get("learned")
     if not (isinstance(unknown, list) and isinstance(prints, dict) and isinstance(rows, list)):
         raise DataError(str(path), "is no lineage: it lacks unknown, prints or learned")
-    known = {name: unpacked(path, name, each) for name, each in prints.items()}
-    learned = tuple(learned_of(path, number, row, known) for number, row in enumerate(rows, start=1))
+    by_name = {name: unpacked(path, name, each) for name, each in prints.items()}
+    learned = tuple(learned_of(path, number, row, by_name) for number, row in enumerate(rows, start=1))
     return Lineage(learned, tuple(one_line(str(text)) for text in unknown), str(body["weights"]))
 
 

@@ -52,9 +52,9 @@ def check_places(who: str, folder: Path) -> None:
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a model's config.json says and the tensors of its weight files, by their headers. UserError for a folder
-    that is no model, whose files are pointers, web pages, cut off or not all there, whose config asks for code of its
-    own or for what its weights cannot hold."""
+    """The contents of a model's config.json and the tensors of its weight files, by their headers. UserError for a
+    folder that is no model, whose files are pointers, web pages, cut off or not all there, whose config asks for code
+    of its own or for what its weights cannot hold."""
     who = f"model '{folder}'"
     check_places(who, folder)
     _check_natures(who, folder, (*SETTINGS, PATTERN))
@@ -70,7 +70,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What a model's config.json says; UserError for a value of another type than its key asks for."""
+    """The contents of a model's config.json; UserError for a value of another type than its key asks for."""
     who = f"model '{folder}'"
     config = door.read_object(folder / CONFIG, f"{who}: its {CONFIG}")
     refuse_code(who, CONFIG, config)
@@ -83,9 +83,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_grammar(who: str, name: str, body: Mapping[str, Any], known: grammar.Grammar) -> None:
+def check_grammar(who: str, name: str, body: Mapping[str, Any], rules: grammar.Grammar) -> None:
     """Refuse a file with a value of another type than its key asks for, by the first such key."""
-    mistakes = list(grammar.wrong(body, known)) or [words for words in no_number(body) if words.endswith("nan")]
+    mistakes = list(grammar.wrong(body, rules)) or [words for words in no_number(body) if words.endswith("nan")]
     if mistakes:
         more = f"\n  ({len(mistakes) - 1} more of its values are of another kind)" if mistakes[1:] else ""
         raise UserError(f"{who}: its {name} cannot be used: {mistakes[0]}.{more}\n  Take the file as it was published.")
@@ -155,14 +155,16 @@ def _check_natures(who: str, folder: Path, names: Iterable[str], most: int | Non
             head = file.read(ENOUGH)
         if path.suffix == ".safetensors" and head[8:9] == b"{":  # its length before it may begin as a pickle does
             continue
-        known = nature(head)
-        if known is not None:
-            raise UserError(f"{who}: its {path.name} is {known.what}.\n  {known.way_out}")
+        kind = nature(head)
+        if kind is not None:
+            raise UserError(f"{who}: its {path.name} is {kind.what}.\n  {kind.way_out}")
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """The files of a folder with such names, in the order of their names; also a folder with just such a name."""
-    known = tuple(patterns)
+    names = tuple(patterns)
     paths = [path for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")) if path.exists()]
-    names = {path: path.relative_to(folder).as_posix() for path in paths}
-    return sorted(p for p, n in names.items() if n in known or (not p.is_dir() and any(fnmatch(n, k) for k in known)))
+    by_place = {path: path.relative_to(folder).as_posix() for path in paths}
+    return sorted(
+        p for p, n in by_place.items() if n in names or (not p.is_dir() and any(fnmatch(n, name) for name in names))
+    )

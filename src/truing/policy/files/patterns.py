@@ -15,13 +15,13 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 LONGEST = 2_000
-"""How many characters a pattern may have. What trainers write has 500."""
+"""Longest pattern, in characters. What trainers write has 500."""
 NAME = 64
-"""How long the names are that patterns are matched with, about; a repetition without end can end at so many places."""
+"""Length of the names that patterns are matched with, about; a repetition without end can end at so many places."""
 ENDLESS = 16
-"""What a repetition without end counts: four in a row can end in some 800,000 places of a name, and not in NAME**4."""
+"""Weight of a repetition without end: four in a row can end in some 800,000 places of a name, and not in NAME**4."""
 MOST_WAYS = 8 * ENDLESS**4
-"""In so many ways a pattern may be tried on one name: four `.*` in a row and a few choices, hundredths of a second."""
+"""Ways in which a pattern may be tried on one name: four `.*` in a row and a few choices, hundredths of a second."""
 
 REPEATS = (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT)
 
@@ -52,7 +52,8 @@ def trouble(pattern: str, *, strict: bool = True) -> str:
 
 
 def _ways_in_a_row(parts: Sequence[Any], strict: bool) -> int:
-    """In how many ways parts that follow each other can match, an upper bound; ValueError where there is none."""
+    """Number of ways in which parts that follow each other can match, an upper bound; ValueError where there is
+    none."""
     ways = 1
     for code, argument in parts:
         ways = min(ways * _ways(code, argument, strict), 2 * MOST_WAYS)
@@ -88,7 +89,8 @@ def _repeated(least: int, most: Any, part: Sequence[Any], strict: bool) -> int:
 
 
 def _either(alternatives: Sequence[Sequence[Any]], strict: bool) -> int:
-    """Of words none of which begins another at most one matches; of anything else all may."""
+    """Number of ways in which alternatives can match: of words none of which begins another at most one does; of
+    anything else all may."""
     ways = [_ways_in_a_row(alternative, strict) for alternative in alternatives]
     texts = ["".join(chr(a) if c is codes.LITERAL else "\0" for c, a in alternative) for alternative in alternatives]
     plain = not any("\0" in text for text in texts)

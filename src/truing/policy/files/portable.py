@@ -1,8 +1,8 @@
-"""What a model's folder says to other programs, so that they read the model as truing does.
+"""The parts of a model's folder for other programs, so that they read the model as truing does.
 
 Three things are otherwise lost on the way: the token that the model was taught to end with, where the tokenizer and the
 generation settings of its base name another; what truing's prompts hold beside the template's text (BOS, the header of
-an answer); and what transformers 5 writes in a form that version 4 does not read.
+a response); and what transformers 5 writes in a form that version 4 does not read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def settled(tokenizer: Any) -> Any:
 
 
 def written(tokenizer: Any) -> list[object]:
-    """What truing writes of the probes: ids of prompts and responses, or why there are none."""
+    """truing's rendering of the probes: ids of prompts and responses, or why there are none."""
     renderer, out = Renderer(tokenizer), list[object]()
     for prompt, response in PROBES:
         try:
@@ -63,16 +63,16 @@ def with_bos(tokenizer: Any) -> Any:
     `apply_chat_template` adds no token of its own, so without this a model would be served without the BOS that it was
     trained with. Programs that add BOS to a rendered text take one away or are told on the card.
     """
-    asked = PROBES[0][0]
-    if Renderer(tokenizer).prompt_ids(asked)[:1] == [tokenizer.bos_token_id] != plain(tokenizer, asked)[:1]:
+    prompt = PROBES[0][0]
+    if Renderer(tokenizer).prompt_ids(prompt)[:1] == [tokenizer.bos_token_id] != plain(tokenizer, prompt)[:1]:
         return extended(tokenizer, before="{{ bos_token }}")
     return tokenizer
 
 
 def with_header(tokenizer: Any) -> Any:
-    """A generation prompt written by the template, where it knows none and truing puts an answer's header there."""
-    asked = PROBES[0][0]
-    ours, theirs = Renderer(tokenizer).prompt_ids(asked), plain(tokenizer, asked)
+    """A generation prompt written by the template, where it knows none and truing puts a response's header there."""
+    prompt = PROBES[0][0]
+    ours, theirs = Renderer(tokenizer).prompt_ids(prompt), plain(tokenizer, prompt)
     if len(ours) > len(theirs) and ours[: len(theirs)] == theirs:
         header = json.dumps(tokenizer.decode(ours[len(theirs) :], skip_special_tokens=False))
         return extended(tokenizer, behind="{% if add_generation_prompt %}{{ " + header + " }}{% endif %}")
@@ -153,23 +153,23 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     the SentencePiece model that it was made from, which llama.cpp's converter reads."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
-    said = json.loads(path.read_text(encoding="utf-8"))
-    if said.get("tokenizer_class") == "TokenizersBackend":
-        said["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(said.get("extra_special_tokens"), list):
-        said["additional_special_tokens"] = said.pop("extra_special_tokens")
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
     added = tokenizer.added_tokens_decoder.items()
-    said["added_tokens_decoder"] = {str(i): token.__getstate__() for i, token in added}
+    settings["added_tokens_decoder"] = {str(i): token.__getstate__() for i, token in added}
     if isinstance(tokenizer.chat_template, str):
-        said["chat_template"] = tokenizer.chat_template
+        settings["chat_template"] = tokenizer.chat_template
     for key in ("is_local", "local_files_only"):  # of how it was read here, and nothing that it is
-        said.pop(key, None)
-    if said.get("tokenizer_class") in ADDS_BOS:
-        said.setdefault("add_bos_token", tokenizer("A").input_ids[:1] == [tokenizer.bos_token_id])
+        settings.pop(key, None)
+    if settings.get("tokenizer_class") in ADDS_BOS:
+        settings.setdefault("add_bos_token", tokenizer("A").input_ids[:1] == [tokenizer.bos_token_id])
     pieces = Path(getattr(tokenizer, "vocab_file", None) or "")
     if pieces.name == "tokenizer.model" and pieces.is_file() and pieces.parent.resolve() != folder.resolve():
         shutil.copyfile(pieces, folder / pieces.name)
-    write_exact(path, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+    write_exact(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def both_forms(config: dict[str, Any], kind: Any) -> dict[str, Any]:
@@ -192,7 +192,7 @@ OLDER_NAMES: Mapping[str, Mapping[str, str]] = {
     "gemma3_text": {"local_theta": "rope_local_base_freq"},
     "modernbert": {"rope_theta": "global_rope_theta", "local_theta": "local_rope_theta"},
 }
-"""Where a kind of model had names of its own in version 4 for parts of its position encoding."""
+"""Names that a kind of model had of its own in version 4 for parts of its position encoding."""
 
 
 def older_form(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

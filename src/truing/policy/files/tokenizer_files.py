@@ -1,4 +1,4 @@
-"""What a tokenizer's files may ask for: types by name in its settings, and in tokenizer.json nothing that is drawn by
+"""The grammar of a tokenizer's files: types by name in its settings, and in tokenizer.json nothing that is drawn by
 chance, that makes of a short text an endless one, or that searches for ever.
 
 What cuts texts searches in C, where no time limit arrives. Refused are repetitions whose only content varies itself; a
@@ -17,7 +17,7 @@ from truing.policy.files import patterns
 from truing.policy.files.grammar import FLAG, LENGTH, TEXT, Grammar, Kind, either, listed, maybe, named, whole
 
 MOST_GROWTH = 100
-"""A tokenizer's replacements together may make a text so many times as long."""
+"""Factor by which a tokenizer's replacements together may lengthen a text."""
 SIDE = Kind(lambda v: v in ("left", "right"), "left or right")
 SPECIAL = maybe(either(TEXT, Kind(lambda v: isinstance(v, dict) and isinstance(v.get("content"), str), "its content")))
 SETTINGS: Grammar = {
@@ -35,7 +35,8 @@ SETTINGS: Grammar = {
 }
 """Keys of tokenizer_config.json, special_tokens_map.json and chat_template.json."""
 NUMBERED: Kind = named(whole(0, 10_000_000))
-"""What a vocabulary is, and added_tokens.json: every token and its number. Libraries make room for the largest."""
+"""The form of a vocabulary and of added_tokens.json: every token and its number. Libraries make room for the
+largest."""
 
 
 def check_body(who: str, body: Mapping[str, Any]) -> None:
@@ -89,7 +90,7 @@ def as_python(text: str) -> str:
 
 
 def _growth(part: Any) -> float:
-    """How many times as long replacements may make a text, all of them together; an upper bound."""
+    """Factor by which replacements may lengthen a text, all of them together; an upper bound."""
     total = 1.0
     for entry in _objects(part):
         content, pattern = entry.get("content"), entry.get("pattern")

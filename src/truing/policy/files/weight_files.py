@@ -14,7 +14,7 @@ from truing.errors import UserError, one_line
 PATTERN = "*.safetensors"
 INDEX = "model.safetensors.index.json"
 LONGEST_HEADER = 30_000_000
-"""How many bytes the header of a weight file may have: a line for each of some 200,000 tensors."""
+"""Largest header of a weight file, in bytes: a line for each of some 200,000 tensors."""
 FLOATING = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """The types of weights that are read, with their bytes."""
 BUFFERS = (
@@ -26,19 +26,20 @@ BUFFERS = (
     "_index",
     "num_batches_tracked",
 )
-"""How the names of what older programs kept beside the weights end: masks and positions, which are made anew."""
+"""Endings of the names of tensors that older programs kept beside the weights: masks and positions, which are made
+anew."""
 AGAIN = "Download or copy it again."
 
 
 class Tensor(NamedTuple):
-    """What the header of a weight file says of one tensor."""
+    """One tensor as the header of a weight file describes it."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of its elements."""
         return math.prod(self.shape)
 
 
