@@ -81,7 +81,7 @@ def test_mistakes_by_thousands_are_said_in_part():
         (f"stages:\n  s: {STAGE.replace('a/y', 'x' * 5000)}\n", "there is no file"),
         (f"stages:\n  s: {STAGE.replace('a/y', chr(34) + 'p' + chr(92) + '0.jsonl' + chr(34))}\n", "there is no file"),
         ("[1, 2]\nx\n", "recipe"),
-        ("\0\n", "recipe: is not YAML"),
+        ("\0\n", "recipe:1: is not YAML"),
     ],
 )
 def test_a_recipe_that_is_none(text, problem):

@@ -15,9 +15,9 @@ from truing.recipe.objective_spec import names_of
 from truing.recipe.references import Ref
 from truing.recipe.reward_spec import COST, GOLD, WEIGHT, WITHIN, options_of
 from truing.recipe.scope import Scope
-from truing.recipe.yaml_document import Node
 from truing.settings import Leash, Online, Shaping
 from truing.signature import Part
+from truing.yaml_text.reading import Node
 
 Group = TypeVar("Group", Online, Shaping, Leash)
 WATCHING = ("watch_prompts", "watch_every", "patience")

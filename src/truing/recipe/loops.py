@@ -15,8 +15,9 @@ from truing.errors import unknown
 from truing.recipe.references import Ref, StageSpec
 from truing.recipe.scope import Scope, Turn
 from truing.recipe.stage_options import check_stage
-from truing.recipe.yaml_document import LOST, Node
+from truing.recipe.yaml_document import LOST
 from truing.signature import Option
+from truing.yaml_text.reading import Node
 
 KEYS = ("repeat", "carry", "stages")
 REPEAT = Option("repeat", "Count", required=True, doc="turns of the loop, each beginning with what the last one left")

@@ -10,8 +10,9 @@ from truing.recipe import hints
 from truing.recipe.objective_spec import absolute
 from truing.recipe.references import Ref
 from truing.recipe.values import check_value
-from truing.recipe.yaml_document import LOST, Node
+from truing.recipe.yaml_document import LOST
 from truing.signature import Option
+from truing.yaml_text.reading import Node
 
 if TYPE_CHECKING:
     from truing.recipe.scope import Scope

@@ -19,9 +19,10 @@ from truing.recipe.references import StageSpec
 from truing.recipe.reward_spec import check_judged, check_one_judging, check_rewards, check_use, is_reward
 from truing.recipe.scope import Scope
 from truing.recipe.values import check_value
-from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes, Node
+from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
 from truing.settings import Lora, Training
 from truing.signature import Option, Part
+from truing.yaml_text.reading import Node
 
 
 def check_stage(name: str, node: Node, scope: Scope, written: str = "") -> StageSpec:

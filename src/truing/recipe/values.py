@@ -8,9 +8,10 @@ from typing import Any
 from truing.recipe import sources
 from truing.recipe.scope import Scope
 from truing.recipe.sources import HUB
-from truing.recipe.yaml_document import LOST, Mistakes, Node
+from truing.recipe.yaml_document import LOST, Mistakes
 from truing.signature import Option
 from truing.typewords import guess, parse_type
+from truing.yaml_text.reading import Node
 
 
 def check_value(place: str, option: Option, node: Node, scope: Scope) -> Any:

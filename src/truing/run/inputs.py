@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import yaml
-
 from truing import door, terminal, world
 from truing.data.formats import bounds, column_hints, file_nature, files, loading
 from truing.data.formats.conventions import ROLES, Want
 from truing.data.formats.loading import without_tools
 from truing.errors import DataError, UserError, short
 from truing.types import Message, Messages, Records
+from truing.yaml_text import reading
 
 OnBadRow: TypeAlias = Literal["error", "drop"]
 
@@ -77,11 +76,10 @@ def _entries(text: str) -> Iterable[tuple[str, str | None]]:
         if not role or not sign or not column:
             raise UserError(f"--columns is ROLE=COLUMN, or COLUMN=null for one that is not read, not '{short(text)}'")
         return [(role, None if column == "null" else column)]
-    door.check_yaml(text, "--columns")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"--columns: '{short(text)}' is no mapping: {short(str(error))}") from error
+        value = reading.read(text, "a mapping of columns").plain
+    except reading.YamlError as error:
+        raise UserError(f"--columns: '{short(text)}' is no mapping: {short(error.problem)}") from error
     if not isinstance(value, dict) or not all(isinstance(v, str | None) for pair in value.items() for v in pair):
         raise UserError(f"--columns: '{short(text)}' is no mapping of roles to columns, such as {{prompt: question}}")
     return value.items()
