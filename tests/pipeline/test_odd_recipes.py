@@ -56,7 +56,7 @@ def test_stages_by_thousands():
 
 def test_mistakes_by_thousands_are_said_in_part():
     wrong = "stages:\n" + "".join(f"  s{i}: {{do: sft, model: $t{i}, data: a/y, epoch: 1}}\n" for i in range(2000))
-    said = refused(wrong, "is not looked at any further")
+    said = refused(wrong, "is not checked any further")
     assert "recipe:2: " in said and said.count("\n") <= yaml_document.ENOUGH + 1
 
 

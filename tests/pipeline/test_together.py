@@ -59,19 +59,19 @@ def test_what_goes_together_is_taken() -> None:
             "a cost is for learning",
         ),
         (LEARN + "watch: {gold: {weight: 2.0}}, watch_prompts: world:prompts}", "'weight' says nothing of a watched"),
-        (LEARN + "watch: gold, watch_prompts: some/prompts}", "the watched reward is gold, which knows the truth of"),
+        (LEARN + "watch: gold, watch_prompts: some/prompts}", "the monitored reward is gold, which knows the truth of"),
         (LEARN + "value: $rm}", "'value' says nothing to this objective"),
         (LEARN + "objective: [grpo, ptx]}", "'pretrain' (texts) and the objective 'ptx' go together"),
         (LEARN + "pretrain: world:text}", "'pretrain' (texts) and the objective 'ptx' go together"),
-        (LEARN + "answers: 1}", "answers are compared with each other"),
-        (LEARN + "tokens_per_step: 99}", "answers have no length before they are given"),
+        (LEARN + "answers: 1}", "responses are compared with each other"),
+        (LEARN + "tokens_per_step: 99}", "responses have no length before they are sampled"),
         (LEARN + "objective: dpo, beta: 0.2}", "leave it out; the objective has its own, dpo: {beta: 0.2}"),
         (LEARN + "objective: grpo, passing: 1.0}", "'passing' says nothing to this objective"),
         (LEARN + "objective: dpo, normalise: round}", "'normalise' says nothing to this objective"),
         (LEARN + "objective: grpo, gamma: 0.9}", "'gamma' says nothing to this objective"),
         (LEARN + "objective: rloo, kl_target: 6.0}", "'kl_target' says nothing here, which moves beta: give beta"),
-        ("curves: {do: diagnose, runs: [$warm]}", "$warm (sft) is no stage that watches itself"),
-        ("curves: {do: diagnose, runs: [$base]}", "$base is no run that watched itself"),
+        ("curves: {do: diagnose, runs: [$warm]}", "$warm (sft) is no stage that monitors itself"),
+        ("curves: {do: diagnose, runs: [$base]}", "$base is no run that monitored itself"),
         (EXAM + "data: world:comparisons, passing: 1.0}", "'passing' says nothing without 'prompts'"),
         (EXAM + "data: world:comparisons, judge: $rm}", "'judge' says nothing without 'prompts'"),
         (EXAM + "samples: 3}", "there is nothing to measure: give prompts (to answer) or data"),
@@ -88,9 +88,9 @@ def test_what_says_nothing_is_refused(stage: str, problem: str) -> None:
 
 
 def test_a_run_is_diagnosed_by_what_it_watched() -> None:
-    assert "$policy watched nothing" in said(LEARN + "steps: 1}", "curves: {do: diagnose, runs: [$policy]}")
+    assert "$policy monitored nothing" in said(LEARN + "steps: 1}", "curves: {do: diagnose, runs: [$policy]}")
     found = said(LEARN + WATCH, "curves: {do: diagnose, runs: [$policy], truth: golden}")
-    assert "$policy: unknown watched reward 'golden'. Did you mean 'gold'?" in found
+    assert "$policy: unknown monitored reward 'golden'. Did you mean 'gold'?" in found
 
 
 def test_a_diagnosis_may_be_expected() -> None:

@@ -1,12 +1,12 @@
-"""A rules file: what has to be true of the findings before a model ships.
+"""A rules file: the conditions that findings must meet before a model ships.
 
     rules:
       - {check: held_out_win_delta, end: lower, min: 0.0, samples: 200}
       - {check: mean_length_delta_tokens, end: upper, max: 20}
 
 A rule is met where the whole interval of a finding satisfies its bound: the lower end for `min`, the upper one for
-`max`. `end` may say so. An end that would let through what may lie beyond the bound is refused, and so is a bare value,
-which does not say how sure it is.
+`max`. `end` may name it. An end that would let through what may lie beyond the bound is refused, and so is a bare
+value, which does not say how sure it is.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from truing.types import Finding
 from truing.yaml_text import reading
 
 _LARGEST = 300_000
-"""How many bytes a rules file may have, which is a page of text."""
+"""Most characters of a rules file, which is a page of text."""
 SHOWN = 100
-"""So many mistakes are said at once."""
+"""Most mistakes that are reported at once."""
 End: TypeAlias = Literal["lower", "upper"]
 Side: TypeAlias = Literal["min", "max"]
 _CAUTIOUS: dict[Side, End] = {"min": "lower", "max": "upper"}
@@ -69,14 +69,14 @@ class Rule(BaseModel):
         return self
 
     def bounds(self) -> list[tuple[End, Side, float]]:
-        """The comparisons this rule asks for: which end, which side, which number."""
-        asked = [(end, side, getattr(self, side)) for side, end in _CAUTIOUS.items()]
-        return [(end, side, number) for end, side, number in asked if number is not None]
+        """Comparisons of this rule: which end, which side, which number."""
+        bounds = [(end, side, getattr(self, side)) for side, end in _CAUTIOUS.items()]
+        return [(end, side, number) for end, side, number in bounds if number is not None]
 
     def names(self, f: Finding) -> bool:
-        """Whether it is about this finding."""
+        """True if the rule is about this finding."""
         places = ((self.model, f.model), (self.against, f.against), (self.slice, f.slice))
-        return self.check == f.check and all(asked is None or asked == has for asked, has in places)
+        return self.check == f.check and all(wanted is None or wanted == has for wanted, has in places)
 
     def text(self) -> str:
         """The rule as a sentence.
@@ -94,7 +94,7 @@ class Rule(BaseModel):
 
 
 def read_rules(path: Path) -> list[Rule]:
-    """The rules of a YAML or JSON file. Every mistake in it is said at once, with its rule and line."""
+    """The rules of a YAML or JSON file. Every mistake in it is reported at once, with its rule and line."""
     return parse_rules(door.read_text(path, most=_LARGEST), path.name)
 
 
@@ -121,11 +121,11 @@ def parse_rules(text: str, name: str = "rules") -> list[Rule]:
     rules, mistakes = [], []
     for i, row in enumerate(rows):
         place = f"{name}, rule {i + 1}, line {row.line}"
-        found = _rule(row.plain)
-        if isinstance(found, Rule):
-            rules.append(found)
+        checked = _rule(row.plain)
+        if isinstance(checked, Rule):
+            rules.append(checked)
         else:
-            mistakes += [f"{place}: {m}" for m in found]
+            mistakes += [f"{place}: {m}" for m in checked]
     if mistakes:
         more = [f"and {len(mistakes) - SHOWN:,} mistakes more"] if len(mistakes) > SHOWN else []
         raise UserError("\n".join(mistakes[:SHOWN] + more))

@@ -14,38 +14,38 @@ from truing.yaml_text import reading, writing
 from truing.yaml_text.reading import Node
 
 LARGEST = 300_000
-"""How many characters a recipe may have, which is a page of text: YAML is read at 100,000 a second."""
+"""Most characters of a recipe, which is a page of text: YAML is read at 100,000 a second."""
 ENOUGH = 200
-"""So many mistakes are gathered."""
+"""Most mistakes that are gathered."""
 LONGEST = 4000
-"""How many characters of a mistake are said."""
+"""Most characters of a mistake that are shown."""
 COMMAND_LINE = 0  # the line number of what came from the command line
 LOST = object()  # stands for a value whose mistake is already noted
 
 
 @dataclass
 class Mistakes:
-    """What is wrong with a recipe, gathered so that all of it is said at once."""
+    """Mistakes of a recipe, gathered so that all are reported at once."""
 
     name: str
-    found: dict[tuple[int, str], None] = field(default_factory=dict)
-    noted: int = 0  # those of every turn of a loop, which are said once
+    entries: dict[tuple[int, str], None] = field(default_factory=dict)
+    noted: int = 0  # counts those of every turn of a loop, which are reported once
 
     def add(self, line: int, text: str) -> None:
         """Note a mistake on a line (0: on the command line); RecipeError where there are so many that it is enough."""
         self.noted += 1
-        self.found[line, text if len(text) <= LONGEST else f"{text[:LONGEST]}..."] = None
-        if len(self.found) >= ENOUGH:
-            raise RecipeError([*self.lines(), f"{self.name}: is not looked at any further"])
+        self.entries[line, text if len(text) <= LONGEST else f"{text[:LONGEST]}..."] = None
+        if len(self.entries) >= ENOUGH:
+            raise RecipeError([*self.lines(), f"{self.name}: is not checked any further"])
 
     def lines(self) -> list[str]:
         """Every mistake with its place, in the order of the file, the command line's last."""
-        ordered = sorted(self.found, key=lambda item: (item[0] == COMMAND_LINE, item[0]))
+        ordered = sorted(self.entries, key=lambda item: (item[0] == COMMAND_LINE, item[0]))
         return [f"command line: {t}" if line == COMMAND_LINE else f"{self.name}:{line}: {t}" for line, t in ordered]
 
     def stop(self) -> None:
         """Raise RecipeError if there is any mistake."""
-        if self.found:
+        if self.entries:
             raise RecipeError(self.lines())
 
 
@@ -58,17 +58,17 @@ def read(text: str, mistakes: Mistakes) -> Node:
         raise RecipeError([f"{place}: {error.problem}"]) from None
 
 
-def source(given: Path | str) -> tuple[str, str, Path | None]:
-    """The name, text and path of a recipe given as a path, as the name of one that comes with truing, or as text (of
-    more than one line)."""
-    if isinstance(given, str) and "\n" in given:
-        return "recipe", given, None
-    path = shipped.found(given)
+def source(recipe_source: Path | str) -> tuple[str, str, Path | None]:
+    """Name, text and path of a recipe, which is a path, the name of one that comes with truing, or text of more than
+    one line."""
+    if isinstance(recipe_source, str) and "\n" in recipe_source:
+        return "recipe", recipe_source, None
+    path = shipped.locate(recipe_source)
     try:
         return str(path), door.read_text(path, most=4 * LARGEST), path
     except DataError as problem:
         hint = "" if os.path.exists(path) else _beside(path)
-        raise RecipeError([f"{short(str(given))}: {problem.problem}{hint}"]) from None
+        raise RecipeError([f"{short(str(recipe_source))}: {problem.problem}{hint}"]) from None
 
 
 def _beside(path: Path) -> str:
@@ -125,10 +125,14 @@ def _put(root: Node, path: str, value: Node, mistakes: Mistakes) -> None:
     elif len(words) > 1 and words[0] in stages:
         inner = stages[words[0]].entries.get("stages", Node({})).entries
         words = ["stages", words[0], *(["stages"] if words[1] in inner and len(words) > 2 else []), *words[1:]]
-    known = (
+    settable = (
         {"title", "seed", "base", *inputs} if len(words) == 1 else {"inputs", "base", "chat_template_kwargs", *stages}
     )
-    if words[0] not in {*known, "stages"} or (words[0] == "inputs" and words[-1] not in inputs) or words == ["stages"]:
+    if (
+        words[0] not in {*settable, "stages"}
+        or (words[0] == "inputs" and words[-1] not in inputs)
+        or words == ["stages"]
+    ):
         if len(words) == 1 and hints.has_any_option(words[0]):
             does = {name: node.entries.get("do", Node("")).value for name, node in stages.items()}
             stage = next((name for name, do in does.items() if hints.has("stage", str(do), words[0])), "STAGE")
@@ -137,7 +141,8 @@ def _put(root: Node, path: str, value: Node, mistakes: Mistakes) -> None:
         what = "input" if words[0] == "inputs" else "name" if len(words) == 1 else "stage"
         mistakes.add(
             COMMAND_LINE,
-            f"{path}=...: {unknown(what, words[-1 if what == 'input' else 0], inputs if what == 'input' else known)}",
+            f"{path}=...: "
+            + unknown(what, words[-1 if what == "input" else 0], inputs if what == "input" else settable),
         )
         return
     place = root

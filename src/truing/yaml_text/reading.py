@@ -31,11 +31,11 @@ from ruamel.yaml.reader import ReaderError
 from truing.errors import short
 
 LARGEST = 1_000_000
-"""How many characters a text may have, where its reader has no smaller limit."""
+"""Most characters of a text, where its reader sets no smaller limit."""
 DEEPEST = 100
-"""How deep lists and mappings may stand within each other."""
+"""Most lists and mappings within each other."""
 BITS = 1100
-"""How long a whole number may be: any of fp64 is shorter, and what is longer stays the text it was."""
+"""Most bits of a whole number: any of fp64 has fewer, and a longer one stays text."""
 CONSTANTS: dict[str, Any] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
 CONSTANTS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
 CONSTANTS |= {f"{sign}.{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")}
@@ -87,7 +87,7 @@ def _raise(line: int, problem: str) -> None:
 
 
 def read(text: str, kind: str, report: Report = _raise, most: int = LARGEST) -> Node:
-    """The document in a text as Nodes, an entry's line that of its key; `kind` is what the text is in messages.
+    """Return the document in a text as Nodes, an entry's line that of its key; `kind` is what the text is in messages.
 
     YamlError for what cannot be read. A key that is none or stands twice is reported, which raises too by default.
 
@@ -179,7 +179,7 @@ def _line(event: Event) -> int:
 
 
 def scalar(text: str) -> Any:
-    """The value of a scalar without quotes; a number that fp64 does not hold stays the text it was.
+    """Return the value of a scalar without quotes; a number that fp64 does not hold stays text.
 
     >>> [scalar(text) for text in ("1e-5", "010", "0o10", "0x10", "-.5", "yes", "1:30", "", "1e999")]
     [1e-05, 10, 8, 16, -0.5, 'yes', '1:30', None, '1e999']

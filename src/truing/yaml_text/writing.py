@@ -9,7 +9,7 @@ from typing import Any
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 CONSTANTS = {"None": "null", "True": "true", "False": "false"}
 SIMPLE_KEY = 1000
-"""How long a key may be before its colon on the same line; YAML itself allows 1,024 characters."""
+"""Most characters of a key with its colon on the same line; YAML itself allows 1,024."""
 MARKS = re.compile(r": | #|[: ]$")
 """Within text these would end it, or begin a mapping or a comment."""
 AMBIGUOUS = re.compile(r"[-+.0-9<=~].*|y|n|yes|no|on|off|true|false|null|", re.IGNORECASE | re.DOTALL)
@@ -17,7 +17,7 @@ AMBIGUOUS = re.compile(r"[-+.0-9<=~].*|y|n|yes|no|on|off|true|false|null|", re.I
 
 
 def write(value: Any, *, ascii_only: bool = False) -> str:
-    """Plain values as YAML that `reading.read` gives back, and that a reader of YAML 1.1 takes for the same.
+    """Return plain values as YAML that `reading.read` gives back, and that a reader of YAML 1.1 takes for the same.
 
     >>> print(write({"learning_rate": 1e-5, "title": "on", "data": ["world:pairs?n=5"]}), end="")
     learning_rate: 1.0e-05
