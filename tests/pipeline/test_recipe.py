@@ -95,7 +95,7 @@ ONE_MISTAKE = {
         "data: $data, epochs",
         "7: stage 'warm': '$data' has several parts: say which of $data.train, $data.eval",
     ),
-    "one thing": ("against: $warm", "against: $warm.best", "stage 'warm' gives no 'best'. It gives one thing, $warm"),
+    "one output": ("against: $warm", "against: $warm.best", "stage 'warm' gives no 'best'. It has one output, $warm"),
     "kind": (
         "model: $warm, data: $data.train, objective",
         "model: $data.train, data: $data.train, objective",

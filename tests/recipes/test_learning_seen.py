@@ -46,7 +46,7 @@ def test_an_online_stage(asked: Any, objective: str) -> None:
     (line,) = [line for line in asked.said.splitlines() if line.startswith("  step 1/6  ")]
     number = r"-?[\d.e-]+"
     assert re.fullmatch(
-        rf"  step 1/6  reward {number} ± {number}  equal groups \d+ %  cut off \d+ %  KL {number} nats  "
+        rf"  step 1/6  reward {number} ± {number}  equal groups \d+ %  truncated \d+ %  KL {number} nats  "
         rf"length {number} tokens  [\d,]+ tokens/s  .* left",
         line,
     ), line

@@ -85,7 +85,7 @@ MISTAKES = {
     "[length, {cost: {of: $rm}}]": "a cost needs its budget",
     "[length, {cost: {of: $rm, budget: 1, rate: 0}}]": "cost: rate must be a number above 0",
     "[{cost: {of: $rm, budget: 1}}]": "rewards are all costs: name one that is to grow",
-    "[length, {regex: {pattern: a, within: 0.1}}]": "'within' says nothing without 'combine: lexicographic'",
+    "[length, {regex: {pattern: a, within: 0.1}}]": "'within' has no effect without 'combine: lexicographic'",
     "[{length: {late: low, per_token: 1}}]": "reward 'length': late must be a number",
     "[{$rm: {late: 0}}]": "unknown option 'late'",
     "[{mine.py:accuracy: {late: 0}}]": "'late' is for a function that reads one response at a time",
