@@ -82,7 +82,7 @@ def test_what_goes_together_is_taken() -> None:
             EXAM + "prompts: 'world:prompts?split=eval', best_of: 4, best_by: $rm, temperature: 0}",
             "none is the best of several",
         ),
-        ("answers: {do: sample, model: $warm, prompts: world:prompts, temperature: 0}", "all 4 answers to a prompt"),
+        ("answers: {do: sample, model: $warm, prompts: world:prompts, temperature: 0}", "all 4 responses to a prompt"),
     ],
 )
 def test_what_says_nothing_is_refused(stage: str, problem: str) -> None:
