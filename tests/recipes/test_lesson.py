@@ -135,7 +135,7 @@ def test_a_reward_that_tells_answers_apart_taught_something(asked: Any) -> None:
     assert (
         account["taught"]["anything"]
         and "all 6 prompts of asked.jsonl" in account["paragraph"]
-        and "18 answers in 3 rounds" in account["paragraph"]
+        and "18 responses in 3 rounds" in account["paragraph"]
     )
 
 

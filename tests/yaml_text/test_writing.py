@@ -53,3 +53,9 @@ def test_what_it_looks_like():
         'data: world:pairs?n=5\nlines: "a\\nb"\nempty: []\nalso: {}\n'
         "list:\n- 1\n- - 2\n  - 3\n- a: 1\n  b:\n  - 4\n"
     )
+
+
+def test_a_tuple_is_a_list_and_what_has_no_form_is_refused():
+    assert write({"a": (), "b": (1,)}) == "a: []\nb:\n- 1\n"
+    with pytest.raises(TypeError, match="set has no form in YAML"):
+        write({"a": {1}})

@@ -64,7 +64,11 @@ def _written(value: Any, ascii_only: bool) -> str:
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     if isinstance(value, float) and "." not in repr(value):
         return repr(value).replace("e", ".0e")
-    return CONSTANTS.get(repr(value), repr(value))
+    if value is None or isinstance(value, bool | int | float):
+        return CONSTANTS.get(repr(value), repr(value))
+    if isinstance(value, dict | list | tuple) and not value:
+        return "{}" if isinstance(value, dict) else "[]"
+    raise TypeError(f"{type(value).__name__} has no form in YAML")
 
 
 def _quoted(text: str, ascii_only: bool) -> str:
