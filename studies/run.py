@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from truing.errors import TruingError, UserError
@@ -35,6 +34,7 @@ from truing.report import words
 from truing.report.exam_table import trained
 from truing.run.plan import read_json
 from truing.types import Finding, source_digest
+from truing.yaml_text import reading
 
 HERE = Path(__file__).parent
 HOME = HERE.parent
@@ -97,11 +97,11 @@ class Seed:
 def read_study(path: Path) -> Study:
     """The study that a file describes; UserError says what is wrong with it."""
     try:
-        return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Study.model_validate(reading.read(path.read_text(encoding="utf-8"), "a study").plain)
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
         raise UserError(f"{path}: cannot be read ({error.strerror}). Studies: {known}") from error
-    except (yaml.YAMLError, ValidationError) as error:
+    except (reading.YamlError, ValidationError) as error:
         raise UserError(f"{path}: {error}") from error
 
 

@@ -254,7 +254,7 @@ LOOSE: list[tuple[str, str, str]] = [
     (
         "two things",
         json.dumps({"findings": [FINDING, FINDING | {"value": 0.55}]}),
-        "says two things of kl_to_reference",
+        "has two values for kl_to_reference",
     ),
 ]
 ROWS: dict[str, tuple[dict[str, Any], str]] = {

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-import yaml
-
 from truing.errors import DataError, one_line, visible
 
 MEGABYTE = 1_000_000
@@ -30,9 +28,6 @@ EVIDENCE_BYTES = 100 * MEGABYTE
 """Largest file of findings."""
 LOG_BYTES = 1000 * MEGABYTE
 """Largest file with a line for every step of a run."""
-YAML_BYTES = MEGABYTE
-YAML_NODES = 100_000
-"""Values a YAML text may hold, each counted as often as an alias repeats it."""
 DIGITS = 400
 """Digits of a number: more digits than any value of fp64 has before its point."""
 
@@ -169,42 +164,6 @@ def deeper(value: Any, most: int) -> bool:
         if not level:
             return False
     return True
-
-
-def check_yaml(text: str, name: str) -> None:
-    """DataError for a YAML text that is too long, is nested too deep, or whose aliases stand for more than YAML_NODES
-    values; what is malformed is left to whoever reads it."""
-    if len(text) > YAML_BYTES:
-        raise DataError(name, f"has {len(text):,} characters, and at most {YAML_BYTES:,} are read")
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except RecursionError:
-        raise DataError(name, f"is nested more than {DEEPEST} deep") from None
-    except (yaml.YAMLError, ValueError):
-        return
-    sizes: dict[int, int] = {}
-    try:
-        total = _size(root, sizes, DEEPEST)
-    except RecursionError:
-        raise DataError(name, f"is nested more than {DEEPEST} deep, or is part of itself") from None
-    if total > YAML_NODES:
-        raise DataError(name, f"stands for {total:,} values by its aliases, and at most {YAML_NODES:,} are read")
-
-
-def _size(node: Any, sizes: dict[int, int], left: int) -> int:
-    """Number of values that a node of YAML stands for; RecursionError for more than `left` levels."""
-    if id(node) in sizes:
-        return sizes[id(node)]
-    if left < 0:
-        raise RecursionError
-    parts: list[Any] = []
-    if isinstance(node, yaml.MappingNode):
-        parts = [part for pair in node.value for part in pair]
-    elif isinstance(node, yaml.SequenceNode):
-        parts = node.value
-    size = 1 + sum(_size(part, sizes, left - 1) for part in parts)
-    sizes[id(node)] = size
-    return size
 
 
 def kind(value: Any) -> str:

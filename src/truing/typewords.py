@@ -243,7 +243,7 @@ def convert_union(tree: ast.expr, value: Any) -> Any:
 
 
 def number(word: str, value: Any) -> float | int:
-    """A number in range. YAML reads `3e-5` as text, so text that is a number is taken as one."""
+    """A number in range. Text that is a number, as `1_000` or one in quotes, is taken as one."""
     _, whole, low, high = NUMBERS[word]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("not a number")

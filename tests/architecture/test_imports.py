@@ -68,6 +68,7 @@ LAYERS = [
         "seals",
         "caches",
         "terminal",
+        "yaml_text",
     },
 ]
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}
@@ -142,7 +143,9 @@ def test_imports_without_torch(module):
 
 
 def test_the_registry_needs_nothing_but_the_standard_library():
-    code = "import sys, truing.registry; print([m for m in ('numpy', 'pydantic', 'yaml', 'typer') if m in sys.modules])"
+    code = (
+        "import sys, truing.registry; print([m for m in ('numpy', 'pydantic', 'ruamel', 'typer') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

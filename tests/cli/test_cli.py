@@ -70,7 +70,7 @@ def test_check_says_yes(folder):
     done = truing("check", "r.yaml", "data.eval=0.3", cwd=folder)
     assert (done.returncode, done.stdout) == (
         0,
-        "r.yaml: no mistakes. 1 stage: data (split)\nnot looked at: how long it takes and what memory it needs\n",
+        "r.yaml: no mistakes. 1 stage: data (split)\nnot checked: how long it takes and what memory it needs\n",
     )
 
 

@@ -97,25 +97,6 @@ def test_depth_is_counted_as_it_is_written():
         assert door.deeper(value, levels - 2) and not door.deeper(value, levels - 1)
 
 
-def laughs(levels):
-    """A YAML text whose aliases double at each of so many levels."""
-    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, levels))]
-    return "\n".join(lines)
-
-
-def test_aliases_of_yaml_are_counted_as_what_they_stand_for():
-    door.check_yaml(laughs(10), "recipe.yaml")
-    with pytest.raises(DataError, match=r"recipe.yaml: stands for .* values by its aliases"):
-        door.check_yaml(laughs(60), "recipe.yaml")
-    with pytest.raises(DataError, match="part of itself"):
-        door.check_yaml("a: &a [*a]", "recipe.yaml")
-    with pytest.raises(DataError, match="nested"):
-        door.check_yaml("[" * 5000, "recipe.yaml")
-    with pytest.raises(DataError, match="characters"):
-        door.check_yaml("#" * 1_000_001, "recipe.yaml")
-    door.check_yaml("a: [", "recipe.yaml")  # malformed: said by its reader, with the line
-
-
 def test_a_strange_value_is_shown_short_and_on_one_line():
     assert door.shown("a\n\x1b[31m") == "'a\\n\\x1b[31m'"
     assert len(door.shown("x" * 1000)) == 80

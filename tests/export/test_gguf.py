@@ -232,7 +232,7 @@ def test_the_command(tmp_path) -> None:
     assert said.exit_code == 0 and said.stdout.split() == [to[1], to[0]]
     for more, told in (
         (["--out", to[0]], "there is something already"),
-        ([], "say what to write"),
+        ([], "name what to write"),
         (["--gguf", to[1], "--dtype", "f15", "--overwrite"], "Did you mean 'f16'"),
     ):
         said = CliRunner().invoke(app, ["export", folder, *more])

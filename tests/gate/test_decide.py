@@ -109,7 +109,7 @@ def test_no_rules_and_no_numbers_are_refused() -> None:
 
 
 def test_one_place_says_one_thing_and_names_a_model() -> None:
-    with pytest.raises(UserError, match="says two things of win_delta of direct against warm"):
+    with pytest.raises(UserError, match="has two values for win_delta of direct against warm"):
         each_once([delta(0.12, 0.04), delta(0.13, 0.04)], "findings.json")
     with pytest.raises(UserError, match="names no model"):
         decide([delta(0.12, 0.04, model=" ")], [LOW])

@@ -59,7 +59,7 @@ def test_a_line_names_one_finding(left) -> None:
 
 
 def test_findings_that_contradict_each_other_meet_nothing(left) -> None:
-    with pytest.raises(UserError, match="says two things"):
+    with pytest.raises(UserError, match="has two values"):
         unmet({PATH: (0.55, 1.0)}, left(won(0.6, 0.04), won(0.7, 0.04)))
 
 

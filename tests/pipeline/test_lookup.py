@@ -29,7 +29,7 @@ def test_a_word_is_known_by_itself(word, kind) -> None:
 
 def test_what_is_several_things_or_none_is_said() -> None:
     for word, said in {
-        "judge": "'judge' is several things; say which: truing show stage judge, truing show option judge",
+        "judge": "'judge' has several meanings; name one: truing show stage judge, truing show option judge",
         "reinforce": "truing show objective reinforce, truing show stage reinforce",
         "wormup": "there is nothing called 'wormup'. Did you mean 'warmup'?",
     }.items():

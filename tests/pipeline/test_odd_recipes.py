@@ -56,7 +56,7 @@ def test_stages_by_thousands():
 
 def test_mistakes_by_thousands_are_said_in_part():
     wrong = "stages:\n" + "".join(f"  s{i}: {{do: sft, model: $t{i}, data: a/y, epoch: 1}}\n" for i in range(2000))
-    said = refused(wrong, "is not looked at any further")
+    said = refused(wrong, "is not checked any further")
     assert "recipe:2: " in said and said.count("\n") <= yaml_document.ENOUGH + 1
 
 
@@ -81,7 +81,7 @@ def test_mistakes_by_thousands_are_said_in_part():
         (f"stages:\n  s: {STAGE.replace('a/y', 'x' * 5000)}\n", "there is no file"),
         (f"stages:\n  s: {STAGE.replace('a/y', chr(34) + 'p' + chr(92) + '0.jsonl' + chr(34))}\n", "there is no file"),
         ("[1, 2]\nx\n", "recipe"),
-        ("\0\n", "recipe: is not YAML"),
+        ("\0\n", "recipe:1: is not YAML"),
     ],
 )
 def test_a_recipe_that_is_none(text, problem):

@@ -84,7 +84,7 @@ def test_rows_behind_a_split_are_tried_for_what_the_later_stage_learns(here) -> 
     write("rows.jsonl", numbered(TOLD))
     text = recipe("  data: {do: split, data: rows.jsonl}\n  it: {do: prefer, model: $base, data: $data.train}\n")
     (said,) = mistakes(text)
-    assert said.startswith("recipe:4: stage 'it': rows.jsonl, row 1: ") and "(5 of 5 rows looked at)" in said
+    assert said.startswith("recipe:4: stage 'it': rows.jsonl, row 1: ") and "(5 of 5 rows checked)" in said
 
 
 def test_rows_that_are_to_be_dropped_are_no_mistake_unless_none_is_left(here) -> None:
@@ -92,7 +92,7 @@ def test_rows_that_are_to_be_dropped_are_no_mistake_unless_none_is_left(here) ->
     look(recipe("  it: {do: prefer, model: $base, data: some.jsonl, on_bad_row: drop}\n"))
     write("none.jsonl", numbered(TOLD))
     (said,) = mistakes(recipe("  it: {do: prefer, model: $base, data: none.jsonl, on_bad_row: drop}\n"))
-    assert "(5 of 5 rows looked at)" in said
+    assert "(5 of 5 rows checked)" in said
 
 
 def test_a_column_that_a_reward_reads_has_to_be_there(here) -> None:

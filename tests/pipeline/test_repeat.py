@@ -264,7 +264,7 @@ def test_a_reference_is_refused_where_nothing_reads_it(objective, read):
     if read:
         assert check(text).stage("p").options["reference"] == Ref("model", "w")
     else:
-        assert "'reference' says nothing to" in mistakes(text)[0]
+        assert "'reference' has no effect on" in mistakes(text)[0]
 
 
 def test_turns_of_two_loops_have_folders_of_their_own():

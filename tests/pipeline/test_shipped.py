@@ -65,7 +65,7 @@ def test_a_shipped_recipe_by_its_names(tmp_path, monkeypatch, name) -> None:
     monkeypatch.chdir(tmp_path)
     assert check(name).title == check(ROOT / "recipes" / "grpo.yaml").title
     (tmp_path / "grpo").write_text("stages: {}\n")
-    assert shipped.found("grpo") == Path("grpo"), "one's own file goes first"
+    assert shipped.locate("grpo") == Path("grpo"), "one's own file goes first"
 
 
 @pytest.mark.parametrize("name", ["other/grpo.yaml", "../recipes/grpo.yaml", "/recipes/grpo.yaml"])

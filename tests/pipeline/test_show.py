@@ -39,31 +39,31 @@ class Terminal(io.StringIO):
 
 
 def test_of_answers_their_reward_is_shown_and_no_loss() -> None:
-    assert moment.told([ROUND]) == (
-        "reward 0.25 ± 0.4  equal groups 50 %  cut off 12 %  KL 0.031 nats  length 12 tokens"
+    assert moment.summary([ROUND]) == (
+        "reward 0.25 ± 0.4  equal groups 50 %  truncated 12 %  KL 0.031 nats  length 12 tokens"
     )
     lone = {name: value for name, value in ROUND.items() if name != "kl"} | {"groups": 8.0, "failed": 3.0}
-    assert moment.told([lone]) == "reward 0.25 ± 0.4  cut off 12 %  length 12 tokens  not scored 3"
+    assert moment.summary([lone]) == "reward 0.25 ± 0.4  truncated 12 %  length 12 tokens  not scored 3"
     preferring = ROUND | {"accuracy": 0.75, "margin_nats": 1.5, "loss": 0.4}
-    assert moment.told([preferring]).endswith("margin 1.5 nats  accuracy 75 %")
+    assert moment.summary([preferring]).endswith("margin 1.5 nats  accuracy 75 %")
 
 
 def test_of_given_data_margin_accuracy_and_loss_are_shown() -> None:
     row = {"step": 1, "rows": 4, "tokens": 9, "loss": 0.5, "accuracy": 0.75, "margin": 1.25, "chosen_reward": 3.0}
-    assert moment.told([row]) == "margin 1.25  accuracy 75 %  loss 0.5"
-    assert moment.told([{"step": 1, "rows": 4, "loss": 2.0, "learned_tokens": 9}]) == "loss 2"
-    assert moment.told([{"step": 1, "rows": 4, "loss": 2.0, "signed_log_ratio": -0.5}]) == (
+    assert moment.summary([row]) == "margin 1.25  accuracy 75 %  loss 0.5"
+    assert moment.summary([{"step": 1, "rows": 4, "loss": 2.0, "learned_tokens": 9}]) == "loss 2"
+    assert moment.summary([{"step": 1, "rows": 4, "loss": 2.0, "signed_log_ratio": -0.5}]) == (
         "signed log ratio -0.5 nats  loss 2"
     )
-    assert moment.told([row | {"loss": float("nan")}]).endswith("loss no number"), "a failure is no number"
-    assert moment.told([]) == ""
+    assert moment.summary([row | {"loss": float("nan")}]).endswith("loss no number"), "a failure is no number"
+    assert moment.summary([]) == ""
 
 
 def test_a_mean_is_weighed_by_what_each_step_is_a_mean_over() -> None:
     rows = [ROUND, ROUND | {"score": 1.0, "answers": 24.0}]
-    assert moment.told(rows).startswith("reward 0.812 ")
+    assert moment.summary(rows).startswith("reward 0.812 ")
     rows = [{"step": s, "rows": n, "loss": float(s), "accuracy": float(s - 1)} for s, n in ((1, 1), (2, 3))]
-    assert moment.told(rows) == "accuracy 75 %  loss 1.75"
+    assert moment.summary(rows) == "accuracy 75 %  loss 1.75"
 
 
 def steps(shown: Show, count: int) -> None:
@@ -83,7 +83,7 @@ def test_a_log_has_few_plain_lines_and_its_last_line_no_figures(
         shown.step(ROUND | {"step": number}, 10_800)
     lines = capsys.readouterr().out.splitlines()
     assert 100 < len(lines) < 300 and not any("\r" in line or "\x1b" in line for line in lines)
-    assert lines[0] == f"  step 1/10800  {moment.told([ROUND])}  90 tokens/s  2 h 59 min left"
+    assert lines[0] == f"  step 1/10800  {moment.summary([ROUND])}  90 tokens/s  2 h 59 min left"
     assert " (means of 10)  90 tokens/s" in lines[1]
     assert lines[-1] == "  step 10800/10800  90 tokens/s  in 3 h 0 min"
 
@@ -122,7 +122,7 @@ def test_who_asks_for_plain_lines_gets_them(setting: dict[str, str], monkeypatch
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
 def test_a_bar_keeps_to_one_line(columns: int) -> None:
-    drawn = drawn_bar(31, 40, "1 min 3 s left", moment.told([ROUND]), columns)
+    drawn = drawn_bar(31, 40, "1 min 3 s left", moment.summary([ROUND]), columns)
     assert len(drawn) < columns and "\n" not in drawn
     assert drawn_bar(10, 10, "", "", 80).count("━") == console.BAR > drawn_bar(5, 10, "", "", 80).count("━")
 
@@ -161,4 +161,4 @@ def test_a_run_on_a_terminal(tmp_path: Path, setting: dict[str, str], moving: bo
 @pytest.mark.parametrize(("value", "text"), [(0.998, "99.80 %"), (0.002, "0.20 %"), (1.0, "100 %"), (0.0, "0 %")])
 def test_a_part_is_never_called_all_nor_a_little_none(value: float, text: str) -> None:
     rows = [{"step": 1, "rows": 2, "loss": 0.69, "accuracy": value}]
-    assert f"accuracy {text}" in moment.told(rows)
+    assert f"accuracy {text}" in moment.summary(rows)

@@ -1,4 +1,4 @@
-"""Options that say nothing without another, or lack one: refused by the check of a recipe, before anything runs."""
+"""Options that have no effect without another, or lack one: refused by the check of a recipe, before anything runs."""
 
 from __future__ import annotations
 
@@ -52,34 +52,37 @@ def test_what_goes_together_is_taken() -> None:
     ("stage", "problem"),
     [
         (LEARN + "watch: gold}", "'watch' needs 'watch_prompts'"),
-        (LEARN + "patience: 2}", "'patience' says nothing without 'watch'"),
-        (LEARN + "watch_every: 10}", "'watch_every' says nothing without 'watch'"),
+        (LEARN + "patience: 2}", "'patience' has no effect without 'watch'"),
+        (LEARN + "watch_every: 10}", "'watch_every' has no effect without 'watch'"),
         (
             LEARN + "watch: [gold, {cost: {of: $rm, budget: 0}}], watch_prompts: world:prompts}",
             "a cost is for learning",
         ),
-        (LEARN + "watch: {gold: {weight: 2.0}}, watch_prompts: world:prompts}", "'weight' says nothing of a watched"),
-        (LEARN + "watch: gold, watch_prompts: some/prompts}", "the watched reward is gold, which knows the truth of"),
-        (LEARN + "value: $rm}", "'value' says nothing to this objective"),
+        (
+            LEARN + "watch: {gold: {weight: 2.0}}, watch_prompts: world:prompts}",
+            "'weight' has no effect on a monitored",
+        ),
+        (LEARN + "watch: gold, watch_prompts: some/prompts}", "the monitored reward is gold, which knows the truth of"),
+        (LEARN + "value: $rm}", "'value' has no effect on this objective"),
         (LEARN + "objective: [grpo, ptx]}", "'pretrain' (texts) and the objective 'ptx' go together"),
         (LEARN + "pretrain: world:text}", "'pretrain' (texts) and the objective 'ptx' go together"),
-        (LEARN + "answers: 1}", "answers are compared with each other"),
-        (LEARN + "tokens_per_step: 99}", "answers have no length before they are given"),
+        (LEARN + "answers: 1}", "responses are compared with each other"),
+        (LEARN + "tokens_per_step: 99}", "responses have no length before they are sampled"),
         (LEARN + "objective: dpo, beta: 0.2}", "leave it out; the objective has its own, dpo: {beta: 0.2}"),
         (LEARN + "objective: grpo, passing: 1.0}", "'passing' says nothing to this objective"),
         (LEARN + "objective: dpo, normalise: round}", "'normalise' says nothing to this objective"),
         (LEARN + "objective: grpo, gamma: 0.9}", "'gamma' says nothing to this objective"),
         (LEARN + "objective: rloo, kl_target: 6.0}", "'kl_target' says nothing here, which moves beta: give beta"),
-        ("curves: {do: diagnose, runs: [$warm]}", "$warm (sft) is no stage that watches itself"),
-        ("curves: {do: diagnose, runs: [$base]}", "$base is no run that watched itself"),
-        (EXAM + "data: world:comparisons, passing: 1.0}", "'passing' says nothing without 'prompts'"),
-        (EXAM + "data: world:comparisons, judge: $rm}", "'judge' says nothing without 'prompts'"),
+        ("curves: {do: diagnose, runs: [$warm]}", "$warm (sft) is no stage that monitors itself"),
+        ("curves: {do: diagnose, runs: [$base]}", "$base is no run that monitored itself"),
+        (EXAM + "data: world:comparisons, passing: 1.0}", "'passing' has no effect without 'prompts'"),
+        (EXAM + "data: world:comparisons, judge: $rm}", "'judge' has no effect without 'prompts'"),
         (EXAM + "samples: 3}", "there is nothing to measure: give prompts (to answer) or data"),
         (
             EXAM + "prompts: 'world:prompts?split=eval', best_of: 4, best_by: $rm, temperature: 0}",
             "none is the best of several",
         ),
-        ("answers: {do: sample, model: $warm, prompts: world:prompts, temperature: 0}", "all 4 answers to a prompt"),
+        ("answers: {do: sample, model: $warm, prompts: world:prompts, temperature: 0}", "all 4 responses to a prompt"),
     ],
 )
 def test_what_says_nothing_is_refused(stage: str, problem: str) -> None:
@@ -88,9 +91,9 @@ def test_what_says_nothing_is_refused(stage: str, problem: str) -> None:
 
 
 def test_a_run_is_diagnosed_by_what_it_watched() -> None:
-    assert "$policy watched nothing" in said(LEARN + "steps: 1}", "curves: {do: diagnose, runs: [$policy]}")
+    assert "$policy monitored nothing" in said(LEARN + "steps: 1}", "curves: {do: diagnose, runs: [$policy]}")
     found = said(LEARN + WATCH, "curves: {do: diagnose, runs: [$policy], truth: golden}")
-    assert "$policy: unknown watched reward 'golden'. Did you mean 'gold'?" in found
+    assert "$policy: unknown monitored reward 'golden'. Did you mean 'gold'?" in found
 
 
 def test_a_diagnosis_may_be_expected() -> None:
@@ -141,7 +144,7 @@ def test_what_a_model_learned_from_is_known_through_every_stage_before(tmp_path)
 def test_a_mistake_in_an_option_is_said_alone() -> None:
     """Prompts that cannot be read are given all the same: what goes with them is not complained of too."""
     found = said(EXAM + "prompts: 3, passing: 1.0}")
-    assert "prompts" in found and "says nothing without" not in found and "nothing to measure" not in found
+    assert "prompts" in found and "has no effect without" not in found and "nothing to measure" not in found
 
 
 @pytest.mark.parametrize("objective", ["reinforce_pp", "[ppo, {value_clipped: {weight: 0.1}}]"])

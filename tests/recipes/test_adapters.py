@@ -50,7 +50,7 @@ def test_a_recipe_of_adapters(desk) -> None:
 def test_options_that_say_nothing_are_refused_before_the_run(desk) -> None:
     desk.write(RECIPE.replace("lora_rank: 4", "lora_alpha: 4"))
     assert desk.run() == 2
-    assert "stage 'warm': 'lora_alpha' says nothing without 'lora_rank'" in desk.said
+    assert "stage 'warm': 'lora_alpha' has no effect without 'lora_rank'" in desk.said
     desk.write(RECIPE.replace("lora_rank: 4", "lora_dropout: 0.1"))
     assert desk.run() == 2 and "lora_dropout" in desk.said
     desk.write(RECIPE.replace("lora_rank: 4", "lora_rank: 0"))

@@ -152,7 +152,7 @@ def test_a_judge_that_cannot_judge_ends_the_run(more: str, code: int, told: str,
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("judge: {verifier: {weight: 2}}", "'weight' says nothing of a reward that judges alone"),
+        ("judge: {verifier: {weight: 2}}", "'weight' has no effect on a reward that judges alone"),
         ("judge: {cost: {of: verifier, budget: 1}}", "a cost is no judge; give the reward itself"),
         ("judge: {verifer: {}}", "unknown reward 'verifer'. Did you mean 'verifier'"),
         ("judge: {verifier: {answer: numbers}}", "answer must be one of number, math, text, got 'numbers'"),

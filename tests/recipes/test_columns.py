@@ -46,9 +46,9 @@ def test_a_file_of_other_columns_gives_what_its_twin_gives(desk) -> None:
         (
             "world:comparisons?n=9",
             "{chosen: better}",
-            "columns says how a file's columns are called, and data is world:",
+            "columns names the columns of a file, and data is world:",
         ),
-        ("$first.train", "{chosen: better}", "columns says how a file's columns are called, and data is $first.train"),
+        ("$first.train", "{chosen: better}", "columns names the columns of a file, and data is $first.train"),
     ],
 )
 def test_columns_that_say_nothing_are_a_mistake(desk, data, columns, told) -> None:

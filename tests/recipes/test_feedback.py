@@ -152,13 +152,13 @@ def test_nothing_to_learn_from_ends_the_run_and_says_why(asked: Any) -> None:
 
 
 MISTAKES = {
-    "data: $ans": "the answers of \\$ans have no scores; say by 'rewards' who gives them",
+    "data: $ans": "the responses of \\$ans have no scores; name what scores them under 'rewards'",
     "data: $ans, rewards: [gold]": "the reward is gold, which knows the truth of prompts of the world only",
     "data: $ans, rewards: [$rm], keep: passing": "'keep: passing' and the score to reach .* go together",
     "data: $ans, rewards: [$rm], passing: 1": "'keep: passing' and the score to reach .* go together",
     "data: $ans, rewards: [$rm], keep: bets": "keep must be one of pair, ranking, .* Did you mean 'best'",
     "data: $ans, rewards: [$rm, {cost: {of: $rm, budget: 1}}]": "a cost is for rounds .* negative weight",
-    "data: $rl.rollouts, combine: lexicographic": "'combine' says nothing without 'rewards'",
+    "data: $rl.rollouts, combine: lexicographic": "'combine' has no effect without 'rewards'",
     "data: $rl.rollout, rewards: [$rm]": "gives no 'rollout'. Did you mean '\\$rl.rollouts'",
     "data: $rl": "'data' must be data .*, but \\$rl is a model. Fitting here: .*\\$rl.rollouts",
     "data: $ans.train": "stage 'ans' gives no 'train'",
@@ -236,7 +236,7 @@ def test_rollouts_are_read_as_records(tmp_path: Path) -> None:
     assert [len(r.responses) for r in found.records] == [4, 2, 1, 2]
     assert [n.problem.split(",")[0] for n in found.notes] == [
         stored.CUT_OFF.split(",")[0],
-        "says nothing",
+        "has no effect",
         "could not be scored",
     ]
     experience.write(tmp_path / "b.parquet", lived(scored=False))
@@ -299,9 +299,9 @@ def test_the_best_of_several_answers_is_a_contestant(asked: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("best_by: $rm", "seed: 1"), "'best_of' says nothing without 'best_by'"),
-        (("best_of: 4, ", ""), "'best_by' says nothing without 'best_of'"),
-        (("prompts: fresh.jsonl", "data: pairs.jsonl"), "'best_of' says nothing without 'prompts'"),
+        (("best_by: $rm", "seed: 1"), "'best_of' has no effect without 'best_by'"),
+        (("best_of: 4, ", ""), "'best_by' has no effect without 'best_of'"),
+        (("prompts: fresh.jsonl", "data: pairs.jsonl"), "'best_of' has no effect without 'prompts'"),
         (("best_by: $rm", "best_by: $base"), r"'best_by' must be a reward model .*, but \$base is a model"),
     ],
 )

@@ -226,13 +226,13 @@ def test_names_of_sources_are_escaped(judged: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("judge: gold, labelled: world:comparisons", "'labelled' says nothing where judge is gold"),
-        ("exact: true", "'exact' says nothing where judge is gold"),
+        ("judge: gold, labelled: world:comparisons", "'labelled' has no effect where judge is gold"),
+        ("exact: true", "'exact' has no effect where judge is gold"),
         (
             "judge: $rm, exact: true, labelled: world:comparisons",
-            "says nothing where 'exact' says that the judge makes no",
+            "has no effect where 'exact' declares that the judge makes no",
         ),
-        ("judge: $rm, trusted_samples: 9", "'trusted_samples' says nothing without 'trusted'"),
+        ("judge: $rm, trusted_samples: 9", "'trusted_samples' has no effect without 'trusted'"),
         ("judge: $rm, trusted: $rm", "'trusted' is the judge itself"),
         ("judge: $rm, least_accuracy: 1.5", "least_accuracy must be a number from 0 to 1"),
         ("judge: $rm, labelled: nowhere.jsonl", "labelled: "),

@@ -46,7 +46,7 @@ def test_an_online_stage(asked: Any, objective: str) -> None:
     (line,) = [line for line in asked.said.splitlines() if line.startswith("  step 1/6  ")]
     number = r"-?[\d.e-]+"
     assert re.fullmatch(
-        rf"  step 1/6  reward {number} ± {number}  equal groups \d+ %  cut off \d+ %  KL {number} nats  "
+        rf"  step 1/6  reward {number} ± {number}  equal groups \d+ %  truncated \d+ %  KL {number} nats  "
         rf"length {number} tokens  [\d,]+ tokens/s  .* left",
         line,
     ), line
@@ -57,7 +57,7 @@ def test_an_online_stage(asked: Any, objective: str) -> None:
     ]  # fmt: skip
     names = {figure["name"]: figure["value"] for figure in summary["figures"]}
     assert names["prompts asked, of 4 in the data"] == 4 and summary["headline"].startswith("score, ")
-    told = "on its own answers to all 4 prompts of asked.jsonl (asked 12 times in all), scored by letters; 48 answers"
+    told = "on its own responses to all 4 prompts of asked.jsonl (sampled 12 times in all), scored by letters; 48 responses"
     assert told in summary["paragraph"] and told in page.split('class="banner')[0]
     shown = page[page.index("Responses while it learned") :]
     assert "round 1<" in shown and "round 6<" in shown and "reward " in shown and "The same prompts" in shown
@@ -71,7 +71,9 @@ def test_of_a_part_of_the_prompts_it_says_so(asked: Any) -> None:
     asked.write(HEAD + ONLINE.replace("OBJECTIVE", "rloo"))
     assert asked.run() == 0, asked.said
     page = asked.page()
-    assert "its own answers to 12 of the 50 prompts of asked.jsonl, scored by letters; 48 answers in 6 rounds" in page
+    assert (
+        "its own responses to 12 of the 50 prompts of asked.jsonl, scored by letters; 48 responses in 6 rounds" in page
+    )
     assert "No prompt was asked twice" in page
 
 

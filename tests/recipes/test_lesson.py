@@ -60,7 +60,7 @@ def says(desk: Any, stage: str, why: str) -> None:
 def test_equal_scores_teach_nothing_and_say_whose(asked: Any) -> None:
     asked.write(HEAD + LEARN.replace("REWARDS", "['mine.py:level']").replace("MORE", ""))
     assert asked.run() == 0, asked.said
-    why = "no weight moved: all 18 answers scored the same (0.5) by level"
+    why = "no weight moved: all 18 responses scored the same (0.5) by level"
     says(asked, "learn", why)
     assert "100 % of 6 groups scored the same throughout" in asked.said
     assert asked.run("--resume") == 0 and f"taught nothing: {why}" in asked.said, "of a stage that is reused, too"
@@ -69,7 +69,7 @@ def test_equal_scores_teach_nothing_and_say_whose(asked: Any) -> None:
 def test_groups_that_are_equal_within_teach_nothing(asked: Any) -> None:
     asked.write(HEAD + LEARN.replace("REWARDS", "['mine.py:by_prompt']").replace("MORE", ""))
     assert asked.run() == 0, asked.said
-    says(asked, "learn", "no weight moved: in all 6 groups the answers to a prompt scored the same by by_prompt")
+    says(asked, "learn", "no weight moved: in all 6 groups the responses to a prompt scored the same by by_prompt")
 
 
 def test_a_forecast_moves_weights_and_the_reward_still_taught_nothing(asked: Any) -> None:
@@ -77,8 +77,8 @@ def test_a_forecast_moves_weights_and_the_reward_still_taught_nothing(asked: Any
     more = ", objective: [ppo, {value_clipped: {weight: 0.1}}]"
     asked.write(HEAD + LEARN.replace("REWARDS", "['mine.py:level']").replace("MORE", more))
     assert asked.run() == 0, asked.said
-    why = "all 18 answers scored the same (0.5) by level; what moved the weights is not the reward"
-    says(asked, "learn", why + " (the leash, a forecast or rounding is)")
+    why = "all 18 responses scored the same (0.5) by level; what moved the weights is not the reward"
+    says(asked, "learn", why + " (the KL control, a value estimate or rounding is)")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_reward_that_tells_answers_apart_taught_something(asked: Any) -> None:
     assert (
         account["taught"]["anything"]
         and "all 6 prompts of asked.jsonl" in account["paragraph"]
-        and "18 answers in 3 rounds" in account["paragraph"]
+        and "18 responses in 3 rounds" in account["paragraph"]
     )
 
 
@@ -164,8 +164,8 @@ def test_why_is_told_by_the_metrics() -> None:
     assert lesson([row(1, learned_tokens=0.0)], False, 1e-3).nothing == "no weight moved: no row had a token to learn"
     assert lesson([row(1)], True, 1e-3).nothing.endswith("every update; what moved the weights is weight_decay")
     assert lesson([], False, 1e-3).nothing == "it made no update"
-    assert lesson([row(1, grad_norm=1.0)], False, 1e-3, kept=0).nothing.endswith(
-        "before the first update, the best look"
+    assert lesson([row(1, grad_norm=1.0)], False, 1e-3, best_step=0).nothing.endswith(
+        "before the first update, which were the best"
     )
     assert lesson([row(1, grad_norm=1.0, margin_nats=0.0)], True, 1e-3).lines() == []
 
@@ -178,9 +178,9 @@ def test_an_imitated_answer_teaches_though_all_score_the_same() -> None:
     known = [row(1, grad_norm=1.0)]
     assert lesson(known, True, 1e-3, Rounds(account, False, True, 5)).nothing == ""
     assert lesson(known, True, 1e-3, Rounds(account, True, False, 5)).nothing.startswith(
-        "all 8 answers scored the same (1)"
+        "all 8 responses scored the same (1)"
     )
     assert lesson(known, True, 1e-3, Rounds(account, False, True, 5)).remarks == (
-        "75 % of 8 answers were cut off at max_new_tokens (5), before their end",
+        "75 % of 8 responses were truncated at max_new_tokens (5)",
     )
     assert Extent(0).level is False and Account().score.level is False

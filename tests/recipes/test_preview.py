@@ -65,7 +65,7 @@ def test_a_first_look_at_everything_is_none(asked: Desk) -> None:
     ("old", "new", "said"),
     [
         ("prompts: asked.jsonl, judge: mine.py:mine,\n         exact: true, samples: 40, "
-         "max_new_tokens: 8", "data: pairs.jsonl", "'preview' says nothing without 'prompts'"),
+         "max_new_tokens: 8", "data: pairs.jsonl", "'preview' has no effect without 'prompts'"),
         ("preview: 5", "preview: 0", "preview must be a whole number from 1 up"),
     ],
 )  # fmt: skip

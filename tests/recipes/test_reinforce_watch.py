@@ -48,9 +48,9 @@ def test_looks_are_in_the_folder_the_metrics_and_the_summary(desk) -> None:
     ("more", "said"),
     [
         (["watch: gold"], "'watch' needs 'watch_prompts'"),
-        (["patience: 2"], "'patience' says nothing without 'watch'"),
-        (["watch_every: 5"], "'watch_every' says nothing without 'watch'"),
-        (["watch_prompts: world:prompts?n=4"], "'watch_prompts' says nothing without 'watch'"),
+        (["patience: 2"], "'patience' has no effect without 'watch'"),
+        (["watch_every: 5"], "'watch_every' has no effect without 'watch'"),
+        (["watch_prompts: world:prompts?n=4"], "'watch_prompts' has no effect without 'watch'"),
         (["watch: gold", "watch_prompts: world:prompts?n=1&split=eval"], "a mean over one watched prompt has no error"),
         (["watch: goldd", "watch_prompts: world:prompts?n=4"], "unknown reward 'goldd'"),
         (["beta: 0.1", "kl_horizon: 5"], "'kl_horizon' says nothing here, without kl_target"),

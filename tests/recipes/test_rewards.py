@@ -271,7 +271,7 @@ def test_mistakes_are_found_before_anything_runs(desk: Any, objective: str, more
     ("judge", "message"),
     [
         ("gold, aggregate: worst", "aggregate is for an ensemble, and judge is gold; give reward models"),
-        ("[$one, $two], coefficient: 1", "'coefficient' says nothing without 'aggregate: uncertainty'"),
+        ("[$one, $two], coefficient: 1", "'coefficient' has no effect without 'aggregate: uncertainty'"),
         (
             "[$one, $warm]",
             "'judge' must be a reward model ($stage or a folder), or a list of them, but $warm is a model",

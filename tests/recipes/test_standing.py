@@ -73,7 +73,7 @@ def test_a_recipe_without_a_base_says_what_it_would_replace(release) -> None:
     release.write(RECIPE.replace("base: world:desk/tiny\n", "").replace("$base", "world:desk/tiny"))
     assert release.run() == 4
     assert "the recipe names no base and no production" in release.said
-    assert "it is not known what stands in production" in release.said
+    assert "the model in production is unknown" in release.said
 
 
 @pytest.mark.parametrize("value", ["$warm", "3", "[a, b]", "''"])

@@ -26,8 +26,10 @@ def put(path: Path, value: Any) -> None:
 def lived(folder: Path, word: str = "", again: bool = True) -> str:
     """The page of a run with one stage that learned from 24 rounds."""
     put(folder / "manifest.json", {"title": "t", "state": "done", "stages": [{"name": "policy", "do": "reinforce"}]})
-    told = f"policy began as stage warm and learned by ppo from its own answers to 12 of the 2,000 prompts of p{word}."
-    taught = {"anything": False, "nothing": f"all 96 answers scored the same{word}"}
+    told = (
+        f"policy began as stage warm and learned by ppo from its own responses to 12 of the 2,000 prompts of p{word}."
+    )
+    taught = {"anything": False, "nothing": f"all 96 responses scored the same{word}"}
     put(folder / "policy/summary.json", {"do": "reinforce", "paragraph": told, "taught": taught})
     rows = [
         {"step": s, "rows": 8, "tokens": 90, "loss": 0.0, "answers": 8.0, "groups": 2.0, "score": s / 24}
@@ -139,8 +141,8 @@ def test_the_page_begins_with_three_lines_in_plain_words(tmp_path: Path) -> None
     (first,) = re.findall(r'<section class="brief">(.*?)</section>', page, re.S)
     said = re.findall("<p>(.*?)</p>", first)
     assert said == [
-        "policy began as stage warm and learned by ppo from its own answers to 12 of the 2,000 prompts of p. It taught "
-        "nothing: all 96 answers scored the same.",
+        "policy began as stage warm and learned by ppo from its own responses to 12 of the 2,000 prompts of p. It taught "
+        "nothing: all 96 responses scored the same.",
         "Whether it is better was not measured.",
         "Whether it may ship was not asked: no gate decides in this run.",
     ]

@@ -1,4 +1,5 @@
-"""What `truing sample` and `truing score` do: one JSON object per answer or per row, in the order of the input."""
+"""The work of `truing sample`, `truing score` and `truing export`: JSON objects per response or per row, and
+folders."""
 
 from __future__ import annotations
 
@@ -43,69 +44,71 @@ def sample(
     say: Callable[[str], None] = lambda _: None,
     reading: Reading = Reading(),
 ) -> int:
-    """Write `n` answers to every prompt: `prompt, response, logp, length, stop`. Returns how many.
+    """Write `n` responses to every prompt: `prompt, response, logp, length, stop`. Returns how many.
 
     `prompts` is a text file (one prompt a line, .txt), a data set of any accepted form, or one of the world's.
-    `logp` is summed over the answer's tokens, nats, under the distribution it was drawn from. With `best_of` each is
-    the one of so many that the reward model `reward` likes best, and says by how much (`reward`); its `logp` is still
-    that of one draw; one that is longer than the model reads is liked least, and its `reward` null. UserError for one
-    of the two without the other. `say` is told what there is to be known of the chat templates, or an empty text.
-    `reading` says how the prompts are read; with its `on_bad_row: drop` a prompt that the template cannot write is left
+    `logp` is summed over the response's tokens, nats, under the distribution it was sampled from. With `best_of` each
+    is the best of so many by the reward model `reward`, and carries its score (`reward`); its `logp` is still that of
+    one draw; one that is longer than the reward model reads ranks last, and its `reward` is null. UserError for one of
+    the two without the other. `say` receives notes on the chat templates, or an empty text. `reading` has the options
+    for reading the prompts; with its `on_bad_row: drop` a prompt that the template cannot write is left
     out, and counted.
     """
     check_target(out)
     if (best_of is None) != (reward is None):
         raise UserError("--best-of N and --reward MODEL, by which the best is chosen, go together")
-    asked = reading.prompts(prompts)
+    messages = reading.prompts(prompts)
     policy = opened(load(base_models.named(model, Show(quiet=True))))
     renderer = Renderer(policy.tokenizer)
     say(clock.note(policy.tokenizer))
     sampling = Sampling(max_new_tokens, temperature, seed)
-    asked, ids = writable(renderer, asked, prompts, reading.on_bad_row, say)
+    messages, ids = writable(renderer, messages, prompts, reading.on_bad_row, say)
     rows = []
     for r in generate(policy, ids, sampling, n * (best_of or 1)):
-        row: dict[str, Any] = {"prompt": messages_json(asked[r.group]), "response": response_text(policy, r)}
+        row: dict[str, Any] = {"prompt": messages_json(messages[r.group]), "response": response_text(policy, r)}
         rows.append(row | {"logp": sum(r.logp_T), "length": len(r.response_ids), "stop": r.stop})
     if best_of is not None and reward is not None:
         judge = opened(load(base_models.named(reward, Show(quiet=True)), "reward"))
         if dated := clock.note(judge.tokenizer):
             say(f"{reward}: {dated}")
         liked = scoring.RewardModel(judge)
-        found = scoring.scores(
-            liked, [p for p in asked for _ in range(n * best_of)], [r["response"] for r in rows], strict=False
+        reward_scores = scoring.scores(
+            liked, [p for p in messages for _ in range(n * best_of)], [r["response"] for r in rows], strict=False
         )
-        places = best_places([-math.inf if math.isnan(value) else value for value in found], best_of)
-        rows = [rows[i] | {"reward": None if math.isnan(found[i]) else found[i]} for i in places]
+        places = best_places([-math.inf if math.isnan(value) else value for value in reward_scores], best_of)
+        rows = [rows[i] | {"reward": None if math.isnan(reward_scores[i]) else reward_scores[i]} for i in places]
     write_lines(out, rows)
     return len(rows)
 
 
 def opened(policy: Policy) -> Policy:
-    """The policy, and what its user has to know of its folder, on stderr."""
+    """Return the policy, with the notes on its folder printed on stderr."""
     for note in policy.notes:
         terminal.say(f"truing: {note}", err=True)
     return policy
 
 
 def writable(
-    renderer: Renderer, asked: list[Messages], source: str, on_bad_row: OnBadRow, say: Callable[[str], None]
+    renderer: Renderer, messages: list[Messages], source: str, on_bad_row: OnBadRow, say: Callable[[str], None]
 ) -> tuple[list[Messages], list[list[int]]]:
     """The prompts that the template can write, with their token ids; the first of the others is an error, or with
-    `on_bad_row: drop` they are left out and `say` is told. DataError where none is left."""
-    kept, ids, problems = [], [], []
-    for i, prompt in enumerate(asked):
+    `on_bad_row: drop` they are left out and `say` reports it. DataError where none is left."""
+    writable_messages, ids, problems = [], [], []
+    for i, prompt in enumerate(messages):
         try:
             ids.append(prompt_ids(renderer, prompt, f"{source}, prompt {i + 1}"))
-            kept.append(prompt)
+            writable_messages.append(prompt)
         except DataError as error:
             if on_bad_row == "error":
                 raise
             problems.append(error)
-    if not kept:
+    if not writable_messages:
         raise problems[0]
     if problems:
-        say(f"dropped {len(problems)} of {len(asked)} prompts; the first: {problems[0].place}: {problems[0].problem}")
-    return kept, ids
+        say(
+            f"dropped {len(problems)} of {len(messages)} prompts; the first: {problems[0].place}: {problems[0].problem}"
+        )
+    return writable_messages, ids
 
 
 def prompt_ids(renderer: Renderer, prompt: Messages, place: str) -> list[int]:
@@ -123,20 +126,20 @@ def score(
     say: Callable[[str], None] = lambda _: None,
     reading: Reading = Reading(),
 ) -> int:
-    """Write what a model makes of every row, in order; returns how many rows.
+    """Write the scores of every row under a model, in order; returns how many rows.
 
     A language model: `chosen_logp, rejected_logp, chosen_length, rejected_length` for pairs (sums in nats and tokens
     over the response), `logp, length` for single responses, lists `logps, lengths` for several. A reward model:
-    `chosen_reward, rejected_reward`, `reward`, or `rewards`, and of several heads what each says beside it, by name:
-    `chosen_heads, rejected_heads`, `heads`. What raters said of several responses plays no part. Nothing is cut: a
+    `chosen_reward, rejected_reward`, `reward`, or `rewards`, and of several heads the reward of each beside it, by
+    name: `chosen_heads, rejected_heads`, `heads`. Ratings of several responses play no part. Nothing is truncated: a
     row longer than the model's context is an error. Nor is anything left out: responses that read alike are scored
-    alike, and marks of what is to be learned (`weight: 0`) play no part. `say` is told what there is to be known of
-    the chat template, or an empty text. `reading` says how the data are read; with its `on_bad_row: drop` rows that
-    cannot be read, written or scored whole are left out, `say` is told, and each object has the number of its `row`.
+    alike, and marks of what is to be learned (`weight: 0`) play no part. `say` receives notes on the chat template, or
+    an empty text. `reading` has the options for reading the data; with its `on_bad_row: drop` rows that cannot be read,
+    written or scored whole are left out, `say` reports it, and each object has the number of its `row`.
     """
     check_target(out)
     policy = opened(load_any(base_models.named(model, Show(quiet=True))))
-    records, shape = scorable(reading.told(data, unmarked=True))
+    records, shape = scorable(reading.reported(data, unmarked=True))
     most = context_length(policy)
     dropping = reading.on_bad_row == "drop"
     planted = plant(
@@ -157,14 +160,14 @@ def score(
     return len(rows)
 
 
-def _facts(found: Sequence[dict[str, Any]], shape: Shape) -> dict[str, Any]:
-    """What a model makes of a row's responses, as one object."""
+def _facts(branch_facts: Sequence[dict[str, Any]], shape: Shape) -> dict[str, Any]:
+    """Join the scores of a row's responses into one object."""
     if shape == "single":
-        return found[0]
+        return branch_facts[0]
     if shape == "pairs":
-        sides = zip(("chosen", "rejected"), found, strict=True)
+        sides = zip(("chosen", "rejected"), branch_facts, strict=True)
         return {f"{side}_{name}": value for side, facts in sides for name, value in facts.items()}
-    return {name if name == "heads" else f"{name}s": [f[name] for f in found] for name in found[0]}
+    return {name if name == "heads" else f"{name}s": [f[name] for f in branch_facts] for name in branch_facts[0]}
 
 
 def export(model: str, out: Path | None, gguf: Path | None, dtype: str | None = None) -> list[Path]:
@@ -175,11 +178,11 @@ def export(model: str, out: Path | None, gguf: Path | None, dtype: str | None = 
     has no GGUF.
     """
     if out is None and gguf is None:
-        raise UserError("say what to write: --out FOLDER for transformers and vLLM, --gguf FILE for llama.cpp, Ollama")
+        raise UserError("name what to write: --out FOLDER for transformers and vLLM, --gguf FILE for llama.cpp, Ollama")
     if dtype is not None and gguf is None:
         raise UserError("--dtype has no effect without --gguf: a folder keeps the weights in fp32")
     dtype = dtype or "f16"
-    stored = next((known for known in llama_cpp.FILE_TYPES if known == dtype), None)
+    stored = next((file_type for file_type in llama_cpp.FILE_TYPES if file_type == dtype), None)
     if stored is None:
         raise UserError(unknown("dtype", dtype, llama_cpp.FILE_TYPES))
     if out is not None:
@@ -189,26 +192,26 @@ def export(model: str, out: Path | None, gguf: Path | None, dtype: str | None = 
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something already; name a new folder")
     place = base_models.named(model, Show(quiet=True))
-    policy, known = load_any(place), lineage.read(place)
+    policy, learned = load_any(place), lineage.read(place)
     if gguf is not None:
         llama_cpp.write(policy, gguf, stored)
     if out is not None:
         policy.merge = policy.adapter is not None
         with made_beside(out) as part:
             heads.save(policy, part)
-            lineage.write(part, known.rewritten())
+            lineage.write(part, learned.rewritten())
     return [path for path in (gguf, out) if path is not None]
 
 
 def unread(planted: Planted) -> str:
-    """How many rows lost a thought to the chat template; empty where none did."""
+    """Report how many rows lost a thought to the chat template; empty where none did."""
     count = sum(note.problem == THOUGHT_OUT for note in planted.notes)
     return f"{count} of {len(planted.trees)} rows: {THOUGHT_OUT}" if count else ""
 
 
 def scorable(records: Records) -> tuple[Records, Shape]:
     """Records as they are scored, all in one shape: pairs where every row is a choice between two, else each with its
-    responses in the file's order, whatever raters said of them."""
+    responses in the file's order, whatever their ratings."""
     rows = records.records
     if all(isinstance(r, Judgement) and r.verdict.kind == "choice" and len(r.responses) == 2 for r in rows):
         return records, "pairs"
@@ -222,7 +225,7 @@ def unjudged(record: Judgement) -> Judgement:
 
 
 def read_branches(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, Any]]:
-    """What a model makes of every branch: `reward` (of several heads `heads` too), or `logp` and `length`."""
+    """Score every branch with a model: `reward` (of several heads `heads` too), or `logp` and `length`."""
     if not policy.is_reward:
         lengths = [sum(b.loss) for tree in trees for b in tree.branches]
         return [{"logp": v, "length": n} for v, n in zip(sums(policy, trees), lengths, strict=True)]
@@ -234,5 +237,5 @@ def read_branches(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, Any]]
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """JSONL, whole or not at all."""
+    """Write JSONL, whole or not at all."""
     write_exact(path, "".join(as_json(row, f"{path.name}, row {i}") + "\n" for i, row in enumerate(rows, start=1)))

@@ -1,9 +1,9 @@
-"""What `truing` says of itself where no command is given, and at the head of its help."""
+"""The text that `truing` prints without a command, and at the head of its help."""
 
 HELP = """Bring a language model into true: feedback in, aligned models, measurements and a release decision out.
 
 A recipe is one YAML file that names the stages: split data, fine-tune, fit a reward model, prefer the better
-answers, evaluate, decide. Everything it leaves is in one folder, with a report.html to open.
+responses, evaluate, decide. Everything it leaves is in one folder, with a report.html to open.
 
 \b
   truing run quickstart                   a few minutes on a laptop, no data needed

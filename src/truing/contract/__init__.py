@@ -23,7 +23,7 @@ FIRST = ("known signals", "defaults", "one loss per row")
 
 
 def broken(objective: Objective) -> dict[str, str]:
-    """The clauses that `objective` breaks without having declared it, each with what was found."""
+    """The clauses that `objective` breaks without having declared it, each with its problem."""
     strange = [name for name in objective.exempt if name not in CLAUSES]
     out = {"exempt": unknown("clause", strange[0], CLAUSES)} if strange else {}
     for name, clause in CLAUSES.items():
@@ -47,7 +47,7 @@ def violations(objective: Objective) -> list[str]:
 
 @dataclass(frozen=True)
 class Verified:
-    """What the contract says of one objective, by the name a recipe gives it."""
+    """Result of the contract for one objective, by the name a recipe gives it."""
 
     name: str
     broken: Mapping[str, str]
@@ -56,15 +56,15 @@ class Verified:
     @property
     def text(self) -> str:
         """One line for a person."""
-        said = "; ".join(f"{clause}: {problem}" for clause, problem in self.broken.items())
+        problems = "; ".join(f"{clause}: {problem}" for clause, problem in self.broken.items())
         reasons = "; ".join(f"{clause} ({reason})" for clause, reason in self.exempt.items())
-        kept = f"keeps all {len(CLAUSES)} clauses" if not reasons else f"keeps the others, exempt from {reasons}"
-        return " ".join(f"{self.name}: {f'BREAKS {said}' if said else kept}".split())
+        clauses = f"keeps all {len(CLAUSES)} clauses" if not reasons else f"keeps the others, exempt from {reasons}"
+        return " ".join(f"{self.name}: {f'BREAKS {problems}' if problems else clauses}".split())
 
 
 def verify(where: str) -> list[Verified]:
     """Every objective of a file (`mine.py`) or module (`pkg.mod`) held to the contract; UserError without any."""
-    found = registry.load_own(where, "objective")
-    if not found:
+    objectives = registry.load_own(where, "objective")
+    if not objectives:
         raise UserError(f"{where}: no function in it is decorated with @objective")
-    return [Verified(name, broken(part), part.exempt) for name, part in found.items()]
+    return [Verified(name, broken(part), part.exempt) for name, part in objectives.items()]

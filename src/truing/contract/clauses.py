@@ -1,4 +1,4 @@
-"""The clauses of the contract, each a small experiment that gives what is wrong, or an empty string."""
+"""The clauses of the contract, each a small experiment that returns its problem, or an empty string."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def gradient(objective: Objective) -> str:
 
 
 def masked_tokens(objective: Objective) -> str:
-    """What stands under the mask changes neither the loss nor the gradient."""
+    """Masked tokens change neither the loss nor the gradient."""
     axis = next((axis for axis, mask in MASKS.items() if mask in objective.signals), "")
     if not axis:
         return ""
@@ -142,7 +142,7 @@ def others(option: Option) -> list[Any]:
 
 
 def takes(option: Option, value: float) -> bool:
-    """Whether a number is a value of the option."""
+    """True if a number is a value of the option."""
     try:
         return isinstance(option.check(value), int | float)
     except ValueError:
@@ -163,14 +163,14 @@ def no_dead_signal(objective: Objective) -> str:
 
 
 def steers(objective: Objective, signals: Signals, name: str, moved: Tensor) -> bool:
-    """Whether a signal changes the gradient; an objective whose gradient is corrected may read one for that alone."""
+    """True if a signal changes the gradient; an objective whose gradient is corrected may read one for that alone."""
     models = ("policy", "reward")
-    found = []
-    for given in (signals, signals | {name: moved}):
-        live = {n: v.clone().requires_grad_(SIGNALS[n].origin in models) for n, v in given.items()}
+    gradients = []
+    for variant in (signals, signals | {name: moved}):
+        live = {n: v.clone().requires_grad_(SIGNALS[n].origin in models) for n, v in variant.items()}
         grads = torch.autograd.grad(objective(**live).sum(), learned(live), allow_unused=True)
-        found.append([g for g in grads if g is not None])
-    return any(bool((a != b).any()) for a, b in zip(*found, strict=True))
+        gradients.append([g for g in grads if g is not None])
+    return any(bool((a != b).any()) for a, b in zip(*gradients, strict=True))
 
 
 def against_reference(objective: Objective) -> str:
@@ -178,8 +178,8 @@ def against_reference(objective: Objective) -> str:
     signals = {name: value.detach() for name, value in example(objective).items()}
     base = objective(**signals)
     for name in [n for n in signals if f"ref_{n}" in signals]:
-        own, other = (objective(**(signals | {n: signals[n] + SHIFT})) - base for n in (name, f"ref_{name}"))
-        if bool((own * other > 0).any()):
+        policy_change, other = (objective(**(signals | {n: signals[n] + SHIFT})) - base for n in (name, f"ref_{name}"))
+        if bool((policy_change * other > 0).any()):
             return f"ref_{name} moves the loss the same way as {name}"
     return ""
 
@@ -215,7 +215,7 @@ def described(objective: Objective) -> str:
 def direction(objective: Objective) -> str:
     """The first step, from the reference, raises what was chosen and lowers what was rejected (of a ranking the first
     and the last), a cost (`lower_is_better`) the other way round; a single response goes where its label, its advantage
-    or its score says, a step where its label does."""
+    or its score points, a step where its label does."""
     signals = example(objective, optional=False)
     signals = coupled(objective, signals | {n: signals[n[4:]].detach() for n in signals if n[4:] in signals})
     objective(**signals).sum().backward()

@@ -36,8 +36,8 @@ def coupled(objective: Objective, signals: Signals, **options: Any) -> Signals:
     first = {n: v + SHIFT if n.startswith(("logp", "mismatched")) else v for n, v in step.items()}
     previous = objective.statistics(first, options, {})
     made = objective.statistics(step, options, previous)
-    given = {n: signals[n] for n in objective.observed if n in signals}
-    return given | {n: v.expand(rows).clone() for n, v in made.items()}
+    observed = {n: signals[n] for n in objective.observed if n in signals}
+    return observed | {n: v.expand(rows).clone() for n, v in made.items()}
 
 
 def random_signal(name: str, rows: int, generator: torch.Generator) -> Tensor:

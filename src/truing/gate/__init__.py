@@ -1,1 +1,1 @@
-"""May it ship? Rules written down beforehand, held against findings."""
+"""Release gates: rules written down beforehand, compared with findings."""

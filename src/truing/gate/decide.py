@@ -1,4 +1,4 @@
-"""Ship, hold or undecided: whole intervals held against rules, and how much more evidence would settle it."""
+"""Ship, hold or undecided: whole intervals compared with rules, and how much more evidence would settle it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Verdict = Literal["ship", "hold", "undecided"]
 State = Literal["passed", "failed", "straddles", "no interval", "too few", "reserved", "missing"]
 EXIT_CODES: dict[Verdict, int] = {"ship": 0, "hold": 1, "undecided": 4}
 FEWEST = 10
-"""Independent items below which nothing is decided: no interval of so few holds its level whatever the data."""
+"""Independent items below which nothing is decided: no interval of so few has its coverage whatever the data."""
 NEAR = 1e-3
 """A value is on a bound that lies within this share of its half-width: it would take a million times the samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One rule held against one finding (or against none). `text` says what was measured, in words; `samples_needed`
-    the number of fresh items at which the answer would be expected to be clear, where more of them could make it so."""
+    """One rule compared with one finding (or with none). `text` describes the measurement; `samples_needed` is the
+    number of fresh items at which the decision would be expected to be clear, where more of them could make it so."""
 
     rule: Rule
     state: State
@@ -40,7 +40,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The gate's answer at its `look`, with every rule's result and the findings it rests on."""
+    """Decision of the gate at its `look`, with every rule's result and the findings it rests on."""
 
     verdict: Verdict
     results: tuple[Result, ...]
@@ -99,13 +99,13 @@ def decide(
     vouched: Collection[Finding] | None = None,
     look: int = 1,
 ) -> Decision:
-    """Hold every finding that a rule names against it.
+    """Compare every rule with the findings that it names.
 
     A rule is met where the whole interval satisfies its bound, and failed where all of it lies beyond; else it is open.
-    One failure holds; else anything open or missing is undecided. With `production` (what exams call that model; an
-    empty name where nobody said) the rules must compare with it, by findings that are `vouched` for (all, unless
-    told); `look` widens the intervals of a gate that has looked before. UserError without rules, and for a finding of
-    no model.
+    One failure holds; else anything open or missing is undecided. With `production` (that model's name in exams; an
+    empty name where it is unknown) the rules must compare with it, by findings that are `vouched` for (all by default);
+    `look` widens the intervals of a gate that has had earlier looks. UserError without rules, and for a finding of no
+    model.
 
     >>> wins = [Finding("win_delta", "direct", 0.12, "warm", interval=(0.08, 0.16), n=500)]
     >>> decide(wins, [Rule(check="win_delta", min=0.0, samples=200)]).verdict
@@ -130,10 +130,10 @@ def decide(
 def _beside_production(
     rules: Sequence[Rule], findings: Sequence[Finding], production: Sequence[str], vouched: Collection[Finding]
 ) -> list[Result]:
-    """What is missing of the comparison with the model that a release would replace."""
+    """Results that are missing of the comparison with the model that a release would replace."""
     if any(production):
         return [Result(rule, "missing", text) for rule, text in unread(rules, findings, production, vouched)]
-    text = "it is not known what stands in production: give the recipe 'production: MODEL', and compare with it"
+    text = "the model in production is unknown: give the recipe 'production: MODEL', and compare with it"
     return [
         Result(Rule(check="win_rate", model=model, min=COMPARISONS["win_rate"]), "missing", text)
         for model in released(rules, findings, production)
@@ -149,17 +149,17 @@ def _of_models(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def each_once(findings: Sequence[Finding], place: str) -> list[Finding]:
-    """The findings of one place, without repetition. UserError where one is of no model, or two differ in what they say
-    of the same."""
-    known: dict[tuple[str, str, str, str], Finding] = {}
+    """The findings of one place, without repetition. UserError where one is of no model, or two differ
+    about the same quantity."""
+    by_subject: dict[tuple[str, str, str, str], Finding] = {}
     for f in _of_models(findings):
         about = (f.check, f.model, f.against, f.slice)
-        if known.setdefault(about, f) != f:
+        if by_subject.setdefault(about, f) != f:
             raise UserError(
-                f"{place}: says two things of {f.check} of {_subject(f)}, {known[about].value:g} and {f.value:g}; give "
-                "what one measurement found"
+                f"{place}: has two values for {f.check} of {_subject(f)}, {by_subject[about].value:g} and {f.value:g}; "
+                "give the value of one measurement"
             )
-    return list(known.values())
+    return list(by_subject.values())
 
 
 def weigh(rule: Rule, f: Finding, look: int = 1) -> Result:
@@ -191,7 +191,7 @@ def weigh(rule: Rule, f: Finding, look: int = 1) -> Result:
 
 
 def _advice(f: Finding, interval: Ends, missed: Sequence[tuple[Side, float]]) -> tuple[str, int | None]:
-    """What it would take to decide, in words and as a number of samples.
+    """Describe what it would take to decide, in words and as a number of samples.
 
     The half-width shrinks with the root of the number of samples.
     """
@@ -223,7 +223,7 @@ def _is_decision(path: Path) -> bool:
 
 def write_decision(decision: Decision, path: Path, about: Mapping[str, Any] | None = None) -> Path:
     """Write decision.json with its seal, so that a reader sees the old file or the whole new one, never a part. `about`
-    says whose weights its findings were measured on, where that is known (`evidence.Evidence`)."""
+    names whose weights its findings were measured on, where that is known (`evidence.Evidence`)."""
     body = seals.sealed(decision.as_json() | {"about": dict(about or {})})
     return write_exact(path, as_json(body, path.name, indent=2) + "\n")
 
@@ -233,9 +233,9 @@ def _missing(rule: Rule, findings: Sequence[Finding]) -> Result:
     if same:
         there = sorted({_subject(f) for f in same})
         return Result(rule, "missing", f"evidence missing; {rule.check} was measured for {'; '.join(there)}")
-    known = sorted({f.check for f in findings})
-    guess = nearest(rule.check, known)
-    hint = f" Did you mean '{guess}'?" if guess else f" Measured: {', '.join(known) or 'nothing'}."
+    checks = sorted({f.check for f in findings})
+    guess = nearest(rule.check, checks)
+    hint = f" Did you mean '{guess}'?" if guess else f" Measured: {', '.join(checks) or 'nothing'}."
     return Result(rule, "missing", f"evidence missing, no finding of check '{rule.check}'.{hint}")
 
 

@@ -1,7 +1,7 @@
 """Evidence as a gate reads it: findings, and whose weights they were measured on; refused where anything is amiss.
 
-What a stage wrote is sealed and says what it is about; all of that is checked against what lies on the disk. A file of
-findings that somebody wrote by hand is believed as it stands (docs/integrity.md).
+A stage's evidence is sealed and names what it is about; all of that is checked against the disk. A file of findings
+that somebody wrote by hand is believed as it stands (docs/integrity.md).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from truing.types import Finding, is_number
 
 FINDINGS = "findings.json"
 SAID = 1000
-"""How many characters of what is wrong with a finding are said."""
+"""Most characters of a finding's problem that are shown."""
 ENDED = ("done", "reused")
 AGAIN = "Run the recipe again, and gate what it leaves."
 KEYS = frozenset({"suite", "models", "findings", "about", seals.SEAL})
 DECIDED = frozenset({"verdict", "exit_code", "look", "gates", "results", "rules", "evidence_hash", "findings", "about"})
 ABOUT = frozenset({"stage", "models", "data", "judge", "recipe", "code", "production"})
-"""What a findings.json, a decision.json and the part `about` of both may say."""
+"""Keys of a findings.json, of a decision.json and of the part `about` of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class Evidence:
     findings: tuple[Finding, ...]
     about: Mapping[str, Any]
     vouched: frozenset[Finding] = frozenset()
-    """Those that a stage made, and no hand."""
+    """Findings that a stage made, and no hand."""
 
     @property
     def production(self) -> tuple[str, ...]:
-        """What the exams call the model in production; none where they do not say, as findings by hand do not."""
+        """Names of the model in production in the exams; none where they name none, as findings by hand do not."""
         return tuple(self.about.get("production", ()))
 
     @property
@@ -60,7 +60,7 @@ def read(path: Path) -> Evidence:
     JSON file with `findings`. UserError for a run that is not done, and for anything changed since it was made.
 
     A part of a run (a stage, its file, the decision) is believed with the run that it lies in. A folder without
-    findings gives none, and a gate then says which evidence is missing.
+    findings gives none, and a gate then names which evidence is missing.
     """
     path = Path(os.path.realpath(path))  # `resolve` raises where a link names itself
     root = run_of(path)
@@ -90,12 +90,12 @@ def of_folder(folder: Path) -> Evidence:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's: it has a manifest, or at least stages."""
+    """True if a folder is a run's: it has a manifest, or at least stages."""
     return folder.is_dir() and ((folder / seals.MANIFEST).exists() or any(folder.glob(f"*/{seals.STAGE}")))
 
 
 def is_stage(folder: Path) -> bool:
-    """Whether a folder is that of a run's stage."""
+    """True if a folder is that of a run's stage."""
     return (folder / seals.STAGE).exists() or is_run(folder.parent)
 
 
@@ -126,11 +126,11 @@ def of_run(folder: Path) -> Evidence:
 
 def check_decision(folder: Path, manifest: Mapping[str, Any]) -> None:
     """UserError where a run's decision.json is not the one that it left."""
-    path, known = folder / seals.DECISION, manifest.get("decision")
-    if path.is_file() or known is not None:
+    path, expected = folder / seals.DECISION, manifest.get("decision")
+    if path.is_file() or expected is not None:
         body = _object(path, AGAIN)
         seals.check(path, body, AGAIN)
-        if body[seals.SEAL] != known:
+        if body[seals.SEAL] != expected:
             raise UserError(f"{path}: is not the decision that this run came to: it comes from another run.\n  {AGAIN}")
 
 
@@ -147,17 +147,18 @@ def of_stage(folder: Path, name: str = FINDINGS) -> Evidence:
 
 def check_models(path: Path, models: Mapping[str, str], root: Path) -> None:
     """UserError where a model that findings are about is no longer what was measured. One that lies outside the run and
-    is not on this disk cannot be looked at."""
-    for place, known in models.items():
+    is not on this disk cannot be checked."""
+    for place, expected in models.items():
         beside = root / place
         folder = beside if beside.is_dir() or (beside.parent / seals.STAGE).is_file() else Path(place)
         if folder != beside and not folder.is_dir():
             continue
         now = model_digest(str(folder)) if folder.is_dir() else "nothing"
-        if now != known:
+        if now != expected:
             raise UserError(
-                f"{path}: was measured on other weights than those in {folder} now ({known[:12]} then, {now[:12]} now)."
-                f"\n  Put that model back, or measure this one: {AGAIN[0].lower()}{AGAIN[1:]}"
+                f"{path}: was measured on other weights than those in {folder} now "
+                f"({expected[:12]} then, {now[:12]} now).\n"
+                f"  Put that model back, or measure this one: {AGAIN[0].lower()}{AGAIN[1:]}"
             )
 
 
@@ -171,16 +172,16 @@ def of_file(path: Path, sealed: bool = False) -> Evidence:
         )
     if sealed or seals.SEAL in body or {"about", "verdict"} & set(body):
         seals.check(path, body, AGAIN)
-    known = DECIDED | {seals.SEAL} if "verdict" in body else KEYS
+    keys_allowed = DECIDED | {seals.SEAL} if "verdict" in body else KEYS
     about = body.get("about", {})
     if not isinstance(about, dict) or not isinstance(about.get("models", {}), dict):
         raise UserError(f"{path}: 'about' must be an object that names models, not {door.shown(about)}")
-    if not all(isinstance(known, str) for known in about.get("models", {}).values()):
+    if not all(isinstance(model_hash, str) for model_hash in about.get("models", {}).values()):
         raise UserError(f"{path}: 'models' must name the hash of each, not {door.shown(about['models'])}")
     production = about.get("production", [])
     if not isinstance(production, list) or not all(isinstance(name, str) for name in production):
         raise UserError(f"{path}: 'production' must be a list of names, not {door.shown(production)}")
-    for place, keys, words in ((str(path), body, known), (f"{path}, about", about, ABOUT)):
+    for place, keys, words in ((str(path), body, keys_allowed), (f"{path}, about", about, ABOUT)):
         for key in keys:
             if key not in words:
                 raise UserError(f"{place}: {unknown('key', key, words)}")
@@ -203,11 +204,11 @@ def together(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     names: dict[str, None] = {}
     for part in parts:
         names |= dict.fromkeys(part.get("production", ()))
-        for place, known in part.get("models", {}).items():
-            if models.setdefault(place, known) != known:
+        for place, model_hash in part.get("models", {}).items():
+            if models.setdefault(place, model_hash) != model_hash:
                 raise UserError(
                     f"the evidence is about two different models called '{place}' ({models[place][:12]} and "
-                    f"{known[:12]}): it comes from several runs.\n  Give the evidence of one run."
+                    f"{model_hash[:12]}): it comes from several runs.\n  Give the evidence of one run."
                 )
     production = {"production": measured(names) or list(names)} if names else {}
     return {"models": models} | production if models else production
@@ -239,7 +240,7 @@ def _finding(row: Any, place: str) -> Finding:
 
 
 def _problems(row: Mapping[str, Any]) -> Iterator[str]:
-    """What is amiss in a row that `Finding.from_json` lets pass: it takes what is left out or empty as not said."""
+    """Problems of a row that `Finding.from_json` accepts: it takes what is left out or empty as not set."""
     for key, value in row.items():
         if key not in Finding.__dataclass_fields__:
             yield unknown("key", key, Finding.__dataclass_fields__)
@@ -251,4 +252,4 @@ def _problems(row: Mapping[str, Any]) -> Iterator[str]:
         elif value is not None and not isinstance(value, str):
             yield f"{key} must be text, not {door.shown(value)}"
     if not row.get("model"):
-        yield "names no model, so nothing can be decided by it; say under 'model' what was measured"
+        yield "names no model, so nothing can be decided by it; give 'model', the model that was measured"

@@ -1,4 +1,4 @@
-"""Looking again spends the error of a decision: the first look has its 2.5 %, all later ones together as much again."""
+"""Error spending over the looks of a gate: the first look has its 2.5 %, all later ones together as much again."""
 
 from __future__ import annotations
 
@@ -55,34 +55,35 @@ def interval_at(f: Finding, look: int) -> Ends | None:
 def look_number(
     folder: Path, gate: str, findings: Sequence[Finding], rules: Sequence[Rule], beside: Collection[str] = ()
 ) -> int:
-    """Which look of this gate it is, in the folder of its run: the same evidence held against the same rules is the
-    same look however often; anything else is one more, and is written into looks.json. What no rule reads is none.
+    """Number of this look of the gate, in the folder of its run: the same evidence under the same rules is the same
+    look however often; anything else is one more, and is written into looks.json. Findings that no rule reads do not
+    count.
 
-    Every look in the folder counts, by hand (`gate` is empty) or by a gate that was called otherwise, but for those of
+    Every look in the folder counts, by hand (`gate` is empty) or by a gate of another name, but for those of
     the other gates of the same recipe (`beside`), all of which must let a model ship.
     """
     read = [f for f in findings if any(rule.names(f) for rule in rules)]
     shown = [evidence_hash(read), digest([rule.text() for rule in rules])]
     earlier = read_looks(folder / LEDGER)
     others = {name for name in beside if name != gate}
-    seen = [[look["evidence"], look["rules"]] for look in earlier if look["gate"] not in others]
-    if shown in seen:
-        return seen.index(shown) + 1
+    counted = [[look["evidence"], look["rules"]] for look in earlier if look["gate"] not in others]
+    if shown in counted:
+        return counted.index(shown) + 1
     looks = [*earlier, {"gate": gate, "evidence": shown[0], "rules": shown[1]}]
     try:
         write_exact(folder / LEDGER, as_json(seals.sealed({"looks": looks}), LEDGER, indent=1))
     except OSError as error:
         why = f"cannot be written ({error.strerror}), and a look has to be counted"
         raise UserError(f"{folder / LEDGER}: {why}") from error
-    return len(seen) + 1
+    return len(counted) + 1
 
 
-def check_kept(folder: Path, known: int) -> None:
-    """UserError where a run's ledger has fewer looks than its manifest knows of: it was removed, or put back."""
-    if len(read_looks(folder / LEDGER)) < known:
+def check_kept(folder: Path, expected: int) -> None:
+    """UserError where a run's ledger has fewer looks than its manifest records: it was removed, or put back."""
+    if len(read_looks(folder / LEDGER)) < expected:
         raise UserError(
-            f"{folder / LEDGER}: {known} looks of this run's gates were counted here, and they are gone; put the file "
-            "back, or give another --out"
+            f"{folder / LEDGER}: {expected} looks of this run's gates were counted here, and they are gone; "
+            "put the file back, or give another --out"
         )
 
 
@@ -93,7 +94,7 @@ def evidence_hash(findings: Sequence[Finding]) -> str:
 
 def read_looks(path: Path) -> list[dict[str, Any]]:
     """The looks that a run's gates had, in order; none where there is no ledger. UserError for one that cannot be read:
-    a gate would forget how often it has looked."""
+    a gate would forget its earlier looks."""
     if not path.exists():
         return []
     with suppress(DataError):

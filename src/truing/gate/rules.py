@@ -1,31 +1,30 @@
-"""A rules file: what has to be true of the findings before a model ships.
+"""A rules file: the conditions that findings must meet before a model ships.
 
     rules:
       - {check: held_out_win_delta, end: lower, min: 0.0, samples: 200}
       - {check: mean_length_delta_tokens, end: upper, max: 20}
 
 A rule is met where the whole interval of a finding satisfies its bound: the lower end for `min`, the upper one for
-`max`. `end` may say so. An end that would let through what may lie beyond the bound is refused, and so is a bare value,
-which does not say how sure it is.
+`max`. `end` may name it. An end that would let through what may lie beyond the bound is refused, and so is a bare
+value, which does not say how sure it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from truing import door
-from truing.errors import UserError, short, unknown
+from truing.errors import UserError, unknown
 from truing.types import Finding
+from truing.yaml_text import reading
 
 _LARGEST = 300_000
-"""How many bytes a rules file may have, which is a page of text."""
+"""Most characters of a rules file, which is a page of text."""
 SHOWN = 100
-"""So many mistakes are said at once."""
+"""Most mistakes that are reported at once."""
 End: TypeAlias = Literal["lower", "upper"]
 Side: TypeAlias = Literal["min", "max"]
 _CAUTIOUS: dict[Side, End] = {"min": "lower", "max": "upper"}
@@ -70,14 +69,14 @@ class Rule(BaseModel):
         return self
 
     def bounds(self) -> list[tuple[End, Side, float]]:
-        """The comparisons this rule asks for: which end, which side, which number."""
-        asked = [(end, side, getattr(self, side)) for side, end in _CAUTIOUS.items()]
-        return [(end, side, number) for end, side, number in asked if number is not None]
+        """Comparisons of this rule: which end, which side, which number."""
+        bounds = [(end, side, getattr(self, side)) for side, end in _CAUTIOUS.items()]
+        return [(end, side, number) for end, side, number in bounds if number is not None]
 
     def names(self, f: Finding) -> bool:
-        """Whether it is about this finding."""
+        """True if the rule is about this finding."""
         places = ((self.model, f.model), (self.against, f.against), (self.slice, f.slice))
-        return self.check == f.check and all(asked is None or asked == has for asked, has in places)
+        return self.check == f.check and all(wanted is None or wanted == has for wanted, has in places)
 
     def text(self) -> str:
         """The rule as a sentence.
@@ -95,7 +94,7 @@ class Rule(BaseModel):
 
 
 def read_rules(path: Path) -> list[Rule]:
-    """The rules of a YAML or JSON file. Every mistake in it is said at once, with its rule and line."""
+    """The rules of a YAML or JSON file. Every mistake in it is reported at once, with its rule and line."""
     return parse_rules(door.read_text(path, most=_LARGEST), path.name)
 
 
@@ -106,33 +105,27 @@ def parse_rules(text: str, name: str = "rules") -> list[Rule]:
     3e-05
     """
     try:
-        loaded = yaml.load(text, Loader=_Strict)
-        lines = _lines(text)
-    except yaml.MarkedYAMLError as e:
-        line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise UserError(f"{name}{line}: {e.problem}") from e
-    except RecursionError as e:
-        raise UserError(f"{name}: is not YAML or JSON that can be read: it is nested too deeply") from e
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as e:  # the last two for a key or number that is none
-        raise UserError(f"{name}: is not YAML or JSON ({short(str(e))})") from e
-    if not isinstance(loaded, dict) or "rules" not in loaded:
+        root = reading.read(text, "a rules file", most=_LARGEST)
+    except reading.YamlError as e:
+        raise UserError(f"{name}{f', line {e.line}' if e.line else ''}: {e.problem}") from None
+    if "rules" not in root.entries:
         raise UserError(
             f"{name}: needs a list under 'rules', such as rules: [{{check: win_delta, end: lower, min: 0}}]"
         )
-    strange = [key for key in loaded if key != "rules"]
+    strange = [key for key in root.entries if key != "rules"]
     if strange:
-        raise UserError(f"{name}: {unknown('key', str(strange[0]), ['rules'])}")
-    rows = loaded["rules"]
+        raise UserError(f"{name}: {unknown('key', strange[0], ['rules'])}")
+    rows = root.entries["rules"].value
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{name}: 'rules' must list at least one rule; a gate without rules would pass anything")
     rules, mistakes = [], []
     for i, row in enumerate(rows):
-        place = f"{name}, rule {i + 1}" + (f", line {lines[i]}" if i < len(lines) else "")
-        found = _rule(row)
-        if isinstance(found, Rule):
-            rules.append(found)
+        place = f"{name}, rule {i + 1}, line {row.line}"
+        checked = _rule(row.plain)
+        if isinstance(checked, Rule):
+            rules.append(checked)
         else:
-            mistakes += [f"{place}: {m}" for m in found]
+            mistakes += [f"{place}: {m}" for m in checked]
     if mistakes:
         more = [f"and {len(mistakes) - SHOWN:,} mistakes more"] if len(mistakes) > SHOWN else []
         raise UserError("\n".join(mistakes[:SHOWN] + more))
@@ -161,35 +154,3 @@ def _mistake(problem: Any) -> str:
     if not problem["loc"]:  # of the rule as a whole
         return str(message)
     return f"{'.'.join(map(str, problem['loc']))}: {message} (given: {door.shown(problem['input'])})"
-
-
-def _lines(text: str) -> list[int]:
-    """The line (counted from 1) on which each rule begins."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode):
-        return []
-    for key, value in root.value:
-        if key.value == "rules" and isinstance(value, yaml.SequenceNode):
-            return [item.start_mark.line + 1 for item in value.value]
-    return []
-
-
-class _Strict(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that stands twice in one mapping, anchors and aliases."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.MarkedYAMLError(None, None, "a rules file has no anchors (&) and aliases (*)", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen if isinstance(key, yaml.ScalarNode) else False:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' stands twice in one mapping", key.start_mark
-                )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)

@@ -1,4 +1,4 @@
-"""A decision is about what stands in production: a gate that does not read this comparison cannot decide."""
+"""The comparison with the model in production: a gate whose rules do not read it cannot decide."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from truing.gate.rules import Rule
 from truing.types import Finding
 
 COMPARISONS: dict[str, float] = {"win_rate": 0.5, "win_delta": 0.0, "mean_score_delta": 0.0, "pass_at_1_delta": 0.0}
-"""The comparisons that say whether a model is better than another, each with its value where the two are level."""
+"""Comparisons that show whether a model is better than another, each with its value where the two are level."""
 UNMEASURED = "$"
-"""How the name of a model in production begins that no exam compared with: no model of a finding is called so."""
+"""First character of the name of a model in production that no exam compared with; no model of a finding has it."""
 _OF_REWARDS = re.compile(r"^(held_out_(?!win)\w+|judge_accuracy)$")
 
 
@@ -19,7 +19,7 @@ def unread(
     rules: Sequence[Rule], findings: Sequence[Finding], production: Sequence[str], vouched: Collection[Finding]
 ) -> list[tuple[Rule, str]]:
     """For each model that would ship and that no rule compares with the one in `production` (as exams call it): the
-    rule to add, and what is said. A comparison is on all prompts, and among the `vouched` findings, which exams made.
+    rule to add, and the message. A comparison is on all prompts, and among the `vouched` findings, which exams made.
 
     >>> rules = [Rule(check="win_rate", against="warm", min=0.5)]
     >>> beside = [Finding("win_rate", "direct", 0.6, against, n=500) for against in ("warm", "base")]
@@ -46,14 +46,14 @@ which stands in production; add to the rules: {check: win_rate, model: direct, a
 
 
 def measured(names: Iterable[str]) -> list[str]:
-    """Of the names that exams give the model in production those by which they measured it."""
+    """Names of the model in production under which exams measured it."""
     return [name for name in names if name and not name.startswith(UNMEASURED)]
 
 
 def released(rules: Sequence[Rule], findings: Sequence[Finding], production: Sequence[str]) -> list[str]:
     """The models that answer and would ship: all that were compared with another, or that a rule reads, but for that in
-    production and for those that others are held against, unless a rule names them. Of a reward model, which answers
-    nothing, nothing stands in production."""
+    production and for those that others are compared with, unless a rule names them. Of a reward model, which responds
+    to nothing, nothing stands in production."""
     read = [f for f in findings if any(rule.names(f) for rule in rules) and not _OF_REWARDS.match(f.check)]
     compared = [f for f in findings if f.check in COMPARISONS]
     rivals, named = {f.against for f in compared}, {rule.model for rule in rules}
@@ -62,10 +62,10 @@ def released(rules: Sequence[Rule], findings: Sequence[Finding], production: Seq
 
 
 def compares(f: Finding) -> bool:
-    """Whether a finding compares two models on all prompts."""
+    """True if a finding compares two models on all prompts."""
     return f.check in COMPARISONS and f.slice == "all"
 
 
 def asks(rule: Rule, f: Finding) -> bool:
-    """Whether a rule demands of a comparison that the model be no worse than the other one."""
+    """True if a rule requires of a comparison that the model be no worse than the other one."""
     return rule.names(f) and rule.min is not None and rule.min >= COMPARISONS[f.check]

@@ -10,24 +10,24 @@ from truing.recipe.families import of_rollouts, origins, stages
 from truing.signature import Kind, Part
 
 ROLLOUTS = "rollouts"
-"""What an objective learns from whose signals are made of the policy's own, fresh responses."""
+"""The data of an objective whose signals are made of the policy's own, fresh responses."""
 
 
-def rows(kind: Kind, own: str | None = None) -> list[dict[str, Any]]:
+def rows(kind: Kind, source: str | None = None) -> list[dict[str, Any]]:
     """Every part of a kind in the form of `truing list --json`: the built-in ones, those of installed packages, and
-    those of the user's `own` file or module, each by the name that a recipe gives it. Nothing is executed."""
-    found = registry.parts(kind) | registry.installed_parts(kind)
-    return [row(part) for part in (found | (registry.own_parts(own, kind) if own else {})).values()]
+    those of the user's file or module `source`, each by the name that a recipe gives it. Nothing is executed."""
+    parts = registry.parts(kind) | registry.installed_parts(kind)
+    return [row(part) for part in (parts | (registry.own_parts(source, kind) if source else {})).values()]
 
 
 def row(part: Part) -> dict[str, Any]:
     """One part in that form; of an objective with its place in the unifying view.
 
-    `data` says in words what it learns from. `reference`, `reward_model`, `sampling`: whether it reads what a reference
-    says, the scores of the reward model that it teaches, or quantities of the policy's own responses and their rewards.
-    `estimates` is the divergence that its value tells, empty where theory names none; `mean` what a step's losses are
-    divided by; `lower_is_better` whether the reward model that it teaches says a cost; `exempt` the clauses of the
-    contract that it does not keep, with reasons; `stages` those that train it.
+    `data` describes what it learns from. `reference`, `reward_model`, `sampling`: whether it reads a reference's
+    log-probabilities, the scores of the reward model that it trains, or quantities of the policy's own responses and
+    their rewards. `estimates` is the divergence that its value estimates, empty where theory names none; `mean` what a
+    step's losses are divided by; `lower_is_better` whether the reward model that it trains gives a cost; `exempt` the
+    clauses of the contract that it does not keep, with reasons; `stages` those that train it.
     """
     if part.kind != "objective":
         return part.as_json()
@@ -46,7 +46,7 @@ def row(part: Part) -> dict[str, Any]:
 
 
 def needs(row: dict[str, Any]) -> str:
-    """What an objective needs besides its data and a policy, in words.
+    """Needs of an objective besides its data and a policy, in words.
 
     >>> needs({"reference": True, "reward_model": False, "sampling": True})
     'reference, sampling with rewards'

@@ -1,4 +1,4 @@
-"""A recipe is checked whole before anything loads: without torch, executing nothing, every mistake said at once."""
+"""Checking a recipe whole before anything loads: without torch, executing nothing, every mistake reported at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from truing.recipe import hints, yaml_document
 from truing.recipe.loops import STAGES, check_entry
 from truing.recipe.references import Recipe, Ref, StageSpec
 from truing.recipe.scope import Scope
-from truing.recipe.yaml_document import LOST, Mistakes, Node
+from truing.recipe.yaml_document import LOST, Mistakes
 from truing.signature import Option
 from truing.types import is_number
+from truing.yaml_text.reading import Node
 
 __all__ = ["Recipe", "Ref", "StageSpec", "check"]
 
@@ -34,8 +35,8 @@ NEW_MODEL = {
 }
 
 
-def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe at a path (or in a text of several lines), with the command line's `a.b=c` put in.
+def check(recipe_source: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe at a path (or in a text of several lines), with the command line's `a.b=c` put in.
 
     Raises RecipeError with every mistake, each with its file, line and the nearest right word.
 
@@ -44,7 +45,7 @@ def check(given: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     truing.errors.RecipeError: 1 mistake in the recipe
     recipe:1: seed must be a whole number, got 'x'
     """
-    draft = gathered(given, overrides)
+    draft = gathered(recipe_source, overrides)
     draft.mistakes.stop()
     return draft.recipe
 
@@ -59,9 +60,9 @@ class Draft:
     base_line: int
 
 
-def gathered(given: Path | str, overrides: Sequence[str] = ()) -> Draft:
-    """The recipe with what is wrong in it; RecipeError where it cannot be read as one at all."""
-    name, text, path = yaml_document.source(given)
+def gathered(recipe_source: Path | str, overrides: Sequence[str] = ()) -> Draft:
+    """Return the recipe with its mistakes; RecipeError where it cannot be read as one at all."""
+    name, text, path = yaml_document.source(recipe_source)
     mistakes = Mistakes(name)
     root = yaml_document.read(text, mistakes)
     if not isinstance(root.value, dict):
@@ -71,8 +72,8 @@ def gathered(given: Path | str, overrides: Sequence[str] = ()) -> Draft:
     yaml_document.refuse_keys(text, overrides, mistakes)
     for key, node in root.value.items():
         if key not in KEYS:
-            known = [Option(name, "str") for name in KEYS]
-            mistakes.add(node.line, hints.unknown_option("top-level key", key, known, hints.at_top(key)))
+            top_options = [Option(name, "str") for name in KEYS]
+            mistakes.add(node.line, hints.unknown_option("top-level key", key, top_options, hints.at_top(key)))
     top = Top(root.value, Scope(folder=path.parent if path else None, mistakes=mistakes))
     top.inputs()
     base, production = top.base(), top.production()
@@ -115,7 +116,7 @@ class Top:
             return default
 
     def template_values(self) -> dict[str, Any]:
-        """What the chat templates of the run's models are given (`enable_thinking: false`)."""
+        """Values for the chat templates of the run's models (`enable_thinking: false`)."""
         if "chat_template_kwargs" not in self.entries:
             return {}
         node = self.scope.fill(self.entries["chat_template_kwargs"])
@@ -133,7 +134,7 @@ class Top:
         return node.entries
 
     def inputs(self) -> None:
-        """What a user may replace: plain values by name."""
+        """Collect the inputs, which a user may replace: plain values by name."""
         for name, node in self.mapping("inputs", "{data: pairs.jsonl}").items():
             if isinstance(node.value, dict | list) or node.value is None:
                 self.scope.mistakes.add(node.line, f"input '{name}' is a single value, not {node.plain!r}")
@@ -199,8 +200,10 @@ class Top:
         if not entries and isinstance(self.entries.get("stages", Node({})).value, dict):
             self.scope.mistakes.add(1, "a recipe has at least one stage under 'stages'")
         if len(entries) > STAGES:
-            said = f"{len(entries):,} stages are too many, and a recipe has at most {STAGES:,}"
-            self.scope.mistakes.add(self.entries["stages"].line, f"{said}; go on in another, with what this one leaves")
+            problem = f"{len(entries):,} stages are too many, and a recipe has at most {STAGES:,}"
+            self.scope.mistakes.add(
+                self.entries["stages"].line, f"{problem}; go on in another, with what this one leaves"
+            )
             self.scope.mistakes.stop()
         self.scope.later = list(entries)
         specs: list[StageSpec] = []
@@ -214,7 +217,7 @@ class Top:
 
     def expect(self) -> dict[str, tuple[float, float]]:
         """Bounds on findings: `stage.model.check: [low, high]`, or `stage.model.check@against#slice`."""
-        found: dict[str, tuple[float, float]] = {}
+        expectations: dict[str, tuple[float, float]] = {}
         for path, node in self.mapping("expect", "{exam.policy.win_rate: [0.6, 1.0]}").items():
             trouble = self.scope.expectation_trouble(path)
             bounds = node.plain
@@ -226,11 +229,11 @@ class Top:
             elif not ordered:
                 self.scope.mistakes.add(node.line, f"expect: '{path}' needs [lowest, highest], got {bounds!r}")
             else:
-                found[self.scope.expected(path)] = (float(bounds[0]), float(bounds[1]))
-        return found
+                expectations[self.scope.expected(path)] = (float(bounds[0]), float(bounds[1]))
+        return expectations
 
     def unused(self) -> None:
-        """An input that is set and never read is a mistake: the user would think it had an effect."""
+        """Note every input that is set and never read: the user would think it had an effect."""
         for name, node in self.scope.inputs.items():
             if name not in self.scope.used:
                 self.scope.mistakes.add(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from truing.types import Finding
 
 TAUGHT = "taught"
-"""The check of a finding that says whether a stage taught its model anything."""
+"""Check name of the finding that records whether a stage taught its model anything."""
 FORM = "stage.model.check, and where several are so called stage.model.check@against#slice"
 _PATH = re.compile(r"(?P<stage>[^.@#]+)\.(?P<model>[^@#]+)\.(?P<check>[^.@#]+)(@(?P<against>[^#]+))?(#(?P<slice>.+))?")
 
@@ -25,7 +25,7 @@ class Expected:
 
     @classmethod
     def read(cls, path: str) -> Expected | None:
-        """A path in its parts, or None where it has not the form.
+        """Divide a path into its parts; None where it has not the form.
 
         >>> Expected.read("exam.direct.win_rate@base")
         Expected(stage='exam', model='direct', check='win_rate', against='base', slice='')
@@ -34,7 +34,7 @@ class Expected:
         return None if parts is None else cls(**{name: text or "" for name, text in parts.groupdict().items()})
 
     def names(self, f: Finding) -> bool:
-        """Whether it is this finding."""
+        """True if this line names the finding."""
         return (f.model, f.check) == (self.model, self.check) and all(
-            not asked or asked == has for asked, has in ((self.against, f.against), (self.slice, f.slice))
+            not wanted or wanted == has for wanted, has in ((self.against, f.against), (self.slice, f.slice))
         )

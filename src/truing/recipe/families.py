@@ -1,4 +1,5 @@
-"""What an objective teaches and learns from, by its signals, and so which stages can train it (no torch)."""
+"""Families of objectives by their signals: what they train and learn from, and so which stages can train them (no
+torch)."""
 
 from __future__ import annotations
 
@@ -10,22 +11,23 @@ from truing.types import OWED
 
 
 def of_reward(part: Part) -> bool:
-    """Whether an objective teaches a reward model, and not a policy."""
+    """True if an objective trains a reward model, and not a policy."""
     return any("reward" in name or "_logit_" in name for name in part.needs)
 
 
 def gives(home: Part, part: Part) -> bool:
-    """Whether a stage whose default objective is `home` has what this one reads, at least as one term of several."""
+    """True if a stage whose default objective is `home` provides what this one reads, at least as one term of
+    several."""
     if of_reward(part) != of_reward(home):
         return False
-    if of_rollouts(home):  # answers of its own are no other prompt's, which kto's baseline reads
-        known = shape_of(part.needs) in ("single", "pairs", "ranked", "labelled")
-        return known and "mismatched_logp_B" not in part.surveyed
+    if of_rollouts(home):  # kto's baseline reads responses to other prompts, which a policy's own responses are not
+        suitable = shape_of(part.needs) in ("single", "pairs", "ranked", "labelled")
+        return suitable and "mismatched_logp_B" not in part.surveyed
     return not of_rollouts(part) and (shape_of(home.needs) != "single" or shape_of(part.needs) == "single")
 
 
 def trains(owner: Part, part: Part) -> bool:
-    """Whether this stage can train this objective alone."""
+    """True if this stage can train this objective alone."""
     home = own_objective(owner)
     if home is None or not gives(home, part):
         return False
@@ -33,20 +35,20 @@ def trains(owner: Part, part: Part) -> bool:
 
 
 def origins(part: Part) -> set[str]:
-    """Where the signals come from that an objective and its statistics read."""
+    """Origins of the signals that an objective and its statistics read."""
     return {SIGNALS[n].origin for n in (*part.needs, *part.optional, *part.surveyed) if n in SIGNALS}
 
 
 def of_rollouts(part: Part | None) -> bool:
-    """Whether an objective learns from the policy's own answers and how they were scored, and from nothing else."""
+    """True if an objective learns from the policy's own responses and their scores, and from nothing else."""
     return part is not None and (bool(part.advantage) or "rollout" in origins(part))
 
 
 def own_objective(owner: Part) -> Part | None:
     """A stage's default objective, or None where it has none."""
     option = owner.option("objective")
-    known = registry.parts("objective")
-    return known.get(option.default) if option and isinstance(option.default, str) else None
+    objectives = registry.parts("objective")
+    return objectives.get(option.default) if option and isinstance(option.default, str) else None
 
 
 def stages(part: Part) -> list[str]:

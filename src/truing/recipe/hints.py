@@ -1,7 +1,7 @@
-"""What a word that a recipe cannot use was most likely meant to be: by its meaning first, by its spelling last.
+"""Hints for a word that a recipe cannot use: by its meaning first, by its spelling last.
 
-A word of Truing's own in the wrong place (`beta` beside `objective`) is told where it belongs; one of another system's
-is translated (`other_names`); only then is the nearest spelling looked for, and it has to be near.
+A word of Truing's own in the wrong place (`beta` beside `objective`) gets the place where it belongs; one of another
+system's is translated (`other_names`); only then is the nearest spelling looked for, and it has to be near.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from truing.recipe import families, other_names
 from truing.signature import Kind, Option, Part
 
 LEAST = 0.72
-"""How like a known word a misspelt one has to be: `epoch` is 0.91 like `epochs`, `context` 0.55 like `text`."""
+"""Least similarity of a misspelt word to the word meant: `epoch` is 0.91 like `epochs`, `context` 0.55 like `text`."""
 SLIP = 0.9
-"""From here on it is a slip, and no option of another part: `reward` for `rewards`."""
+"""Similarity from which a word is a slip, and no option of another part: `reward` for `rewards`."""
 SHOWN = 5
-"""So many parts that have an option are named."""
+"""Most parts that are named of those that have an option."""
 
 
-def unknown_option(what: str, word: str, known: Iterable[Option], elsewhere: str = "") -> str:
-    """One sentence for an option that does not exist here. `elsewhere` is where it belongs, if that is known. What is
-    known by its meaning has its answer; all that is known is listed for any other.
+def unknown_option(what: str, word: str, options: Iterable[Option], elsewhere: str = "") -> str:
+    """One sentence for an option that does not exist here. `elsewhere` is where it belongs, if that is clear. A
+    word whose meaning is clear gets that as its hint; for any other all `options` are listed.
 
     >>> unknown_option("option", "max_steps", [Option("steps", "Count | None", doc="updates of the weights")])
     "unknown option 'max_steps'. TRL's max_steps is 'steps' here (steps: updates of the weights)."
     """
-    docs = {option.name: option.doc for option in known}
+    docs = {option.name: option.doc for option in options}
     slip = "" if other_names.called(word) else near(word, docs, SLIP)
     meant = "" if slip else elsewhere or translated(word, docs)
     rest = "" if meant else f"{slip or near(word, docs)} Known: {listed(sorted(docs))}"
@@ -38,13 +38,13 @@ def unknown_option(what: str, word: str, known: Iterable[Option], elsewhere: str
 
 
 def translated(word: str, docs: dict[str, str]) -> str:
-    """What a name of another system's is here, as a sentence; empty for a word that none of them has."""
+    """Translate a name of another system's, in a sentence; empty for a word that none of them has."""
     lines = other_names.called(word)
     if not lines:
         return ""
     best = next((line for line in lines if any(at.rpartition(".")[2] in docs for at in line.here)), lines[0])
-    own = next((at for at in best.here if at in docs), "")
-    meaning = f" ({own}: {docs[own]})" if own and docs[own] and not best.remark else ""
+    option = next((at for at in best.here if at in docs), "")
+    meaning = f" ({option}: {docs[option]})" if option and docs[option] and not best.remark else ""
     return f" {best.text}{meaning}."
 
 
@@ -57,7 +57,7 @@ def near(word: str, docs: dict[str, str], least: float = LEAST) -> str:
 
 
 def beside_objective(word: str, value: Any, stage: Part, objective: Any) -> str:
-    """Where an option belongs that is none of a stage's: in its objective, in another stage, or at the recipe's top."""
+    """Name the place of an option that is none of a stage's: its objective, another stage, or the recipe's top."""
     if stage.option("objective") is not None:
         fitting = [name for name in chosen(objective, stage) if has("objective", name, word)]
         fitting = fitting or [name for name in registry.parts("objective") if has("objective", name, word)]
@@ -78,13 +78,13 @@ def chosen(objective: Any, stage: Part) -> list[str]:
 
 
 def in_stage(word: str) -> str:
-    """Where an option belongs that some stages have; empty where none has it."""
+    """Name the stages that have an option; empty where none has it."""
     owners = [name for name in registry.parts("stage") if has("stage", name, word)]
     return f" It is an option of {'the stage' if len(owners) == 1 else 'stages'} {some(owners)}." if owners else ""
 
 
 def beside_stage(word: str, kind: Kind, stage_options: Sequence[str]) -> str:
-    """Where an option belongs that an objective or a reward does not have: in the stage, or in others of its kind."""
+    """Name the place of an option that an objective or a reward does not have: the stage, or others of its kind."""
     if word in stage_options:
         return f" It is an option of the stage: write it beside '{'objective' if kind == 'objective' else 'rewards'}'."
     owners = [name for name in registry.parts(kind) if has(kind, name, word)]
@@ -92,7 +92,7 @@ def beside_stage(word: str, kind: Kind, stage_options: Sequence[str]) -> str:
 
 
 def at_top(word: str) -> str:
-    """Where a key belongs that is none of a recipe's top: among the stages, or among the options of one."""
+    """Name the place of a key that is none of a recipe's top: among the stages, or among the options of one."""
     if word in registry.parts("stage") and not has_any_option(word):
         return f" It is a stage: stages: {{NAME: {{do: {word}, ...}}}}."
     if has_any_option(word):
@@ -101,12 +101,12 @@ def at_top(word: str) -> str:
 
 
 def has_any_option(word: str) -> bool:
-    """Whether some stage has an option of that name."""
+    """True if some stage has an option of that name."""
     return any(has("stage", name, word) for name in registry.parts("stage"))
 
 
 def has(kind: Kind, name: str, option: str) -> bool:
-    """Whether a built-in part has an option of that name."""
+    """True if a built-in part has an option of that name."""
     part = registry.parts(kind).get(name)
     return part is not None and part.option(option) is not None
 
@@ -134,14 +134,14 @@ def unknown_name(kind: Kind, word: str) -> str:
     >>> unknown_name("stage", "dpo")
     "unknown stage 'dpo'. It is an objective: {do: prefer, objective: dpo}."
     """
-    known = dict.fromkeys(registry.parts(kind), "")
-    meant = other_kind(kind, word) or translated(word, known)
-    rest = "" if meant else f"{near(word, known)} Known: {listed(sorted(known))}"
+    docs = dict.fromkeys(registry.parts(kind), "")
+    meant = other_kind(kind, word) or translated(word, docs)
+    rest = "" if meant else f"{near(word, docs)} Known: {listed(sorted(docs))}"
     return f"unknown {kind} '{short(word)}'.{meant}{rest}"
 
 
 def other_kind(kind: Kind, word: str) -> str:
-    """What a name is that stands for a part of another kind; empty where it stands for none."""
+    """Say which kind of part a name stands for, other than this one; empty where it stands for none."""
     if kind != "objective" and word in registry.parts("objective"):
         owners = stages_of(word)
         example = f"{{do: {owners[0]}, objective: {word}}}" if owners else "called from Python only"

@@ -1,4 +1,4 @@
-"""What a word means that somebody asks for: a part of some kind, an option, or a name of another system's."""
+"""Meaning of a word for `truing show`: a part of some kind, an option, or a name of another system's."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def kind_of(word: str) -> str:
     """
     kinds: list[str] = [kind for kind in PARTS if word in registry.parts(kind)]
     rows = {"data": sources.datasets, "model": sources.models, "recipe": shipped.rows}
-    kinds = kinds or [kind for kind, known in rows.items() if any(row["name"] == word for row in known())]
+    kinds = kinds or [kind for kind, rows_of in rows.items() if any(row["name"] == word for row in rows_of())]
     if owners(word) or (not kinds and other_names.called(word)):
         kinds.append(OPTION)
     if len(kinds) == 1:
         return kinds[0]
     if not kinds:
-        known = {name for kind in PARTS for name in registry.parts(kind)} | every_option()
-        guess = nearest(word, sorted(known))
+        names = {name for kind in PARTS for name in registry.parts(kind)} | every_option()
+        guess = nearest(word, sorted(names))
         near = f" Did you mean '{guess}'?" if guess else ""
-        raise UserError(f"there is nothing called '{short(word)}'.{near} truing list says what there is")
+        raise UserError(f"there is nothing called '{short(word)}'.{near} truing list shows all there is")
     which = ", ".join(f"truing show {kind} {short(word)}" for kind in kinds)
-    raise UserError(f"'{short(word)}' is several things; say which: {which}")
+    raise UserError(f"'{short(word)}' has several meanings; name one: {which}")
 
 
 def every_option() -> set[str]:
@@ -39,18 +39,18 @@ def every_option() -> set[str]:
 
 
 def owners(word: str, within: str = "") -> dict[Option, list[str]]:
-    """Who has an option of that name, by what it is there: all parts, all stages, or the part called `within`."""
-    found: dict[Option, list[str]] = {}
+    """Parts that have an option of that name, by the option: of all parts, all stages, or the part called `within`."""
+    owners_by_option: dict[Option, list[str]] = {}
     for kind in PARTS:
         for name, part in registry.parts(kind).items():
             option = part.option(word) if within in ("", kind, name) else None
             if option is not None:
-                found.setdefault(option, []).append(f"{kind} {name}")
-    return found
+                owners_by_option.setdefault(option, []).append(f"{kind} {name}")
+    return owners_by_option
 
 
 def option(word: str) -> str:
-    """What an option does wherever there is one of that name, or what another system's is here."""
+    """Describe an option wherever there is one of that name, or translate another system's."""
     lines = described(owners(word))
     if lines:
         return "\n".join(lines)
@@ -64,10 +64,10 @@ def option(word: str) -> str:
     return "\n".join(lines)
 
 
-def described(found: dict[Option, list[str]]) -> list[str]:
+def described(owners_by_option: dict[Option, list[str]]) -> list[str]:
     """Options with their sentences, as lines."""
     lines = []
-    for each, whose in found.items():
+    for each, whose in owners_by_option.items():
         default = "required" if each.required else f"default {'none' if each.default is None else each.default}"
         lines += [f"{each.name}  {each.type}  {default}", f"  {each.doc}", f"  of {', '.join(whose)}"]
     return lines

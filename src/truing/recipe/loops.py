@@ -15,8 +15,9 @@ from truing.errors import unknown
 from truing.recipe.references import Ref, StageSpec
 from truing.recipe.scope import Scope, Turn
 from truing.recipe.stage_options import check_stage
-from truing.recipe.yaml_document import LOST, Node
+from truing.recipe.yaml_document import LOST
 from truing.signature import Option
+from truing.yaml_text.reading import Node
 
 KEYS = ("repeat", "carry", "stages")
 REPEAT = Option("repeat", "Count", required=True, doc="turns of the loop, each beginning with what the last one left")
@@ -25,12 +26,12 @@ MOST = 1000
 STAGES = 3000
 """The most stages of a recipe, each turn's counted: each has a folder in the run's, and all are planned together."""
 TAKEN = ("inputs", "base", "turn")
-"""What `$...` means already."""
+"""Names after `$` that have a meaning already."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of a recipe: its stages as they are written, and what some of them are in the first turn."""
+    """A loop of a recipe: its stages as they are written, and what some of them stand for in the first turn."""
 
     name: str
     repeat: int
@@ -38,7 +39,7 @@ class Loop:
     stages: dict[str, Node]
 
     def called(self, stage: str, turn: int) -> str:
-        """What a stage of a turn is called, and so its folder.
+        """Name of a stage of a turn, and so of its folder.
 
         >>> Loop("loop", 3, {}, {}).called("policy", 2)
         'loop-2-policy'
@@ -47,7 +48,7 @@ class Loop:
 
 
 def is_word(name: str) -> bool:
-    """Whether a name can be a stage's name, and so a folder's."""
+    """True if a name can be a stage's name, and so a folder's."""
     return re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name) is not None
 
 
@@ -61,9 +62,9 @@ def check_entry(name: str, node: Node, scope: Scope, beside: Collection[str]) ->
     loop = read(name, node, scope, beside)
     count = loop.repeat * len(loop.stages)
     if len(scope.done) + count > STAGES:
-        said = f"{loop.repeat:,} turns of {len(loop.stages):,} stages are {count:,}"
-        said += f", and a recipe has at most {STAGES:,}; go on in another recipe, with what this one leaves"
-        scope.mistakes.add(node.line, f"loop '{name}': {said}")
+        problem = f"{loop.repeat:,} turns of {len(loop.stages):,} stages are {count:,}"
+        problem += f", and a recipe has at most {STAGES:,}; go on in another recipe, with what this one leaves"
+        scope.mistakes.add(node.line, f"loop '{name}': {problem}")
         scope.mistakes.stop()
     for turn in range(1, loop.repeat + 1):
         yield from check_turn(loop, turn, node, scope)
@@ -74,13 +75,13 @@ def check_entry(name: str, node: Node, scope: Scope, beside: Collection[str]) ->
 def check_name(name: str, folder: str, node: Node, scope: Scope) -> None:
     """Note a name that means something else already, or cannot be a folder's."""
     if not is_word(folder) or name in TAKEN:
-        said = "is taken" if name in TAKEN else "has letters that a folder's name should not have"
-        said = "is too long for a folder" if said[0] == "h" and is_word(name) else said
-        scope.mistakes.add(node.line, f"stage '{name}': this name {said}")
+        problem = "is taken" if name in TAKEN else "has letters that a folder's name should not have"
+        problem = "is too long for a folder" if problem[0] == "h" and is_word(name) else problem
+        scope.mistakes.add(node.line, f"stage '{name}': this name {problem}")
 
 
 def is_loop(node: Node) -> bool:
-    """Whether an entry of `stages` is a loop and not a stage."""
+    """True if an entry of `stages` is a loop and not a stage."""
     return "stages" in node.entries or ("repeat" in node.entries and "do" not in node.entries)
 
 
@@ -102,25 +103,25 @@ def read(name: str, node: Node, scope: Scope, beside: Collection[str]) -> Loop:
 
 
 def read_repeat(node: Node, scope: Scope) -> int:
-    """How many turns a loop has; one, to find what else is wrong, where that is not said rightly."""
+    """Number of a loop's turns; one, to find what else is wrong, where `repeat` itself is a mistake."""
     if "repeat" not in node.entries:
         scope.mistakes.add(node.line, f"{scope.place}how many turns? Give repeat: 3")
         return 1
-    given = scope.fill(node.entries["repeat"])
-    if given.value is LOST:
+    value = scope.fill(node.entries["repeat"])
+    if value.value is LOST:
         return 1
     try:
-        turns = int(REPEAT.check(given.plain))
+        turns = int(REPEAT.check(value.plain))
     except ValueError as problem:
-        scope.mistakes.add(given.line, f"{scope.place}{problem}")
+        scope.mistakes.add(value.line, f"{scope.place}{problem}")
         return 1
     if turns > MOST:
-        scope.mistakes.add(given.line, f"{scope.place}repeat is {turns}, and {MOST} turns are the most")
+        scope.mistakes.add(value.line, f"{scope.place}repeat is {turns}, and {MOST} turns are the most")
     return turns if turns <= MOST else 1
 
 
 def check_inner(loop: Loop, stage: str, node: Node, scope: Scope, beside: Collection[str]) -> None:
-    """Whether a stage of a loop can have its name, and is no loop itself."""
+    """Note a stage of a loop that cannot have its name, or is a loop itself."""
     check_name(stage, loop.called(stage, loop.repeat), node, scope)
     place = f"stage '{loop.name}.{stage}': "
     if stage in KEYS:
@@ -138,46 +139,46 @@ def check_inner(loop: Loop, stage: str, node: Node, scope: Scope, beside: Collec
 
 
 def read_carry(loop: Loop, node: Node, scope: Scope) -> dict[str, str]:
-    """What the names of a loop's stages mean in the first turn before those stages: references, each looked up."""
+    """References that the names of a loop's stages stand for in the first turn before those stages, each looked up."""
     if not isinstance(node.value, dict):
         scope.mistakes.add(node.line, f"{scope.place}carry is a mapping such as {{policy: $warm}}, not {node.plain!r}")
         return {}
-    found = {}
+    references = {}
     for name, child in node.entries.items():
-        given = scope.fill(child)
+        value = scope.fill(child)
         if name not in loop.stages:
             scope.mistakes.add(child.line, f"{scope.place}carry: {unknown('stage of the loop', name, loop.stages)}")
             continue
-        found[name] = ""
-        if given.value is LOST:
+        references[name] = ""
+        if value.value is LOST:
             continue
-        if not isinstance(given.value, str) or not given.value:
+        if not isinstance(value.value, str) or not value.value:
             scope.mistakes.add(
-                given.line,
-                f"{scope.place}carry: '{name}' is one stage, file or model, such as $warm, not {given.plain!r}",
+                value.line,
+                f"{scope.place}carry: '{name}' is one stage, file or model, such as $warm, not {value.plain!r}",
             )
-        elif not given.value.startswith("$"):
-            found[name] = given.value
-        elif (target := scope.refer(given.value, given.line, f"carry: '{name}'")) is not LOST:
-            found[name] = str(target) if isinstance(target, Ref) else target
-    return found
+        elif not value.value.startswith("$"):
+            references[name] = value.value
+        elif (target := scope.refer(value.value, value.line, f"carry: '{name}'")) is not LOST:
+            references[name] = str(target) if isinstance(target, Ref) else target
+    return references
 
 
 def check_turn(loop: Loop, number: int, node: Node, scope: Scope) -> Iterator[StageSpec]:
     """The stages of one turn, each with the names as they stand at its place."""
-    mistakes = len(scope.mistakes.found)
+    mistakes = len(scope.mistakes.entries)
     scope.turn = turn = Turn(loop.name, number, dict(loop.carry), list(loop.stages))
     if number > 1:
         turn.names |= {name: f"${loop.called(name, number - 1)}" for name in loop.carry}
     for name, child in loop.stages.items():
         real = loop.called(name, number)
         if real in scope.turned:
-            said = f"a turn of it is called '{real}', and so is one of loop '{scope.turned[real]}'; rename one"
-            scope.mistakes.add(child.line, f"stage '{loop.name}.{name}': {said}")
+            problem = f"a turn of it is called '{real}', and so is one of loop '{scope.turned[real]}'; rename one"
+            scope.mistakes.add(child.line, f"stage '{loop.name}.{name}': {problem}")
         scope.turned[real] = loop.name
         yield check_stage(real, child, scope, f"{loop.name}.{name}")
         unread = number == 1 and name in loop.carry and name not in turn.read
-        if unread and len(scope.mistakes.found) == mistakes:
+        if unread and len(scope.mistakes.entries) == mistakes:
             scope.mistakes.add(
                 node.entries["carry"].entries[name].line,
                 f"loop '{loop.name}': carry: '{name}' is read by no stage up to '{name}' itself; use it as ${name} "

@@ -12,13 +12,14 @@ from truing.errors import UserError
 from truing.objectives.signals import alone
 from truing.recipe import hints
 from truing.recipe.families import gives, of_reward, of_rollouts, own_objective, trains
-from truing.recipe.yaml_document import LOST, Mistakes, Node
+from truing.recipe.yaml_document import LOST, Mistakes
 from truing.signature import Kind, Option, Part
 from truing.types import OWED, is_number
+from truing.yaml_text.reading import Node
 
 WEIGHT = Option("weight", "NonNegative", 1.0, doc="what the term counts for in the sum of losses")
 HEAD = Option("head", "str", "", doc="name of the reward model's head that the term reads and teaches")
-"""What a term of a sum takes besides its objective's own options: its weight, and the head it reads and teaches. An
+"""Options a term of a sum accepts besides its objective's own: its weight, and the head it reads and trains. An
 objective's own option of that name goes first: `orpo: {weight: 0.2}` weighs its odds, not the term."""
 
 
@@ -28,11 +29,11 @@ def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mist
     if not items:
         mistakes.add(node.line, "objective is an empty list")
         return None
-    terms, found, named, silent = [], [], [], []
+    terms, parts, named, silent = [], [], [], []
     for item in items:
         term, part = check_term(owner, item, folder, mistakes)
         terms.append(term)
-        found += [(part, item.line)] if part else []
+        parts += [(part, item.line)] if part else []
         named += [(part.name, head_of(term))] if part and term else []
         silent += [silenced(term, part)] if part and term else []
     try:
@@ -41,7 +42,7 @@ def check_objective(owner: Part, node: Node, folder: Path | None, mistakes: Mist
         mistakes.add(node.line, str(problem))
     if silent and all(silent):
         mistakes.add(node.line, "every term of the objective has weight 0, so nothing is learned; give one a weight")
-    check_families(owner, found, mistakes)
+    check_families(owner, parts, mistakes)
     return terms if isinstance(node.value, list) else terms[0]
 
 
@@ -79,29 +80,31 @@ def check_term(owner: Part, node: Node, folder: Path | None, mistakes: Mistakes)
     full = absolute(name, folder)
     if isinstance(node.value, str):
         return full, part
-    own = (WEIGHT, HEAD) if of_reward(part) else (WEIGHT,)
-    known = {option.name: option for option in (*own, *part.options)}
-    given = {}
+    shared = (WEIGHT, HEAD) if of_reward(part) else (WEIGHT,)
+    allowed = {option.name: option for option in (*shared, *part.options)}
+    values = {}
     for key, value in options.entries.items():
         if value.value is LOST:
             continue
-        if key not in known:
+        if key not in allowed:
             home = hints.beside_stage(key, "objective", [option.name for option in owner.options])
-            mistakes.add(value.line, f"objective '{name}': {hints.unknown_option('option', key, known.values(), home)}")
+            mistakes.add(
+                value.line, f"objective '{name}': {hints.unknown_option('option', key, allowed.values(), home)}"
+            )
         elif key in part.unread:
             mistakes.add(value.line, f"objective '{name}': its option '{key}' is never read")
         else:
             try:
-                given[key] = known[key].check(value.plain)
+                values[key] = allowed[key].check(value.plain)
             except ValueError as problem:
                 mistakes.add(value.line, f"objective '{name}': {problem}")
-    return {full: given}, part
+    return {full: values}, part
 
 
 def silenced(term: Any, part: Part) -> bool:
-    """Whether a term in its plain form has the weight 0 in the sum."""
-    own = part.option(WEIGHT.name) is not None
-    return isinstance(term, dict) and not own and next(iter(term.values())).get(WEIGHT.name) == 0
+    """True if a term in its plain form has the weight 0 in the sum."""
+    weighs_itself = part.option(WEIGHT.name) is not None
+    return isinstance(term, dict) and not weighs_itself and next(iter(term.values())).get(WEIGHT.name) == 0
 
 
 def head_of(term: Any) -> str:
@@ -115,20 +118,20 @@ def heads_named(objective: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(head_of, objective if isinstance(objective, list | tuple) else [objective])))
 
 
-def weights_of(names: Sequence[str], given: Mapping[str, Any] | None) -> tuple[float, ...]:
+def weights_of(names: Sequence[str], weights: Mapping[str, Any] | None) -> tuple[float, ...]:
     """The weight of every head in order, from `{name: weight}`; UserError unless each head has one and no other.
 
     >>> weights_of(("clarity", "truth"), {"truth": 2, "clarity": 1})
     (1.0, 2.0)
     """
-    if given is None:
+    if weights is None:
         return ()
     if not any(names):
         raise UserError("head_weights are for heads with names, and the objective names none ({..., head: NAME})")
-    if set(given) != set(names) or not all(map(is_number, given.values())):
+    if set(weights) != set(names) or not all(map(is_number, weights.values())):
         wanted = ", ".join(f"{name}: NUMBER" for name in names)
-        raise UserError(f"head_weights give each head its number, {{{wanted}}}, and not {dict(given)}")
-    return tuple(float(given[name]) for name in names)
+        raise UserError(f"head_weights give each head its number, {{{wanted}}}, and not {dict(weights)}")
+    return tuple(float(weights[name]) for name in names)
 
 
 def names_of(objective: Any) -> list[str]:
@@ -143,8 +146,8 @@ def names_of(objective: Any) -> list[str]:
 
 def check_heads(terms: Iterable[tuple[str, str]]) -> None:
     """UserError unless all terms, given as (objective, head), name a head, or none does."""
-    given = list(terms)
-    without, named = [name for name, head in given if not head], sorted({head for _, head in given if head})
+    pairs = list(terms)
+    without, named = [name for name, head in pairs if not head], sorted({head for _, head in pairs if head})
     if without and named:
         raise UserError(
             f"objective '{without[0]}' names no head, and others do ({', '.join(named)}): let each name one, or none"
@@ -158,8 +161,8 @@ def absolute(name: str, folder: Path | None, kind: Kind = "objective") -> str:
 
 
 def check_families(owner: Part, terms: list[tuple[Part, int]], mistakes: Mistakes) -> None:
-    """Whether the terms can be learned together, and in this stage. Its default objective says what it trains, a
-    policy or a reward model, and from what: given responses, given preferences, or answers of its own."""
+    """Note terms that cannot be learned together, or not in this stage. Its default objective determines what it
+    trains, a policy or a reward model, and from what: responses in the data, preferences, or responses of its own."""
     home = own_objective(owner)
     if home is None or not terms:
         return

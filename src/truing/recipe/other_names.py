@@ -2,7 +2,7 @@
 
 What a name is here is an address: `do: prefer`, `objective: dpo`, `rewards: verifier`, `rows_per_step` (an option of
 stages), `dpo.beta` (an option of an objective, a reward or a stage), `base` (a key of a recipe). Where it is nothing
-here, the remark says why.
+here, the remark gives the reason.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class OtherName:
         >>> OtherName("TRL", "max_grad_norm", ("clip",), "").text
         "TRL's max_grad_norm is 'clip' here"
         """
-        told = f"{self.system}'s {self.name}"
+        translation = f"{self.system}'s {self.name}"
         if not self.here:
-            return f"{told}: {self.remark}"
-        return f"{told} is {' or '.join(repr(word) for word in self.here)} here" + (
+            return f"{translation}: {self.remark}"
+        return f"{translation} is {' or '.join(repr(word) for word in self.here)} here" + (
             f": {self.remark}" * bool(self.remark)
         )
 
@@ -198,7 +198,7 @@ OpenRLHF | zero_stage adam_offload | | several processes: python -m truing.launc
     moved to the CPU
 verl | trainer.n_gpus_per_node n_gpus_per_node trainer.nnodes tensor_model_parallel_size | | several processes:
     python -m truing.launch (docs/parallel.md)
-# what is kept and told
+# what is kept and logged
 TRL | output_dir | title | runs/TITLE, or truing run --out FOLDER
 axolotl | hub_model_id push_to_hub | | not built: truing export writes a folder to upload
 OpenRLHF | save_path ckpt_path | title | runs/TITLE, or truing run --out FOLDER
@@ -211,7 +211,7 @@ TRL | eval_steps eval_strategy evaluation_strategy do_eval | watch_every | of re
 axolotl | evals_per_epoch | watch_every | of reinforce, with watch and watch_prompts; otherwise do: evaluate
     afterwards
 verl | trainer.test_freq test_freq | watch_every |
-TRL | load_best_model_at_end early_stopping_patience | patience | of reinforce: looks without a better one, after
+TRL | load_best_model_at_end early_stopping_patience | patience | of reinforce: evaluations without a better one, after
     which the best is kept
 TRL | compute_metrics metric_for_best_model | watch | rewards that are measured and never learned from; do: evaluate
     measures afterwards
@@ -222,15 +222,15 @@ axolotl | wandb_project wandb_entity use_wandb | | nothing to set: metrics.jsonl
 verl | trainer.logger | | nothing to set: metrics.jsonl has every step, report.html the curves
 TRL | callbacks | | not built; patience, stop_at_kl and kl_limit end a stage
 TRL | use_cpu no_cuda device_map | | nothing to set: a GPU is used where there is one
-# answers of its own
+# responses of its own
 TRL | reward_funcs reward_function | reinforce.rewards | mine.py:name takes TRL's functions as they are
 verl | custom_reward_function.path compute_score reward_model.reward_manager | reinforce.rewards | mine.py:name
 OpenRLHF | remote_rm_url | reinforce.rewards | mine.py:name, a function of yours that asks the server
 TRL | reward_weights | reinforce.rewards | a weight in each, [{mine.py:name: {weight: 0.5}}]
 TRL | accuracy_reward | rewards: verifier | answer: math; TRL's own is trl.rewards:accuracy_reward
 TRL | think_format_reward | rewards: format | tags: [think, answer]; TRL's own is trl.rewards:think_format_reward
-TRL | BestOfNSampler | judge.keep evaluate.best_of | keep: best makes data; truing sample --best-of writes the answers
-TRL | judge | reinforce.rewards | of online DPO: the reward that sorts answers
+TRL | BestOfNSampler | judge.keep evaluate.best_of | keep: best makes data; truing sample --best-of writes the responses
+TRL | judge | reinforce.rewards | of online DPO: the reward that sorts responses
 TRL | num_generations num_return_sequences rloo_k | answers |
 OpenRLHF | n_samples_per_prompt | answers |
 verl | actor_rollout_ref.rollout.n rollout.n | answers |

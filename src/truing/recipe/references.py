@@ -1,4 +1,4 @@
-"""What a checked recipe is: stages in order, their options, and references between them. Frozen, and plain data."""
+"""A checked recipe: stages in order, their options, and references between them. Frozen, and plain data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """What an earlier stage gives: its kind (model, reward, data, findings, decision) and, of several, which."""
+    """An output of an earlier stage: its kind (model, reward, data, findings, decision) and, of several, which."""
 
     kind: str
     stage: str
@@ -22,7 +22,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage of a recipe: its name, what it does, and the options that were given (defaults are not filled in)."""
+    """One stage of a recipe: its name, what it does, and the options that were set (defaults are not filled in)."""
 
     name: str
     do: str
@@ -64,7 +64,7 @@ class Recipe:
 
     @property
     def folder(self) -> Path | None:
-        """Where the recipe's own files are looked for first: beside it."""
+        """Folder in which the recipe's own files are looked for first: the one it lies in."""
         return Path(self.path).parent if self.path else None
 
     def stage(self, name: str) -> StageSpec:

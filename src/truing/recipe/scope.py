@@ -1,4 +1,4 @@
-"""What a stage of a recipe may refer to, and what each reference and name stands for; every mistake is noted."""
+"""Names in a recipe: the references that a stage may use, and what each stands for; every mistake is noted."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from truing.recipe import sources
 from truing.recipe.expected import FORM, TAUGHT, Expected
 from truing.recipe.model_labels import LOOKUP, best_of, labels
 from truing.recipe.references import Ref
-from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes, Node
+from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
 from truing.signature import Option, Part
 from truing.typewords import REFERENCES, describe, parse_type
+from truing.yaml_text.reading import Node
 
 TURN = re.compile(r"\$turn\b")
 COMPARISON = re.compile(r"(win_rate|_delta|_delta_tokens)$")
-"""What an exam finds of a model beside another one."""
+"""Findings of an exam that compare a model with another one."""
 
 SHOWN = 50
-"""So many references are named in a mistake."""
+"""Most references that a mistake names."""
 
 
 @dataclass
@@ -39,8 +40,8 @@ class Turn:
 
 @dataclass
 class Scope:
-    """What a stage may refer to: the base, the inputs, the stages before it, and the last turn of every loop before it
-    (`loops`: `policy` of `loop` is the stage `loop-3-policy`)."""
+    """Names that a stage may refer to: the base, the inputs, the stages before it, and the last turn of every loop
+    before it (`loops`: `policy` of `loop` is the stage `loop-3-policy`)."""
 
     folder: Path | None
     mistakes: Mistakes
@@ -69,7 +70,7 @@ class Scope:
         name = node.value.removeprefix("$inputs").removeprefix(".")
         if name not in self.inputs:
             hint = nearest(name, self.inputs)
-            there = ", ".join(f"$inputs.{known}" for known in self.inputs) or "none"
+            there = ", ".join(f"$inputs.{other}" for other in self.inputs) or "none"
             did = f" Did you mean '$inputs.{hint}'?" if hint else ""
             self.mistakes.add(node.line, f"{self.place}there is no input '{node.value}'.{did} Known: {there}")
             return Node(LOST, node.line)
@@ -87,28 +88,28 @@ class Scope:
         return Node(self.turn.number if whole else TURN.sub(str(self.turn.number), node.value), node.line, node.input)
 
     def resolve(self, text: str, line: int, option: Option) -> Any:
-        """What `$base`, `$stage`, `$stage.part` or `$loop.stage` stands for, or LOST with a mistake noted."""
+        """Return what `$base`, `$stage`, `$stage.part` or `$loop.stage` stands for, or LOST with a mistake noted."""
         if not option.reference:
             expected = describe(parse_type(option.type))
             self.mistakes.add(
                 line, f"{self.place}'{option.name}' refers to no stage: it must be {expected}, got '{text}'"
             )
             return LOST
-        found = self.refer(text, line, f"'{option.name}'")
-        if not isinstance(found, Ref):
-            return found
+        target = self.refer(text, line, f"'{option.name}'")
+        if not isinstance(target, Ref):
+            return target
         wanted, words = REFERENCES[option.reference]
-        if found.kind in wanted:
-            return self.base if found.stage == "base" else found
+        if target.kind in wanted:
+            return self.base if target.stage == "base" else target
         fit = [name for name in self.fitting(option) if name != text]
         there = f". Fitting here: {listed(fit, SHOWN)}" if fit else ""
-        what = {"reward": "a reward model", "model": "a model", "decision": "a decision"}.get(found.kind, found.kind)
+        what = {"reward": "a reward model", "model": "a model", "decision": "a decision"}.get(target.kind, target.kind)
         self.mistakes.add(line, f"{self.place}'{option.name}' must be {words}, but {text} is {what}{there}")
         return LOST
 
     def refer(self, text: str, line: int, what: str) -> Any:
-        """What a reference names, as a Ref (a loop may have carried in plain text instead), or LOST with a mistake
-        noted; `what` is the option that names it."""
+        """Return what a reference names, as a Ref (a loop may have carried in plain text instead), or LOST with a
+        mistake noted; `what` is the option that names it."""
         real = self.real(text)
         if not real.startswith("$"):
             return self.carried(text, real, line)
@@ -121,30 +122,30 @@ class Scope:
         if stage not in self.done or (real == text and self.in_this_loop(stage)):
             self.mistakes.add(line, self.place + self.missing(text, stage))
             return LOST
-        known = self.done[stage]
-        if known is None:  # the stage's own `do` is a mistake already noted
+        source = self.done[stage]
+        if source is None:  # the stage's own `do` is a mistake already noted
             return LOST
-        if part in known.keeps:
+        if part in source.keeps:
             return Ref("data", stage, part)
         whole = text.removesuffix(f".{part}") if part else text
-        outputs = ", ".join(f"{whole}.{output}" for output in known.outputs)
-        if part and part not in known.outputs:
-            hint = nearest(part, (*known.outputs, *known.keeps))
+        outputs = ", ".join(f"{whole}.{output}" for output in source.outputs)
+        if part and part not in source.outputs:
+            hint = nearest(part, (*source.outputs, *source.keeps))
             did = f" Did you mean '{whole}.{hint}'?" if hint else ""
-            there = f"it gives {outputs}" if outputs else f"it gives one thing, {whole}"
-            there += "".join(f", and keeps {whole}.{name}" for name in known.keeps)
+            there = f"it gives {outputs}" if outputs else f"it has one output, {whole}"
+            there += "".join(f", and keeps {whole}.{name}" for name in source.keeps)
             named = whole.removeprefix("$")
             self.mistakes.add(
                 line, f"{self.place}stage '{named}' gives no '{part}'.{did} {there[0].upper()}{there[1:]}"
             )
             return LOST
-        if known.outputs and not part:
+        if source.outputs and not part:
             self.mistakes.add(line, f"{self.place}'{text}' has several parts: say which of {outputs}")
             return LOST
-        return Ref(known.gives, stage, part)
+        return Ref(source.gives, stage, part)
 
     def carried(self, text: str, real: str, line: int) -> Any:
-        """What a loop carries in from outside of the recipe, which has no parts; LOST where it is not known."""
+        """Return what a loop carries in from outside of the recipe, which has no parts; LOST where it is a mistake."""
         name, dot, part = text.removeprefix("$").partition(".")
         if real == dot + part:  # a mistake already noted
             return LOST
@@ -165,41 +166,43 @@ class Scope:
         return text
 
     def in_this_loop(self, stage: str) -> bool:
-        """Whether a stage is one of a turn of the loop that is being checked: it is named as in the turn at hand."""
+        """True if a stage is one of a turn of the loop that is being checked: it is named as in the turn at hand."""
         return self.turn is not None and self.turned.get(stage) == self.turn.loop
 
     def written(self) -> dict[str, str]:
         """Every stage that may be named here, as it is written and as it is called: those outside of loops, the last
         turn of every loop, and within a loop the latest of its own."""
-        known = {f"${name}": f"${name}" for name in self.done if name not in self.turned}
-        known |= {f"${loop}.{name}": f"${real}" for loop, last in self.loops.items() for name, real in last.items()}
-        return known | (
+        references = {f"${name}": f"${name}" for name in self.done if name not in self.turned}
+        references |= {
+            f"${loop}.{name}": f"${real}" for loop, last in self.loops.items() for name, real in last.items()
+        }
+        return references | (
             {f"${n}": real for n, real in self.turn.names.items() if real[:1] in ("$", "")} if self.turn else {}
         )
 
     def fitting(self, option: Option) -> list[str]:
         """Every reference that fits the option: `$stage`, `$stage.part`, `$loop.stage`, `$base`."""
         wanted, _ = REFERENCES[option.reference]
-        fit, kept = [], []
+        fit, kept_data = [], []
         for text, real in self.written().items():
-            stage, _, given = real.removeprefix("$").partition(".")
+            stage, _, has_part = real.removeprefix("$").partition(".")
             part = self.done.get(stage)
             if part is None:
                 continue
-            parts = [text] if given or not part.outputs else [f"{text}.{output}" for output in part.outputs]
+            parts = [text] if has_part or not part.outputs else [f"{text}.{output}" for output in part.outputs]
             fit += parts if part.gives in wanted else []
-            kept += [f"{text}.{name}" for name in part.keeps] if "data" in wanted else []
-        return fit + kept + (["$base"] if "model" in wanted and self.base is not None else [])
+            kept_data += [f"{text}.{name}" for name in part.keeps] if "data" in wanted else []
+        return fit + kept_data + (["$base"] if "model" in wanted and self.base is not None else [])
 
     def missing(self, text: str, stage: str) -> str:
-        """What to say of a reference to a stage that is not there, or not yet."""
-        own = self.turn
-        if own and stage in own.later:
+        """Describe a reference to a stage that is not there, or not yet."""
+        turn = self.turn
+        if turn and stage in turn.later:
             return (
                 f"'{text}' is not there yet: a stage refers only to stages before it. To have that of the turn before, "
                 f"say what it is in the first turn: carry: {{{stage}: $STAGE}}"
             )
-        if own and (stage == own.loop or self.in_this_loop(stage)):
+        if turn and (stage == turn.loop or self.in_this_loop(stage)):
             return f"'{text}' is of the loop that this stage is in: name its stages as they stand there, $STAGE"
         if stage in self.later:
             return f"'{text}' comes later: a stage refers only to stages before it"
@@ -210,14 +213,14 @@ class Scope:
             hint = nearest(text, within)
             did = f" Did you mean '{hint}'?" if hint else ""
             return f"there is no '{text}' in that loop.{did} Known: {listed(within, SHOWN)}"
-        known = [*self.written(), *(["$base"] if self.base is not None else [])]
-        known += [f"$inputs.{name}" for name in self.inputs]
-        ends = [name for name in known if name.endswith(f".{stage}")]
-        hint = ends[0] if ends else nearest(f"${stage}", [*known, *(f"${name}" for name in self.turned)])
+        references = [*self.written(), *(["$base"] if self.base is not None else [])]
+        references += [f"$inputs.{name}" for name in self.inputs]
+        ends = [name for name in references if name.endswith(f".{stage}")]
+        hint = ends[0] if ends else nearest(f"${stage}", [*references, *(f"${name}" for name in self.turned)])
         did = f" Did you mean '{hint}'?" if hint else ""
-        return f"there is no stage '{text}' before this one.{did} Known: {listed(known, SHOWN) or 'none'}"
+        return f"there is no stage '{text}' before this one.{did} Known: {listed(references, SHOWN) or 'none'}"
 
-    def found(self, name: str, node: Node) -> str:
+    def path_of(self, name: str, node: Node) -> str:
         """The path of a file or folder of that name, or an empty string."""
         place = sources.find(name, self.folder, typed=node.line == COMMAND_LINE)
         return "" if place is None else str(place)
@@ -225,19 +228,19 @@ class Scope:
     def data(self, name: str, node: Node, what: str, option: Option | None = None) -> str:
         """A data set's name, checked, with what fits the `option` as a hint; a file that stands beside the recipe is
         given with its folder."""
-        path = self.found(name, node)
+        path = self.path_of(name, node)
         if path and not name.startswith("world:"):
             return path
         trouble = sources.data_trouble(name, self.folder, lambda: self.fitting(option) if option else [])
         if trouble:
-            own = f". Give your own: {node.input}=FILE" if node.input and not name.startswith("world:") else ""
-            self.mistakes.add(node.line, f"{f'input {node.input!r}' if node.input else what}: {trouble}{own}")
+            way_out = f". Give your own: {node.input}=FILE" if node.input and not name.startswith("world:") else ""
+            self.mistakes.add(node.line, f"{f'input {node.input!r}' if node.input else what}: {trouble}{way_out}")
         return name
 
     def model(self, name: str, node: Node, what: str, option: Option | None = None) -> str:
         """A model's name, checked; a folder that stands beside the recipe is given with its path. An adapter has to ask
         for nothing that is not read, and its base has to be there."""
-        path = self.found(name, node)
+        path = self.path_of(name, node)
         if path and not name.startswith("world:"):
             trouble = sources.adapter_trouble(path)
             if trouble:
@@ -249,7 +252,7 @@ class Scope:
         return name
 
     def origin(self, value: Any) -> Any:
-        """The name of the data set that data come from, through every split; of answers, that of their prompts."""
+        """The name of the data set that data come from, through every split; of responses, that of their prompts."""
         while isinstance(value, Ref):
             options = self.options[value.stage]
             value = options.get("data", options.get("prompts"))
@@ -269,43 +272,47 @@ class Scope:
         return text
 
     def expectation_trouble(self, path: str) -> str:
-        """What is wrong with a path of the expect block, or an empty string."""
-        asked = Expected.read(self.expected(path))
-        if asked is None:
+        """Problem with a path of the expect block, or an empty string."""
+        finding = Expected.read(self.expected(path))
+        if finding is None:
             return f"'{path}' is not of the form {FORM}"
-        if asked.stage not in self.done:
-            return f"'{path}': {unknown('stage', asked.stage, self.done)}"
-        part, options = self.done[asked.stage], self.options[asked.stage]
+        if finding.stage not in self.done:
+            return f"'{path}': {unknown('stage', finding.stage, self.done)}"
+        part, options = self.done[finding.stage], self.options[finding.stage]
         if part is None:
             return ""
-        if asked.check == TAUGHT and any(option.name == "learning_rate" for option in part.options):
-            return "" if asked.model == asked.stage else f"'{path}': {unknown('model', asked.model, [asked.stage])}"
+        if finding.check == TAUGHT and any(option.name == "learning_rate" for option in part.options):
+            return (
+                ""
+                if finding.model == finding.stage
+                else f"'{path}': {unknown('model', finding.model, [finding.stage])}"
+            )
         if part.gives not in ("findings", "reward"):
-            return f"'{path}': stage '{asked.stage}' ({part.name}) measures nothing"
+            return f"'{path}': stage '{finding.stage}' ({part.name}) measures nothing"
         if part.gives == "reward" and "eval" not in options:
-            return f"'{path}': stage '{asked.stage}' ({part.name}) measures nothing without 'eval'"
-        models, rivals = self.named_in(part, asked.stage)
-        if asked.model not in (*models, *rivals):
-            return f"'{path}': {unknown('model', asked.model, dict.fromkeys([*models, *rivals]))}"
-        opponents = [rival for rival in dict.fromkeys(rivals) if rival != asked.model and asked.model in models]
+            return f"'{path}': stage '{finding.stage}' ({part.name}) measures nothing without 'eval'"
+        models, rivals = self.named_in(part, finding.stage)
+        if finding.model not in (*models, *rivals):
+            return f"'{path}': {unknown('model', finding.model, dict.fromkeys([*models, *rivals]))}"
+        opponents = [rival for rival in dict.fromkeys(rivals) if rival != finding.model and finding.model in models]
         opponents += [LOOKUP] * (options.get("lookup") is True)
-        if asked.against and asked.against not in opponents:
-            return f"'{path}': {unknown('opponent', asked.against, opponents)}"
-        if not asked.against and len(opponents) > 1 and COMPARISON.search(asked.check):
+        if finding.against and finding.against not in opponents:
+            return f"'{path}': {unknown('opponent', finding.against, opponents)}"
+        if not finding.against and len(opponents) > 1 and COMPARISON.search(finding.check):
             return f"'{path}' could be against {' or '.join(opponents)}: say '{path}@{opponents[0]}'"
         return ""
 
     def named_in(self, part: Part, stage: str) -> tuple[list[str], list[str]]:
-        """What the models of a stage that measures are called in its findings, and those they are held against."""
+        """Names of the models of a stage that measures in its findings, and of those they are compared with."""
         options = self.options[stage]
         against = [model for model in options.get("against", []) if model is not None]
-        own = (
+        subjects = (
             [model for model in measured(options) if model is not None]
             if part.gives == "findings"
             else [Ref("", stage)]
         )
-        called = labels([*own, *against], self.base)
-        models, rivals = called[: len(own)], called[len(own) :]
+        called = labels([*subjects, *against], self.base)
+        models, rivals = called[: len(subjects)], called[len(subjects) :]
         if "reward" in options:  # one curve, of the best of n
             models = [best_of(model, "n") for model in models]
         if options.get("best_of") is not None:
@@ -314,6 +321,6 @@ class Scope:
 
 
 def measured(options: Mapping[str, Any]) -> list[Any]:
-    """The models whose findings a stage gives: those of an exam, runs that are diagnosed, or the one that answers."""
+    """The models whose findings a stage gives: those of an exam, runs that are diagnosed, or the one that responds."""
     named = options.get("models", options.get("runs", options.get("model", [])))
     return named if isinstance(named, list) else [named]

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def folder() -> Path:
-    """Where they lie: in the package, or beside the source that an editable installation reads."""
+    """Folder of the shipped recipes: in the package, or beside the source that an editable installation reads."""
     inside = PACKAGE / "recipes"
     return inside if inside.is_dir() else PACKAGE.parent.parent / "recipes"
 
@@ -27,8 +27,8 @@ def files() -> list[Path]:
     return sorted(folder().glob("*.yaml"))
 
 
-def found(name: str | Path) -> Path:
-    """A file by its own path, or else the one that comes with truing and has its name: `quickstart`,
+def locate(name: str | Path) -> Path:
+    """Locate a file by its own path, or else the one that comes with truing and has its name: `quickstart`,
     `quickstart.yaml`, `recipes/quickstart.yaml`. What is neither is given back as it is."""
     path = Path(name)
     if os.path.exists(path) or str(path.parent) not in (".", "recipes"):

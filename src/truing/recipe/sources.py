@@ -20,7 +20,7 @@ from truing.world import tiny
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_LONGEST = 96
 LOOKED_AT = 1000
-"""So many names of a folder are looked at for a hint."""
+"""Most names of a folder that are read for a hint."""
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz")
 
 
@@ -28,21 +28,21 @@ def find(name: str, folder: Path | None, typed: bool = False) -> Path | None:
     """The file or folder of that name: beside the recipe, or else in the working folder; the other way round for a
     name that was typed on the command line. Rules that come with truing are there for a recipe that was copied."""
     here, beside = [Path(name)], [folder / name] if folder else []
-    places = [*(here + beside if typed else beside + here), *([shipped.found(name)] if name.endswith(".yaml") else [])]
+    places = [*(here + beside if typed else beside + here), *([shipped.locate(name)] if name.endswith(".yaml") else [])]
     return next((place for place in places if os.path.exists(place)), None)
 
 
-def model_trouble(name: str, known: Callable[[], Sequence[str]]) -> str:
-    """What is wrong with a model's name that is no folder's, or empty. `known` gives references that fit."""
+def model_trouble(name: str, references: Callable[[], Sequence[str]]) -> str:
+    """Problem with a model's name that is no folder's, or empty. `references` gives references that fit."""
     if name.startswith("world:"):
-        return said_by(lambda: tiny.size(name))
+        return problem_of(lambda: tiny.size(name))
     if HUB.fullmatch(name):
         return hub_trouble(name)
-    return f"there is no folder '{name}'{meant(name, known())}"
+    return f"there is no folder '{name}'{meant(name, references())}"
 
 
 def hub_trouble(name: str) -> str:
-    """Why no model or data set of the Hub can have this name (of the form owner/name), or empty.
+    """Reason why no model or data set of the Hub can have this name (of the form owner/name), or empty.
 
     >>> hub_trouble("Qwen/Qwen3--0.6B")
     "'Qwen/Qwen3--0.6B' is no folder here, and no name of the Hub has '--' in it"
@@ -57,31 +57,31 @@ def hub_trouble(name: str) -> str:
 
 
 def adapter_trouble(path: str) -> str:
-    """What is wrong with the adapter in a folder, as far as its files say without torch; empty for any other folder."""
+    """Problem with the adapter in a folder, as far as its files show without torch; empty for any other folder."""
     folder = Path(path)
     if not adapter_files.is_adapter(folder):
         return ""
-    return said_by(lambda: adapter_files.bases(folder, adapter_files.read_config(folder)))
+    return problem_of(lambda: adapter_files.bases(folder, adapter_files.read_config(folder)))
 
 
-def data_trouble(name: str, folder: Path | None, known: Callable[[], Sequence[str]]) -> str:
-    """What is wrong with a data set's name that is no file's, or empty. `known` gives references that fit."""
+def data_trouble(name: str, folder: Path | None, references: Callable[[], Sequence[str]]) -> str:
+    """Problem with a data set's name that is no file's, or empty. `references` gives references that fit."""
     if name.startswith(tiny.PREFIX):
         return f"'{name}' is a model, not a data set"
     if name.startswith("world:"):
-        return said_by(lambda: world.check(name))
+        return problem_of(lambda: world.check(name))
     if name.endswith(DATA_SUFFIXES):
         return file_trouble(name, folder)
     repository, _, split = name.partition(":")
     if HUB.fullmatch(repository) and (split or ":" not in name):
         return hub_trouble(repository)
-    fitting = known()
+    fitting = references()
     hint = "" if f"${name}" in fitting else file_hint(name, folder)
     return f"there is no file '{name}'{hint or meant(name, fitting)}"
 
 
 def file_trouble(name: str, folder: Path | None) -> str:
-    """What to say of a file that is neither in the working folder nor beside the recipe."""
+    """Describe a file that is neither in the working folder nor beside the recipe."""
     return f"there is no file '{name}'{file_hint(name, folder)}"
 
 
@@ -93,14 +93,14 @@ def file_hint(name: str, folder: Path | None) -> str:
     return f". Did you mean '{hint}'?" if hint else ""
 
 
-def meant(name: str, known: Sequence[str]) -> str:
+def meant(name: str, references: Sequence[str]) -> str:
     """The reference that a word without $ most likely meant, or what a Hub name looks like."""
-    hint = nearest(f"${name}", known)
+    hint = nearest(f"${name}", references)
     return f". Did you mean '{hint}'?" if hint else ", and a Hub name has the form owner/name"
 
 
-def said_by(look_up: Callable[[], object]) -> str:
-    """What a look-up complains of, or an empty string."""
+def problem_of(look_up: Callable[[], object]) -> str:
+    """Run a look-up and return its UserError as text, or an empty string."""
     try:
         look_up()
     except UserError as problem:

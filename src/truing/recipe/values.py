@@ -8,13 +8,14 @@ from typing import Any
 from truing.recipe import sources
 from truing.recipe.scope import Scope
 from truing.recipe.sources import HUB
-from truing.recipe.yaml_document import LOST, Mistakes, Node
+from truing.recipe.yaml_document import LOST, Mistakes
 from truing.signature import Option
 from truing.typewords import guess, parse_type
+from truing.yaml_text.reading import Node
 
 
 def check_value(place: str, option: Option, node: Node, scope: Scope) -> Any:
-    """The value of an option in its own type, names looked up; LOST where it is a mistake, which is noted."""
+    """Return the value of an option in its own type, names looked up; LOST where it is a mistake, which is noted."""
     value = refer(option, node, scope)
     if value is LOST:
         return LOST
@@ -50,11 +51,11 @@ def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) ->
         return value
     if kind in ("Model", "Models", "Rivals", "RewardModel"):
         hint = guess(parse_type(option.type), value)
-        if hint and not HUB.fullmatch(value) and not scope.found(value, node):
+        if hint and not HUB.fullmatch(value) and not scope.path_of(value, node):
             scope.mistakes.add(node.line, f"{what}: there is no folder '{value}'{hint}")
             return value
         return scope.model(value, node, what, option)
-    path = scope.found(value, node)
+    path = scope.path_of(value, node)
     if not path:
         scope.mistakes.add(node.line, f"{what}: {sources.file_trouble(value, scope.folder)}")
     elif kind == "Rules":
@@ -63,9 +64,9 @@ def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) ->
 
 
 def check_rules(path: Path, what: str, line: int, mistakes: Mistakes) -> None:
-    """Note every mistake of a rules file. (It is read by what the gate itself reads it by, imported when needed.)"""
+    """Note every mistake of a rules file. (The gate's own reader reads it, imported when needed.)"""
     from truing.gate.rules import read_rules
 
-    trouble = sources.said_by(lambda: read_rules(path))
+    trouble = sources.problem_of(lambda: read_rules(path))
     for sentence in trouble.splitlines():
         mistakes.add(line, f"{what}: {sentence}")

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from truing import door
 from truing.errors import DataError, redacted, visible
 from truing.report.usage import PIPELINE, Kind, usage
 from truing.report.words import figure, interval, label, unit
 from truing.types import Finding
+from truing.yaml_text import reading, writing
+from truing.yaml_text.reading import YamlError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -84,19 +84,18 @@ def named_on_card(folder: Path) -> tuple[str, list[str]]:
     """
     try:
         text = door.read_text(folder / "README.md").split("---\n")[1]
-        door.check_yaml(text, "README.md")
-        front = yaml.safe_load(text)
+        front = reading.read(text, "a card").plain
         if not isinstance(front, dict) or "truing" not in front.get("tags", []):
             return "", []
         base, data = front.get("base_model", ""), front.get("datasets", [])
-    except (DataError, ValueError, IndexError, TypeError, OverflowError, yaml.YAMLError):
+    except (DataError, IndexError, TypeError, YamlError):
         return "", []
     names = [name for name in data if isinstance(name, str)] if isinstance(data, list) else []
     return base if isinstance(base, str) else "", names
 
 
 def _front(facts: Mapping[str, object]) -> str:
-    clean = yaml.safe_dump({k: _visible(v) for k, v in facts.items()}, sort_keys=False, allow_unicode=False, width=1000)
+    clean = writing.write({k: _visible(v) for k, v in facts.items()}, ascii_only=True)
     return f"---\n{clean}---\n\n"
 
 

@@ -1,4 +1,4 @@
-"""What findings are about: the weights that were measured, the data, the judge, the recipe and the code."""
+"""Provenance of findings: the weights that were measured, the data, the judge, the recipe and the code."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from truing.run.stage_run import StageRun
 from truing.types import digest, source_digest
 
 JUDGES = ("judge", "aggregate", "coefficient", "best_by", "reward", "truth")
-"""Options by which a stage says who judges."""
+"""Options by which a stage names its judge."""
 
 
 def about(run: StageRun) -> dict[str, Any]:
-    """The stage, and by content hash every model that it read or made (by where it lies, as the recipe names it), every
-    data set that it read, the recipe and truing's source; and by name who judged, and of an exam what stands in
+    """Return the stage, and by content hash every model that it read or made (by its place, as the recipe names it),
+    every data set that it read, the recipe and truing's source; and by name the judge, and of an exam the model in
     production."""
-    models = {place: known or model_digest(place) for place, known in run.models.items()}
+    models = {place: stored_digest or model_digest(place) for place, stored_digest in run.models.items()}
     if (run.folder / "model").is_dir():
         models[f"{run.name}/model"] = model_digest(str(run.folder / "model"))
     spec = run.recipe.stage(run.name)
@@ -34,7 +34,9 @@ def about(run: StageRun) -> dict[str, Any]:
 
 
 def judge_of(run: StageRun) -> dict[str, Any]:
-    """Who judged, by the stage's options and their defaults."""
+    """Options that name the judge, by the stage's options and their defaults."""
     options, part = run.recipe.stage(run.name).options, registry.resolve(run.do, "stage", run.recipe.folder)
-    known = {option.name: options.get(option.name, option.default) for option in part.options if option.name in JUDGES}
-    return {name: plain(value) for name, value in known.items() if value is not None}
+    choices = {
+        option.name: options.get(option.name, option.default) for option in part.options if option.name in JUDGES
+    }
+    return {name: plain(value) for name, value in choices.items() if value is not None}

@@ -1,4 +1,5 @@
-"""Several processes train together only on the same recipe, data, code and versions: held against the first's."""
+"""Agreement of the processes that train together: recipe, data, code and versions of each are compared with rank
+0's."""
 
 from __future__ import annotations
 
@@ -27,16 +28,16 @@ PACKAGES = (
 
 
 def check(recipe: Recipe) -> None:
-    """UserError on every rank where one has another recipe, other data, code or versions than the first one."""
+    """UserError on every rank where one has another recipe, other data, code or versions than rank 0."""
     from truing.train.distributed import process_group
 
     if process_group.world() == 1:
         return
     try:
-        own: dict[str, Any] = {"problem": "", **identity(recipe)}
+        mine: dict[str, Any] = {"problem": "", **identity(recipe)}
     except (TruingError, OSError) as problem:
-        own = {"problem": str(problem)}
-    compare(own, difference)
+        mine = {"problem": str(problem)}
+    compare(mine, difference)
 
 
 def check_content(name: str, policy: Policy, trees: Sequence[Tree]) -> None:
@@ -54,12 +55,12 @@ def check_content(name: str, policy: Policy, trees: Sequence[Tree]) -> None:
                                                                 if first[part] != other[part]), ""))  # fmt: skip
 
 
-def compare(own: dict[str, Any], apart: Callable[[dict[str, Any], dict[str, Any]], str]) -> None:
-    """Hold what every rank says of itself against the first one; UserError on all of them where it has a problem, or
-    `apart` finds words for a difference."""
+def compare(mine: dict[str, Any], apart: Callable[[dict[str, Any], dict[str, Any]], str]) -> None:
+    """Compare every rank's facts with those of rank 0; UserError on all ranks where one has a problem, or `apart` finds
+    a difference."""
     from truing.train.distributed import process_group
 
-    first, *others = map(json.loads, process_group.gathered(json.dumps(own)))
+    first, *others = map(json.loads, process_group.gathered(json.dumps(mine)))
     for rank, other in enumerate([first, *others]):
         if other["problem"]:
             raise UserError(f"rank {rank}: {other['problem']}")
@@ -82,7 +83,8 @@ def fingerprint(module: nn.Module) -> list[Any]:
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """What a process would train with: its versions, and of every stage the options, what they name, and the code."""
+    """Facts of a process that must agree: its versions, and of every stage the options, what they name, and the
+    code."""
     keys: dict[str, str] = {}
     stages: dict[str, Any] = {}
     for spec in recipe.stages:
@@ -103,20 +105,20 @@ def installed(package: str) -> str:
 
 
 def difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The first thing in which two processes differ, in words; empty where there is none.
+    """First difference between two processes, in words; empty where there is none.
 
     >>> same = {"versions": {"torch": "2"}, "stages": {}, "keys": {}}
     >>> difference(same, same), difference(same, same | {"versions": {"torch": "1"}})
     ('', 'torch is 2 there and 1 here')
     """
-    for name, known in first["versions"].items():
-        if other["versions"].get(name) != known:
-            return f"{name} is {known} there and {other['versions'].get(name)} here"
+    for name, expected in first["versions"].items():
+        if other["versions"].get(name) != expected:
+            return f"{name} is {expected} there and {other['versions'].get(name)} here"
     if list(first["stages"]) != list(other["stages"]):
         return f"its stages are {', '.join(other['stages'])}, and not {', '.join(first['stages'])}"
     for name, parts in first["stages"].items():
         if sentences := list(changes(parts, other["stages"][name]).values()):
             return f"stage '{name}': {sentences[0]}"
-        if first["keys"][name] != other["keys"][name]:  # what is said holds no keys, and so may be the same
+        if first["keys"][name] != other["keys"][name]:  # the sentences hold no keys, and so may be the same
             return f"stage '{name}'"
     return ""

@@ -1,4 +1,4 @@
-"""Where a base model comes from: a name as it is, one of the world's (pretrained once and cached), or a new one."""
+"""Base models: a name as it is, one of the world's (pretrained once and cached), or a new one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from truing.world import tiny
 
 
 def resolve(value: Any, *, root: Path, seed: int, records: Callable[..., Records], show: Show) -> str:
-    """The folder or Hub name behind what a recipe says under `base` or `model`. A new model is made in the run's `root`
+    """The folder or Hub name behind the value of `base` or `model` in a recipe. A new model is made in the run's `root`
     from its `seed`, and `records` reads the text that its tokenizer is trained on."""
     if isinstance(value, dict):
         return str(new_model(value, root, seed, records, show))
@@ -50,7 +50,7 @@ def new_model(spec: dict[str, Any], root: Path, seed: int, records: Callable[...
 
     def make(part: Path) -> None:
         fresh.make(size, text.texts(), part, seed=seed)
-        lineage.write(part, lineage.Lineage())  # its weights are drawn: they learned nothing yet
+        lineage.write(part, lineage.Lineage())  # its weights are random: they learned nothing yet
         show.say(f"  made a new model from the text of {text.name}")
 
     return caches.cached(folder, make, show.say)

@@ -1,4 +1,4 @@
-"""What a person sees while a run works: a bar that moves on a terminal, plain lines in a log, none when quiet."""
+"""Progress of a run: a bar that moves on a terminal, plain lines in a log, none when quiet."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from truing.run import moment
 from truing.terminal import moves, say
 
 WINDOW = 10
-"""Updates that a line's figures are means over: those of a single one jump."""
+"""Updates that a line's figures are means over: those of a single update are noisy."""
 PLAIN, MOVING = 10.0, 0.2
 """Seconds between two lines of a log, and between two states of the bar."""
 SLOWER = 50
-"""A log that has run long has a line for every so manieth part of its time: hundreds of lines, however long it runs."""
+"""Share of the time so far after which a log gets its next line: hundreds of lines, however long the run."""
 NARROW, BAR = 80, 12
 
 
@@ -31,19 +31,19 @@ class Show:
         self.begin()
 
     def say(self, text: str, end: str = "\n") -> None:
-        """A line for the reader, unless quiet; what a text from elsewhere would do to the terminal is made visible."""
+        """Print a line unless quiet, with the control codes of a text from elsewhere made visible."""
         if not self.quiet:
             self._clear()
             say(text, end=end)
 
     def begin(self) -> None:
-        """A new stretch of steps starts now."""
+        """Start counting steps, tokens and time anew."""
         self._begun, self._last, self._tokens, self._done = time.monotonic(), 0.0, 0, 0
         self._rows: deque[Mapping[str, float]] = deque(maxlen=WINDOW)
 
     def step(self, row: Mapping[str, float], steps: int) -> None:
-        """One step is done: what the stage is about (means of the last steps), tokens per second, and the time left.
-        Those of the last step are not shown: what a stage comes to is said when it is over."""
+        """Show a step: the stage's main metrics (means of the last steps), tokens per second, and the time left. Those
+        of the last step are not shown: the stage's figures follow when it is over."""
         self._tokens += int(row["tokens"])
         self._done += 1
         self._rows.append(row)
@@ -58,7 +58,7 @@ class Show:
             return
         left = f"{words.seconds(taken / self._done * (steps - row['step']))} left"
         of = f" (means of {len(self._rows)})" if len(self._rows) > 1 else ""
-        about = f"{moment.told(list(self._rows))}{of}  {speed}"
+        about = f"{moment.summary(list(self._rows))}{of}  {speed}"
         if self.live:
             drawn = drawn_bar(int(row["step"]), steps, left, about, width())
             print("\r\x1b[K" + drawn, end="", file=sys.stderr, flush=True)
@@ -74,7 +74,7 @@ class Show:
 
 
 def drawn_bar(step: int, steps: int, left: str, about: str, most: int) -> str:
-    """A bar with its step, the time left and what the stage is about, on one line of at most `most` columns.
+    """A bar with its step, the time left and the stage's main metrics, on one line of at most `most` columns.
 
     `rich` draws it into a text and does not own the terminal: what it would send there to move the cursor is what
     `terminal.guard` shows as codes, and one line that begins anew needs none of it.

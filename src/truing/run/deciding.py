@@ -1,5 +1,5 @@
-"""What a gate of a recipe has to know beside its evidence: what stands in production, and what it will not be able to
-decide, said before anything is trained."""
+"""Gates of a recipe: the model in production that each compares with, and, before anything is trained, the gates that
+will not be able to decide."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from truing.recipe.references import Recipe, Ref, StageSpec
 
 
 def production(recipe: Recipe, exam: StageSpec) -> str:
-    """What the model in production is called in the findings of an exam. Where that is not among its models, a name
-    that no model has, and an empty one where the recipe names none.
+    """Name of the model in production in the findings of an exam. Where that is not among its models, a name that no
+    model has, and an empty one where the recipe names none.
 
     >>> exam = StageSpec("exam", "evaluate", {"models": ["a/new"], "against": ["a/old"], "prompts": "p.jsonl"})
     >>> [production(Recipe("t", (exam,), base=base), exam) for base in ("a/old", "a/older", None)]
@@ -36,7 +36,7 @@ def production(recipe: Recipe, exam: StageSpec) -> str:
 
 
 def same_model(value: Any, other: Any) -> bool:
-    """Whether two names are of one model: the same, or two spellings of one folder."""
+    """True if two names are of one model: the same, or two spellings of one folder."""
     folders = all(isinstance(name, str) and os.path.isdir(name) for name in (value, other))
     return bool(value == other) or (folders and os.path.realpath(value) == os.path.realpath(other))
 
@@ -48,20 +48,22 @@ def contestants(spec: StageSpec) -> list[Any]:
 
 def decide_by_hand(evidence: Path, rules_file: Path) -> tuple[Decision, dict[str, Any]]:
     """The decision that `truing gate` makes, and whose weights it is about: of what lies in a run's folder as one more
-    look; of findings by hand as they are, which say neither what stands in production nor how often was looked."""
-    given, rules = read(evidence), read_rules(shipped.found(rules_file))
+    look; of findings by hand as they are, which record neither the model in production nor the number of looks."""
+    loaded, rules = read(evidence), read_rules(shipped.locate(rules_file))
     root = run_of(Path(os.path.realpath(evidence)))
-    look = 1 if root is None else look_number(root, "", given.findings, rules)
-    return decide(given.findings, rules, production=given.production, vouched=given.vouched, look=look), given.weights
+    look = 1 if root is None else look_number(root, "", loaded.findings, rules)
+    return decide(
+        loaded.findings, rules, production=loaded.production, vouched=loaded.vouched, look=look
+    ), loaded.weights
 
 
 def foreseen(recipe: Recipe) -> list[str]:
-    """What the gates of a recipe will not be able to decide, each with its way out."""
+    """Describe what the gates of a recipe will not be able to decide, each with its way out."""
     return [text for spec in recipe.stages if spec.do == "gate" for text in blind(recipe, spec)]
 
 
 def blind(recipe: Recipe, gate: StageSpec) -> Iterator[str]:
-    """Why a gate will be undecided for want of a comparison with what stands in production."""
+    """Reasons why a gate will be undecided for want of a comparison with the model in production."""
     evidence = gate.options["evidence"]
     named = [ref.stage for ref in (evidence if isinstance(evidence, list) else [evidence]) if isinstance(ref, Ref)]
     exams = [s for s in recipe.stages if s.name in named and s.do == "evaluate" and "prompts" in s.options]
@@ -71,8 +73,8 @@ def blind(recipe: Recipe, gate: StageSpec) -> Iterator[str]:
     stands = next(iter(measured(names)), "")
     if recipe.replaced is None:
         yield (
-            f"stage '{gate.name}' cannot decide: the recipe names no base and no production, so nothing is known of "
-            "the model that a release would replace; give production: MODEL, and name it under 'against' of the exam"
+            f"stage '{gate.name}' cannot decide: the recipe names no base and no production, so the model that a "
+            "release would replace is unknown; give production: MODEL, and name it under 'against' of the exam"
         )
     elif not stands:
         missing = names.pop().removeprefix(UNMEASURED)
@@ -89,7 +91,7 @@ def blind(recipe: Recipe, gate: StageSpec) -> Iterator[str]:
 
 
 def compares(rule: Rule, stands: str) -> bool:
-    """Whether a rule may ask that a model be no worse than the one in production."""
+    """True if a rule may require that a model be no worse than the one in production."""
     level = COMPARISONS.get(rule.check)
     at_least = level is not None and rule.min is not None and rule.min >= level
     return at_least and rule.against in (None, stands) and rule.slice in (None, "all")

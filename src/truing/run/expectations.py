@@ -1,4 +1,4 @@
-"""What a recipe expects of its findings: `stage.model.check: [low, high]`, held against whole intervals."""
+"""Expectations of a recipe about its findings: `stage.model.check: [low, high]`, compared with whole intervals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from truing.types import Finding
 
 @dataclass(frozen=True)
 class Unmet:
-    """A line of the expect block that did not come true, or of which that is not known."""
+    """A line of the expect block that is not met, or that cannot be decided."""
 
     state: Literal["missed", "open"]
     text: str
@@ -30,10 +30,10 @@ def unmet(expect: Mapping[str, tuple[float, float]], root: Path) -> list[Unmet]:
 
 
 def held(path: str, bounds: tuple[float, float], root: Path) -> Unmet | None:
-    """One expectation held against what a stage left."""
-    asked = Expected.read(path)
-    assert asked is not None, "a checked recipe has paths of this form only"
-    f = the_one(asked, path, findings_of(root / asked.stage))
+    """Compare one expectation with the findings of a stage."""
+    expected = Expected.read(path)
+    assert expected is not None, "a checked recipe has paths of this form only"
+    f = the_one(expected, path, findings_of(root / expected.stage))
     if not isinstance(f, Finding):
         return Unmet("missed", f)
     low, high = bounds
@@ -49,10 +49,10 @@ def held(path: str, bounds: tuple[float, float], root: Path) -> Unmet | None:
     return Unmet("open", f"{shown}, which reaches over an end of [{low}, {high}]")
 
 
-def the_one(asked: Expected, path: str, findings: Sequence[Finding]) -> Finding | str:
-    """The finding that is named, or why there is none."""
-    named = [f for f in findings if asked.names(f)]
-    if not asked.slice and len(named) > 1:
+def the_one(expected: Expected, path: str, findings: Sequence[Finding]) -> Finding | str:
+    """Return the finding that an expectation names, or the reason why there is none."""
+    named = [f for f in findings if expected.names(f)]
+    if not expected.slice and len(named) > 1:
         named = [f for f in named if f.slice == "all"] or named
     if not named:
         return f"{path} was not measured"
@@ -64,7 +64,7 @@ def the_one(asked: Expected, path: str, findings: Sequence[Finding]) -> Finding 
 
 
 def findings_of(folder: Path) -> list[Finding]:
-    """What a stage of this run has just measured."""
+    """Read the findings that a stage of this run has just measured."""
     rows: list[Any] = read_json(folder / "findings.json").get("findings", [])
     place = folder / "findings.json"
     lesson = taught(read_json(folder / "summary.json"), folder.name)

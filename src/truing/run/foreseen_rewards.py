@@ -1,5 +1,5 @@
-"""What can be seen of a stage's rewards without asking any: the columns that they read, the rows that they could not
-judge by, and the models that they name. A check says it of a recipe, and a stage of the rewards that it has loaded."""
+"""Checks of a stage's rewards without calling any: the columns that they read, the rows that they could not judge by,
+and the models that they name. Used when a recipe is checked, and by a stage for the rewards that it has loaded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from truing.signature import TRL, Function, Part
 from truing.types import Records
 
 ASKED = (("prompts", "rewards"), ("watch_prompts", "watch"), ("prompts", "judge"), ("prompts", "trusted"))
-"""Options with prompts, and options with the rewards that judge answers to them."""
+"""Options with prompts, and options with the rewards that judge responses to them."""
 MODELS = ("Model", "RewardModel")
 SHOWN = 10
-"""How many refused rows are named by their numbers."""
+"""Most refused rows that are named by their numbers."""
 Rows: TypeAlias = Sequence[tuple[int, Mapping[str, Any]]]
 """The columns beside the prompts, by the numbers of their rows."""
 
@@ -42,7 +42,8 @@ def models(part: Part, options: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def troubles(part: Part, options: Mapping[str, Any], records: Records) -> Iterator[str]:
-    """What of the prompts' rows a reward lacks, or could not judge by; a user's own is not run for it."""
+    """Columns of the prompts' rows that a reward lacks, and rows that it could not judge by; a user's own reward is not
+    run for it."""
     rows = [(n, r.meta.get("columns", {})) for n, r in zip(records.rows, records.records, strict=True)]
     yield from lacking(part.name, part.scope, columns(part, options), rows)
     if part.name in registry.parts("reward"):
@@ -62,14 +63,14 @@ def lacking(name: str, scope: str, columns: Sequence[str], rows: Rows) -> Iterat
 
 
 def refused(check: Callable[..., Any] | None, options: Mapping[str, Any], rows: Rows) -> str:
-    """Why a reward could not judge by what a prompt's row holds, and which rows it refuses so; empty where it can."""
+    """Reason why a reward could not judge by a prompt's row, and the rows it refuses so; empty where it can."""
     if check is None:
         return ""
-    own = {name: value for name, value in options.items() if name in inspect.signature(check).parameters}
+    check_options = {name: value for name, value in options.items() if name in inspect.signature(check).parameters}
     wrong: dict[int, str] = {}
     for number, row in rows:
         try:
-            check(row, **own)
+            check(row, **check_options)
         except UserError as problem:
             wrong[number] = str(problem)
     if not wrong:

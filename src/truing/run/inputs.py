@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import yaml
-
 from truing import door, terminal, world
 from truing.data.formats import bounds, column_hints, file_nature, files, loading
 from truing.data.formats.conventions import ROLES, Want
 from truing.data.formats.loading import without_tools
 from truing.errors import DataError, UserError, short
 from truing.types import Message, Messages, Records
+from truing.yaml_text import reading
 
 OnBadRow: TypeAlias = Literal["error", "drop"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a command reads its data: what becomes of rows that cannot be used, and which column plays which role."""
+    """Options for the data of a command: what becomes of rows that cannot be used, and which column plays which
+    role."""
 
     on_bad_row: OnBadRow = "error"
     columns: Mapping[str, str | None] | None = None
 
     @staticmethod
     def of(on_bad_row: OnBadRow = "error", columns: Sequence[str] | None = None) -> Reading:
-        """The options of a command line: of `--columns` each `ROLE=COLUMN` or `COLUMN=null`, or the mapping as a recipe
-        writes it."""
+        """Read the options of a command line: of `--columns` each `ROLE=COLUMN` or `COLUMN=null`, or the mapping as a
+        recipe writes it."""
         named: dict[str, str | None] = {}
         for text in columns or ():
             for role, column in _entries(text):
@@ -54,9 +54,9 @@ class Reading:
             return world.records(name)
         return loading.load(name, want=want, on_bad_row=self.on_bad_row, columns=self.columns, unmarked=unmarked)
 
-    def told(self, name: str, want: Want = "any", *, unmarked: bool = False) -> Records:
-        """The same records; what was odd in their rows, and what became of columns that no convention names, is said
-        on stderr."""
+    def reported(self, name: str, want: Want = "any", *, unmarked: bool = False) -> Records:
+        """Return the same records, and report on stderr what was odd in their rows and what became of columns that no
+        convention names."""
         records = self.records(name, want, unmarked=unmarked)
         if records.notes or records.columns:
             terminal.say(loading.describe(records), err=True)
@@ -67,28 +67,27 @@ class Reading:
         if name.endswith(".txt"):
             self.check(name)
             return list(dict.fromkeys((Message("user", line),) for line in read_lines(name)))
-        return list(dict.fromkeys(record.prompt for record in without_tools(self.told(name, "prompts")).records))
+        return list(dict.fromkeys(record.prompt for record in without_tools(self.reported(name, "prompts")).records))
 
 
 def _entries(text: str) -> Iterable[tuple[str, str | None]]:
-    """Roles with their columns, by one word of the command line."""
+    """Read roles with their columns from one argument of the command line."""
     if not text.lstrip().startswith("{"):
         role, sign, column = text.partition("=")
         if not role or not sign or not column:
             raise UserError(f"--columns is ROLE=COLUMN, or COLUMN=null for one that is not read, not '{short(text)}'")
         return [(role, None if column == "null" else column)]
-    door.check_yaml(text, "--columns")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"--columns: '{short(text)}' is no mapping: {short(str(error))}") from error
+        value = reading.read(text, "a mapping of columns").plain
+    except reading.YamlError as error:
+        raise UserError(f"--columns: '{short(text)}' is no mapping: {short(error.problem)}") from error
     if not isinstance(value, dict) or not all(isinstance(v, str | None) for pair in value.items() for v in pair):
         raise UserError(f"--columns: '{short(text)}' is no mapping of roles to columns, such as {{prompt: question}}")
     return value.items()
 
 
 def read_lines(name: str) -> list[str]:
-    """The lines of a text file that say something."""
+    """Lines of a text file that are not blank."""
     path = Path(name)
     files.check_exists(name, path)
     file_nature.check(name, path)

@@ -1,5 +1,5 @@
-"""What a model learned from: in its own stage, in those that its weights came through before, in this run or another,
-and what those learned from whose rewards taught it."""
+"""Lineage of a model: the data it learned from in its own stage and in those that its weights came through before, in
+this run or another, and the data of the models whose rewards taught it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from truing.types import Judgement, Records
 
 
 def verdicts(run: StageRun, model: Any) -> list[Records]:
-    """What a model's own stage learned from, and of the stages before it the verdicts alone: a demonstration that it
-    once saw of the same prompt has not told it which of two other answers is the better one."""
+    """Data of a model's own stage, and of the stages before it the verdicts alone: a demonstration to the same prompt
+    does not teach which of two other responses is the better one."""
     if isinstance(model, list | tuple):
-        return [records for one in model for records in verdicts(run, one)]
+        return [records for member in model for records in verdicts(run, member)]
     if not isinstance(model, Ref) or model.stage == "base":
         return []
     options = run.recipe.stage(model.stage).options
@@ -30,52 +30,52 @@ def verdicts(run: StageRun, model: Any) -> list[Records]:
 
 
 def learned(run: StageRun, model: Any) -> list[Records]:
-    """What a model of this recipe learned from, that of its last stage first: rows, prompts that it answered, and with
-    `patience` those its best weights were chosen by. Of a list of models all of it. What a model from elsewhere
-    learned from is not known."""
+    """Data that a model of this recipe learned from, its last stage's first: rows, prompts that it answered, and with
+    `patience` those its best weights were chosen by. For a list of models all of it. The data of a model from elsewhere
+    are unknown."""
     if isinstance(model, list | tuple):
-        return [records for one in model for records in learned(run, one)]
-    found: list[Records] = []
+        return [records for member in model for records in learned(run, member)]
+    sources: list[Records] = []
     while isinstance(model, Ref) and model.stage != "base":
         options = run.recipe.stage(model.stage).options
-        found += by_stage(run, options)
+        sources += by_stage(run, options)
         model = options.get("model")
-    return found
+    return sources
 
 
 def rewarded(run: StageRun, model: Any) -> list[Any]:
     """The rewards that a model of this recipe was trained on, however many stages ago: named by its stages, or by those
-    that judged the answers it learned from, and with `patience` what its best weights were chosen by."""
-    found: list[Any] = []
+    that judged the responses it learned from, and with `patience` what its best weights were chosen by."""
+    rewards: list[Any] = []
     while isinstance(model, Ref) and model.stage != "base":
         options = run.recipe.stage(model.stage).options
-        found.append(options.get("rewards"))
+        rewards.append(options.get("rewards"))
         if options.get("patience") is not None:
-            found.append(options.get("watch"))
+            rewards.append(options.get("watch"))
         data = options.get("data")
         if isinstance(data, Ref):
-            found.append(run.recipe.stage(data.stage).options.get("rewards"))
+            rewards.append(run.recipe.stage(data.stage).options.get("rewards"))
         model = options.get("model")
-    return [reward for reward in found if reward is not None]
+    return [reward for reward in rewards if reward is not None]
 
 
 def by_stage(run: StageRun, options: Mapping[str, Any]) -> list[Records]:
-    """What one stage learned from."""
+    """Data that one stage learned from."""
     on_bad_row, columns = options.get("on_bad_row", "error"), options.get("columns")
-    found = []
-    if options.get("prompts") is not None:  # it learned from its own answers to these
-        found.append(run.records(options["prompts"], on_bad_row, want="prompts", columns=columns))
+    sources = []
+    if options.get("prompts") is not None:  # it learned from its own responses to these
+        sources.append(run.records(options["prompts"], on_bad_row, want="prompts", columns=columns))
     if options.get("patience") is not None and options.get("watch_prompts") is not None:
-        found.append(run.records(options["watch_prompts"], want="prompts"))
+        sources.append(run.records(options["watch_prompts"], want="prompts"))
     if options.get("data") is not None:
-        found.append(taught_from(run, options["data"], options.get("without"), on_bad_row, columns))
+        sources.append(taught_from(run, options["data"], options.get("without"), on_bad_row, columns))
     if options.get("pretrain") is not None:
-        found.append(run.records(options["pretrain"]))
-    return found
+        sources.append(run.records(options["pretrain"]))
+    return sources
 
 
 def taught_from(run: StageRun, data: Any, without: Any, on_bad_row: str, columns: Columns | None) -> Records:
-    """What a stage learns from: its data, less the rows that ask what one of `without` asks."""
+    """Data of a stage, less the rows that ask what one of `without` asks."""
     records = run.records(data, on_bad_row, columns=columns)
     return records if without is None else splitting.without(records, run.records(without, want="prompts"))
 
@@ -83,9 +83,9 @@ def taught_from(run: StageRun, data: Any, without: Any, on_bad_row: str, columns
 def of_stage(run: StageRun) -> Lineage:
     """The lineage of the model that this stage has trained: its own data, its base's, and its teachers'."""
     options = run.recipe.stage(run.name).options
-    own = tuple(as_learned(run, records) for records in by_stage(run, options) if len(records))
+    direct = tuple(as_learned(run, records) for records in by_stage(run, options) if len(records))
     teachers = teachers_of(rewarded(run, Ref("model", run.name)))
-    return Lineage(own).before(*lineages(run, [options.get("model"), *teachers]))
+    return Lineage(direct).before(*lineages(run, [options.get("model"), *teachers]))
 
 
 def as_learned(run: StageRun, records: Records) -> Learned:
@@ -105,13 +105,13 @@ def lineages(run: StageRun, named: Any) -> list[Lineage]:
 
 
 def prints(run: StageRun, named: Any) -> list[Print]:
-    """What models learned from, and those that taught them."""
+    """Fingerprints of the data that models learned from, and of those that taught them."""
     return [learned.prints for lineage in lineages(run, named) for learned in lineage.learned]
 
 
 def verdict_prints(run: StageRun, named: Any) -> list[Print]:
-    """What told models which of two responses is better, as `verdicts` has it, in this run or before."""
-    return [known for lineage in lineages(run, named) for known in lineage.verdicts()]
+    """Fingerprints of the verdicts that models learned from, as in `verdicts`, in this run or before."""
+    return [verdict for lineage in lineages(run, named) for verdict in lineage.verdicts()]
 
 
 def judging(named: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a stage is about while it learns, in one line: what its answers earn, or how well it tells pairs apart."""
+"""Main metrics of a stage while it trains, in one line: the reward of its responses, or how well it separates pairs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from truing.run import lesson
 Row = Mapping[str, float]
 
 OFFLINE = ("margin", "margin_nats", "accuracy", "best_first", "signed_log_ratio")
-"""What methods of given data are judged by. Their loss is shown too, and that of a policy gradient never: it is 0 at
-the first update of every round, whatever is learned."""
+"""Main metrics of offline methods. Their loss is shown too, and that of a policy gradient never: it is 0 at the first
+update of every round, whatever is learned."""
 
 
-def told(rows: Sequence[Row]) -> str:
-    """The means of these updates that say what the stage is about; an empty text where there are none.
+def summary(rows: Sequence[Row]) -> str:
+    """Means of the main metrics over these updates; an empty text where there are none.
 
-    >>> told([{"step": 1, "rows": 2, "loss": 0.69, "accuracy": 0.5, "margin_nats": 0.0}])
+    >>> summary([{"step": 1, "rows": 2, "loss": 0.69, "accuracy": 0.5, "margin_nats": 0.0}])
     'margin 0 nats  accuracy 50 %  loss 0.69'
-    >>> earned = {"score": 0.25, "score_deviation": 0.4, "equal_groups": 0.5, "cut_off": 0.0, "length": 12.0}
-    >>> told([{"step": 1, "rows": 8, "loss": 0.0, "answers": 8, "groups": 2, "failed": 0.0} | earned])
-    'reward 0.25 ± 0.4  equal groups 50 %  cut off 0 %  length 12 tokens'
+    >>> metrics = {"score": 0.25, "score_deviation": 0.4, "equal_groups": 0.5, "cut_off": 0.0, "length": 12.0}
+    >>> summary([{"step": 1, "rows": 8, "loss": 0.0, "answers": 8, "groups": 2, "failed": 0.0} | metrics])
+    'reward 0.25 ± 0.4  equal groups 50 %  truncated 0 %  length 12 tokens'
     """
     if not rows:
         return ""
@@ -30,14 +30,14 @@ def told(rows: Sequence[Row]) -> str:
 
 
 def _of_rounds(rows: Sequence[Row]) -> list[str]:
-    """Of answers: their reward with the deviation within a round, and what can be wrong with them."""
+    """Metrics of responses: their reward with the deviation within a round, and what can be wrong with them."""
     if "score" not in rows[-1]:
         return []
     spread = _text(rows, "score_deviation")
     parts = [f"reward {_text(rows, 'score')}{f' ± {spread}' if spread else ''}"]
-    if any(row.get("answers", 0.0) > row.get("groups", 0.0) for row in rows):  # a lone answer is equal to itself
+    if any(row.get("answers", 0.0) > row.get("groups", 0.0) for row in rows):  # a single response is equal to itself
         parts.append(f"equal groups {_text(rows, 'equal_groups', share=True)}")
-    parts.append(f"cut off {_text(rows, 'cut_off', share=True)}")
+    parts.append(f"truncated {_text(rows, 'cut_off', share=True)}")
     parts += [f"KL {_text(rows, 'kl')} nats"] if "kl" in rows[-1] else []
     parts.append(f"length {_text(rows, 'length')} tokens")
     failed = math.fsum(row.get("failed", 0.0) for row in rows)
@@ -60,8 +60,8 @@ def _unit(name: str) -> str:
 
 def _text(rows: Sequence[Row], name: str, share: bool = False, column: str = "") -> str:
     """A mean to three figures, or as a share; `no number` where one of the updates has none."""
-    known = [row for row in rows if name in row]
-    value = figures.mean_of(known, name, column) if known else None
+    measured = [row for row in rows if name in row]
+    value = figures.mean_of(measured, name, column) if measured else None
     if value is None:
-        return "no number" if known else ""
+        return "no number" if measured else ""
     return lesson.share(value) if share else f"{value:.3g}"

@@ -1,11 +1,11 @@
-"""What can be seen of a run before it begins: its data are opened, its models' limits read, its exams and gates tried.
+"""Outlook on a run before it begins: its data are opened, its models' limits read, its exams and gates tried.
 
-It takes a second or two, without torch or a network, and what was not looked at is said too.
+It takes a second or two, without torch or a network, and what was not checked is reported too.
 
-| looked at | a mistake of the recipe where |
+| checked | a mistake of the recipe where |
 |---|---|
 | the first 1,000 rows of every file | they cannot be read, or do not hold what the stage learns from |
-| the folder of every model | it is none, or reads fewer tokens than `max_length` or an answer may have |
+| the folder of every model | it is none, or reads fewer tokens than `max_length` or a response may have |
 | every reward | its model is none, or a row of the prompts lacks what it reads (`foreseen_rewards`) |
 | every exam | it has no model that answers, or no prompt or pair that a model in it did not learn from |
 | every gate | a rule is about a model that no exam measures |
@@ -44,7 +44,7 @@ from truing.types import Messages, Records
 from truing.world import tiny
 
 ROWS = 1000
-"""So many rows of every file are looked at: a wrong column shows in the first."""
+"""Most rows of every file that are checked: a wrong column shows in the first."""
 JUDGED = ("prefer", "fit_reward")
 """Stages that learn from verdicts."""
 HELD_OUT: Mapping[str, str] = {"evaluate": "data", "fit_reward": "eval"}
@@ -52,18 +52,18 @@ HELD_OUT: Mapping[str, str] = {"evaluate": "data", "fit_reward": "eval"}
 OWN = ("data", "eval", "text")
 """Options with data that a stage's `columns` and `on_bad_row` are about, and `prompts` where there is no `data`."""
 CHECKS = frozenset({*COLUMNS, *COMPARISONS, "implicit_accuracy", "held_out_accuracy"})
-"""What exams find most often. There are more, so that a rule on another name is a mistake only where it is so near to
-one of these that it is a slip."""
+"""Most frequent findings of exams. There are more, so that a rule on another name is a mistake only where it is so near
+to one of these that it is a slip."""
 SELDOM = frozenset({"held_out_step_accuracy", "held_out_first_error_accuracy"})
-"""What exams of special models find, of names that are near to others."""
+"""Findings of exams of special models, of names that are near to others."""
 SHAPES: Mapping[str, Shape] = {"pretrain": "text", "sft": "single"}
-"""What stages learn from whose objective does not say it."""
+"""Shapes of the data of stages whose objective does not determine it."""
 
 
 @dataclass
 class Outlook:
-    """What was seen of a recipe's run: mistakes, each with its stage's line; what its gates will not be able to decide;
-    and what was not looked at."""
+    """Outlook on a recipe's run: mistakes, each with its stage's line; what its gates will not be able to decide; and
+    what was not checked."""
 
     recipe: Recipe
     mistakes: Mistakes
@@ -74,18 +74,18 @@ class Outlook:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What the gates will not be able to decide, each with its way out."""
+        """Decisions that the gates will not be able to make, each with its way out."""
         return foreseen(self.recipe)
 
     def text(self) -> str:
-        """What was not looked at, in one line."""
+        """List what was not checked, in one line."""
         made = [f"what {listed(self.made, 4)} will hold"] if self.made else []
-        return f"not looked at: {'; '.join([*self.unseen, *made, 'how long it takes and what memory it needs'])}"
+        return f"not checked: {'; '.join([*self.unseen, *made, 'how long it takes and what memory it needs'])}"
 
     # --- data --------------------------------------------------------------------------------------------------------
 
     def stage(self, spec: StageSpec) -> None:
-        """Look at everything that one stage names."""
+        """Check everything that one stage names."""
         part = registry.resolve(spec.do, "stage", self.recipe.folder)
         for option in part.options:
             value = spec.options.get(option.name)
@@ -136,17 +136,19 @@ class Outlook:
         if not Path(value).exists():
             self.unseen[f"the data set '{one_line(value)}' of the Hub"] = None
             return None
-        own = name in OWN or (name == "prompts" and spec.options.get("data") is None)
-        drop = own and spec.options.get("on_bad_row") == "drop"
-        columns = spec.options.get("columns") if own else None
-        asked = repr((value, want, drop, columns))
-        if asked not in self._opened:
-            self._opened[asked] = self._open(spec, value, want, drop, columns)
-        return self._opened[asked]
+        is_described = name in OWN or (name == "prompts" and spec.options.get("data") is None)
+        drop = is_described and spec.options.get("on_bad_row") == "drop"
+        columns = spec.options.get("columns") if is_described else None
+        key = repr((value, want, drop, columns))
+        if key not in self._opened:
+            self._opened[key] = self._open(spec, value, want, drop, columns)
+        return self._opened[key]
 
     def _open(self, spec: StageSpec, path: str, want: Want, drop: bool, columns: Any) -> Records | None:
         try:
-            drop = drop or (spec.do == "judge" and of_rollouts(path))  # which leaves out and counts what is no use
+            drop = drop or (
+                spec.do == "judge" and of_rollouts(path)
+            )  # a judge stage leaves out and counts what is no use
             records = loading.load(path, want=want, on_bad_row="drop" if drop else "error", columns=columns, first=ROWS)
         except UserError as problem:
             self.mistake(spec, str(problem))
@@ -182,26 +184,27 @@ class Outlook:
         if not wrong or (drop and len(wrong) < len(records)):
             return
         row, first = wrong[0]
-        count = f" ({len(wrong)} of {len(records)} rows looked at)" if len(records) > 1 else ""
+        count = f" ({len(wrong)} of {len(records)} rows checked)" if len(records) > 1 else ""
         way = f"\n  {first.way_out}" if first.way_out else ""
         self.mistake(spec, f"{one_line(records.name)}, row {row}: {first.problem}{count}{way}")
 
     def rewards(self, spec: StageSpec) -> None:
         """Note the models of a stage's rewards that are none, and rows of prompts that its rewards cannot do with."""
         for prompts, name in foreseen_rewards.ASKED:
-            asked = spec.options.get(prompts)
+            prompts_source = spec.options.get(prompts)
             records = None
             for part, options in foreseen_rewards.named(spec.options.get(name), self.recipe.folder):
                 for model in foreseen_rewards.models(part, options):
                     self.model(spec, model)
-                records = records or (None if asked is None else self.records(spec, prompts, asked))
+                records = records or (None if prompts_source is None else self.records(spec, prompts, prompts_source))
                 for text in foreseen_rewards.troubles(part, options, records) if records else ():
                     self.mistake(spec, text)
 
     # --- models ------------------------------------------------------------------------------------------------------
 
     def model(self, spec: StageSpec, value: Any) -> int | None:
-        """How many tokens a model reads; None where that is not known here. A folder that is no model is a mistake."""
+        """Context length of a model in tokens; None where that is not known here. A folder that is no model is a
+        mistake."""
         while isinstance(value, Ref):
             value = self.recipe.base if value.stage == "base" else self.recipe.stage(value.stage).options.get("model")
         if value is None or (isinstance(value, Mapping) and "new" not in value):  # a judge that is a function
@@ -209,7 +212,7 @@ class Outlook:
         if isinstance(value, str) and value.startswith(tiny.PREFIX):
             return tiny.POSITIONS
         key = str(value)
-        if key not in self._models:  # a folder's weights and tokenizer are looked at once, whoever names it
+        if key not in self._models:  # a folder's weights and tokenizer are read once, whoever names it
             self._models[key] = self._read(value)
         most, trouble = self._models[key]
         if trouble:
@@ -217,7 +220,7 @@ class Outlook:
         return most
 
     def _read(self, value: Any) -> tuple[int | None, str]:
-        """How many tokens a model reads, and what is wrong with it."""
+        """Context length of a model in tokens, and what is wrong with it."""
         try:
             most, unseen = tokens_read(value)
         except UserError as problem:
@@ -227,7 +230,7 @@ class Outlook:
         return most, ""
 
     def lengths(self, spec: StageSpec, part: Part) -> None:
-        """Note a `max_length` beyond what the stage's model or its reference reads, and answers without room."""
+        """Note a `max_length` beyond what the stage's model or its reference reads, and responses without room."""
         options, option = spec.options, part.option("max_length")
         held = option is not None and (
             part.option("data") is not None or "max_length" in options or options.get("pretrain") is not None
@@ -288,7 +291,7 @@ class Outlook:
             )
 
     def met(self, exam: StageSpec, name: str, model: Any) -> bool:
-        """Whether a model of this recipe learned from all that an exam asks, as far as that can be told: of pairs to
+        """True if a model of this recipe learned from all that an exam asks, as far as that can be known: of pairs to
         order, from verdicts on them."""
         while isinstance(model, Ref) and model.stage != "base":
             stage = self.recipe.stage(model.stage)
@@ -299,17 +302,18 @@ class Outlook:
         return False
 
     def within(self, exam: StageSpec, name: str, stage: StageSpec, key: str) -> bool:
-        """Whether all that an exam asks is asked by what a stage learns from, where both can be seen whole."""
+        """True if all prompts of an exam are among those that a stage learns from, where both can be read whole."""
         held_out, taught = exam.options[name], stage.options.get(key)
         if taught is None or taught == held_out:
             return taught is not None
-        asked = self.asked(exam, name, held_out)
-        if not asked or isinstance(taught, Ref):
+        examined = self.prompts_of(exam, name, held_out)
+        if not examined or isinstance(taught, Ref):
             return False
-        return asked <= (self.asked(stage, key, taught) or frozenset())
+        return examined <= (self.prompts_of(stage, key, taught) or frozenset())
 
-    def asked(self, spec: StageSpec, name: str, value: Any) -> frozenset[Messages] | None:
-        """What all rows of a file ask, the one that a part of a split comes from; None where that is not known."""
+    def prompts_of(self, spec: StageSpec, name: str, value: Any) -> frozenset[Messages] | None:
+        """Prompts of all rows of a file, or of the file that a part of a split comes from; None where that is not
+        known."""
         records = self.records(spec, name, value)
         if records is None or len(records) + sum(note.action == "dropped" for note in records.notes) >= ROWS:
             return None
@@ -322,24 +326,24 @@ class Outlook:
         exams = [self.recipe.stage(ref.stage) for ref in evidence if isinstance(ref, Ref)]
         if len(exams) < len(evidence) or any(exam.do != "evaluate" for exam in exams):
             return
-        known = [name for exam in exams for name in self.called(exam)]
+        measured = [name for exam in exams for name in self.called(exam)]
         file = one_line(Path(spec.options["rules"]).name)
         for rule in read_rules(Path(spec.options["rules"])):
             for key, name in (("model", rule.model), ("against", rule.against)):
-                if name is not None and name not in (*known, LOOKUP):
-                    hint = nearest(name, known)
+                if name is not None and name not in (*measured, LOOKUP):
+                    hint = nearest(name, measured)
                     did = f" Did you mean '{hint}'?" if hint else ""
                     self.mistake(
                         spec,
                         f"{file}: the rule on {short(rule.check)} is about {key} '{short(name)}', which no exam of its "
-                        f"evidence measures.{did} Measured: {listed(known, 20)}",
+                        f"evidence measures.{did} Measured: {listed(measured, 20)}",
                     )
             near = [] if may_be(rule.check) else get_close_matches(rule.check, CHECKS, n=1, cutoff=0.85)
             if near:
                 self.mistake(spec, f"{file}: no exam finds '{short(rule.check)}'. Did you mean '{near[0]}'?")
 
     def called(self, exam: StageSpec) -> Iterator[str]:
-        """What an exam calls the models in its findings."""
+        """Names of an exam's models in its findings."""
         names = labels(contestants(exam), self.recipe.base)
         yield from dict.fromkeys(names)
         n = exam.options.get("best_of")
@@ -347,20 +351,21 @@ class Outlook:
 
 
 def may_be(check: str) -> bool:
-    """Whether exams find something of this name, or may do: pass@k of any k, what a head of a judge says, differences.
+    """True if exams have a finding of this name, or may have: pass@k of any k, a head of a judge,
+    differences.
 
     >>> [may_be(check) for check in ("pass_at_8_delta", "held_out_step_accuracy", "a_win_rate", "win_rat")]
     [True, True, True, False]
     """
-    named = any(check == known or check.endswith(f"_{known}") or check == f"{known}_delta" for known in CHECKS)
+    named = any(check == name or check.endswith(f"_{name}") or check == f"{name}_delta" for name in CHECKS)
     return named or check in SELDOM or re.fullmatch(r"pass_at_\d+(_delta)?", check) is not None
 
 
-def look(given: Path | str, overrides: Sequence[str] = ()) -> Outlook:
-    """The recipe at a path, checked, and what is to be seen of its run before it begins. RecipeError with every mistake
-    of both, each with its line; of a stage that has a mistake in its own words no more is looked at, nor of
+def look(recipe_source: Path | str, overrides: Sequence[str] = ()) -> Outlook:
+    """Check the recipe at a path, and what can be checked of its run before it begins. RecipeError with every mistake
+    of both, each with its line; a stage that has a mistake in its own words is not checked further, nor is
     one that has lost what it needs to such a mistake."""
-    draft = gathered(given, overrides)
+    draft = gathered(recipe_source, overrides)
     recipe, outlook = draft.recipe, Outlook(draft.recipe, draft.mistakes)
     whole = {"base"}
     for spec in recipe.stages:
@@ -377,7 +382,7 @@ def look(given: Path | str, overrides: Sequence[str] = ()) -> Outlook:
 
 
 def is_whole(spec: StageSpec, recipe: Recipe) -> bool:
-    """Whether a stage has all that it needs; what names a stage with a mistake has lost it."""
+    """True if a stage has all that it needs; an option that names a stage with a mistake is missing."""
     try:
         options = registry.resolve(spec.do, "stage", recipe.folder).options
     except UserError:  # noted already
@@ -386,7 +391,7 @@ def is_whole(spec: StageSpec, recipe: Recipe) -> bool:
 
 
 def of_rollouts(path: str) -> bool:
-    """Whether a file holds rollouts."""
+    """True if a file holds rollouts."""
     if not path.endswith(".parquet"):
         return False
     from truing.rollout.experience import is_experience  # pyarrow takes its time

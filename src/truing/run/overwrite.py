@@ -1,4 +1,4 @@
-"""What a run would throw away that is finished, said before it is thrown away; only `--overwrite` allows it."""
+"""Finished results that a run would throw away, reported before it does; only `--overwrite` allows it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from truing.recipe.references import Recipe
 from truing.run.plan import Step, changes, read_json
 
 KEPT = ("model", "reward", "data")
-"""What is not thrown away unasked: models, and answers. Findings and decisions follow from what they read, and a gate's
-looks are kept beside the run; so does a split, which takes a moment."""
+"""Outputs that are not thrown away unasked: models, and responses. Findings and decisions follow from what they read,
+and a gate's looks are kept beside the run; so does a split, which takes a moment."""
 ALLOWED = "overwritten"
 """The manifest's list of losses that `--overwrite` has allowed: a run that was interrupted needs it once."""
 
@@ -33,12 +33,12 @@ class Loss:
 
     @property
     def permit(self) -> str:
-        """What allows it: that this is thrown away for that, and nothing that is made later."""
+        """Permission to lose it: this output for that one, and for nothing that is made later."""
         return f"{self.left} for {self.step.key}"
 
     @property
     def line(self) -> str:
-        """The loss as a person is told of it."""
+        """The loss as a line for a person."""
         return f"{self.step.spec.name} ({self.step.spec.do}), finished {self.finished}: {one_line(self.why)}"
 
 
@@ -60,12 +60,12 @@ def losses(steps: Sequence[Step], root: Path, restart: bool) -> list[Loss]:
 
 
 def finished(record: Path) -> str:
-    """When a stage ended, in the time of this machine."""
+    """Time at which a stage ended, in the time of this machine."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(record.stat().st_mtime))
 
 
 def another(recipe: Recipe, earlier: Mapping[str, Any], root: Path) -> str:
-    """Whose run lies in a folder, where it is another recipe's and has finished stages that `recipe` does not name;
+    """Name the run in a folder, where it is another recipe's and has finished stages that `recipe` does not name;
     empty where it is this recipe's, edited or not."""
     if earlier.get("recipe") == recipe.text or earlier.get("recipe_path") == str(recipe.path or ""):
         return ""
@@ -82,8 +82,9 @@ def another(recipe: Recipe, earlier: Mapping[str, Any], root: Path) -> str:
 def allow(
     recipe: Recipe, steps: Sequence[Step], root: Path, earlier: Mapping[str, Any], *, overwrite: bool, restart: bool
 ) -> list[str]:
-    """What of finished stages may be thrown away, and for what; UserError, which says each and why, where that was not
-    asked for. `earlier` is the manifest of the run before, whose own permission holds until it is done."""
+    """Return the permissions to throw away finished stages, each with what replaces it; UserError, which lists each
+    with its reason, where that was not asked for. `earlier` is the manifest of the run before, whose own permission
+    holds until it is done."""
     lost, foreign = losses(steps, root, restart), another(recipe, earlier, root)
     permits = [loss.permit for loss in lost]
     before = earlier.get(ALLOWED, []) if earlier.get("state") != "done" else []
@@ -91,8 +92,8 @@ def allow(
     if overwrite or not (refused or foreign):
         return list(dict.fromkeys([*before, *permits]))
     lines = [foreign] * bool(foreign) + [loss.line for loss in refused]
-    kept = "  Keep what an earlier truing made with --resume.\n" if any(loss.mended for loss in refused) else ""
+    way_out = "  Keep what an earlier truing made with --resume.\n" if any(loss.mended for loss in refused) else ""
     raise UserError(
-        f"{root}: this run would throw away what is finished there:\n    " + "\n    ".join(lines) + f"\n{kept}"
+        f"{root}: this run would throw away what is finished there:\n    " + "\n    ".join(lines) + f"\n{way_out}"
         "  Keep it and write elsewhere with --out FOLDER, or throw it away with --overwrite."
     )

@@ -1,4 +1,4 @@
-"""What each stage of a run depends on and what is to be done with it: all settled, or refused, before it begins."""
+"""The plan of a run: what each stage depends on and whether it is run, all settled, or refused, before it begins."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ HARMLESS = frozenset({"tokens_per_device", "gradient_checkpointing", "checkpoint
 
 
 DECIDING = ("evaluate", "gate")
-"""Stages whose answer is about what stands in production too."""
+"""Stages whose result depends on the model in production too."""
 MODEL = Option("production", "Model", required=False)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a plan. `parts` is all that it depends on, `key` their hash; `note` is said before it begins.
+    """One stage of a plan. `parts` is all that it depends on, `key` their hash; `note` is printed before it begins.
     `product` is the identity of what a stage that is reused has left, empty where that is still to be made."""
 
     spec: StageSpec
@@ -42,7 +42,8 @@ class Step:
 
     @property
     def tie(self) -> str:
-        """What a checkpoint is tied to: all but truing's own source, which may be mended under an interrupted stage."""
+        """Hash that a checkpoint is tied to: of all but truing's own source, which may be mended under an interrupted
+        stage."""
         return digest({name: part for name, part in self.parts.items() if name != "code"})
 
 
@@ -66,8 +67,9 @@ def plan(recipe: Recipe, root: Path, *, resume: bool = False, restart: bool = Fa
 
 
 def settle(step: Step, folder: Path, resume: bool, restart: bool, before: Mapping[str, str]) -> Step:
-    """Whether a stage is reused, gone on with, or run from its beginning. `before` are the products of the stages that
-    it reads, empty for those that are still to be made. UserError where what is to be reused is not what was left."""
+    """Decide whether a stage is reused, resumed, or run from its beginning. `before` are the products of the stages
+    that it reads, empty for those that are still to be made. UserError where what is to be reused is not what was
+    left."""
     spec, parts = step.spec, step.parts
     stored = made_by_truing(folder)
     changed = changes(stored.get("parts", {}), parts) if stored else {}
@@ -84,13 +86,13 @@ def settle(step: Step, folder: Path, resume: bool, restart: bool, before: Mappin
         return replace(step, note=f"{'; '.join(changed.values())}: run again")
     if stored.get("state") in (None, "done") or not reached or restart:
         return step
-    said = f"stage '{spec.name}' was interrupted and has a checkpoint ({folder}/checkpoints/{reached[-1]})"
+    problem = f"stage '{spec.name}' was interrupted and has a checkpoint ({folder}/checkpoints/{reached[-1]})"
     if not resume:
-        raise UserError(f"{said}: go on with --resume, or throw it away with --restart")
+        raise UserError(f"{problem}: go on with --resume, or throw it away with --restart")
     others = [sentence for name, sentence in changed.items() if name != "code"]
     if others:
         raise UserError(
-            f"{said}, but cannot go on from it: {'; '.join(others)}.\n"
+            f"{problem}, but cannot go on from it: {'; '.join(others)}.\n"
             "  Put that back, or throw the checkpoint away with --restart."
         )
     seals.check(folder / seals.STAGE, stored, "Throw the checkpoint away with --restart.")
@@ -98,7 +100,7 @@ def settle(step: Step, folder: Path, resume: bool, restart: bool, before: Mappin
 
 
 def outdated(stored: Mapping[str, Any], before: Mapping[str, str]) -> str:
-    """Why a finished stage is run again though its options are unchanged; empty where nothing speaks for it."""
+    """Reason why a finished stage is run again though its options are unchanged; empty where there is none."""
     if seals.SEAL not in stored:
         return "made by an earlier truing, which kept no hashes: run again"
     other = [name for name, product in before.items() if not product or stored.get("read", {}).get(name) != product]
@@ -106,8 +108,8 @@ def outdated(stored: Mapping[str, Any], before: Mapping[str, str]) -> str:
 
 
 def spoilt(folder: Path, restart: bool) -> str:
-    """Why a finished stage is run again where `restart` allows it: its files are not what it left; empty where they
-    are. UserError where it does not."""
+    """Reason why a finished stage is run again where `restart` allows it: its files are not what it left; empty where
+    they are. UserError where it does not."""
     try:
         seals.check_stage(folder)
     except UserError as problem:
@@ -139,8 +141,8 @@ def made_by_truing(folder: Path) -> dict[str, Any]:
         return stored
     if (folder / seals.STAGE).is_file():
         raise UserError(
-            f"{folder / seals.STAGE}: is not what a run writes there (cut off, or that of another stage), so nothing "
-            "says what this folder holds; put the file back, or remove the folder to have the stage run again"
+            f"{folder / seals.STAGE}: is not what a run writes there (truncated, or that of another stage), so nothing "
+            "tells what this folder holds; put the file back, or remove the folder to have the stage run again"
         )
     if folder.exists() and not (folder.is_dir() and all(is_part(p, seals.STAGE) for p in folder.iterdir())):
         raise UserError(
@@ -156,23 +158,23 @@ def checkpoints(folder: Path) -> list[str]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """What differs between two sets of parts: its name, and a sentence for a person."""
+    """Differences between two sets of parts: each name, with a sentence for a person."""
     old, new = cleaned(old), cleaned(new)  # a stage.json holds no keys
-    said = {"code": "truing's own source has changed"} if old.get("code") != new["code"] else {}
+    sentences = {"code": "truing's own source has changed"} if old.get("code") != new["code"] else {}
     for name in ("do", "seed"):
         if old.get(name) != new[name]:
-            said[name] = f"{name} was {old.get(name)}, is {new[name]}"
+            sentences[name] = f"{name} was {old.get(name)}, is {new[name]}"
     was, now = old.get("options", {}), new["options"]
     for name in sorted({*was, *now}):
         if was.get(name) != now.get(name):
-            said[name] = f"{name} was {was.get(name, 'not given')}, is {now.get(name, 'not given')}"
+            sentences[name] = f"{name} was {was.get(name, 'not given')}, is {now.get(name, 'not given')}"
     if old.get("chat_template_kwargs") != new.get("chat_template_kwargs"):
-        said["chat_template_kwargs"] = "chat_template_kwargs has changed"
+        sentences["chat_template_kwargs"] = "chat_template_kwargs has changed"
     was, now = old.get("inputs", {}), new["inputs"]
-    for name in sorted({*was, *now} - {*said}):
+    for name in sorted({*was, *now} - {*sentences}):
         if was.get(name) != now.get(name):
-            said[name] = f"what {name} names has changed"
-    return said
+            sentences[name] = f"what {name} names has changed"
+    return sentences
 
 
 def parts_of(recipe: Recipe, spec: StageSpec, part: Part, keys: Mapping[str, str]) -> dict[str, Any]:
@@ -182,18 +184,18 @@ def parts_of(recipe: Recipe, spec: StageSpec, part: Part, keys: Mapping[str, str
     inputs |= {name: list(contents(MODEL, value, keys)) for name, value in stands.items()}
     if is_plug_in(spec.do):
         inputs["do"] = [content_digest(file) for file in sources(Path(part.file))]
-    given = {"chat_template_kwargs": dict(recipe.chat_template_kwargs)} if recipe.chat_template_kwargs else {}
-    return given | {
+    template_values = {"chat_template_kwargs": dict(recipe.chat_template_kwargs)} if recipe.chat_template_kwargs else {}
+    return template_values | {
         "do": spec.do,
         "seed": recipe.seed,
         "options": {n: plain(value) for n, value in ({**spec.options, **stands}).items() if n not in HARMLESS},
-        "inputs": {name: found for name, found in inputs.items() if found},
+        "inputs": {name: hashes for name, hashes in inputs.items() if hashes},
         "code": source_digest(),
     }
 
 
 def plain(value: Any) -> Any:
-    """An option's value as JSON has it; a file by its name, for its content is looked at too."""
+    """An option's value as JSON has it; a file by its name, for its content is hashed too."""
     if isinstance(value, Ref):
         return str(value)
     if isinstance(value, Mapping):
@@ -208,12 +210,12 @@ def contents(option: Option | None, value: Any, keys: Mapping[str, str]) -> Iter
     if option is not None and "ObjectiveSpec" in option.type:
         terms = value if isinstance(value, list | tuple) else [value]
         names = [term if isinstance(term, str) else next(iter(term)) for term in terms]
-        yield from (found for name in names if is_plug_in(name) for found in own_digests(name, "objective"))
+        yield from (hashed for name in names if is_plug_in(name) for hashed in own_digests(name, "objective"))
     elif isinstance(value, Ref):
         yield keys[value.stage]
     elif isinstance(value, Mapping | list | tuple):
         if isinstance(value, Mapping) and option is not None and "RewardSpec" in option.type:
-            yield from (found for name in value if is_plug_in(name) for found in own_digests(name, "reward"))
+            yield from (hashed for name in value if is_plug_in(name) for hashed in own_digests(name, "reward"))
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from contents(option, item, keys)
     elif isinstance(value, str) and option is not None and is_place(option, value):
@@ -236,14 +238,14 @@ def own_digests(name: str, kind: Kind) -> list[str]:
 
 
 def is_place(option: Option, value: str) -> bool:
-    """Whether a text is a file's name, or, where the option takes a reference, a folder's."""
+    """True if a text is a file's name, or, where the option takes a reference, a folder's."""
     if f"'{value}'" in option.type:  # a choice such as 'gold'
         return False
     return os.path.isfile(value) or ((bool(option.reference) or "RewardSpec" in option.type) and os.path.isdir(value))
 
 
 def is_plug_in(name: str) -> bool:
-    """Whether the name of a part is a user's own, not a built-in."""
+    """True if the name of a part is a user's own, not a built-in."""
     return ":" in name or "/" in name
 
 

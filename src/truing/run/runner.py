@@ -1,4 +1,4 @@
-"""Runs a checked recipe: stage after stage, each in its own folder; unchanged stages are not run again."""
+"""Running a checked recipe: stage after stage, each in its own folder; unchanged stages are not run again."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from truing.settings import Training
 from truing.types import source_digest
 
 LONGEST = 100
-"""How many characters of a title name its folder."""
+"""Most characters of a title that name its folder."""
 MODELS = 5
-"""So many of a run's models are named at its end."""
+"""Most models of a run that are named at its end."""
 EXPECTED = {"missed": 1, "open": 4}
-"""The exit code for an expectation that is not met, and for one of which that is not known."""
+"""Exit codes for an expectation that is not met, and for one that cannot be decided."""
 WORST = (0, 4, 1)
 
 
@@ -57,8 +57,8 @@ def run(
 
     A stage whose options, inputs and code are unchanged is not run again. One that was interrupted goes on from its
     last checkpoint with `resume`, and begins anew with `restart`. A finished one that has changed is made anew with
-    `overwrite` only. Of the processes that torchrun started, the first
-    does all; the others train with it. Started again after a failure, they go on.
+    `overwrite` only. Of the processes that torchrun started, rank 0
+    does all; the others train with it. Started again after a failure, they resume.
     """
     from truing.train.distributed import process_group
 
@@ -73,7 +73,7 @@ def run(
 
 
 def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, overwrite: bool, show: Show) -> int:
-    """The run as the first process does it, which is the only one but where several were started together."""
+    """Run as rank 0, which is the only process but where several were started together."""
     from truing.train.distributed import process_group
 
     with only_writer(out):
@@ -82,10 +82,10 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, overwrite: bool
         allowed = allow(recipe, steps, out, earlier, overwrite=overwrite, restart=restart)
         planned = [[s.gives, s.parts, s.key, s.action] for s in steps]
         process_group.lead(lambda: json.dumps([moment.isoformat(), planned]))
-        known = forget(out)
+        look_count = forget(out)
         for text in foreseen(recipe):
             show.say(f"note: {text}")
-        record = manifest(recipe, steps, moment) | {"looks": known} | ({ALLOWED: allowed} if allowed else {})
+        record = manifest(recipe, steps, moment) | {"looks": look_count} | ({ALLOWED: allowed} if allowed else {})
         values = template_choice.with_values(recipe.chat_template_kwargs)
         with recorded(record, out), clock.fixed(moment), values:
             for step, row in zip(steps, record["stages"], strict=True):
@@ -106,23 +106,23 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, overwrite: bool
     if recipe.expect and not troubles:
         show.say(f"all {len(recipe.expect)} expectations of the recipe are met")
     if len(gates) > 1:
-        show.say(f"{decision['verdict']}: the worst answer of {len(gates)} gates")
+        show.say(f"{decision['verdict']}: the worst decision of {len(gates)} gates")
     codes: list[int] = [decision.get("exit_code", 0), *(EXPECTED[trouble.state] for trouble in troubles)]
     return max(codes, key=WORST.index)
 
 
 def follow(recipe: Recipe, out: Path) -> None:
-    """The run as the other processes see it: they train with the first one, and wait while it does the rest."""
+    """Run as any other rank: train with rank 0, and wait while it does the rest."""
     from truing.train.distributed import process_group
 
     moment, planned = json.loads(process_group.lead(str))
     values = template_choice.with_values(recipe.chat_template_kwargs)
-    with clock.fixed(clock.read(moment, "the first process")), values:
+    with clock.fixed(clock.read(moment, "rank 0")), values:
         train_along(recipe, out, [Step(spec, *rest) for spec, rest in zip(recipe.stages, planned, strict=True)])
 
 
 def train_along(recipe: Recipe, out: Path, steps: Sequence[Step]) -> None:
-    """Train with the first process in every stage that is carried out."""
+    """Train with rank 0 in every stage that is carried out."""
     from truing.train.distributed import process_group
 
     for step in steps:
@@ -137,7 +137,7 @@ def train_along(recipe: Recipe, out: Path, steps: Sequence[Step]) -> None:
 
 
 def trains(stage: registry.Stage) -> bool:
-    """Whether a stage runs the loop, and so on every process: it takes the options of `Training`."""
+    """True if a stage runs the training loop, and so on every process: it takes the options of `Training`."""
     return any(isinstance(group, Training) for group in stage.groups.values())
 
 
@@ -151,7 +151,7 @@ def moment_of(root: Path) -> datetime:
 
 
 def forget(root: Path) -> int:
-    """Remove the answer of an earlier run, but for how many looks its gates have had: this is given. UserError where a
+    """Remove the decision and report of an earlier run, and return how many looks its gates have had. UserError where a
     file of its name is not a run's, or a link."""
     for name in (seals.MANIFEST, seals.DECISION, looks.LEDGER, "report.html"):
         check_target(root / name)
@@ -161,11 +161,11 @@ def forget(root: Path) -> int:
         raise UserError(
             f"{there[0]}: no run of truing wrote this file, and a run would write over it; use another --out"
         )
-    known: int = earlier.get("looks", 0)
-    looks.check_kept(root, known)
+    look_count: int = earlier.get("looks", 0)
+    looks.check_kept(root, look_count)
     for path in there[1:]:
         path.unlink()
-    return known
+    return look_count
 
 
 @contextmanager
@@ -186,8 +186,10 @@ def recorded(record: dict[str, Any], root: Path) -> Iterator[None]:
         raise
     finally:
         record["seconds"] = round(time.monotonic() - began, 1)
-        told = record["state"] != "done"
-        with suppress(OSError, UserError) if told else nullcontext():  # a full disk must not hide what went wrong
+        ended_early = record["state"] != "done"
+        with (
+            suppress(OSError, UserError) if ended_early else nullcontext()
+        ):  # a full disk must not hide what went wrong
             write_manifest(record, root)
             html.write(root)
 
@@ -198,7 +200,7 @@ def write_manifest(record: dict[str, Any], root: Path) -> None:
 
 
 def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str, Any], root: Path, show: Show) -> None:
-    """One step of the plan, with its row of the manifest kept up to date."""
+    """Carry out one step of the plan, with its row of the manifest kept up to date."""
     from truing.train.distributed import process_group
 
     work = StageRun(recipe=recipe, name=step.spec.name, do=step.spec.do, root=root, key=step.tie, show=show)
@@ -256,7 +258,7 @@ def check_read(folder: Path, now: dict[str, str]) -> None:
 
 
 def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, Any]:
-    """What a run is: recipe, versions, machine, and the `moment` that chat templates write. The environment is not
+    """Facts of a run: recipe, versions, machine, and the `moment` that chat templates write. The environment is not
     written, so no secret can be."""
     names = ("truing", "torch", "transformers", "numpy")
     import torch

@@ -1,4 +1,4 @@
-"""What a stage can ask of the run it is in: its folder, and the things other stages and the recipe name."""
+"""A stage's view of the run it is in: its folder, and the models, data and findings that the recipe names."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from truing.types import Records
 @dataclass
 class StageRun:
     """One stage at work. `folder` is its own; `root` the run's; `key` is what its checkpoints are tied to; `read` the
-    content hash of every data set it read (each once), `models` that of every model, by where it lies; `accounts` what
-    became of their rows, for its summary. `leads` is false in the processes that only train along: they write nothing.
+    content hash of every data set it read (each once), `models` that of every model, by its place; `accounts` what
+    became of their rows, for its summary. `leads` is false on every rank but 0: those only train, and write nothing.
     """
 
     recipe: Recipe
@@ -37,7 +37,7 @@ class StageRun:
     read: dict[str, str] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     accounts: list[str] = field(default_factory=list)
-    _found: dict[str, Records] = field(default_factory=dict, repr=False)
+    _loaded: dict[str, Records] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -75,7 +75,7 @@ class StageRun:
         return folder
 
     def labels(self, models: Sequence[Any], taken: Sequence[str] = ()) -> list[str]:
-        """What models are called in findings: short names that tell them apart."""
+        """Names of models in findings: short, and apart from each other."""
         return model_labels.labels(models, self.recipe.base, taken)
 
     def records(
@@ -89,16 +89,16 @@ class StageRun:
     ) -> Records:
         """A data set: a part of a split, a file (whose columns may be called otherwise), a Hub name or the world's.
         With `keep` other columns of a file's rows stay with them, for rewards that read them."""
-        asked = repr((value, on_bad_row, want, columns, keep))  # an exam asks for what several models learned from
-        if asked not in self._found:
-            self._found[asked] = self._records(value, on_bad_row, want, columns, keep)
-            self._account_for_columns(self._found[asked])
-        found = self._found[asked]
-        self.read[found.name] = found.digest
-        return found
+        key = repr((value, on_bad_row, want, columns, keep))  # an exam asks for what several models learned from
+        if key not in self._loaded:
+            self._loaded[key] = self._records(value, on_bad_row, want, columns, keep)
+            self._account_for_columns(self._loaded[key])
+        records = self._loaded[key]
+        self.read[records.name] = records.digest
+        return records
 
     def _account_for_columns(self, records: Records) -> None:
-        """Say once what became of the columns of a file that no convention names."""
+        """Report once what became of the columns of a file that no convention names."""
         for note in records.columns:
             line = one_line(f"{records.name}: {note.text}")
             if line not in self.accounts:
@@ -122,18 +122,20 @@ class StageRun:
         return folder if folder.is_dir() else None
 
     def _left(self, ref: Ref, on_bad_row: str, want: Want, keep: bool) -> Records:
-        """What a stage that gives data left: the parts of a split, rollouts, or rows of its own (data.jsonl)."""
+        """Read the data that a stage left: the parts of a split, rollouts, or rows of its own (data.jsonl)."""
         folder = self.rollouts(ref)
         if folder is not None:
             from truing.rollout import stored
 
-            given = stored.of_rollouts(sorted(folder.glob("round-*.parquet")))
-            return stored.as_records(given, f"{ref.stage}/{folder.name}")
+            rollouts = stored.of_rollouts(sorted(folder.glob("round-*.parquet")))
+            return stored.as_records(rollouts, f"{ref.stage}/{folder.name}")
         file = self.stage(ref) / "data.jsonl"
         if not file.is_file():
             return self._part(ref, keep)
-        found = loading.load(str(file), on_bad_row=on_bad_row, want=want, keep=keep)  # type: ignore[arg-type]
-        return replace(found, name=f"{ref.stage}/{file.name}", columns=())  # what a stage wrote beside is for people
+        records = loading.load(str(file), on_bad_row=on_bad_row, want=want, keep=keep)  # type: ignore[arg-type]
+        return replace(
+            records, name=f"{ref.stage}/{file.name}", columns=()
+        )  # columns that a stage wrote beside are for people
 
     def _part(self, ref: Ref, keep: bool) -> Records:
         stored = door.read_object(self.stage(ref) / "split.json", most=door.LOG_BYTES)
@@ -149,22 +151,22 @@ class StageRun:
         return whole.subset([place[row] for row in stored[ref.part]], f"{whole.name} ({ref.part})")
 
     def evidence(self, value: Any) -> evidence.Evidence:
-        """What an evaluate stage found, what a JSON file holds, or both and more in a list; each finding once."""
+        """Evidence of an evaluate stage, of a JSON file, or of both and more in a list; each finding once."""
         if isinstance(value, list | tuple):
             return evidence.joined([self.evidence(item) for item in value])
         if isinstance(value, Ref):
             return evidence.of_stage(self.root / value.stage)
         read = evidence.read(Path(value))
-        for place, known in read.about.get("models", {}).items():
-            own = self.root / place
-            if not Path(place).is_absolute() and own.is_dir() and model_digest(str(own)) != known:
+        for place, expected in read.about.get("models", {}).items():
+            folder = self.root / place
+            if not Path(place).is_absolute() and folder.is_dir() and model_digest(str(folder)) != expected:
                 raise UserError(
                     f"{value}: is about another '{place}' than this recipe's; give evidence measured on this one"
                 )
         return read
 
     def note(self, text: str) -> None:
-        """Say something, and keep it for the stage's summary; once, and nothing where there is nothing to say."""
+        """Print a note and keep it for the stage's summary; each note once, and an empty one never."""
         if text and text not in self.accounts:
             self.accounts.append(text)
             self.show.say(f"  {text}")

@@ -10,7 +10,7 @@ from truing.run.lesson import Rounds
 def paragraph(
     model: str, began: str, method: str, data: str, there: int, whole: Mapping[str, float], rounds: Rounds | None = None
 ) -> str:
-    """A stage in words. `there` is how many rows or prompts its data has, `whole` the sums over the stage.
+    """Describe a stage in words. `there` is how many rows or prompts its data has, `whole` the sums over the stage.
 
     >>> whole = {"updates": 40, "rows": 1280}
     >>> paragraph("direct", "stage warm", "dpo", "p", 640, whole)
@@ -23,13 +23,13 @@ def paragraph(
     return f"{model} began as {began} and was trained by {method} on {rows}: {updates}, {drawn:,} rows drawn in all."
 
 
-def counted(count: int, thing: str) -> str:
-    """How many of a thing.
+def counted(count: int, noun: str) -> str:
+    """A count with its noun.
 
     >>> counted(1, "update"), counted(2000, "prompt")
     ('1 update', '2,000 prompts')
     """
-    return f"{count:,} {thing}{'s' * (count != 1)}"
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _of_rounds(rounds: Rounds, data: str, there: int) -> str:
@@ -39,10 +39,10 @@ def _of_rounds(rounds: Rounds, data: str, there: int) -> str:
         if account.prompts == there
         else f"{account.prompts:,} of the {there:,} prompts of {data}"
     )
-    again = f" (asked {account.requests:,} times in all)" if account.requests > account.prompts else ""
+    again = f" (sampled {account.requests:,} times in all)" if account.requests > account.prompts else ""
     scored = f", scored by {joined(list(account.rewards))}" if account.rewards else ""
     return (
-        f"its own answers to {prompts}{again}{scored}; {counted(account.answers, 'answer')} in "
+        f"its own responses to {prompts}{again}{scored}; {counted(account.answers, 'response')} in "
         f"{counted(account.rounds, 'round')}"
     )
 
