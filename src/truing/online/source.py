@@ -334,7 +334,7 @@ class RolloutSource:
         """One tree a prompt, its answers with all that the objectives read of them; of a method that learns from
         preferences, the answers sorted by their scores. Answers that could not be scored are left out, and, where
         answers are compared, one without siblings. Empty where nothing is left, or none is better than another."""
-        figures = combine.told([(dict(row.parts), row.why) for row in rows])
+        figures = combine.round_metrics([(dict(row.parts), row.why) for row in rows])
         figures |= self.told_of(rows)
         rows, alone = experience.usable(rows, fewest=2 if self.compares else 1)
         if not rows:
