@@ -151,7 +151,9 @@ def test_nothing_to_learn_from_ends_the_run_and_says_why(asked: Any) -> None:
         and "no response teaches anything: 3 responses, 1 prompts whose responses are equal" in asked.said
     )
     asked.write("title: small\nstages:\n  j: {do: judge, data: texts.jsonl, rewards: [length]}\n")
-    assert asked.run("--restart") == 2 and "reward 'length' reads an answer's tokens, and these are texts" in asked.said
+    assert (
+        asked.run("--restart") == 2 and "reward 'length' reads a response's tokens, and these are texts" in asked.said
+    )
     asked.write("title: small\nstages:\n  j: {do: judge, data: texts.jsonl}\n")
     assert asked.run("--restart") == 2 and "these responses have no scores" in asked.said
 

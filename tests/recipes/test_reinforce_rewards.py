@@ -88,7 +88,7 @@ MISTAKES = {
     "[length, {regex: {pattern: a, within: 0.1}}]": "'within' says nothing without 'combine: lexicographic'",
     "[{length: {late: low, per_token: 1}}]": "reward 'length': late must be a number",
     "[{$rm: {late: 0}}]": "unknown option 'late'",
-    "[{mine.py:accuracy: {late: 0}}]": "'late' is for a function that reads one response at a time",
+    "[{mine.py:accuracy: {late: 0}}]": "'late' is for a function that reads one answer at a time",
     "[{program: {late: 0}}]": "'late' is not for programs, which have a limit of their own",
     "[{mine.py:modelled: {model: $base, late: 0}}]": "'late' is for a function that reads no model",
     "[mine.py:rude]": "mine.py:rude: unknown reward 'rude'",

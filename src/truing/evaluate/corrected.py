@@ -135,7 +135,7 @@ def powered_rate(truth: Sequence[float], judged: Sequence[float], rest: Sequence
         lambda = cov(truth, judged) / ((1 + n / N) var(judged and rest)), cut at 0 and 1
 
     `truth` and `judged` are of the n prompts of the part, `rest` the judge's points of the N others: a point in [0, 1]
-    a prompt. Unbiased whatever the judge's errors, if the part was drawn at random; a judge that is worth nothing gets
+    a prompt. Valid whatever the judge's errors, if the part was drawn at random; a judge that is worth nothing gets
     lambda 0, which leaves the truth's own mean. Prediction-powered inference (Angelopoulos et al.
     2023, arXiv 2301.09633), with its tuned lambda (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453).
     Differs from the source: the items of the mean are those of the part, so that Student's interval is no narrower than

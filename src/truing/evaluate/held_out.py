@@ -25,7 +25,7 @@ TIES = frozenset({"chosen_reward_B", "rejected_reward_B", "tie_B", "tie_logit_B"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """HeldOut-out trees with their observed signals: by signal one value a row, padded to the longest row."""
+    """Held-out trees with their observed signals: by signal one value a row, padded to the longest row."""
 
     name: str
     trees: Sequence[Tree]

@@ -159,8 +159,8 @@ def jackknife(
     (one label a row; of more than 100 clusters so many random groups of them): Student's, by Tukey's standard error on
     a scale that keeps it steady.
 
-    None below 10 clusters, where the statistic of all or of fewer clusters has no value (it is not a number, or lies at
-    the end of its scale), and where they are all alike.
+    None below 10 clusters, where the statistic, of all clusters or without some, has no value (it is not a number, or
+    lies at the end of its scale), and where they are all alike.
     """
     groups = _left_out(clusters)
     if len(groups) < FEWEST:

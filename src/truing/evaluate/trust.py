@@ -12,7 +12,7 @@ from truing.evaluate.winrate import held_against
 from truing.types import Finding
 
 LEAST = 0.6
-"""The default of the least lower end of a judge's accuracy from which anything is decided by it."""
+"""The default bound that the lower end of a judge's accuracy must reach before anything is decided by it."""
 JUDGED, CONCLUDED = "judged_win_rate", ("win_rate", "win_delta")
 Origin = Literal["own", "other", "unknown"]
 UNCORRECTED = "it is as judged, not corrected for the judge's errors; win_rate is"

@@ -86,8 +86,11 @@ class Worker:
         failed score; an error of truing's own is raised here too."""
         if self.line is None:
             self._start()
-        plain = dataclasses.replace(answer, row=dict(answer.row))
-        reply, problem = attempt(lambda: self._exchange(plain), self.seconds)
+
+        def exchange() -> Any:
+            return self._exchange(dataclasses.replace(answer, row=dict(answer.row)))
+
+        reply, problem = attempt(exchange, self.seconds)
         if reply is None:
             return self._silent(answer, problem)
         self.late.clear()

@@ -91,18 +91,18 @@ def reinforce(
     usable, planted = askable(run, policy, records, training, online)
     kl_controlled = online.beta > 0 or terms.needs_reference or online.mixture > 0
     reference = frozen(policy) if kl_controlled or watch is not None or leash.stop_at_kl is not None else None
-    forecasting(run, policy, value, terms, training, online, usable)
+    put_value_model(run, policy, value, terms, training, online, usable)
     rows, first = [(p.row, p.columns) for p in usable], first_responses(run, policy, usable, online)
     ptx_texts = texts(run, policy, pretrain, training)
     judged = Judged(response_text, appointed(run, rewards, rows, first, combine, on_error, time_limit))
     limits = (training, online)
-    monitor = watched(run, policy, watch, watch_prompts, records, watching, limits, on_error, time_limit)
+    monitor = monitor_of(run, policy, watch, watch_prompts, records, watching, limits, on_error, time_limit)
     arguments = (usable, judged, terms, online, training, run.folder / "rollouts", run.seed, reference, run.name)
     more: dict[str, Any] = {"given": ptx_texts, "shaping": shaping, "leash": leash, "watch": monitor}
-    lived(run, policy, planted, terms, training, usable, lambda learner: RolloutSource(learner, *arguments, **more))
+    run_loop(run, policy, planted, terms, training, usable, lambda learner: RolloutSource(learner, *arguments, **more))
 
 
-def lived(
+def run_loop(
     run: StageRun,
     policy: Policy,
     planted: Planted,
@@ -124,8 +124,8 @@ def lived(
         whole = account.of(folder)
         run.write("responses.json", account.samples(folder, whole))
         longest, more = source.online.max_new_tokens, beside(source)
-        lived = Rounds(whole, source.compares, source.imitates, longest, more)
-        return Measured(evaluation=evaluation_of(source.looking), counts=counts(source), notes=notes, rounds=lived)
+        rounds = Rounds(whole, source.compares, source.imitates, longest, more)
+        return Measured(evaluation=evaluation_of(source.looking), counts=counts(source), notes=notes, rounds=rounds)
 
     learn(run, policy, planted, terms, training, Batch((first_of(prompts),)), make_source, measure=measured)
     if run.leads:
@@ -160,7 +160,7 @@ def counts(source: RolloutSource) -> dict[str, int]:
     return totals
 
 
-def forecasting(
+def put_value_model(
     run: StageRun, policy: Policy, value: Any, terms: Sum, training: Training, online: Online, prompts: Sequence[Prompt]
 ) -> None:
     """Give the policy a value head, or the model that `value` names as its value model, if a term reads values.
@@ -194,7 +194,7 @@ def first_of(prompts: Sequence[Prompt]) -> Tree:
     return Tree(prompts[0].ids, (Branch("response", prompts[0].ids[-1:], (True,)),), 0, prompts[0].row)
 
 
-def watched(
+def monitor_of(
     run: StageRun,
     policy: Policy,
     spec: Any,
