@@ -14,7 +14,7 @@ from truing.contract import violations
 from truing.data.batch import Branch, Tree
 from truing.errors import UserError
 from truing.evaluate.exam import pair_accuracy
-from truing.evaluate.held_out import Held, pairs, ranked
+from truing.evaluate.held_out import HeldOut, pairs, ranked
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.scalars import Heads
@@ -63,7 +63,7 @@ def accuracy(objective, chosen, rejected):
         for i in range(len(chosen))
     ]
     seen = {"chosen_reward_B": chosen, "rejected_reward_B": rejected}
-    (found,) = pairs(Held("rm", trees, seen, "", Term(objective, {})))
+    (found,) = pairs(HeldOut("rm", trees, seen, "", Term(objective, {})))
     return found.value
 
 
@@ -81,7 +81,7 @@ def parts_of(name):
 def test_rankings_of_a_cost_have_the_least_first() -> None:
     trees = [Tree((0,), tuple(Branch("response", (i,), (True,)) for i in range(3)), 0, 1)]
     for objective, sign in ((COST, -1.0), (EXEMPT, 1.0)):
-        held = Held("rm", trees, {"reward_BK": [[1.0, 2.0, 3.0]]}, "", Term(objective, {}))
+        held = HeldOut("rm", trees, {"reward_BK": [[1.0, 2.0, 3.0]]}, "", Term(objective, {}))
         assert {f.check: f.value for f in ranked(held)}["held_out_kendall_tau"] == -sign
 
 
@@ -144,7 +144,7 @@ def test_a_cost_is_no_judge(cost, tmp_path) -> None:
         f"  exam: {{do: evaluate, models: [$warm], against: $base, prompts: 'world:prompts?n=2', judge: {cost}}}\n"
     )
     run = StageRun(recipe, "exam", "evaluate", tmp_path, "", Show(quiet=True))
-    with pytest.raises(UserError, match="was fitted to say a cost, lower for the better response"):
+    with pytest.raises(UserError, match="was fitted to score a cost, lower for the better response"):
         appoint(run, str(cost), None, None, run.records("world:prompts?n=2", want="prompts"))
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from small_models import CONFIGS, build
 from truing.errors import RunFailed, UserError
-from truing.evaluate.exam import Answers, answer, compare, cut_off, drift, no_kl, same_tokens
+from truing.evaluate.exam import Responses, answer, compare, drift, no_kl, same_tokens, truncated
 from truing.policy import heads
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
@@ -67,7 +67,7 @@ def test_kl_is_the_mean_log_ratio_of_plain_transformers(folders: dict[str, Path]
     assert found.value == pytest.approx(sums[0] - sums[1], abs=1e-3) and abs(found.value) > 0.05
     assert (found.check, found.model, found.against, found.n) == ("kl_to_reference", "one", "two", len(PROMPTS))
     assert drift(given, policies["one"], policies["one"], "one", PROMPTS).value == 0.0
-    assert cut_off(given, PROMPTS).value == sum(r.stop == "length" for r in given.rollouts) / len(PROMPTS)
+    assert truncated(given, PROMPTS).value == sum(r.stop == "length" for r in given.rollouts) / len(PROMPTS)
 
 
 def test_what_is_no_kl_is_not_called_one(policies: dict[str, Policy]) -> None:
@@ -90,7 +90,7 @@ def test_another_chat_template_is_another_tokenizer(folders: dict[str, Path], po
 def test_lengths_are_in_tokens_of_one_tokenizer(policies: dict[str, Policy]) -> None:
     """The same words from two models are equally long, whatever their tokenizers make of them."""
     words = ("the desk grants a refund within thirty days",) * len(PROMPTS)
-    given = [Answers(n, words, (0.0,) * len(PROMPTS), policy=policies[n]) for n in ("one", "other")]
+    given = [Responses(n, words, (0.0,) * len(PROMPTS), policy=policies[n]) for n in ("one", "other")]
     (found,) = (f for f in compare(*given, PROMPTS, "gold") if f.check == "mean_length_delta_tokens")
     count = len(policies["one"].tokenizer(words[0], add_special_tokens=False).input_ids)
     assert len(policies["other"].tokenizer(words[0], add_special_tokens=False).input_ids) != count

@@ -123,7 +123,7 @@ def test_kl_is_left_out_unless_drawn_at_temperature_1(root: Path, tmp_path: Path
             "direct/model (there is no lineage.json in its folder); warm/model (there is no lineage.json in its folder)"
         )
         assert done["notes"] == [
-            f"what these learned from is not known, so that no leak through them is seen: {unknown}",
+            f"the training data of these are unknown, so that no leak through them is seen: {unknown}",
             f"no KL of direct to warm: {drawn}",
         ]
 

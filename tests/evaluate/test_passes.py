@@ -19,9 +19,9 @@ def test_it_is_the_share_of_subsets_with_a_right_answer(k: int, answers: int, ri
 
 
 def test_what_cannot_be_estimated_is_refused() -> None:
-    with pytest.raises(UserError, match="pass@8 needs at least 8 answers to a prompt, got 4"):
+    with pytest.raises(UserError, match="pass@8 needs at least 8 responses to a prompt, got 4"):
         pass_at(8, 4, 1)
-    with pytest.raises(UserError, match="5 of 4 answers cannot be right"):
+    with pytest.raises(UserError, match="5 of 4 responses cannot be right"):
         pass_at(1, 4, 5)
     with pytest.raises(UserError, match="5 scores are not 2 to each prompt"):
         counts([1.0] * 5, 2, 1.0)
@@ -37,7 +37,7 @@ def test_two_models_are_compared_prompt_by_prompt() -> None:
     gained = found["pass_at_1_delta", "policy"]
     assert gained.value == pytest.approx(1 / 3) and gained.n == 60 and gained.verdict == "better"
     assert gained.interval is not None and gained.interval[0] > 0.25 and gained.interval[1] < 0.42
-    assert "60 prompts, 2 answers to each, right from 1 on; judged by reward verifier" in gained.evidence
+    assert "60 prompts, 2 responses to each, right from 1 on; judged by reward verifier" in gained.evidence
 
 
 def test_no_right_answer_at_all_is_no_certainty() -> None:

@@ -9,7 +9,7 @@ from small_models import build
 from small_pairs import TEXT, ragged
 from truing.data.batch import Batch, Branch, Tree
 from truing.evaluate import held_out, reward_model, winrate
-from truing.evaluate.exam import Answers, compare, pair_accuracy
+from truing.evaluate.exam import Responses, compare, pair_accuracy
 from truing.objectives import bradley_terry, dpo, dpo_ranked
 from truing.policy import heads
 from truing.policy.load import load
@@ -151,7 +151,7 @@ def test_findings_are_told_the_rounding_of_the_model_they_measure(folder, trees,
     told = held_out.measure("rm", policy, trees, terms)[0][0]
     assert told.value == 0.5 and f"{len(trees)} tied" in told.evidence
     assert pair_accuracy("rm", policy, trees).value == 0.5
-    sides = [Answers(name, ("", ""), v, within=judge.tie_tolerance) for name, v in zip("ab", values, strict=True)]
+    sides = [Responses(name, ("", ""), v, within=judge.tie_tolerance) for name, v in zip("ab", values, strict=True)]
     assert compare(*sides, prompts, "rm")[0].value == 0.5
 
 

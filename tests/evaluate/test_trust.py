@@ -163,7 +163,7 @@ def test_single_answers_are_not_corrected() -> None:
     raw = [Finding("pass_at_1", "direct", 0.4, interval=(0.3, 0.5), n=90, verdict="measured")]
     assert uncorrected(raw, Trust("gold", exact=True)) == raw
     (found,) = uncorrected(raw, Trust(JUDGE, (tried(0.9, 0.85, 0.95),)))
-    assert "single answers" in found.reservation and found.value == 0.4
+    assert "single responses" in found.reservation and found.value == 0.4
     assert "never tried" in uncorrected(raw, Trust(JUDGE, why="x"))[0].reservation
 
 

@@ -60,7 +60,7 @@ def test_the_table_is_long_and_names_each_once_a_system() -> None:
         (PREFER % "bf16: true", "TRL's bf16 is 'precision' here: precision: bf16."),
         (PREFER % "packing: true", "TRL's packing: always on"),
         (PREFER % "load_in_4bit: true", "TRL's load_in_4bit: not built"),
-        (REINFORCE % "reward: gold", "Did you mean 'rewards'? (rewards: who scores answers"),
+        (REINFORCE % "reward: gold", "Did you mean 'rewards'? (rewards: the rewards that score responses"),
         (PREFER % "epoch: 2", "Did you mean 'epochs'? (epochs: passes over the data"),
         (PREFER % "objective: {dpo: {learning_rate: 1}}", "It is an option of the stage: write it beside 'objective'."),
         (PREFER % "objective: {dpo: {label_smoothing: 0.1}}", "an option of the objective cdpo, robust_dpo, exo."),

@@ -74,7 +74,7 @@ def test_the_recipe_splits_teaches_verifies_and_measures(real_data: Path, tmp_pa
         assert once["n"] == ever["n"] == 5 and 0 <= once["value"] <= ever["value"] <= 1
         assert ever["interval"] is None, "five prompts are too few"
         assert once["value"] == pytest.approx(found["mean_score", model]["value"])
-        assert once["evidence"].endswith("5 prompts, 4 answers to each, right from 1 on; judged by reward verifier")
+        assert once["evidence"].endswith("5 prompts, 4 responses to each, right from 1 on; judged by reward verifier")
     assert found["pass_at_1_delta", "policy"]["against"] == "warm"
 
 
@@ -139,7 +139,7 @@ def test_any_reward_judges_by_the_columns_of_the_prompts(judge: str, real_data: 
     [
         ("judge: mine.py:broken", 3, "the reward failed on response 1: ValueError: no verifier today"),
         ("judge: mine.py:counting", 2, "reward 'counting' reads tokens, and a judge reads text"),
-        ("judge: {verifier: {column: solution}}", 2, "a prompt's row has no 'solution' to hold answers to"),
+        ("judge: {verifier: {column: solution}}", 2, "a prompt's row has no 'solution' to compare answers with"),
     ],
 )
 def test_a_judge_that_cannot_judge_ends_the_run(more: str, code: int, told: str, real_data: Path, desk: Any) -> None:

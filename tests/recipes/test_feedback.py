@@ -90,7 +90,7 @@ def test_scored_answers_become_what_a_method_learns_from(asked: Any) -> None:
     asked.write("title: small\nstages:\n" + "\n".join(lines))
     assert asked.run() == 0, asked.said
     assert counts(asked, "pair") == LEFT_OUT | {"equal": 1, "alone": 1, "kept": 2}
-    assert "12 answers, 1 answers that could not be scored" in asked.said
+    assert "12 responses, 1 responses that could not be scored" in asked.said
     pairs = rows_of(asked, "pair")
     assert [(texts(r["chosen"]), texts(r["rejected"])) for r in pairs] == [("good", "worst"), ("two", "one")]
     assert (pairs[0]["chosen_reward"], pairs[0]["rejected_reward"], pairs[0]["rater"]) == (2.0, -1.0, "rm")
@@ -130,7 +130,9 @@ def test_an_answer_that_cannot_be_scored_is_left_out_or_ends_the_run(asked: Any)
     odd = "@reward(scope='response')\ndef odd(response):\n    return None if response == 'y' else 0.5\n"
     (asked.folder / "mine.py").write_text(MINE + odd)
     asked.write(judge % "")
-    assert asked.run() == 3 and "reward 'odd': gave None, which is no finite number. The answer was: 'y'" in asked.said
+    assert (
+        asked.run() == 3 and "reward 'odd': gave None, which is no finite number. The response was: 'y'" in asked.said
+    )
     asked.write(judge % ", on_error: drop")
     assert asked.run() == 0, asked.said
     assert counts(asked, "j") == {"answers": 3, "unscored": 1, "kept": 1}
@@ -139,16 +141,21 @@ def test_an_answer_that_cannot_be_scored_is_left_out_or_ends_the_run(asked: Any)
         "x", 1.5, "z", 0.5,
     )  # fmt: skip
     assert row["rater"] == "regex + odd"
-    assert "1 answers could not be scored; the first: reward 'odd'" in asked.read("j/summary.json")["notes"][0]
+    assert "1 responses could not be scored; the first: reward 'odd'" in asked.read("j/summary.json")["notes"][0]
 
 
 def test_nothing_to_learn_from_ends_the_run_and_says_why(asked: Any) -> None:
     asked.write("title: small\nstages:\n  j: {do: judge, data: texts.jsonl, rewards: [{regex: {pattern: k}}]}\n")
-    assert asked.run() == 3 and "no answer teaches anything: 3 answers, 1 prompts whose answers are equal" in asked.said
+    assert (
+        asked.run() == 3
+        and "no response teaches anything: 3 responses, 1 prompts whose responses are equal" in asked.said
+    )
     asked.write("title: small\nstages:\n  j: {do: judge, data: texts.jsonl, rewards: [length]}\n")
-    assert asked.run("--restart") == 2 and "reward 'length' reads an answer's tokens, and these are texts" in asked.said
+    assert (
+        asked.run("--restart") == 2 and "reward 'length' reads a response's tokens, and these are texts" in asked.said
+    )
     asked.write("title: small\nstages:\n  j: {do: judge, data: texts.jsonl}\n")
-    assert asked.run("--restart") == 2 and "these answers have no scores" in asked.said
+    assert asked.run("--restart") == 2 and "these responses have no scores" in asked.said
 
 
 MISTAKES = {
@@ -222,8 +229,8 @@ def test_what_told_no_answer_from_another_and_what_moved_no_answer_is_said(asked
     """The best of equal scores is any of them; a model that answers as before was hardly trained."""
     asked.write(HEAD + RM + LEVEL)
     assert asked.run() == 0, asked.said
-    assert "6 prompts whose answers all score the same, of which any is kept, 6 rows to learn from" in asked.said
-    assert "still gave the very answers of base to all prompts: training moved it too little to be seen" in asked.said
+    assert "6 prompts whose responses all score the same, of which any is kept, 6 rows to learn from" in asked.said
+    assert "still gave the same responses as base to all prompts: training moved it too little to be seen" in asked.said
     assert "moved gave the very answers" not in asked.said
     models = ", ".join(str(asked.out / stage / "model") for stage in ("rm", "still", "moved"))
     assert f"\nmodels: {models}\n" in asked.said

@@ -120,8 +120,8 @@ def test_a_judge_never_tried_decides_nothing_and_the_way_out_is_said(judged: Any
 def test_single_answers_by_a_judge_that_errs_decide_nothing(judged: Any) -> None:
     said = examine(judged, "judge: mine.py:e, labelled: labelled.jsonl, passing: 1.0, answers: 2")
     assert (
-        "single answers" in said["pass_at_1"]["reservation"]
-        and "single answers" in said["pass_at_2_delta"]["reservation"]
+        "single responses" in said["pass_at_1"]["reservation"]
+        and "single responses" in said["pass_at_2_delta"]["reservation"]
     )
     sure = examine(judged, "judge: mine.py:e, exact: true, passing: 1.0, answers: 2")
     assert sure["pass_at_1"]["reservation"] == ""
@@ -171,7 +171,7 @@ def test_a_judge_that_taught_the_policy_is_named(judged: Any) -> None:
         "The judge is the reward that off",
         "The judge is the reward that rl",
     ]
-    assert told[3].startswith("The judge also chose the best of several answers") and len(told) == 4
+    assert told[3].startswith("The judge also chose the best of several responses") and len(told) == 4
 
 
 def test_every_head_of_a_judge_is_tried(judged: Any) -> None:

@@ -84,8 +84,8 @@ def test_a_forecast_moves_weights_and_the_reward_still_taught_nothing(asked: Any
 @pytest.mark.parametrize(
     ("more", "source"),
     [
-        (", overlong_buffer: 55", "what the length of an answer costs"),
-        (", unfinished_penalty: 1.0", "what the length of an answer costs"),
+        (", overlong_buffer: 55", "the cost of a response's length"),
+        (", unfinished_penalty: 1.0", "the cost of a response's length"),
         (
             ", pretrain: texts.jsonl, objective: [grpo, {ptx: {weight: 1.0}}]",
             "the texts of pretrain",

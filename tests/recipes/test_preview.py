@@ -40,7 +40,7 @@ def test_the_first_table_comes_early_and_changes_no_result(asked: Desk) -> None:
     asked.write(RECIPE.replace("PREVIEW", ", preview: 12"))
     assert asked.run() == 0, asked.said
     early, _, late = asked.said.partition("warm answers 40 prompts")
-    assert "first look, 12 of 40 prompts, so intervals are wider" in early and "first look" not in late
+    assert "preview, 12 of 40 prompts, so intervals are wider" in early and "preview, " not in late
     ((low, high),) = INTERVAL.findall(early)
     ((least, most),) = INTERVAL.findall(late)
     assert float(high) - float(low) > float(most) - float(least)
@@ -50,7 +50,7 @@ def test_the_first_table_comes_early_and_changes_no_result(asked: Desk) -> None:
     assert all(f["n"] == 40 for f in found if f["check"] == "win_rate")
     asked.out = asked.folder / "whole"
     asked.write(RECIPE.replace("PREVIEW", ""))
-    assert asked.run() == 0 and "first look" not in asked.said
+    assert asked.run() == 0 and "preview, " not in asked.said
     assert asked.read("exam/findings.json")["findings"] == found and asked.read("exam/examples.json") == examples
     asked.write(RECIPE.replace("PREVIEW", ", preview: 5"))
     assert asked.run() == 0 and asked.states() == {"warm": "reused", "exam": "reused"}, "it is no other exam"
@@ -58,7 +58,7 @@ def test_the_first_table_comes_early_and_changes_no_result(asked: Desk) -> None:
 
 def test_a_first_look_at_everything_is_none(asked: Desk) -> None:
     asked.write(RECIPE.replace("PREVIEW", ", preview: 40"))
-    assert asked.run() == 0 and "first look" not in asked.said
+    assert asked.run() == 0 and "preview, " not in asked.said
 
 
 @pytest.mark.parametrize(

@@ -113,11 +113,11 @@ def test_answers_longer_than_a_reward_model_reads_are_left_out_and_counted(desk)
     assert desk.run() == 0, desk.said
     rows = parquet.read_table(desk.out / "policy" / "rollouts" / "round-00001.parquet").to_pylist()
     assert [bool(row["why"]) for row in rows].count(True) == 2 and any("reads 110" in row["why"] for row in rows)
-    assert any("2 of 8 answers could not be scored" in note for note in desk.read("policy/summary.json")["notes"])
+    assert any("2 of 8 responses could not be scored" in note for note in desk.read("policy/summary.json")["notes"])
     exam = desk.read("exam/findings.json")["findings"]
     assert {f["n"] for f in exam if f["check"] == "win_rate"} == {3}
-    assert "1 of 4 prompts left out: an answer to them is longer than the judge reads" in desk.said
-    assert "1 of 4 prompts left out: an answer is longer than a judge reads" in desk.said
+    assert "1 of 4 prompts left out: a response to them is longer than the judge reads" in desk.said
+    assert "1 of 4 prompts left out: a response is longer than a judge reads" in desk.said
     best = ("--best-of", "2", "--reward", str(desk.out / "rm" / "model"), "--max-new-tokens", "30")
     held, drawn = str(desk.folder / "held.jsonl"), desk.folder / "best.jsonl"
     assert desk("sample", str(desk.folder / "base"), held, *best, "--out", str(drawn)) == 0, desk.said

@@ -153,7 +153,7 @@ def test_several_rewards_and_a_cost_from_recipe_to_metrics(asked: Any) -> None:
         assert p["length"] == len(r["response_ids"]) and abs(p["density_ratio"]) < 1e-5 and p["verifier"] == -1
     notes = asked.read("learn/summary.json")["notes"]
     assert any(
-        f"{len(failed)} of 16 answers could not be scored and were left out; the first: reward" in n for n in notes
+        f"{len(failed)} of 16 responses could not be scored and were left out; the first: reward" in n for n in notes
     )
 
 
@@ -181,7 +181,7 @@ def test_options_of_a_functions_own_go_before_those_that_all_share(asked: Any) -
 
 def test_a_reward_that_fails_stops_the_run_and_is_named(asked: Any) -> None:
     asked.write(recipe("[{mine.py:polite: {}}]", ", max_length: 512").replace(RM, ""))
-    assert asked.run() == 3 and "reward 'polite': ValueError: an e. The answer was:" in asked.said
+    assert asked.run() == 3 and "reward 'polite': ValueError: an e. The response was:" in asked.said
     (asked.folder / "mine.py").write_text(MINE.replace("tone,", "mood,"))
     assert asked.run("--restart") == 2
     assert "reward 'polite' reads the column 'mood', which row 1 of the prompts does not have" in asked.said

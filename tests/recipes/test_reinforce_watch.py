@@ -51,7 +51,10 @@ def test_looks_are_in_the_folder_the_metrics_and_the_summary(desk) -> None:
         (["patience: 2"], "'patience' has no effect without 'watch'"),
         (["watch_every: 5"], "'watch_every' has no effect without 'watch'"),
         (["watch_prompts: world:prompts?n=4"], "'watch_prompts' has no effect without 'watch'"),
-        (["watch: gold", "watch_prompts: world:prompts?n=1&split=eval"], "a mean over one watched prompt has no error"),
+        (
+            ["watch: gold", "watch_prompts: world:prompts?n=1&split=eval"],
+            "a mean over one monitored prompt has no error",
+        ),
         (["watch: goldd", "watch_prompts: world:prompts?n=4"], "unknown reward 'goldd'"),
         (["beta: 0.1", "kl_horizon: 5"], "'kl_horizon' says nothing here, without kl_target"),
     ],
@@ -84,6 +87,6 @@ def test_a_prompt_without_room_is_counted_and_a_reward_model_has_its_own_tokens(
     desk.write(text.replace("rewards: gold", "rewards: $other").replace("steps: 4", "steps: 2"))
     assert desk.run() == 0, desk.said
     summary = json.loads((desk.out / "learn" / "summary.json").read_text())
-    assert "leaves no room for an answer within" in " ".join(summary["notes"]), summary["notes"]
+    assert "leaves no room for a response within" in " ".join(summary["notes"]), summary["notes"]
     metrics = [json.loads(line) for line in (desk.out / "learn" / "metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == 2 and all("reward_other" in row for row in metrics)

@@ -19,6 +19,6 @@ def test_a_base_of_rows(desk, name) -> None:
     build_rows(name, desk.folder / name)
     desk.write(RECIPE.replace("BASE", str(desk.folder / name)))
     assert desk.run() == 0, desk.said
-    assert f"{name} cannot attend by mask: reading rows of answers" in desk.said
+    assert f"{name} cannot attend by mask: reading rows of responses" in desk.said
     samples = parquet.read_table(desk.out / "direct" / "samples.parquet").to_pylist()
     assert len(samples) == 8 and all(row["length"] > 0 for row in samples)

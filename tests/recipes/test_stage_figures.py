@@ -207,12 +207,15 @@ def test_where_the_best_looks_weights_are_kept_the_figures_are_of_them(asked: An
     assert len(metrics(asked, "learn")) == 4, "learned on until patience ran out"
     found = summary["held_out"]["watch_reward_length"]
     assert (found["value"], found["interval"], found["best_of"]) == (looks[0]["reward_length"], None, len(looks))
-    assert summary["figures"][0]["name"] == f"watched reward length, after update 0, the best of {len(looks)} looks"
+    assert (
+        summary["figures"][0]["name"]
+        == f"monitored reward length, after update 0, the best of {len(looks)} evaluations"
+    )
     assert "chosen by reward length" in summary["figures"][0]["note"] and summary["last_tenth"] is None
     assert not any("of the last" in name or "steps" in name for name in shown(asked, "learn"))
     text = card(asked, "learn")
-    assert "those after update 0, the best look" in text and "| score" not in text and "| loss" not in text
-    assert f"the best of {len(looks)} looks" in asked.page() and "those after update 0: numbers" in asked.page()
+    assert "those after update 0, the best evaluation" in text and "| score" not in text and "| loss" not in text
+    assert f"the best of {len(looks)} evaluations" in asked.page() and "those after update 0: numbers" in asked.page()
     assert all(figure["interval"] is None for figure in summary["held_out"].values())
 
 

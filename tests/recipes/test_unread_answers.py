@@ -29,7 +29,7 @@ JUDGE = (
     "  said: {do: sample, model: $base, prompts: asked.jsonl, answers: 2, max_new_tokens: 4}\n"
     "  kept: {do: judge, data: $said, rewards: [{verifier: {answer: math}}], keep: scores, unfinished: keep}\n"
 )
-NOTE = re.compile(r"reward 'verifier' could read no answer in (\d+) responses, which got the least for it")
+NOTE = re.compile(r"reward 'verifier' could read no answer in (\d+) responses, which got its lowest score")
 
 
 @pytest.fixture

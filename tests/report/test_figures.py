@@ -14,7 +14,7 @@ from truing.evaluate import intervals
 from truing.report import html
 from truing.report.figures import Stretch, Term, last_tenth, lines, of_finding, of_stretch
 from truing.stages.prepare import compile_objective
-from truing.stages.stage_figures import Look, Measured, StageFigures, read_metrics
+from truing.stages.stage_figures import Evaluation, Measured, StageFigures, read_metrics
 from truing.types import Finding
 
 
@@ -108,12 +108,12 @@ def test_the_interval_of_a_look_is_that_of_its_prompts_and_there_is_none_of_few_
     values = [0.1 * i * i for i in range(12)]
     look = {"step": 4, "prompts": 14, "x": 4.2, "x_n": 12, "y": 1.0, "y_n": 9, "proxy": None, "kl": 1.0, "length": 3.0}
     each = {"x": [*values, None, None], "y": values[:9], "kl": [1.0] * 14}
-    found = Look(look | {"each": each}, ["x", "y"], 3, picked=False).figures()
+    found = Evaluation(look | {"each": each}, ["x", "y"], 3, picked=False).figures()
     assert list(found) == ["watch_x", "watch_y", "watch_kl", "watch_length"]
     assert (found["watch_x"].n, found["watch_x"].interval) == (12, intervals.mean_interval(values))
     assert all(found[f"watch_{name}"].interval is None for name in ("y", "kl", "length"))
-    best = Look(look | {"each": each}, ["x"], 3, picked=True).figures()["watch_x"]
-    assert (best.interval, best.title) == (None, "watched x, after update 4, the best of 3 looks")
+    best = Evaluation(look | {"each": each}, ["x"], 3, picked=True).figures()["watch_x"]
+    assert (best.interval, best.title) == (None, "monitored x, after update 4, the best of 3 evaluations")
 
 
 def test_a_stage_without_an_update_says_so(tmp_path: Path) -> None:

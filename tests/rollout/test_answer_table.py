@@ -9,7 +9,7 @@ from pathlib import Path
 from answer_table import Case, cases, made_answers, real_answers
 from truing.rewards.builtin_verifier import verifier
 from truing.rewards.call import Answer, Call
-from truing.rewards.combine import Rewards, Term, told
+from truing.rewards.combine import Rewards, Term, round_metrics
 from truing.types import Message
 
 ASKED = (Message("user", "what is it?"),)
@@ -36,7 +36,7 @@ def scores(table: list[Case]) -> tuple[Counter[tuple[bool, float]], list[Case], 
     found = Rewards((Term("verifier", call),))(answers)
     count = Counter((case.right, score.value) for case, score in zip(table, found, strict=True))
     odd = [case for case, score in zip(table, found, strict=True) if (score.value == 1.0) != case.right]
-    return count, odd, told([(score.parts, score.why) for score in found])
+    return count, odd, round_metrics([(score.parts, score.why) for score in found])
 
 
 def judged(table: list[Case]) -> Counter[tuple[bool, float]]:

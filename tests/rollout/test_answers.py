@@ -15,7 +15,7 @@ from truing.rewards.answers.compare import agree
 from truing.rewards.answers.units import unit
 from truing.rewards.builtin_verifier import number, verifier
 from truing.rewards.call import Answer, Call
-from truing.rewards.combine import hung
+from truing.rewards.combine import count_notes
 from truing.types import Message, NotRead, Score
 
 SAME = (
@@ -416,9 +416,9 @@ def test_an_unread_answer_is_a_number_and_is_counted_once() -> None:
     asked = (Message("user", "1 + 1"),)
     found = call([Answer(asked, text, row={"answer": "2"}) for text in ("2", "3", r"\boxed{2", "none")])
     assert found == [Score(1.0), Score(-1.0), Score(-1.0, unread=True), Score(-1.0, unread=True)]
-    assert hung([{"unread:verifier": 1.0}] * 2 + [{"late:slow": 1.0}]) == [
-        "reward 'slow' hung on 1 answers, which got the least for it",
-        "reward 'verifier' could read no answer in 2 responses, which got the least for it",
+    assert count_notes([{"unread:verifier": 1.0}] * 2 + [{"late:slow": 1.0}]) == [
+        "reward 'slow' timed out on 1 responses, which got its lowest score",
+        "reward 'verifier' could read no answer in 2 responses, which got its lowest score",
     ]
     assert number(r"\boxed{\frac{3}{4}}") == 0.75 and number(r"\boxed{\sqrt{2}}") is None
 

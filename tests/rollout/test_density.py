@@ -59,7 +59,9 @@ def test_under_its_leash_its_optimum_is_that_of_the_explicit_objective(models) -
     for weight, other in ((0.0, None), (0.3, reference)):
         reward = 0.4 * (safe - unsafe) + (0.0 if other is None else weight * (other - safe))
         leash = 1 - 0.4 + weight
-        assert DensityRatio(*models[:2], 0.4, 0.0, models[2] if weight else None, weight).leash == pytest.approx(leash)
+        assert DensityRatio(
+            *models[:2], 0.4, 0.0, models[2] if weight else None, weight
+        ).kl_coefficient == pytest.approx(leash)
         best, least = closed_form.explicit_optimum(safe, unsafe, 0.4, other, weight)
         assert torch.allclose(closed_form.optimum(safe, reward, leash), best, atol=1e-10)
         assert closed_form.value(best, safe, reward, leash).item() == pytest.approx(-least.item())

@@ -14,7 +14,7 @@ from truing import registry
 from truing.errors import RunFailed, UserError
 from truing.rewards import isolated
 from truing.rewards.call import Answer, Call
-from truing.rewards.combine import Rewards, Term, hung, told
+from truing.rewards.combine import Rewards, Term, count_notes, round_metrics
 from truing.types import Message
 
 OWN = '''
@@ -134,8 +134,10 @@ def test_an_answer_it_does_not_come_back_from_is_worth_the_least_and_is_counted(
     assert not any(score.failed for score in found)
     assert [score.late for score in call(answers("b", HANGS))] == [False, True]
     assert dict(found[1].parts) == {"tidy": -1.0, "late:tidy": 1.0}
-    assert hung([score.parts for score in found]) == ["reward 'tidy' hung on 1 answers, which got the least for it"]
-    assert told([(score.parts, score.why) for score in found]) == {
+    assert count_notes([score.parts for score in found]) == [
+        "reward 'tidy' timed out on 1 responses, which got its lowest score"
+    ]
+    assert round_metrics([(score.parts, score.why) for score in found]) == {
         "reward_tidy": pytest.approx(1 / 3),
         "late_tidy": 1.0,
         "failed": 0.0,
@@ -171,7 +173,7 @@ def test_a_function_that_never_comes_back_is_broken(own, monkeypatch) -> None:
     monkeypatch.setattr(isolated, "IN_A_ROW", 2)
     call = asked(own, "tidy", seconds=0.5)
     assert [score.value for score in call(answers(HANGS, HANGS, "a", HANGS))] == [-1.0, -1.0, 1.0, -1.0]
-    with pytest.raises(RunFailed, match=r"within 0\.5 s from 2 different answers one after .* was: 'a+c'"):
+    with pytest.raises(RunFailed, match=r"after 0\.5 s on 2 different responses one after .* was: 'a+c'"):
         call(answers(HANGS[:-1] + "c"))
 
 
@@ -228,7 +230,7 @@ def lives(pid: int) -> bool:
 
 
 def test_late_is_for_functions_of_one_answer(own) -> None:
-    with pytest.raises(UserError, match="reads one answer at a time"):
+    with pytest.raises(UserError, match="reads one response at a time"):
         asked(own, "ranked")
 
 
@@ -272,5 +274,5 @@ def test_a_process_whose_asker_is_gone_ends_itself_within_an_answer_and_not_betw
 
 
 def test_late_is_for_functions_that_read_the_answer(own) -> None:
-    with pytest.raises(UserError, match="reads one answer at a time"):
+    with pytest.raises(UserError, match="reads one response at a time"):
         asked(own, "blind")

@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_removed_is_said_and_ends_nothing(monkeypatch) -
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(sandbox, "remove_folder", refuses)
-    with pytest.warns(UserWarning, match="left by an answer's program, cannot be removed"):
+    with pytest.warns(UserWarning, match="left by a response's program, cannot be removed"):
         assert sandbox.run("print(1)", seconds=20, apart=False).well
 
 

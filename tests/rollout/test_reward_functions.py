@@ -14,7 +14,7 @@ from truing.objectives import advantage as adv
 from truing.registry import RewardFunction, reward
 from truing.rewards.builtin_verifier import number, verifier
 from truing.rewards.call import Answer, Call
-from truing.rewards.combine import Cost, Rewards, Term, told
+from truing.rewards.combine import Cost, Rewards, Term, round_metrics
 from truing.types import Message, Score
 
 ASKED = (Message("user", "what is 6 times 7"),)
@@ -68,12 +68,12 @@ BAD = {
     "text": (lambda response: "1.0", "gave '1.0', which is no finite number"),
     "raising": (lambda response: 1 / 0, "ZeroDivisionError: division by zero"),
     "leaving": (lambda response: exit(0), "SystemExit: 0"),
-    "short": (lambda responses: [1.0] * 3, "gave 3 values for 4 answers"),
-    "one for all": (lambda responses: 1.0, "gave 1 values for 4 answers"),
+    "short": (lambda responses: [1.0] * 3, "gave 3 values for 4 responses"),
+    "one for all": (lambda responses: 1.0, "gave 1 values for 4 responses"),
     "array": (lambda response: np.ones(2), r"gave array\(\[1., 1.\]\), which is no finite number"),
     "failed": (lambda response: Score(0.0, failed=True, why="the judge is away"), "the judge is away"),
     "nan score": (lambda response: Score(math.nan), "its value is nan"),
-    "slow": (lambda response: NEVER.wait(60), "gave nothing within 0.05 s"),
+    "slow": (lambda response: NEVER.wait(60), "timed out after 0.05 s"),
 }
 
 
@@ -84,11 +84,11 @@ def test_what_is_no_score_is_missing_and_says_why(case) -> None:
     call = of(fn, place="mine.py:fn" if case == "slow" else "", seconds=0.05 if case == "slow" else 5.0)
     found = call(answers())
     assert all(s.failed and (math.isnan(s.value) or case == "failed") for s in found)
-    with pytest.raises(RunFailed, match=f"reward 'fn': {said}.*The answer was: '42'"):
+    with pytest.raises(RunFailed, match=f"reward 'fn': {said}.*The response was: '42'"):
         Rewards((Term("fn", call),))(answers())
     dropped = Rewards((Term("fn", call),), on_error="drop")(answers())
     assert all(s.failed and math.isnan(s.value) for s in dropped)
-    assert told([(s.parts, s.why) for s in dropped]) == {"failed": 4.0}
+    assert round_metrics([(s.parts, s.why) for s in dropped]) == {"failed": 4.0}
 
 
 def test_one_failure_of_a_call_by_answer_fails_that_answer_alone() -> None:
@@ -134,7 +134,7 @@ def test_async_functions_are_asked_at_once() -> None:
         return 1.0
 
     assert [s.why for s in of(late, place="mine.py:late", seconds=0.2)(answers())] == [
-        "gave nothing within 0.2 s",
+        "timed out after 0.2 s",
         "",
         "",
         "",
@@ -169,7 +169,7 @@ def test_trl_functions_are_taken_as_they_are(tmp_path) -> None:
     assert "accuracy" not in both[2].parts
     texts = Call(registry.load(f"{tmp_path}/mine.py:plain", "reward"), {"text": True})
     assert values(texts, given) == [19.0, 25.0, 26.0, 26.0]
-    with pytest.raises(RunFailed, match="reward 'accuracy' says nothing of it, and no other does"):
+    with pytest.raises(RunFailed, match="reward 'accuracy' has no score for it, and neither has any other"):
         Rewards((Term("accuracy", accuracy),))(given)
     with pytest.raises(UserError, match=r"'other' in .* is not decorated with @reward"):
         registry.load(f"{tmp_path}/mine.py:other", "reward")
@@ -257,7 +257,7 @@ def test_the_verifier_is_exact_and_never_guesses() -> None:
     worst = {"answer": "text", "column": "said", "wrong": -1.0}
     assert values(Call(verifier, worst), answers(said="Forty-Two.")) == [-1.0, -1.0, 1.0, -1.0]
     assert verifier("0.1", {"answer": "1/10"}) == 1.0 and verifier("0.30000000000000004", {"answer": 0.3}) == 0.0
-    with pytest.raises(UserError, match="a prompt's row has no 'answer' to hold answers to; its columns: said"):
+    with pytest.raises(UserError, match="a prompt's row has no 'answer' to compare answers with; its columns: said"):
         Call(verifier)(answers(said="x"))
     with pytest.raises(UserError, match="the right answer 'blue' is no number; set answer: text"):
         Call(verifier)(answers(answer="blue"))
@@ -341,7 +341,7 @@ def test_a_multiplier_follows_the_answers_that_a_cost_was_known_of() -> None:
 
 def test_a_reward_may_be_called_like_what_is_told_of_others() -> None:
     rows = [({"late_days": 0.5, "multiplier_effect": 2.0, "late:x": 1.0, "multiplier:x": 3.0}, ""), ({"x": 1.0}, "")]
-    assert told(rows) == {
+    assert round_metrics(rows) == {
         "reward_late_days": 0.5,
         "reward_multiplier_effect": 2.0,
         "late_x": 1.0,
@@ -362,4 +362,4 @@ def test_a_cost_that_says_nothing_of_an_answer_has_failed() -> None:
     )
     found = Rewards(terms, on_error="drop")(answers())
     assert [s.failed for s in found] == [True, False, False, False]
-    assert found[0].why == "reward 'harm': says nothing of it" and "harm" not in found[0].parts
+    assert found[0].why == "reward 'harm': has no score for it" and "harm" not in found[0].parts

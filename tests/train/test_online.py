@@ -295,7 +295,7 @@ def test_answers_that_fail_leave_their_group_and_are_counted(folder, tmp_path) -
     _, alone = made(folder, tmp_path / "b", "reinforce_pp", judge=dropping)
     assert [len(t.branches) for t in trees_of(alone, one)] == [1], "a method that compares no answers learns from one"
     _, strict = made(folder, tmp_path / "c", "grpo", judge=Judged(judged().text, rewards_of(below)))
-    with pytest.raises(RunFailed, match=r"reward 'below': gave None, which is no finite number\. The answer was: '"):
+    with pytest.raises(RunFailed, match=r"reward 'below': gave None, which is no finite number\. The response was: '"):
         collected(strict, 0)
 
 

@@ -1,1 +1,1 @@
-"""Is it better? Measurements of a model, each with its interval, as findings."""
+"""Measurements of a model, each with its interval, as findings."""

@@ -1,5 +1,5 @@
-"""Is a model better than knowing nothing of the response? A baseline is fitted on the rows that it is measured on, so
-what is tested is the difference row by row, and never the model's own interval against the baseline's value."""
+"""Baselines that ignore the response. A baseline is fitted on the rows that it is measured on, so the test is of the
+difference row by row, and never of the model's own interval against the baseline's value."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from truing.types import Finding
 def over_commonest(
     points: Sequence[float], labels: Sequence[Hashable], clusters: Sequence[str]
 ) -> tuple[float, Interval | None]:
-    """By how much a share told right exceeds that of always giving the commonest label of these rows; its interval.
+    """The excess of a share of right labels over that of always giving the commonest label of these rows; its interval.
 
     Which label is the commonest is itself measured. The lower end holds for every label; the upper one for all that
-    cannot be told from the commonest, at a level divided by their number (Bonferroni's).
+    cannot be distinguished from the commonest, at a level divided by their number (Bonferroni's).
 
     >>> over_commonest([1.0, 1.0, 0.0, 1.0], [True, True, True, False], ["a", "b", "c", "d"])
     (0.0, None)
@@ -57,7 +57,7 @@ def over_share(losses: Sequence[float], tied: Sequence[bool]) -> Array:
     """
     was = np.asarray(tied, dtype=bool)
     share = float(was.mean())
-    with np.errstate(divide="ignore"):  # a share of 0 or 1: the logarithm that no row asks for
+    with np.errstate(divide="ignore"):  # a share of 0 or 1: no row uses the infinite logarithm
         blind = np.where(was, -np.log(share), -np.log((1 - share) / 2))
     difference: Array = finite(losses, "loss") - blind
     return difference
@@ -65,18 +65,18 @@ def over_share(losses: Sequence[float], tied: Sequence[bool]) -> Array:
 
 def paired(difference: Array, outcomes: Sequence[float], clusters: Sequence[str]) -> Interval | None:
     """The interval of the mean of a difference row by row. None where the outcomes themselves hardly vary, however much
-    predictions of them do: what has not been seen to happen is what the difference would turn on."""
+    predictions of them do: the difference would depend on outcomes that did not occur."""
     return mean_interval(difference.tolist(), clusters) if vary(outcomes, clusters) else None
 
 
 def delta(of: Finding, value: float, interval: Interval | None, verdict: str, evidence: str) -> Finding:
-    """The finding that says what another is worth beside its baseline: `..._delta`, held against 0."""
+    """The finding of another's difference from its baseline: `..._delta`, compared with 0."""
     return Finding(
         f"{of.check}_delta", of.model, value, of.against, of.slice, interval, of.n, 0.0, verdict, evidence=evidence
     )
 
 
 def _less(constant: Array, best: Array, clusters: Sequence[str]) -> bool:
-    """Whether a label is rarer than the commonest beyond noise."""
+    """True if a label is rarer than the commonest beyond noise."""
     apart = mean_interval((best - constant).tolist(), clusters)
     return apart is not None and apart[0] > 0

@@ -1,4 +1,4 @@
-"""How a model's responses changed, whatever their score: length, distance from the reference, cut-off answers."""
+"""Changes of a model's responses apart from their score: length, KL to the reference, share truncated."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def length_delta(
     *,
     counted_by: str = "",
 ) -> Finding:
-    """By how many tokens the responses of `model` are longer than those of `against` to the same prompts, on average.
+    """The mean difference in tokens between the responses of `model` and of `against` to the same prompts.
 
-    `counted_by` names the model whose tokenizer counted both, where the two have not the same one.
+    `counted_by` names the model whose tokenizer counted both, if they do not share one.
 
     >>> length_delta("direct", [10, 14, 12], "warm", [8, 10, 9]).value
     3.0
@@ -95,7 +95,7 @@ def truncated_share(
     slice: str = "all",
     check: str = "truncated_share",
 ) -> Finding:
-    """The share of responses that ran into the length limit instead of ending by themselves.
+    """The share of truncated responses: those that ran into the length limit instead of ending by themselves.
 
     >>> truncated_share("direct", [True, False, False, False]).value
     0.25
@@ -121,8 +121,8 @@ def disagreement(
     slice: str = "all",
     check: str = "disagreement",
 ) -> Finding:
-    """How far the members of a judging ensemble are apart on the responses of `model`: the mean of their standard
-    deviation. Responses unlike those that they were fitted on show in it.
+    """The disagreement of a judging ensemble's members on the responses of `model`: the mean of their standard
+    deviation. It rises on responses unlike those that they were fitted on.
 
     >>> disagreement("direct", [0.5, 1.5]).value
     1.0
@@ -149,8 +149,8 @@ def disagreement_delta(
     prompt_ids: Sequence[str] | None = None,
     check: str = "disagreement_delta",
 ) -> Finding:
-    """By how much the members of a judging ensemble are further apart on one model's responses than on another's to the
-    same prompts.
+    """The difference of a judging ensemble's disagreement on one model's responses and on another's to the same
+    prompts.
 
     >>> disagreement_delta("direct", [0.5, 1.5], "warm", [0.5, 0.5]).value
     0.5

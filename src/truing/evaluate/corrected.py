@@ -1,4 +1,4 @@
-"""What a win rate is once the errors of the judge that told it are taken into account."""
+"""Win rates corrected for the errors of the judge that measured them."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class Corrected:
-    """The true rate that a judge's rate stands for. `interval` is None where the judge's accuracy cannot be told from
-    chance, or items are too few; like the value it may reach beyond [0, 1], where no rate is."""
+    """The true rate that a judge's rate stands for. `interval` is None where the judge's accuracy cannot be
+    distinguished from chance, or items are too few; like the value it may reach beyond [0, 1], where no rate is."""
 
     value: float
     interval: Interval | None
 
     @property
     def is_rate(self) -> bool:
-        """Whether the value lies in [0, 1]."""
+        """True if the value lies in [0, 1]."""
         return 0 <= self.value <= 1
 
 
@@ -84,7 +84,7 @@ def mean_of(points: Sequence[float], clusters: Sequence[str] | None = None) -> M
 
 
 def corrected_rate(rate: Mean, accuracy: Mean, level: float = 0.95) -> Corrected:
-    """The true win rate t behind the rate w of a judge that orders two answers rightly with probability a.
+    """The true win rate t behind the rate w of a judge that orders two responses rightly with probability a.
 
         w = a t + (1 - a)(1 - t)        so        t = 1/2 + (w - 1/2) / (2 a - 1)
 
@@ -94,8 +94,8 @@ def corrected_rate(rate: Mean, accuracy: Mean, level: float = 0.95) -> Corrected
 
         (w - 1/2 - (2 a - 1)(t - 1/2))^2 <= q^2 (var w + 4 (t - 1/2)^2 var a)
 
-    It is finite where a is told from 1/2. Differs from the source: q is Student's at Welch's degrees of freedom, for w
-    and a have their own numbers of items.
+    It is finite where a differs significantly from 1/2. Differs from the source: q is Student's at Welch's degrees of
+    freedom, for w and a have their own numbers of items.
 
     >>> found = corrected_rate(Mean(0.58, 0.02, 500), Mean(0.7, 0.03, 200))
     >>> round(found.value, 3), [round(x, 3) for x in found.interval]
@@ -123,25 +123,25 @@ def _quantile(variances: Sequence[float], items: Sequence[int], level: float) ->
     """Student's quantile at Welch's degrees of freedom of a sum of independent means."""
     parts = [(variance, n - 1) for variance, n in zip(variances, items, strict=True) if variance > 0]
     shares = [(variance / sum(v for v, _ in parts), degrees) for variance, degrees in parts]
-    degrees = 1 / sum(share**2 / own for share, own in shares) if shares else items[0] - 1
+    degrees = 1 / sum(share**2 / df for share, df in shares) if shares else items[0] - 1
     return float(stdtrit(degrees, 0.5 + level / 2))
 
 
 def powered_rate(truth: Sequence[float], judged: Sequence[float], rest: Sequence[float]) -> tuple[Mean, float]:
-    """The win rate by the truth, known for a part of the prompts, with what a judge says of all of them.
+    """The win rate by the truth, known for a part of the prompts, combined with a judge's win rate over all of them.
 
         m = mean(truth) + lambda (mean(rest) - mean(judged))
         var m = var(truth - lambda judged) / n + lambda^2 var(rest) / N
         lambda = cov(truth, judged) / ((1 + n / N) var(judged and rest)), cut at 0 and 1
 
-    `truth` and `judged` are of the n prompts of the part, `rest` what the judge says of the N others: a point in [0, 1]
-    a prompt. Right whatever the judge's errors, on these very answers, where the part was drawn at random; a judge that
-    is worth nothing gets lambda 0, which leaves the truth's own mean. Prediction-powered inference (Angelopoulos et al.
+    `truth` and `judged` are of the n prompts of the part, `rest` the judge's points of the N others: a point in [0, 1]
+    a prompt. Valid whatever the judge's errors, if the part was drawn at random; a judge that is worth nothing gets
+    lambda 0, which leaves the truth's own mean. Prediction-powered inference (Angelopoulos et al.
     2023, arXiv 2301.09633), with its tuned lambda (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453).
     Differs from the source: the items of the mean are those of the part, so that Student's interval is no narrower than
     its number allows, and the mean is kept within [0, 1].
 
-    Gives the mean and lambda.
+    Return the mean and lambda.
 
     >>> powered_rate([1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0])[1]
     0.6222222222222222

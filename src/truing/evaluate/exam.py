@@ -21,12 +21,12 @@ from truing.rollout.engine import Sampling, generate
 from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
 
 UNMOVED = "training moved it too little to be seen here (learning_rate, epochs), or both are one model"
-"""What it says of two contestants that their answers are word for word the same."""
+"""The conclusion from two contestants' responses being word for word the same."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one contestant said to every prompt, and what the judge thought of it, in `parts` too where it has any. A
+class Responses:
+    """One contestant's responses to every prompt, and the judge's scores of them, with their `parts` if it has any. A
     policy's have rollouts. Scores that are `within` so much of each other are equal but for the judge's rounding."""
 
     name: str
@@ -39,11 +39,11 @@ class Answers:
 
     @property
     def unscored(self) -> frozenset[int]:
-        """The places of answers that could not be scored, by their own doing: they are longer than the judge reads."""
+        """The places of responses without a score because they are longer than the judge reads."""
         return frozenset(i for i, value in enumerate(self.values) if math.isnan(value))
 
-    def at(self, places: Sequence[int]) -> Answers:
-        """The answers at these places."""
+    def at(self, places: Sequence[int]) -> Responses:
+        """The responses at these places."""
         return replace(
             self,
             texts=tuple(self.texts[i] for i in places),
@@ -53,7 +53,7 @@ class Answers:
         )
 
 
-def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Answers:
+def answer(name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, sampling: Sampling) -> Responses:
     """One fresh response of `policy` to every prompt, scored."""
     return scored(name, policy, prompts, judge, respond(policy, prompts, sampling))
 
@@ -66,12 +66,12 @@ def respond(policy: Policy, prompts: Sequence[Messages], sampling: Sampling, n: 
 
 def scored(
     name: str, policy: Policy, prompts: Sequence[Messages], judge: Reward, rollouts: Sequence[Rollout]
-) -> Answers:
-    """Responses with what the judge thinks of them."""
+) -> Responses:
+    """Score responses by the judge."""
     texts = tuple(response_text(policy, r) for r in rollouts)
-    given = judged(judge, prompts, texts, strict=False)
-    values, parts = tuple(s.value for s in given), tuple(s.parts for s in given)
-    return Answers(name, texts, values, tuple(rollouts), policy, parts, getattr(judge, "tie_tolerance", 0.0))
+    scores = judged(judge, prompts, texts, strict=False)
+    values, parts = tuple(s.value for s in scores), tuple(s.parts for s in scores)
+    return Responses(name, texts, values, tuple(rollouts), policy, parts, getattr(judge, "tie_tolerance", 0.0))
 
 
 def response_text(policy: Policy, rollout: Rollout) -> str:
@@ -80,58 +80,65 @@ def response_text(policy: Policy, rollout: Rollout) -> str:
     return renderer_of(policy.tokenizer).text(rollout.prompt_ids, ids)
 
 
-def same_tokens(one: Policy, other: Policy) -> bool:
-    """Whether two policies mean the same by every token id, and write a conversation in the same way."""
-    said = [digest([p.tokenizer.get_vocab(), settled(p.tokenizer).chat_template]) for p in (one, other)]
-    return said[0] == said[1]
+def same_tokens(policy: Policy, other: Policy) -> bool:
+    """True if two policies have the same vocabulary and write a conversation in the same way."""
+    first, second = (digest([p.tokenizer.get_vocab(), settled(p.tokenizer).chat_template]) for p in (policy, other))
+    return first == second
 
 
-def compare(one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
-    """Win rate and mean scores of `one` over `other`, and, where both sampled tokens, the change of length."""
+def compare(contestant: Responses, other: Responses, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
+    """Win rate and mean scores of a contestant over the other, and, if both sampled tokens, the change of length."""
     ids = [prompt_id(p) for p in prompts]
-    sides, within = (one.name, one.values, other.name, other.values, ids), max(one.within, other.within)
-    found = winrate.win_rate(*sides, judged_by=judged_by, within=within)
-    if one.policy and other.policy:
-        found.append(_longer(one, one.policy, other, other.policy, ids))
-    return found
+    sides, within = (
+        (contestant.name, contestant.values, other.name, other.values, ids),
+        max(contestant.within, other.within),
+    )
+    findings = winrate.win_rate(*sides, judged_by=judged_by, within=within)
+    if contestant.policy and other.policy:
+        findings.append(_longer(contestant, contestant.policy, other, other.policy, ids))
+    return findings
 
 
-def judged_rate(one: Answers, other: Answers, prompts: Sequence[Messages], head: str = "") -> Mean:
-    """How often the judge, or one head of it, likes the answer of `one` better, with its error."""
-    ours, theirs = ([row[head] for row in answers.parts] if head else answers.values for answers in (one, other))
-    points = points_of(ours, theirs, max(one.within, other.within))
+def judged_rate(contestant: Responses, other: Responses, prompts: Sequence[Messages], head: str = "") -> Mean:
+    """The share of prompts on which the judge, or one head of it, prefers the contestant, with its error."""
+    ours, theirs = ([row[head] for row in side.parts] if head else side.values for side in (contestant, other))
+    points = points_of(ours, theirs, max(contestant.within, other.within))
     return mean_of(points, [prompt_id(p) for p in prompts])
 
 
-def by_head(head: str, one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
+def by_head(
+    head: str, contestant: Responses, other: Responses, prompts: Sequence[Messages], judged_by: str
+) -> list[Finding]:
     """Win rate and mean scores by one head of the judge."""
-    ours, theirs = ([row[head] for row in answers.parts] for answers in (one, other))
+    ours, theirs = ([row[head] for row in side.parts] for side in (contestant, other))
     ids = [prompt_id(p) for p in prompts]
-    sides, within = (one.name, ours, other.name, theirs, ids), max(one.within, other.within)
+    sides, within = (contestant.name, ours, other.name, theirs, ids), max(contestant.within, other.within)
     return winrate.win_rate(*sides, slice=head, judged_by=f"{judged_by}, head {head}", within=within)
 
 
-def by_part(part: str, one: Answers, other: Answers, prompts: Sequence[Messages], judged_by: str) -> list[Finding]:
+def by_part(
+    part: str, contestant: Responses, other: Responses, prompts: Sequence[Messages], judged_by: str
+) -> list[Finding]:
     """Mean scores by one part of the judge's score, and their difference: `helpful_mean_score` and so on."""
-    ours, theirs = ([row[part] for row in answers.parts] for answers in (one, other))
+    ours, theirs = ([row[part] for row in side.parts] for side in (contestant, other))
     ids, judged_by = [prompt_id(p) for p in prompts], f"{judged_by}, its part {part}"
-    found = winrate.win_rate(one.name, ours, other.name, theirs, ids, judged_by=judged_by, prefix=f"{part}_")
-    return [f for f in found if "mean_score" in f.check]
+    findings = winrate.win_rate(contestant.name, ours, other.name, theirs, ids, judged_by=judged_by, prefix=f"{part}_")
+    return [f for f in findings if "mean_score" in f.check]
 
 
-def _longer(one: Answers, policy: Policy, other: Answers, rival: Policy, ids: Sequence[str]) -> Finding:
-    """The change of length, always in tokens of one tokenizer: that of `one` where the two have not the same."""
+def _longer(contestant: Responses, policy: Policy, other: Responses, rival: Policy, ids: Sequence[str]) -> Finding:
+    """The change of length, always in tokens of one tokenizer: the contestant's if they do not share one."""
     if same_tokens(policy, rival):
-        ours, theirs = ([len(r.response_ids) for r in a.rollouts] for a in (one, other))
-        return behaviour.length_delta(one.name, ours, other.name, theirs, ids)
+        ours, theirs = ([len(r.response_ids) for r in a.rollouts] for a in (contestant, other))
+        return behaviour.length_delta(contestant.name, ours, other.name, theirs, ids)
     ours, theirs = (
-        [len(policy.tokenizer(t, add_special_tokens=False).input_ids) for t in a.texts] for a in (one, other)
+        [len(policy.tokenizer(t, add_special_tokens=False).input_ids) for t in a.texts] for a in (contestant, other)
     )
-    return behaviour.length_delta(one.name, ours, other.name, theirs, ids, counted_by=one.name)
+    return behaviour.length_delta(contestant.name, ours, other.name, theirs, ids, counted_by=contestant.name)
 
 
 def no_kl(policy: Policy, reference: Policy, sampling: Sampling) -> str:
-    """Why the answers of `policy` say nothing of its KL to `reference`; an empty string where they do."""
+    """The reason why responses of `policy` give no estimate of its KL to `reference`; empty where they do."""
     if sampling.temperature != 1:
         return f"responses were drawn at temperature {sampling.temperature:g}, and a KL needs them drawn at 1"
     if not sampling.enters_ratio:
@@ -139,16 +146,18 @@ def no_kl(policy: Policy, reference: Policy, sampling: Sampling) -> str:
     return "" if same_tokens(policy, reference) else "their tokenizers or chat templates differ"
 
 
-def drift(one: Answers, policy: Policy, reference: Policy, against: str, prompts: Sequence[Messages]) -> Finding:
+def drift(
+    contestant: Responses, policy: Policy, reference: Policy, against: str, prompts: Sequence[Messages]
+) -> Finding:
     """KL(policy || reference) on the policy's own fresh responses, drawn at temperature 1 (see `no_kl`)."""
-    logp, ref_logp = (response_logp(p, one.rollouts) for p in (policy, reference))
-    return behaviour.kl(one.name, logp, ref_logp, [prompt_id(p) for p in prompts], against=against)
+    logp, ref_logp = (response_logp(p, contestant.rollouts) for p in (policy, reference))
+    return behaviour.kl(contestant.name, logp, ref_logp, [prompt_id(p) for p in prompts], against=against)
 
 
-def cut_off(one: Answers, prompts: Sequence[Messages]) -> Finding:
-    """How many responses ran into the length limit."""
-    cut = [r.stop == "length" for r in one.rollouts]
-    return behaviour.truncated_share(one.name, cut, [prompt_id(p) for p in prompts])
+def truncated(contestant: Responses, prompts: Sequence[Messages]) -> Finding:
+    """The share of responses that ran into the length limit."""
+    cut = [r.stop == "length" for r in contestant.rollouts]
+    return behaviour.truncated_share(contestant.name, cut, [prompt_id(p) for p in prompts])
 
 
 def response_logp(policy: Policy, rollouts: Sequence[Rollout]) -> list[float]:
@@ -178,7 +187,8 @@ def rewards(policy: Policy, trees: Sequence[Tree]) -> list[float]:
 
 
 def head_rewards(policy: Policy, trees: Sequence[Tree]) -> list[dict[str, float]]:
-    """What every head of a reward model says of every branch, by name, in order; UserError for one of single steps."""
+    """The score of every head of a reward model for every branch, by name, in order; UserError for one of single
+    steps."""
     policy.scalars.check_whole(policy.name)
     with torch.inference_mode():
         rows = [row for group in pack(trees, TOKENS) for row in policy.head_rewards(Batch(group)).cpu().tolist()]
@@ -190,7 +200,7 @@ def pair_accuracy(name: str, policy: Policy, trees: Sequence[Tree], reference: P
 
     A reward model by its score, a cost with its sign turned; a language model by its log-ratio to `reference` (the
     reward that DPO fits implicitly).
-    UserError where there is nothing but ties.
+    UserError where all pairs are ties.
     """
     whole = Batch(tuple(trees))
     if policy.is_reward:
@@ -206,10 +216,10 @@ def pair_accuracy(name: str, policy: Policy, trees: Sequence[Tree], reference: P
         raise UserError(f"{name}: the accuracy of a language model on pairs needs a reference")
     compared = whole.pairs
     owners = [digest(list(tree.prompt)) for tree in trees for _ in tree.pairs]
-    kept = [(p.better, p.worse, owner) for p, owner in zip(compared, owners, strict=True) if not is_tie(p)]
-    if not kept:
-        raise UserError(f"{name}: every held-out pair is a tie, so there is no order to tell")
-    chosen, rejected = [values[m] for m, _, _ in kept], [values[m] for _, m, _ in kept]
-    groups, ties = [owner for _, _, owner in kept], len(compared) - len(kept)
-    within = [math.hypot(noise[a], noise[b]) for a, b, _ in kept]
+    decided = [(p.better, p.worse, owner) for p, owner in zip(compared, owners, strict=True) if not is_tie(p)]
+    if not decided:
+        raise UserError(f"{name}: every held-out pair is a tie, so no order can be measured")
+    chosen, rejected = [values[m] for m, _, _ in decided], [values[m] for _, m, _ in decided]
+    groups, ties = [owner for _, _, owner in decided], len(compared) - len(decided)
+    within = [math.hypot(noise[a], noise[b]) for a, b, _ in decided]
     return reward_model.accuracy(name, chosen, rejected, groups, check=check, ties_left_out=ties, within=within)

@@ -1,6 +1,6 @@
-"""Intervals: how far a measured share or mean can be trusted. Nothing that failed becomes a number here.
+"""Confidence intervals of shares, means and other statistics. Failed values raise and never become numbers.
 
-docs/coverage.md has how often each of them holds the truth, and where none does (`make coverage`).
+docs/coverage.md has how often each of them covers the truth, and where none does (`make coverage`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 FEWEST = 10  # independent items below which nothing has an interval: 5 % cannot be kept there
 APART = 5  # items away from the commonest value below which a mean has none: no spread among few is no certainty
 ALIKE = 1e-12  # a width below this share of the value is rounding, not spread
-GROUPS = 100  # of clusters that are left out together, at most: what a statistic is computed for so many times
+GROUPS = 100  # the most groups of clusters that a jackknife leaves out: the statistic is computed once for each
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ SHARE = Scale(_logit, lambda z: 1 / (1 + math.exp(-z)) if abs(z) < 700 else floa
 @dataclass(frozen=True)
 class Items:
     """Independent items (values, or whole clusters of them) as one number each: the mean of `values` is the estimate,
-    their spread its error. `own` is each item's own mean; `effective` how many of equal size they are worth."""
+    their spread its error. `means` has each item's own mean; `effective` is how many of equal size they are worth."""
 
     values: Array
-    own: Array
+    means: Array
     effective: float
 
     def apart(self) -> int:
-        """How many differ, beyond rounding, from the commonest."""
-        size = float(np.abs(self.own).max())
-        _, counts = np.unique(np.round(self.own / size, 12) if size else self.own, return_counts=True)
-        return len(self.own) - int(counts.max())
+        """Count the items that differ, beyond rounding, from the commonest."""
+        size = float(np.abs(self.means).max())
+        _, counts = np.unique(np.round(self.means / size, 12) if size else self.means, return_counts=True)
+        return len(self.means) - int(counts.max())
 
     def error(self) -> float:
         """The standard error of the mean; over G clusters the cluster-robust one of a ratio, times G/(G - 1)."""
@@ -70,8 +70,8 @@ class Items:
 
 
 def exact(successes: float, n: float, level: float = 0.95) -> Interval:
-    """The interval of a share by Clopper & Pearson (1934), which misses on neither side more often than it says. Both
-    may be fractions: an effective number of items, a tie that counts half.
+    """The interval of a share by Clopper & Pearson (1934), which misses on neither side more often than its level
+    allows. Both may be fractions: an effective number of items, a tie that counts half.
 
     >>> low, high = exact(53, 88)
     >>> round(low, 4), round(high, 4)
@@ -102,7 +102,7 @@ def mean_interval(
 ) -> Interval | None:
     """The interval of a mean, in the unit of `values`: at either end the wider of Student's and of Hall's (1992), which
     allows for skewness. With `clusters` (one label per value, such as its prompt) whole clusters are the items, because
-    answers to one prompt are not independent.
+    responses to one prompt are not independent.
 
     None below 10 independent items, and where fewer than 5 of them differ from the commonest value.
 
@@ -159,17 +159,17 @@ def jackknife(
     (one label a row; of more than 100 clusters so many random groups of them): Student's, by Tukey's standard error on
     a scale that keeps it steady.
 
-    None below 10 clusters, where the statistic or one of those has no value (it is not a number, or lies at the end of
-    its scale), and where they are all alike.
+    None below 10 clusters, where the statistic, of all clusters or without some, has no value (it is not a number, or
+    lies at the end of its scale), and where they are all alike.
     """
     groups = _left_out(clusters)
     if len(groups) < FEWEST:
         return None
-    kept = np.ones((len(groups), len(clusters)), dtype=bool)
-    for row, rows in zip(kept, groups, strict=True):
+    masks = np.ones((len(groups), len(clusters)), dtype=bool)
+    for row, rows in zip(masks, groups, strict=True):
         row[rows] = False
     whole = scale.to(statistic(np.arange(len(clusters))))
-    without = np.array([scale.to(statistic(np.flatnonzero(row))) for row in kept])
+    without = np.array([scale.to(statistic(np.flatnonzero(row))) for row in masks])
     if not (math.isfinite(whole) and np.isfinite(without).all()):
         return None
     error = math.sqrt((len(groups) - 1) / len(groups) * float(((without - without.mean()) ** 2).sum()))
@@ -178,7 +178,7 @@ def jackknife(
 
 
 def not_below(least: float, interval: Interval | None) -> Interval | None:
-    """An interval cut at what the quantity cannot be below.
+    """An interval cut at the least possible value of its quantity.
 
     >>> not_below(0.0, (-0.1, 0.4))
     (0.0, 0.4)
@@ -187,7 +187,7 @@ def not_below(least: float, interval: Interval | None) -> Interval | None:
 
 
 def vary(values: Sequence[float], clusters: Sequence[Any] | None = None) -> bool:
-    """Whether there are at least 10 independent items, of which 5 or more differ from the commonest value.
+    """True if there are at least 10 independent items, of which 5 or more differ from the commonest value.
 
     >>> vary([1.0] * 95 + [2.0] * 5), vary([1.0] * 96 + [2.0] * 4)
     (True, False)
@@ -196,7 +196,7 @@ def vary(values: Sequence[float], clusters: Sequence[Any] | None = None) -> bool
 
 
 def independent(values: Sequence[Any], clusters: Sequence[Any] | None) -> int:
-    """How many independent items there are: values, or clusters of them.
+    """The number of independent items: values, or clusters of them.
 
     >>> independent([1, 2, 3], ["a", "a", "b"])
     2
@@ -205,7 +205,7 @@ def independent(values: Sequence[Any], clusters: Sequence[Any] | None) -> int:
 
 
 def finite(values: Sequence[float], what: str) -> Array:
-    """The values as an array; an error that names the row (counted from 1) where one is not a number."""
+    """The values as an array; UserError, with the row (counted from 1), where one is not a number."""
     try:
         x = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as e:
@@ -222,7 +222,7 @@ def finite(values: Sequence[float], what: str) -> Array:
 
 
 def same_length(**columns: Sequence[Any] | None) -> None:
-    """An error unless every column given has the same number of rows."""
+    """Raise UserError unless every column has the same number of rows."""
     sizes = {name: len(column) for name, column in columns.items() if column is not None}
     if len(set(sizes.values())) > 1:
         raise UserError("rows do not match: " + ", ".join(f"{size} of {name}" for name, size in sizes.items()))
@@ -241,7 +241,7 @@ def items_of(x: Array, clusters: Sequence[Any] | None) -> Items:
     """The independent items of some values. A cluster stands for its sum about the common mean, linearised, so that
     larger ones weigh more, as they do in the mean of all values.
 
-    >>> items_of(np.array([1.0, 3.0, 5.0]), ["a", "a", "b"]).own.tolist()
+    >>> items_of(np.array([1.0, 3.0, 5.0]), ["a", "a", "b"]).means.tolist()
     [2.0, 5.0]
     """
     if clusters is None:
@@ -270,7 +270,7 @@ def _of_mean(items: Items, level: float) -> Interval | None:
 
 
 def _hall(t: float, skew: float) -> float:
-    """What Student's t becomes where values are skewed: Hall's cubic transformation, the other way round."""
+    """Student's t for skewed values: the inverse of Hall's cubic transformation."""
     return t if abs(skew) < 1e-6 else 3 / skew * (math.cbrt(1 + skew * (t - skew / 6)) - 1)
 
 
@@ -281,7 +281,8 @@ def _skewness(x: Array) -> float:
 
 
 def _effective(items: Items, share: float, level: float) -> float:
-    """How many independent zeros and ones would say as much of a share, at a normal quantile instead of Student's."""
+    """The number of independent zeros and ones that determine a share as well, at a normal quantile instead of
+    Student's."""
     variance = items.error() ** 2
     if variance <= ALIKE * share * (1 - share):
         return items.effective

@@ -1,4 +1,4 @@
-"""Does a reward model say of data it has not seen what the raters said? Each way of saying it has its measure."""
+"""Agreement of a reward model with the raters on held-out data: one measure for each kind of label."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def share(
     *,
     slice: str = "all",
 ) -> Finding:
-    """A mean of points in [0, 1], held against a bound: `better`, `worse` or `unclear`; without one it is `measured`. A
-    bound that was measured on these rows is none (`baselines`)."""
+    """A mean of points in [0, 1], compared with a bound: `better`, `worse` or `unclear`; without one it is `measured`.
+    A bound measured on these same rows cannot be used so (see `baselines`)."""
     interval = share_interval(points, groups)
     value = float(finite(points, "point").mean())
     n, verdict = independent(points, groups), "measured" if bound is None else held_against(bound, interval)
@@ -88,19 +88,19 @@ def label_accuracy(
     slice: str = "all",
     within: float = 0.0,
 ) -> list[Finding]:
-    """The share of labels told right by the sign of a logit (0, or what is `within` its rounding, counts as half), and
+    """The share of labels that the sign of a logit predicts (0, or what is `within` its rounding, counts as half), and
     how far it lies above always giving the commoner label.
 
     >>> found = label_accuracy("held_out_accuracy", "rm", [2.0, -1.0, 0.5], [True, False, False], ["a", "b", "c"])
     >>> [round(f.value, 3) for f in found], found[0].evidence
-    ([0.667, 0.0], '3 labels, 1 of them good: 2 told right')
+    ([0.667, 0.0], '3 labels, 1 of them good: 2 predicted right')
     """
     same_length(logits=logits, labels=labels, groups=groups)
     sign = np.sign(settled(finite(logits, "logit"), within))
     good = np.asarray(labels, dtype=bool)
     points = (0.5 + 0.5 * sign * np.where(good, 1, -1)).tolist()
     counted = f"{_counted(len(good), 'label', groups)}, {int(good.sum())} of them good"
-    evidence = f"{counted}: {points.count(1.0)} told right"
+    evidence = f"{counted}: {points.count(1.0)} predicted right"
     measured = share(check, model, points, groups, None, evidence, slice=slice)
     return [measured, above_commonest(measured, points, good.tolist(), groups, "the commoner label")]
 
@@ -108,7 +108,7 @@ def label_accuracy(
 def above_commonest(
     measured: Finding, points: Sequence[float], labels: Sequence[Hashable], groups: Sequence[str], what: str
 ) -> Finding:
-    """What an accuracy is worth beside always giving the commonest of these labels (`what` says it in words)."""
+    """The difference of an accuracy from always giving the commonest of these labels (`what` in words)."""
     value, interval = baselines.over_commonest(points, labels, groups)
     evidence = f"beside always giving {what}, right for {100 * (measured.value - value):.1f} % of the same rows"
     return baselines.delta(measured, value, interval, held_against(0.0, interval), evidence)
@@ -117,8 +117,8 @@ def above_commonest(
 def rankings(
     model: str, rewards: Sequence[Sequence[float]], groups: Sequence[str], slice: str = "all", within: float = 0.0
 ) -> list[Finding]:
-    """Of rankings, each with the rewards of its answers from best to worst: Kendall's tau (a), the mean over rankings,
-    and the share of their pairs that are in order, equal rewards (`within` their rounding) counted as half.
+    """Measure rankings, each given by the rewards of its responses from best to worst: Kendall's tau (a), the mean over
+    rankings, and the share of their pairs that are in order, equal rewards (`within` their rounding) counted as half.
 
     >>> [round(f.value, 3) for f in rankings("rm", [[3.0, 2.0, 1.0], [1.0, 0.0, 2.0]], ["a", "b"])]
     [0.333, 0.667]
@@ -146,15 +146,15 @@ def rankings(
         verdict=held_against(0.0, interval),
         evidence=f"mean over {counted} of Kendall's tau",
     )
-    told = f"{len(points)} pairs of answers in {counted}: {sum(p == 1 for p in points)} in the raters' order"
-    return [tau, share("held_out_accuracy", model, points, owners, 0.5, told, slice=slice)]
+    evidence = f"{len(points)} pairs of responses in {counted}: {sum(p == 1 for p in points)} in the raters' order"
+    return [tau, share("held_out_accuracy", model, points, owners, 0.5, evidence, slice=slice)]
 
 
 def squared_error(
     model: str, rewards: Sequence[float], targets: Sequence[float], groups: Sequence[str], slice: str = "all"
 ) -> list[Finding]:
-    """The mean squared difference of rewards and raters' scores, in squared units of the score, and what it is beside
-    giving the mean of these scores to every response: below 0 is better.
+    """The mean squared difference of rewards and raters' scores, in squared units of the score, and its difference
+    from giving the mean of these scores to every response: below 0 is better.
 
     >>> [f.value for f in squared_error("rm", [1.0, 2.0], [1.0, 4.0], ["a", "b"])]
     [2.0, -2.5]
@@ -219,8 +219,8 @@ def ties(
     groups: Sequence[str],
     slice: str = "all",
 ) -> list[Finding]:
-    """How a reward model that knows ties tells them: the mean probability it gives a tie, and how far that is from the
-    share there is; the log-loss of all outcomes, nats, and what it is beside knowing that share alone.
+    """Measure a reward model that predicts ties: the mean probability of a tie, and its difference from the true share;
+    the log-loss of all outcomes, nats, and its difference from knowing that share alone.
 
     >>> [f.check.removeprefix("held_out_") for f in ties("rm", [0.2, 0.4], [0.9, 0.7], [False, True], ["a", "b"])]
     ['tie_share', 'tie_share_delta', 'log_loss', 'log_loss_delta']

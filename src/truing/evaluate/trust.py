@@ -1,4 +1,4 @@
-"""How far a judge can be trusted, and what of its win rates is concluded."""
+"""The trust in a judge, and the conclusions from its win rates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from truing.evaluate.winrate import held_against
 from truing.types import Finding
 
 LEAST = 0.6
-"""What the lower end of a judge's accuracy must reach, unless told otherwise, for anything to be decided by it."""
+"""The default bound that the lower end of a judge's accuracy must reach before anything is decided by it."""
 JUDGED, CONCLUDED = "judged_win_rate", ("win_rate", "win_delta")
 Origin = Literal["own", "other", "unknown"]
 UNCORRECTED = "it is as judged, not corrected for the judge's errors; win_rate is"
@@ -25,8 +25,8 @@ WORDS: dict[Origin, str] = {
 
 @dataclass(frozen=True)
 class Tried:
-    """How often a judge was right on labelled pairs of one source. `accuracy` is what `finding` (`judge_accuracy`)
-    tells, with its standard error."""
+    """The accuracy of a judge on labelled pairs of one source: as `finding` (`judge_accuracy`), and as `accuracy`, the
+    same with its standard error."""
 
     source: str
     origin: Origin
@@ -41,8 +41,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class Trust:
-    """What is known of a judge, called `judge`: on what it was tried, or that it is `exact` (the world's truth, a
-    verifier). `why` says why it was never tried. The lower end of its accuracy must be at least `least`, on each
+    """The trust in a judge, called `judge`: the sources it was tried on, or `exact` (the world's truth, a verifier).
+    `why` says why it was never tried. The lower end of its accuracy must be at least `least`, on each
     source, or nothing is decided by it."""
 
     judge: str
@@ -53,13 +53,13 @@ class Trust:
 
     @property
     def counted(self) -> tuple[Tried, ...]:
-        """The sources with enough pairs for an interval, the one on which the judge is worst first."""
-        known = [tried for tried in self.tried if tried.finding.interval is not None]
-        return tuple(sorted(known, key=lambda tried: tried.finding.interval or (0.0, 0.0)))
+        """The sources with enough pairs for an interval, the source on which the judge is worst first."""
+        measured = [tried for tried in self.tried if tried.finding.interval is not None]
+        return tuple(sorted(measured, key=lambda tried: tried.finding.interval or (0.0, 0.0)))
 
     @property
     def doubt(self) -> str:
-        """Why nothing is decided by this judge, empty where something may be."""
+        """The reason why nothing is decided by this judge; empty where something may be."""
         if self.exact:
             return ""
         if not self.tried:
@@ -82,11 +82,11 @@ class Trust:
         if not self.counted:
             return f"Judged by {self.judge}. Nothing is concluded from its scores: {self.doubt}"
         worst = self.counted[0]
-        told = f"right in {worst.text} of labelled pairs from {worst.finding.n} prompts ({worst.source}, "
-        told += f"{WORDS[worst.origin]}{'; its worst source' if len(self.counted) > 1 else ''})"
+        record = f"right in {worst.text} of labelled pairs from {worst.finding.n} prompts ({worst.source}, "
+        record += f"{WORDS[worst.origin]}{'; its worst source' if len(self.counted) > 1 else ''})"
         if self.doubt:
-            return f"Judged by {self.judge}, {told}: below {self.least:g} at its lower end; its scores decide nothing"
-        return f"Judged by {self.judge}, {told}; win rates are corrected for its errors"
+            return f"Judged by {self.judge}, {record}: below {self.least:g} at its lower end; its scores decide nothing"
+        return f"Judged by {self.judge}, {record}; win rates are corrected for its errors"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Powered:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What is concluded of a win rate: its value and interval, or why nothing is; and how it came about in words."""
+    """The conclusion from a win rate: its value and interval, or why there is none; and its derivation in words."""
 
     value: float
     interval: Interval | None
@@ -111,7 +111,7 @@ class Conclusion:
 
 
 def believed(accuracy: Finding, least: float) -> bool:
-    """Whether the lower end of an accuracy's interval is at least so much.
+    """True if the lower end of an accuracy's interval is at least `least`.
 
     >>> believed(Finding("judge_accuracy", "rm", 0.7, interval=(0.64, 0.76)), 0.6)
     True
@@ -120,28 +120,28 @@ def believed(accuracy: Finding, least: float) -> bool:
 
 
 def concluded(findings: Sequence[Finding], rate: Mean, trust: Trust, powered: Powered | None = None) -> list[Finding]:
-    """The findings of two models' scores (`winrate.win_rate`) as they may be concluded from by a judge that errs.
+    """Replace the findings of two models' scores (`winrate.win_rate`) by what may be concluded from a judge that errs.
 
     `rate` is the judge's own win rate with its error. It stays under `judged_win_rate`; `win_rate` and `win_delta` hold
     the rate corrected for the judge's errors, with an interval of both uncertainties. Where nothing may be decided by
     the judge they keep its own rate, without an interval, and the reason in `reservation`. What is not corrected, its
-    own rate and mean scores, always carries one: by a few large errors a mean rises where most answers are no better.
+    own rate and mean scores, always carries one: a few large errors raise a mean even if most responses are no better.
     """
     if trust.exact and powered is None:
         return list(findings)
     (raw,) = (f for f in findings if f.check == "win_rate")
     by_judge = conclude(rate, trust)
-    conclusion = by_judge if powered is None else by_better(powered, rate)
+    conclusion = by_judge if powered is None else conclude_powered(powered, rate)
     doubt = "" if trust.exact else by_judge.reservation or UNCORRECTED
     judged = replace(raw, check=JUDGED, bound=None, verdict="measured", reservation=doubt)
     others = [replace(f, reservation=doubt) for f in findings if f.check not in CONCLUDED]
-    return [*_told(raw, conclusion), judged, *others]
+    return [*_win_findings(raw, conclusion), judged, *others]
 
 
 def conclude(rate: Mean, trust: Trust) -> Conclusion:
-    """What a judge's win rate says of the true one.
+    """Conclude on the true win rate from a judge's.
 
-    Tried on several sources, its errors are those of the worst, and the interval reaches over what each source gives.
+    If it was tried on several sources, its errors are those of the worst, and the interval spans each source's.
     """
     if trust.exact:
         return Conclusion(rate.value, rate.interval(), "", f"judged by {trust.judge}")
@@ -153,7 +153,7 @@ def conclude(rate: Mean, trust: Trust) -> Conclusion:
     words = f"{judged}, corrected for a judge right in {worst.text}"
     if not each[0].is_rate:
         return Conclusion(rate.value, None, _outside(each[0].value, each[0].interval), f"{judged}, not corrected")
-    ends = [found.interval for found in each if found.interval is not None]
+    ends = [corrected.interval for corrected in each if corrected.interval is not None]
     if len(ends) < len(each):
         few = f"{rate.items} prompts and labelled pairs of {worst.accuracy.items} are too few for an interval"
         return Conclusion(rate.value, None, f"no corrected rate: {few}", f"{judged}, not corrected")
@@ -161,26 +161,27 @@ def conclude(rate: Mean, trust: Trust) -> Conclusion:
     return Conclusion(each[0].value, (max(0.0, low), min(1.0, high)), "", words)
 
 
-def by_better(powered: Powered, rate: Mean) -> Conclusion:
-    """What is concluded where a better judge saw a part of the prompts: its own errors are corrected in turn."""
-    found = conclude(powered.rate, powered.trust)
+def conclude_powered(powered: Powered, rate: Mean) -> Conclusion:
+    """Conclude on the true win rate where a better judge saw a part of the prompts: its own errors are corrected in
+    turn."""
+    conclusion = conclude(powered.rate, powered.trust)
     words = f"{powered.trust.judge} on {powered.rate.items} of the prompts and the judge on all"
-    if found.reservation:
-        return replace(found, value=rate.value, words=f"judged {rate.value:.3f}; {words}")
-    more = "" if powered.trust.exact else f"; {found.words}"
-    return replace(found, words=f"by {words} (prediction-powered, lambda {powered.weight:.2f}){more}")
+    if conclusion.reservation:
+        return replace(conclusion, value=rate.value, words=f"judged {rate.value:.3f}; {words}")
+    more = "" if powered.trust.exact else f"; {conclusion.words}"
+    return replace(conclusion, words=f"by {words} (prediction-powered, lambda {powered.weight:.2f}){more}")
 
 
 def uncorrected(findings: Sequence[Finding], trust: Trust) -> list[Finding]:
-    """Findings of single answers (pass@k): of a judge that errs they are not corrected, and decide nothing."""
+    """Findings of single responses (pass@k): of a judge that errs they are not corrected, and decide nothing."""
     if trust.exact:
         return list(findings)
-    why = trust.doubt or "how often the judge is right of pairs does not say how often it is right of single answers"
+    why = trust.doubt or "the judge's accuracy on pairs does not give its accuracy on single responses"
     return [replace(f, reservation=why) for f in findings]
 
 
-def _told(raw: Finding, conclusion: Conclusion) -> list[Finding]:
-    """`win_rate` and `win_delta` with what is concluded."""
+def _win_findings(raw: Finding, conclusion: Conclusion) -> list[Finding]:
+    """`win_rate` and `win_delta` with the conclusion's value and interval."""
     interval, evidence = conclusion.interval, f"{conclusion.words}; {raw.evidence}"
     delta = None if interval is None else (interval[0] - 0.5, interval[1] - 0.5)
     rate = replace(
@@ -196,7 +197,7 @@ def _told(raw: Finding, conclusion: Conclusion) -> list[Finding]:
 
 
 def _outside(value: float, interval: Interval | None) -> str:
-    """What a corrected rate that is none says."""
+    """The reservation about a corrected rate outside [0, 1]."""
     near = interval is not None and interval[0] < 1 and interval[1] > 0
     chance = " or, since its interval reaches into [0, 1], chance" if near else ""
     return (

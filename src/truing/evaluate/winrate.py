@@ -1,4 +1,4 @@
-"""How often one model's responses score higher than another's, prompt by prompt."""
+"""Win rates: how often one model's responses score higher than another's, prompt by prompt."""
 
 from __future__ import annotations
 

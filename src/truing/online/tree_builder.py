@@ -51,7 +51,7 @@ class TreeBuilder:
         if not usable:
             return [], {}
         whole = self.round(plan, usable)
-        metrics = metrics_of(whole) | combine.told([(dict(row.parts), row.why) for row in rows])
+        metrics = metrics_of(whole) | combine.round_metrics([(dict(row.parts), row.why) for row in rows])
         metrics |= {"alone": float(alone)}
         if self.online.resample is not None:
             metrics["resampled"] = float(replaced(plan.prompts, rows))

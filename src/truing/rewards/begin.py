@@ -1,4 +1,4 @@
-"""The process of an answer's program before the program: it gives up, for good, what the program has no use for.
+"""The process of a response's program before the program: it gives up, for good, what the program has no use for.
 
 It is run by its text (`python -I -c`), inside the box that `box.py` makes, with the standard library alone:
 
@@ -26,7 +26,7 @@ FILE = 1 << 20
 
 
 class Calls(NamedTuple):
-    """The numbers of the system calls that are looked at, on one kind of machine."""
+    """The numbers of the system calls that are filtered, on one kind of machine."""
 
     audit: int
     clone: int
@@ -38,11 +38,11 @@ class Calls(NamedTuple):
     """socket; shmget semget msgget mq_open memfd_create: memory of no process; ptrace process_vm_readv and _writev;
     unshare setns mount; add_key request_key keyctl bpf perf_event_open userfaultfd; setxattr and removexattr, six."""
     idle: tuple[int, ...]
-    """What does nothing and says that it did: chmod chown utime, of which some libraries need the success alone."""
+    """Calls that report success and do nothing: chmod chown utime, of which some libraries need the success alone."""
     leaving: tuple[int, ...]
     """setsid setpgid."""
     others: tuple[int, ...]
-    """What changes another process: sched_setparam, _setscheduler, _setaffinity, _setattr; setpriority ioprio_set
+    """Calls that change another process: sched_setparam, _setscheduler, _setaffinity, _setattr; setpriority ioprio_set
     migrate_pages move_pages."""
 
 
@@ -90,7 +90,7 @@ def landlock_version() -> int:
 
 
 def can_filter() -> bool:
-    """Whether the system calls of this machine's kind are known here."""
+    """Return True if the system calls of this kind of machine are listed here."""
     return sys.platform == "linux" and platform.machine() in FILTERED and sys.maxsize > 1 << 32
 
 
@@ -173,30 +173,30 @@ def filter_calls(one_group: bool, files: bool) -> None:
     _ensure(_libc().prctl(22, 2, program, 0, 0), "seccomp")
 
 
-def adopt(told: int) -> None:
+def adopt(ready: int) -> None:
     """Go on in a child, to whose descendants this process becomes the parent where theirs is gone, so that what runs in
     the background is still counted. This process itself ends as the child does."""
     _ensure(_libc().prctl(36, 1, 0, 0, 0), "child_subreaper")
     program = os.fork()
     if program:
-        os.close(told)
+        os.close(ready)
         status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
         os._exit(status if status >= 0 else 128 - status)
 
 
-def main(program: str, seconds: str, megabytes: str, told: str, kind: str, *readable: str) -> None:
-    """Give up what is not needed, say that the program begins, and become it."""
+def main(program: str, seconds: str, megabytes: str, ready: str, kind: str, *readable: str) -> None:
+    """Give up what is not needed, signal on the descriptor `ready` that the program begins, and become it."""
     linux = sys.platform == "linux"
     if linux and kind == "open":
-        adopt(int(told))
+        adopt(int(ready))
     limit(int(seconds), int(megabytes))
     if linux:
         give_up_rights()
     scratch = ["/tmp", "/dev/shm"] if kind == "bubblewrap" else []
     close_files(list(readable), [os.path.dirname(program), *scratch])
     filter_calls(one_group=kind == "open", files=kind != "bubblewrap")
-    os.write(int(told), b".")
-    os.close(int(told))
+    os.write(int(ready), b".")
+    os.close(int(ready))
     os.execv(sys.executable, [sys.executable, "-I", program])
 
 

@@ -1,4 +1,4 @@
-"""The box that an answer's program runs in: the best that this machine has, and what it does not keep.
+"""The box that a response's program runs in: the best that this machine has, and what it does not prevent.
 
     bubblewrap    files of its own, in memory and of one size; of the host's, Python and the system's libraries, to be
                   read; process numbers, network, users and messages of its own. An apt package, `bubblewrap`.
@@ -28,7 +28,8 @@ SCRATCH = 16 << 20
 """The bytes that each of /tmp and /dev/shm holds there."""
 SYSTEM = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store", "/sys/devices/system/cpu")
 INSTALLED = ("bin", "lib", "lib32", "lib64", "libx32", "libexec", "share", "pyvenv.cfg")
-"""What is read of a place where programs are installed, such as /usr: no settings, and nobody's data."""
+"""The parts of a place where programs are installed, such as /usr, that a program may read: no settings, nobody's
+data."""
 SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 PACKAGES = ("site-packages", "dist-packages")
 
@@ -44,7 +45,8 @@ def readable() -> list[str]:
 
 
 def command(kind: Kind, folder: Path, code: int, limits: Sequence[str]) -> list[str]:
-    """How a program is started: the one in the folder, or in bubblewrap what the descriptor `code` reads."""
+    """The command that starts a program: the one in the folder, or in bubblewrap the one that the descriptor `code`
+    reads."""
     here = HOME if kind == "bubblewrap" else folder
     text = Path(begin.__file__).read_text(encoding="utf-8")
     started = [sys.executable, "-I", "-c", text, str(here / "program.py"), *limits, kind, *readable()]
@@ -77,10 +79,10 @@ def _bubblewrap(code: int) -> list[str]:
 
 
 def losses(kind: Kind) -> list[str]:
-    """What a program in a box of this kind is not kept from on this machine, in the words of SECURITY.md."""
+    """List what a program in a box of this kind is not kept from on this machine, in the words of SECURITY.md."""
     landlock, boxed = begin.landlock_version(), kind == "bubblewrap"
     filtered = begin.can_filter()
-    kept = {
+    prevented = {
         "filling the disk": boxed,
         "the files of this user": boxed or landlock >= 1,
         "modes, owners and times of this user's files": boxed or filtered,
@@ -95,4 +97,4 @@ def losses(kind: Kind) -> list[str]:
         "memory beyond 'megabytes', and more than 64 processes": process_limits.can_count(),
         "shared memory beyond 'megabytes'": filtered,
     }
-    return [loss for loss, is_kept in kept.items() if not is_kept]
+    return [loss for loss, is_prevented in prevented.items() if not is_prevented]

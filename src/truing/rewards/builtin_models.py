@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @reward(scope="response", deterministic=True)
 def gold(prompt: Messages, response: str) -> Score:
-    """The embedded world's true reward of an answer to one of its prompts."""
+    """The embedded world's true reward of a response to one of its prompts."""
     from truing.world.reading import gold
 
     return gold(prompt, answer_of(response))
@@ -25,7 +25,7 @@ def gold(prompt: Messages, response: str) -> Score:
 def reward_model(
     *, model: Annotated[RewardModel, "the reward model that scores, or several whose mean counts"]
 ) -> scoring.RewardModel:
-    """What a trained reward model says of an answer; what its heads say is among the parts of its score.
+    """The score of a trained reward model; its heads' scores are among the parts.
 
     `$rm` alone is short for `{reward_model: {model: $rm}}`."""
     return model  # type: ignore[no-any-return]
@@ -41,13 +41,13 @@ def ensemble(
         "their mean, the lowest, or the mean less a share of the variance; the last two distrust what they disagree on",
     ] = "mean",
     coefficient: Annotated[
-        NonNegative, "of uncertainty: how much of the members' variance is taken off; larger is more careful"
+        NonNegative, "of uncertainty: how much of the members' variance is subtracted; larger is more careful"
     ] = 0.5,
 ) -> Reward:
     """Several reward models, or the heads of one, as one: their mean, the lowest, or the mean less a share of the
     variance.
 
-    Each is first put on one scale: mean 0 and deviation 1 on the policy's own first answers."""
+    Each is first put on one scale: mean 0 and deviation 1 on the policy's own first responses."""
     from truing.rewards import scoring
 
     several = isinstance(models, Mapping)
@@ -58,16 +58,16 @@ def ensemble(
 @reward(scope="response")
 def density_ratio(
     *,
-    safe: Annotated[Model, "the model of good answers, towards which the policy is drawn"],
-    unsafe: Annotated[Model, "the model of bad answers, from which it is pushed"],
+    safe: Annotated[Model, "the model of good responses, towards which the policy is drawn"],
+    unsafe: Annotated[Model, "the model of bad responses, from which it is pushed"],
     alpha: Annotated[Positive, "reward per nat of log-ratio between the two; larger pushes harder from unsafe"] = 0.5,
-    floor: Annotated[BelowOne, "share of safe mixed into unsafe, which bounds the reward of an answer"] = 0.01,
-    reference: Annotated[Model | None, "a third model, of which `away` says how much it counts"] = None,
+    floor: Annotated[BelowOne, "share of safe mixed into unsafe, which bounds the reward of a response"] = 0.01,
+    reference: Annotated[Model | None, "a third model, weighted by `away`"] = None,
     away: Annotated[
         NonNegative, "reward per nat of log-ratio of reference to safe; larger draws from safe to reference"
     ] = 0.0,
 ) -> Reward:
-    """How much likelier an answer is under a model of good answers (`safe`) than under one of bad (`unsafe`), nats.
+    """The log-ratio of a response's likelihood under a model of good responses (`safe`) and of bad (`unsafe`), nats.
 
     alpha * log[p_s / ((1 - floor) p_u + floor p_s)] + away * log[reference / p_s]. Where the policy begins as `safe`
     and `beta` of the stage is 1 - alpha + away, what maximises it minimises KL(pi || p_s) - alpha KL(pi || p_u) + away

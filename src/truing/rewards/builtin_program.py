@@ -1,4 +1,4 @@
-"""A reward of what an answer's program does."""
+"""A reward of what a response's program does."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ def program(
     seconds: Annotated[Positive, "seconds that a test may run before its program counts as wrong"] = 5.0,
     megabytes: Annotated[Count, "MB that the program's processes may hold before they are ended as wrong"] = 512,
     isolate: Annotated[
-        bool, "run it without network, files or rights; false trusts every answer with this machine"
+        bool, "run it without network, files or rights; false trusts every response with this machine"
     ] = True,
     right: Annotated[float, "reward where every test passes"] = 1.0,
-    wrong: Annotated[float, "reward where one fails, hangs or crashes"] = 0.0,
+    wrong: Annotated[float, "reward where one fails, times out or crashes"] = 0.0,
 ) -> float | Score:
     """`right` where the answer's Python program turns every input of the prompt's row into its output, else `wrong`.
 
-    What comes after a thought (`<think>...</think>`) is the answer. The row's column holds a list of [input, output];
-    the program is the last ``` block of the answer, or all of it. It runs apart, once a test, and never sees the
-    tests: what it prints is compared here, white space at the ends of lines aside. `seconds` and `megabytes` bound all
-    its processes together. A program that hangs, crashes or writes without end is wrong; those that had to be ended are
-    counted (`late_program`). A machine that cannot run it is a failure of the reward. See SECURITY.md.
+    A thought (`<think>...</think>`) before the answer is ignored. The row's column holds a list of [input, output]; the
+    program is the last ``` block of the answer, or all of it. It runs apart, once a test, and never sees the expected
+    output: what it prints is compared here, white space at the ends of lines aside. `seconds` and `megabytes` bound all
+    its processes together. A program that times out, crashes or writes without end is wrong; those that had to be
+    killed are counted (`late_program`). A machine that cannot run it is a failure of the reward. See SECURITY.md.
     """
     from truing.rewards.sandbox import run
 
     response = answer_of(response)
     blocks = FENCED.findall(response)
     code = blocks[-1] if blocks else response
-    for given, wanted in tests(row.get(column), column):
-        ended = run(code, given, seconds=seconds, megabytes=megabytes, apart=isolate)
+    for stdin, wanted in tests(row.get(column), column):
+        ended = run(code, stdin, seconds=seconds, megabytes=megabytes, apart=isolate)
         if not ended.well or lines(ended.output) != lines(wanted):
             return Score(wrong, late=ended.late)
     return right
 
 
-def tests(found: Any, column: str) -> Sequence[tuple[str, str]]:
+def tests(cases: Any, column: str) -> Sequence[tuple[str, str]]:
     """The tests of a row; UserError where there are none."""
-    if not isinstance(found, list | tuple) or not found:
-        raise UserError(f"reward 'program': a prompt's row has no '{column}', a list of [input, output]; got {found!r}")
-    for pair in found:
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
+    if not isinstance(cases, list | tuple) or not cases:
+        raise UserError(f"reward 'program': a prompt's row has no '{column}', a list of [input, output]; got {cases!r}")
+    for pair in cases:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise UserError(f"reward 'program': '{column}' is a list of [input, output], two texts each; got {pair!r}")
-    return [(given, wanted) for given, wanted in found]
+    return [(stdin, wanted) for stdin, wanted in cases]
 
 
 def lines(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rewards of an answer's text alone: how long it is, and what form it has."""
+"""Rewards of a response's text alone: its length and its form."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def length(
     tokens: int,
     response: str,
     *,
-    per_token: Annotated[float, "reward a token, the end token too; below 0 teaches short answers"] = 0.0,
-    per_character: Annotated[float, "reward a character; below 0 teaches short answers"] = 0.0,
+    per_token: Annotated[float, "reward a token, the end token too; below 0 teaches short responses"] = 0.0,
+    per_character: Annotated[float, "reward a character; below 0 teaches short responses"] = 0.0,
 ) -> float:
-    """So much for every token and character of an answer; below 0 it asks for short ones.
+    """A fixed reward for every token and character of a response; below 0 it favours short ones.
 
     value = per_token * tokens + per_character * characters. The tokens are the policy's, the end token among them.
 
@@ -32,12 +32,13 @@ def length(
 def regex(
     response: str,
     *,
-    pattern: Annotated[str, "Python regular expression that the answer is searched for"],
-    whole: Annotated[bool, "whether all of the answer has to match"] = False,
+    pattern: Annotated[str, "Python regular expression that is searched for in the response"],
+    whole: Annotated[bool, "whether all of the response has to match"] = False,
     found: Annotated[float, "reward where it matches"] = 1.0,
     missing: Annotated[float, "reward where it does not"] = 0.0,
 ) -> float:
-    """`found` where the answer has a match of a regular expression, else `missing`; with `whole` all of it must match.
+    """`found` where the response has a match of a regular expression, else `missing`; with `whole` all of it must
+    match.
 
     Python's `re`; the dot also stands for a new line.
 
@@ -62,11 +63,11 @@ def format(
         NonNegative, "reward for each single tag that is right, beside `missing`; eases the first steps"
     ] = 0.0,
 ) -> float:
-    """`found` where the answer is made of these tags in order, `<think>...</think><answer>...</answer>`, each once.
+    """`found` where the response is made of these tags in order, `<think>...</think><answer>...</answer>`, each once.
 
     With `alone` nothing but white space may stand outside them. Otherwise `missing`, and `partial` for every tag that
-    is there once, opened before it is closed. Of an answer that is not known to be a `whole_turn`, the prompt may
-    have opened the first tag; a policy's is, for what its generation prompt has opened is given back to it.
+    is there once, opened before it is closed. If a response is not known to be a `whole_turn`, the prompt may
+    have opened the first tag; a policy's is one, for what its generation prompt opened is put back before it.
 
     >>> format("<think>2 + 2</think> <answer>4</answer>", tags=["think", "answer"])
     1.0

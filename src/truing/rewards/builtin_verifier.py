@@ -1,4 +1,4 @@
-"""Rewards of whether an answer is right, by what the prompt's row says is right."""
+"""The reward of a right answer, by comparison with the right answer in the prompt's row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Form: TypeAlias = Literal["number", "math", "text"]
 
 
 def check_row(row: Mapping[str, Any], *, answer: Form = "number", column: str = "answer") -> None:
-    """UserError for a row whose answer is missing, or cannot be read in the form that `answer` asks for."""
+    """Raise UserError for a row whose answer is missing, or cannot be read in the form that `answer` asks for."""
     wanted(row, answer, column)
 
 
@@ -39,7 +39,7 @@ def verifier(
     tuples, intervals, sets, matrices, equations, expressions in letters and words too. `text` compares words.
 
     A response's answer is what stands last in \\boxed{...}, behind #### or `the answer is`; without these the last
-    number with the expression that it is part of, or for `text` all of it. Thoughts, to </think>, are not looked at.
+    number with the expression that it is part of, or for `text` all of it. Thoughts, to </think>, are ignored.
     The row's own answer is read in the same way; one that is missing, or cannot be read, is an error of the data. A
     response whose answer cannot be read is worth `wrong` and counted (`unread_verifier`): nothing is guessed from a
     part of it.
@@ -48,60 +48,62 @@ def verifier(
     (1.0, 0.0)
     >>> [verifier("so \\\\boxed{\\\\frac{1}{2}}", {"answer": truth}) for truth in ("1/2", 0.5, "2")]
     [1.0, 1.0, 0.0]
-    >>> [verifier(said, {"answer": "(3, 4]"}, answer="math") for said in ("so (3, 4]", "so [3, 4]", "so 4")]
+    >>> [verifier(text, {"answer": "(3, 4]"}, answer="math") for text in ("so (3, 4]", "so [3, 4]", "so 4")]
     [1.0, 0.0, 0.0]
     """
     truth = wanted(row, answer, column)
     try:
         if answer == "text":
             return right if words(response) == truth else wrong
-        said = spoken(response) if answer == "math" and is_words(truth) else answer_of(response)
-        return right if compare.agree(truth, said, answer == "number") else wrong
+        extracted = marked_or_whole(response) if answer == "math" and is_words(truth) else answer_of(response)
+        return right if compare.agree(truth, extracted, answer == "number") else wrong
     except Unread:
         return NotRead(wrong)
 
 
 def wanted(row: Mapping[str, Any], answer: Form, column: str) -> str:
-    """The right answer of a row, as it is compared. UserError where there is none that can be read."""
+    """Return the right answer of a row, as it is compared. UserError where there is none that can be read."""
     value = row.get(column)
     if value is None or value == "":
         there = ", ".join(map(str, row)) or "none"
-        raise UserError(f"reward 'verifier': a prompt's row has no '{column}' to hold answers to; its columns: {there}")
+        raise UserError(
+            f"reward 'verifier': a prompt's row has no '{column}' to compare answers with; its columns: {there}"
+        )
     if isinstance(value, list | tuple | Mapping):
         raise UserError(f"reward 'verifier': the row's '{column}' is {value!r}, and has to be one answer")
     try:
         return truth_of(str(value), answer)
     except Unread as problem:
-        why, said = f"'{column}': {problem}", f"reward 'verifier': the right answer {str(value)[:200]!r}"
+        why, subject = f"'{column}': {problem}", f"reward 'verifier': the right answer {str(value)[:200]!r}"
     if answer == "number":
         raise UserError(
-            f"{said} is no number; set answer: text to compare words, or answer: math for tuples, intervals, sets and "
-            f"expressions ({why})"
+            f"{subject} is no number; set answer: text to compare words, or answer: math for tuples, intervals, sets "
+            f"and expressions ({why})"
         )
-    raise UserError(f"{said} cannot be read; leave the row out, or set answer: text to compare words ({why})")
+    raise UserError(f"{subject} cannot be read; leave the row out, or set answer: text to compare words ({why})")
 
 
 @functools.lru_cache(4096)
 def truth_of(text: str, answer: Form) -> str:
-    """The part of a row's answer that says what is right. Unread where it cannot be read."""
+    """The part of a row's text that is the right answer. Unread where it cannot be read."""
     if answer == "text":
         return words(text)
     part = _marked(text)
     if part is None:
         part = text if _readable(text) or len(final.numbers(text)) != 1 else answer_of(text)
-    found = structure.read(part, short_units=answer == "number")
-    if answer == "number" and not is_number(found):
-        raise Unread("it says something else")
+    parsed = structure.read(part, short_units=answer == "number")
+    if answer == "number" and not is_number(parsed):
+        raise Unread("it is something else")
     return part
 
 
 def _marked(text: str) -> str | None:
     """The marked answer of a text, if it has one."""
-    said = final.spoken(text)
-    boxed = final.in_box(said)
+    visible = final.without_thoughts(text)
+    boxed = final.in_box(visible)
     if boxed is not None:
         return boxed
-    return None if final.behind_mark(said) is None else answer_of(text)
+    return None if final.behind_mark(visible) is None else answer_of(text)
 
 
 def _readable(text: str) -> bool:
@@ -113,24 +115,23 @@ def _readable(text: str) -> bool:
 
 
 def answer_of(text: str) -> str:
-    """The part of a text that is its answer. Where prose stands around a single number, that number; a box, or
+    """The part of a text that is its answer. Of prose around a single number it is that number; a box, or
     mathematics, is read whole or not at all."""
     part = final.final(text)
     if part.exact or part.plain or _readable(part.text):
         return part.text
     if _readable(start := final.beginning(part.text)):
         return start
-    held = final.numbers(part.text)
-    if len(held) == 1 and final.is_prose(part.text):
+    if len(final.numbers(part.text)) == 1 and final.is_prose(part.text):
         return final.last_number(part.text).text
     raise Unread(f"{part.text[:80]!r}")
 
 
-def is_number(found: forms.Answer) -> bool:
-    """Whether an answer is one number, with or without a unit or a name."""
-    if isinstance(found, forms.Based):
+def is_number(answer: forms.Answer) -> bool:
+    """True if an answer is one number, with or without a unit or a name."""
+    if isinstance(answer, forms.Based):
         return True
-    value = forms.value_of(found)
+    value = forms.value_of(answer)
     return value is not None and not value.letters and not any(a.name == "infinity" for a in value.atoms)
 
 
@@ -148,23 +149,23 @@ def number(text: str) -> Fraction | None:
 
 
 def is_words(truth: str) -> bool:
-    """Whether a right answer is words, and no mathematics."""
+    """True if a right answer is words, and no mathematics."""
     return isinstance(structure.read(truth), forms.Words)
 
 
-def spoken(text: str) -> str:
-    """What is marked as a text's answer, or all of it."""
-    said = final.spoken(text)
-    boxed = final.in_box(said)
+def marked_or_whole(text: str) -> str:
+    """The part of a text that is marked as its answer, or all of it."""
+    visible = final.without_thoughts(text)
+    boxed = final.in_box(visible)
     if boxed is not None:
         return boxed
-    marked = final.behind_mark(said)
-    return said if marked is None else marked.text
+    marked = final.behind_mark(visible)
+    return visible if marked is None else marked.text
 
 
 def words(text: str) -> str:
-    """What a text says, without case, white space and marks of how it looks. Unread where it says nothing."""
-    plain = structure.words(spoken(text))
+    """The words of a text's answer, without case, white space and markup. Unread where there are none."""
+    plain = structure.words(marked_or_whole(text))
     if not plain:
         raise Unread("no answer")
     return plain

@@ -1,11 +1,11 @@
 """Several rewards as one: a weighted sum, one before the other, or a reward under budgets of costs.
 
     sum              sum of weight * value
-    lexicographic    the share of its siblings that an answer beats (a tie counts a half): by the first reward, where
+    lexicographic    the share of its siblings that a response beats (a tie counts a half): by the first reward, where
                      they are within `within` of each other by the second, and so on
     with costs       (sum - m * cost) / (1 + m); the multiplier m of a cost follows its mean over its budget
 
-What a round's multipliers are follows from the round before alone, which is on disk: nothing else is kept.
+A round's multipliers follow from the round before alone, which is on disk: no other state is kept.
 """
 
 from __future__ import annotations
@@ -27,63 +27,64 @@ from truing.types import Score, digest, messages_json
 Combine: TypeAlias = Literal["sum", "lexicographic"]
 OnError: TypeAlias = Literal["stop", "drop"]
 Parts: TypeAlias = Mapping[str, float]
-MULTIPLIER, HUNG, UNREAD = "multiplier:{}", "late:", "unread:"
-"""Parts that no reward gave, each of a reward: the multiplier of a cost, that the answer hung it, and that it has no
-answer which the reward can read. No reward's name has a colon in it."""
+MULTIPLIER, TIMED_OUT, UNREAD = "multiplier:{}", "late:", "unread:"
+"""Parts that no reward returned, each of a reward: the multiplier of a cost, that the reward timed out on the response,
+and that it found no answer to read in it. No reward's name has a colon in it."""
 COUNTED = {
-    HUNG: "reward '{}' hung on {} answers, which got the least for it",
-    UNREAD: "reward '{}' could read no answer in {} responses, which got the least for it",
+    TIMED_OUT: "reward '{}' timed out on {} responses, which got its lowest score",
+    UNREAD: "reward '{}' could read no answer in {} responses, which got its lowest score",
 }
 """The parts that are counted and not averaged, with the note that says how many there are."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What makes a reward a cost: its mean over answers is to stay within `budget`. `rate` is how fast its multiplier
-    answers, `start` where it begins."""
+    """The options that make a reward a cost: its mean over responses is to stay within `budget`. `rate` is the step
+    size of its multiplier, `start` the multiplier of the first round."""
 
     budget: float
     rate: float = 0.05
     start: float = 1.0
 
     def after(self, name: str, before: Sequence[Parts]) -> float:
-        """The multiplier of a round, from the parts of the answers of the round before (none before the first)."""
-        known = [parts for parts in before if name in parts]
-        if not known:
+        """The multiplier of a round, from the parts of the responses of the round before (none before the first)."""
+        scored = [parts for parts in before if name in parts]
+        if not scored:
             return self.start if not before else next(p[MULTIPLIER.format(name)] for p in before)
-        mean = math.fsum(parts[name] for parts in known) / len(known)
+        mean = math.fsum(parts[name] for parts in scored) / len(scored)
         try:
-            return next_multiplier(known[0][MULTIPLIER.format(name)], mean - self.budget, rate=self.rate)
+            return next_multiplier(scored[0][MULTIPLIER.format(name)], mean - self.budget, rate=self.rate)
         except (OverflowError, UserError) as problem:
             raise RunFailed(f"the multiplier of cost '{name}' left all bounds; give it a lower rate") from problem
 
 
 @dataclass(frozen=True)
 class Term:
-    """One reward of several: what it is called, how it is asked, and what it counts for."""
+    """One reward of several: its name, its call and its weight."""
 
     name: str
     call: Call
     weight: float = 1.0
     within: float = 0.0
     cost: Cost | None = None
-    known: dict[str, Score] = field(default_factory=dict, compare=False)
+    cache: dict[str, Score] = field(default_factory=dict, compare=False)
 
     def scores(self, answers: Sequence[Answer]) -> list[Score]:
-        """What it says of the answers; of one that a deterministic reward has seen before, what it said then."""
+        """The reward's scores of the responses; a deterministic reward is not called again for a response it has
+        scored."""
         if not self.call.function.deterministic:
             return self.call(answers)
         keys = [digest([messages_json(a.prompt), a.response, len(a.ids), dict(a.row), a.whole]) for a in answers]
-        new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.known}
-        found = dict(zip(new, self.call(list(new.values())), strict=True))
-        self.known.update((key, score) for key, score in found.items() if not score.failed and not score.late)
-        return [self.known.get(key) or found[key] for key in keys]
+        new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.cache}
+        fresh = dict(zip(new, self.call(list(new.values())), strict=True))
+        self.cache.update((key, score) for key, score in fresh.items() if not score.failed and not score.late)
+        return [self.cache.get(key) or fresh[key] for key in keys]
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """All rewards of a run as one. `on_error` says whether an answer that one of them failed on ends the run; one that
-    cannot be scored by its own doing never does: it is left out and counted."""
+    """All rewards of a run as one. `on_error` says whether a response that one of them failed on ends the run; a
+    response that is itself the reason never does: it is left out and counted."""
 
     terms: tuple[Term, ...]
     combine: Combine = "sum"
@@ -91,32 +92,32 @@ class Rewards:
 
     @property
     def remembers(self) -> bool:
-        """Whether a round's scores depend on those of the round before."""
+        """True if a round's scores depend on those of the round before."""
         return any(term.cost for term in self.terms)
 
     def __call__(self, answers: Sequence[Answer], before: Sequence[Parts] = ()) -> list[Score]:
-        """One score for each answer, with what every reward said among its `parts`; RunFailed where one failed and
-        `on_error` is stop. `before` are the parts of the round before, where costs ask for them."""
-        said = {term.name: term.scores(answers) for term in self.terms}
-        rows = [self._joined(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)]
+        """One score for each response, with every reward's score among its `parts`; RunFailed where one failed and
+        `on_error` is stop. `before` are the parts of the round before, for the multipliers of costs."""
+        scores = {term.name: term.scores(answers) for term in self.terms}
+        rows = [self._joined(dict(zip(scores, row, strict=True))) for row in zip(*scores.values(), strict=True)]
         for answer, row in zip(answers, rows, strict=True):
             if row.failed and self.on_error == "stop" and row.blame == "reward":
                 raise RunFailed(
-                    f"{row.why}. The answer was: {shown(answer.response)}\n  Mend the reward, or leave such answers "
-                    "out, counted, by on_error: drop."
+                    f"{row.why}. The response was: {shown(answer.response)}\n  Mend the reward, or leave such "
+                    "responses out, counted, by on_error: drop."
                 )
         if self.combine == "lexicographic":
             return self._ordered(answers, rows)
         return self._under(rows, {t.name: t.cost.after(t.name, before) for t in self.terms if t.cost})
 
     def _joined(self, row: Mapping[str, Score]) -> Score:
-        """What the rewards said of one answer, as parts, with the sum of all but the costs as value."""
+        """Join the rewards' scores of one response: each among the parts, the sum of all but the costs as value."""
         for name, score in sorted(row.items(), key=lambda each: each[1].blame == "response"):
             if score.failed and (score.why != SILENT or self.combine != "sum" or self._of(name).cost):
                 return failed(f"reward '{name}': {score.why}", score.blame)
         parts = {name: score.value for name, score in row.items() if not score.failed}
         if not parts:
-            return failed(f"reward '{next(iter(row))}' {SILENT}, and no other does")
+            return failed(f"reward '{next(iter(row))}' {SILENT}, and neither has any other")
         terms = [t for t in self.terms if t.name in parts and not t.cost]
         return Score(math.fsum(t.weight * parts[t.name] for t in terms), parts | counted(row))
 
@@ -127,17 +128,17 @@ class Rewards:
         """The scores under the costs, with the multipliers among their parts."""
         if not multipliers:
             return rows
-        whole, told = math.fsum(multipliers.values()), {MULTIPLIER.format(n): m for n, m in multipliers.items()}
+        whole, added = math.fsum(multipliers.values()), {MULTIPLIER.format(n): m for n, m in multipliers.items()}
         out = []
         for row in rows:
             cost = 0.0 if row.failed else math.fsum(m * row.parts[name] for name, m in multipliers.items()) / whole
             value, paid = torch.tensor([row.value, cost], dtype=torch.float64)
             score = lagrangian(value, paid, multiplier=whole).item()
-            out.append(replace(row, value=score, parts={**row.parts, **told}))
+            out.append(replace(row, value=score, parts={**row.parts, **added}))
         return out
 
     def _ordered(self, answers: Sequence[Answer], rows: list[Score]) -> list[Score]:
-        """The scores as shares of the siblings that each answer beats."""
+        """The scores as shares of the siblings that each response beats."""
         groups: dict[int, list[int]] = {}
         for i, (answer, row) in enumerate(zip(answers, rows, strict=True)):
             if not row.failed:
@@ -149,12 +150,12 @@ class Rewards:
                 out[i] = Score(won / max(1, len(places) - 1), rows[i].parts)
         return out
 
-    def _beats(self, one: Parts, other: Parts) -> float:
-        """1 where the first reward that tells them apart says that `one` is better, 0 for worse, a half for none. What
-        rounding alone tells apart is equal."""
+    def _beats(self, parts: Parts, other: Parts) -> float:
+        """Return 1 where `parts` are better by the first reward that differs, 0 where they are worse, a half where none
+        does. A difference by rounding alone is none."""
         for term in self.terms:
-            apart = math.copysign(1.0, term.weight) * (one[term.name] - other[term.name])
-            if abs(apart) > term.within and not alike([one[term.name], other[term.name]]):
+            apart = math.copysign(1.0, term.weight) * (parts[term.name] - other[term.name])
+            if abs(apart) > term.within and not alike([parts[term.name], other[term.name]]):
                 return float(apart > 0)
         return 0.5
 
@@ -165,13 +166,14 @@ def shown(text: str, most: int = 200) -> str:
 
 
 def counted(scores: Mapping[str, Score]) -> dict[str, float]:
-    """The parts that say which rewards one answer hung, and which could not read it."""
-    late = {HUNG + name: 1.0 for name, score in scores.items() if score.late}
+    """The parts that count which rewards timed out on one response, and which could read no answer in it."""
+    late = {TIMED_OUT + name: 1.0 for name, score in scores.items() if score.late}
     return late | {UNREAD + name: 1.0 for name, score in scores.items() if score.unread}
 
 
-def hung(parts: Iterable[Parts]) -> list[str]:
-    """Of each reward that answers hung, or that could not read them, by their parts, how many did, as a note."""
+def count_notes(parts: Iterable[Parts]) -> list[str]:
+    """Notes on how many responses each reward timed out on, and in how many it could read no answer, from their
+    parts."""
     count = _count(parts)
     return [
         COUNTED[kind].format(name.removeprefix(kind), n)
@@ -182,7 +184,8 @@ def hung(parts: Iterable[Parts]) -> list[str]:
 
 
 def counted_parts(parts: Iterable[Parts]) -> dict[str, int]:
-    """How many answers hung each reward (`late_` and its name), or could not be read by it (`unread_` and its name)."""
+    """Count the responses on which each reward timed out (`late_` and its name), or could read no answer (`unread_` and
+    its name)."""
     return {name.replace(":", "_", 1): n for name, n in _count(parts).items()}
 
 
@@ -190,18 +193,18 @@ def _count(parts: Iterable[Parts]) -> Counter[str]:
     return Counter(name for row in parts for name in row if name.startswith(tuple(COUNTED)))
 
 
-def told(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
-    """What is to be seen of a round's parts and failures: the mean of each part, how many answers hung a reward
-    (`late_` and its name) or could not be read by it (`unread_` and its name), and how many failed. Where a reward said
-    nothing of some answers, its mean is over so many others (`scored_by_` and its name)."""
+def round_metrics(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
+    """Metrics of a round from its responses' parts and failures: the mean of each part, on how many a reward timed out
+    (`late_` and its name) or could read no answer (`unread_` and its name), and how many failed. Where a reward has no
+    score for some responses, its mean is over the others, as many as `scored_by_` and its name says."""
     names = dict.fromkeys(name for parts, why in rows if not why for name in parts)
     means: dict[str, float] = {}
     scored = sum(not why for _, why in rows)
     for name in names:
-        own = [parts[name] for parts, why in rows if not why and name in parts]
-        whole = math.fsum(own)
-        mean = whole if name.startswith(tuple(COUNTED)) else whole / len(own)
+        values = [parts[name] for parts, why in rows if not why and name in parts]
+        whole = math.fsum(values)
+        mean = whole if name.startswith(tuple(COUNTED)) else whole / len(values)
         means[name.replace(":", "_") if ":" in name else f"reward_{name}"] = mean
-        if ":" not in name and len(own) < scored:
-            means[f"scored_by_{name}"] = float(len(own))
+        if ":" not in name and len(values) < scored:
+            means[f"scored_by_{name}"] = float(len(values))
     return means | {"failed": float(sum(bool(why) for _, why in rows))}

@@ -1,4 +1,5 @@
-"""The explicit divergence objective as a reward: how much likelier a response is under good answers than under bad."""
+"""The explicit divergence objective as a reward: how much likelier a response is under a model of good responses than
+of bad."""
 
 from __future__ import annotations
 
@@ -21,15 +22,16 @@ TOKENS = 16384
 
 @dataclass(frozen=True)
 class DensityRatio:
-    """A reward from two language models, one fitted to good answers (`safe`) and one to bad (`unsafe`).
+    """A reward from two language models, one fitted to good responses (`safe`) and one to bad (`unsafe`).
 
         R(y) = alpha * log[p_s(y) / q(y)] + weight * log[ref(y) / p_s(y)],   q = (1 - floor) p_u + floor p_s
 
-    Under a leash to p_s of 1 - alpha + weight (the policy begins as `safe`, `beta` of the stage), what maximises it
-    minimises KL(pi || p_s) - alpha KL(pi || p_u) + weight KL(pi || ref); `leash` says so. `floor` bounds the first
-    logarithm by -log floor, for the fitted p_u is least to be trusted where the policy is pushed; 0 leaves it out.
-    Sums over a response's tokens, nats; each model reads the text by its own tokenizer. Has a closed form:
-    `closed_form.explicit_optimum`. UserError unless alpha < 1 + weight: the objective is otherwise unbounded.
+    Under KL control to p_s with coefficient 1 - alpha + weight (the policy begins as `safe`, `beta` of the stage), what
+    maximises it minimises KL(pi || p_s) - alpha KL(pi || p_u) + weight KL(pi || ref); `kl_coefficient` is that number.
+    `floor` bounds the first logarithm by -log floor, for the fitted p_u is least to be trusted where the policy is
+    pushed; 0 leaves it out. Sums over a response's tokens, nats; each model reads the text by its own tokenizer. Has a
+    closed form: `closed_form.explicit_optimum`. UserError unless alpha < 1 + weight: the objective is otherwise
+    unbounded.
     """
 
     safe: Policy
@@ -48,8 +50,8 @@ class DensityRatio:
             raise UserError(f"alpha is {self.alpha:g}: it must be above 0 and below {1 + self.weight:g}")
 
     @property
-    def leash(self) -> float:
-        """The coefficient of KL(pi || p_s) that this reward goes with."""
+    def kl_coefficient(self) -> float:
+        """The coefficient of KL(pi || p_s) (`beta`) that this reward goes with."""
         return 1 - self.alpha + self.weight
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
@@ -57,8 +59,8 @@ class DensityRatio:
         failed."""
         named = {"safe": self.safe, "unsafe": self.unsafe}
         named |= {} if self.reference is None else {"reference": self.reference}
-        said = {name: log_probabilities(policy, prompts, responses) for name, policy in named.items()}
-        return [self._score(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)]
+        logps = {name: log_probabilities(policy, prompts, responses) for name, policy in named.items()}
+        return [self._score(dict(zip(logps, row, strict=True))) for row in zip(*logps.values(), strict=True)]
 
     def _score(self, row: dict[str, float | Score]) -> Score:
         for name, read in row.items():
@@ -75,10 +77,10 @@ def log_probabilities(policy: Policy, prompts: Sequence[Messages], responses: Se
     """Each response's log-probability with its end token, nats; or a failed score that says why the policy cannot read
     it."""
     trees, problems = readable(policy, Renderer(policy.tokenizer), prompts, responses, "it")
-    found: dict[int, float | Score] = dict(problems)
+    by_place: dict[int, float | Score] = dict(problems)
     with torch.inference_mode():
         for group in pack(trees, TOKENS):
             batch = Batch(group)
             sums = batch.sums(policy.logp(batch).cpu())
-            found |= dict(zip((tree.index for tree in group), sums.tolist(), strict=True))
-    return [found[i] for i in range(len(responses))]
+            by_place |= dict(zip((tree.index for tree in group), sums.tolist(), strict=True))
+    return [by_place[i] for i in range(len(responses))]

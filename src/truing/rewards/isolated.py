@@ -1,9 +1,9 @@
-"""A reward function in a process of its own, which is ended where it does not come back from an answer.
+"""A reward function in a process of its own, which is killed where it times out on a response.
 
 Within one process nothing can end a function: one that hangs in C (a regular expression that backtracks without end)
-even stops everything else. So a reward with the option `late` is asked here, one answer at a time. An answer that it
-does not come back from is worth `late`, and is counted; the process is started anew. `IN_A_ROW` different answers of
-that kind, one after the other, are the function's fault and not theirs: they end the run.
+even stops everything else. So a reward with the option `late` is called here, one response at a time. A response on
+which it times out scores `late`, and is counted; the process is started anew. Timeouts on `IN_A_ROW` different
+responses, one after the other, are the function's fault and not theirs: they end the run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from truing.types import Score
 START = 120.0
 """Seconds within which the process has to have loaded the function."""
 IN_A_ROW = 8
-"""So many different answers that were late, one after the other, and the function is taken for broken."""
+"""Timeouts on so many different responses, one after the other, after which the function is taken for broken."""
 ENDING = 5.0
 """Seconds within which a process that has let go of its channel has to have ended."""
 FOR_EVER = 1e6
@@ -47,29 +47,29 @@ BEGIN = (
 
 
 class Line:
-    """A channel between two processes on which any plain values are sent, whole."""
+    """A channel between two processes that sends and receives whole tuples of plain values."""
 
-    def __init__(self, own: socket.socket) -> None:
-        self.own = own
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
 
     def send(self, *values: Any) -> None:
-        """Send values; what cannot be pickled raises before anything is sent."""
+        """Send values; one that cannot be pickled raises before anything is sent."""
         packed = pickle.dumps(values)
-        self.own.sendall(struct.pack("!Q", len(packed)) + packed)
+        self.end.sendall(struct.pack("!Q", len(packed)) + packed)
 
     def receive(self) -> Any:
-        """The next values; EOFError where the other side is gone."""
+        """Receive the next values; EOFError where the other side is gone."""
         (size,) = struct.unpack("!Q", self._read(8))
         return pickle.loads(self._read(size))
 
     def _read(self, size: int) -> bytes:
-        found = bytearray()
-        while len(found) < size:
-            part = self.own.recv(min(1 << 20, size - len(found)))
+        buffer = bytearray()
+        while len(buffer) < size:
+            part = self.end.recv(min(1 << 20, size - len(buffer)))
             if not part:
                 raise EOFError("the other side is gone")
-            found += part
-        return bytes(found)
+            buffer += part
+        return bytes(buffer)
 
 
 class Worker:
@@ -77,40 +77,44 @@ class Worker:
 
     def __init__(self, name: str, options: Mapping[str, Any], seconds: float) -> None:
         self.name, self.options, self.seconds = name, dict(options), seconds
-        self.late: dict[str, None] = {}  # the answers it did not come back from since it last came back from one
+        self.late: dict[str, None] = {}  # the responses on which it timed out since it last returned
         self.line: Line | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, answer: Answer) -> Score | None:
-        """What the function says of one answer; None where it was late. A process that ended by itself is a failed
-        score; what truing complains of is raised here too."""
+        """Return the function's score of one response; None where it timed out. A process that ended by itself is a
+        failed score; an error of truing's own is raised here too."""
         if self.line is None:
             self._start()
-        said, problem = attempt(lambda: self._exchange(dataclasses.replace(answer, row=dict(answer.row))), self.seconds)
-        if said is None:
+
+        def exchange() -> Any:
+            return self._exchange(dataclasses.replace(answer, row=dict(answer.row)))
+
+        reply, problem = attempt(exchange, self.seconds)
+        if reply is None:
             return self._silent(answer, problem)
         self.late.clear()
-        value, why, unread, complaint = said
+        value, why, unread, complaint = reply
         if complaint is not None:
             raise complaint
         return failed(why) if why else Score(value, unread=unread)
 
     def _exchange(self, *values: Any) -> Any:
-        """What comes back for values that are sent."""
+        """Send values and return the reply."""
         line = self.line
         assert line is not None
         line.send(*values)
         return line.receive()
 
     def _silent(self, answer: Answer, problem: BaseException | None) -> Score | None:
-        """What an answer is worth for which nothing came back: None where the process was late, else it has failed."""
+        """The score of a response without a reply: None where the process timed out, else it has failed."""
         process = self.process
         assert process is not None
         if not isinstance(problem, TimeoutError):
             attempt(lambda: ended(process, os.WEXITED), ENDING)  # it lets go of the channel before it has ended
         code = ended(process)  # what it has started may keep the channel open behind it
         if code == -signal.SIGALRM or (code is None and isinstance(problem, TimeoutError)):
-            self._was_late(answer)
+            self._timed_out(answer)
             return None
         self.late.clear()
         gone = isinstance(problem, EOFError | OSError)
@@ -131,52 +135,52 @@ class Worker:
             theirs.close()
         self.line = Line(ours)
         self.ending = weakref.finalize(self, end, self.process)
-        said, problem = attempt(lambda: self._exchange(self.name, self.options, self.seconds, sys.path), START)
-        if said is None:
+        reply, problem = attempt(lambda: self._exchange(self.name, self.options, self.seconds, sys.path), START)
+        if reply is None:
             code = self.stop()
             why = (
                 f"nothing within {START:g} s" if isinstance(problem, TimeoutError) else f"its process ended with {code}"
             )
             raise RunFailed(f"reward '{self.name}' was not loaded: {why}")
-        if said[0] is not None:
+        if reply[0] is not None:
             self.stop()
-            raise said[0]
+            raise reply[0]
 
-    def _was_late(self, answer: Answer) -> None:
-        """End what does not come back; RunFailed where that was so too often."""
+    def _timed_out(self, answer: Answer) -> None:
+        """Kill the process that timed out; RunFailed after `IN_A_ROW` timeouts."""
         self.stop()
         self.late[answer.response] = None
         if len(self.late) == IN_A_ROW:
             raise RunFailed(
-                f"reward '{self.name}' did not come back within {self.seconds:g} s from {IN_A_ROW} different answers "
+                f"reward '{self.name}' timed out after {self.seconds:g} s on {IN_A_ROW} different responses "
                 "one after the other: that is its own fault, not theirs. Mend it, or give it a longer time_limit. The "
-                f"last answer was: {shown(answer.response)}"
+                f"last response was: {shown(answer.response)}"
             )
 
     def stop(self) -> int | None:
-        """End the process with all that it started, and say how it ended."""
+        """Kill the process with all that it started, and return its exit code."""
         if self.line is None or self.process is None:
             return None
         with suppress(OSError):
-            self.line.own.shutdown(socket.SHUT_RDWR)
-        self.line.own.close()
+            self.line.end.shutdown(socket.SHUT_RDWR)
+        self.line.end.close()
         self.line = None
         self.ending()
         return self.process.returncode
 
 
 def ended(process: subprocess.Popen[bytes], how: int = os.WEXITED | os.WNOHANG) -> int | None:
-    """How a process has ended, if it has; its number stays taken."""
+    """Return the exit code of a process, if it has ended, without reaping it: its number stays taken."""
     if process.returncode is not None:
         return process.returncode
-    found = os.waitid(os.P_PID, process.pid, how | os.WNOWAIT)
-    if found is None:
+    state = os.waitid(os.P_PID, process.pid, how | os.WNOWAIT)
+    if state is None:
         return None
-    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    return state.si_status if state.si_code == os.CLD_EXITED else -state.si_status
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, its session, and what it started outside of that, as far as it can still be found."""
+    """Kill a process, its session, and what it started outside of that, as far as it can still be found."""
     if process.returncode is not None:
         return
     kill(process.pid, descendants(process.pid))
@@ -184,37 +188,37 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that one has started, and they in turn, where /proc tells (Linux)."""
+    """The processes that a process has started, and they in turn, where there is /proc (Linux)."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
             parents.setdefault(parent, []).append(int(stat.parent.name))
-    found = [pid]
-    for one in found:
-        found += parents.get(one, [])
-    return found[1:]
+    pids = [pid]
+    for parent in pids:  # grows as it is read
+        pids += parents.get(parent, [])
+    return pids[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched(Call):
-    """A reward function that is asked in a process of its own: an answer that it does not come back from within
-    `seconds` is worth `late`, and its score says so."""
+    """A reward function that is called in a process of its own: a response on which it times out after `seconds` scores
+    `late`, and its score says so."""
 
     late: float
     worker: Worker
 
     def __call__(self, answers: Sequence[Answer]) -> list[Score]:
-        """One score for each answer, asked one after the other."""
+        """One score for each response, one call after the other."""
         return [self.worker.ask(answer) or Score(self.late, late=True) for answer in answers]
 
 
 def watched(name: str, call: Call, late: float) -> Watched:
-    """A call in a process of its own. UserError for a function that is asked about several answers at once, where
-    nobody could say which of them it does not come back from, or that reads none."""
+    """Return a call in a process of its own. UserError for a function of several responses at once, where nobody could
+    say on which of them it timed out, or of none."""
     if call.function.scope != "response" or "response" not in call.function.reads:
         raise UserError(
-            f"reward '{name}': 'late' is for a function that reads one answer at a time (its parameter 'response'); "
+            f"reward '{name}': 'late' is for a function that reads one response at a time (its parameter 'response'); "
             "leave it out"
         )
     worker = Worker(name, call.options, call.seconds)
@@ -222,40 +226,40 @@ def watched(name: str, call: Call, late: float) -> Watched:
 
 
 def serve(channel: int) -> None:
-    """The process: load the function, then say what it says of one answer after the other, until nobody asks."""
+    """Serve in the process: load the function, then score one response after the other, until the channel closes."""
     line = Line(socket.socket(fileno=channel))
     os.set_inheritable(channel, False)  # else what it starts would keep the channel open when it is gone
-    os.register_at_fork(after_in_child=line.own.close)
+    os.register_at_fork(after_in_child=line.end.close)
     with suppress(OSError):
-        os.dup2(2, 1)  # what the function prints is no answer
+        os.dup2(2, 1)  # what the function prints is no reply
     sys.stdout, sys.stderr = redacting(sys.stdout), redacting(sys.stderr)
     name, options, seconds, sys.path[:] = line.receive()
     try:
         call = Call(registry.load(name, "reward"), options, FOR_EVER)
     except BaseException as problem:
-        line.send(told(problem))
+        line.send(picklable(problem))
         return
     line.send(None)
     with suppress(EOFError):
         while True:
             (answer,) = line.receive()
-            # Ends this process whatever it is in, even where who asked is gone.
+            # Ends this process whatever it is in, even where the caller is gone.
             signal.alarm(math.ceil(min(seconds, FOR_EVER)) + 1)
             line.send(*judged(call, answer))
             signal.alarm(0)
 
 
 def judged(call: Call, answer: Answer) -> tuple[float, str, bool, TruingError | None]:
-    """The value, why there is none, whether the answer could not be read, and what truing complains of."""
+    """Return the value, why there is none, True if no answer could be read, and an error of truing's own."""
     try:
         score = call([answer])[0]
     except TruingError as problem:
-        return math.nan, "", False, told(problem)
+        return math.nan, "", False, picklable(problem)
     return float(score.value), score.why if score.failed else "", score.unread, None
 
 
-def told(problem: BaseException) -> TruingError:
-    """A problem in a form that goes from one process to the other."""
+def picklable(problem: BaseException) -> TruingError:
+    """Return an exception in a form that can be sent from one process to the other."""
     if isinstance(problem, UserError):
         return UserError(str(problem))
     return RunFailed(str(problem) if isinstance(problem, TruingError) else f"{type(problem).__name__}: {problem}")

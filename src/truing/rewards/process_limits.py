@@ -21,11 +21,11 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 OF_THE_BOX = 4
 """The processes of a box itself, at most."""
 THREADS = 1024
-"""The threads of all processes together: a library that reckons takes one for each core."""
+"""The threads of all processes together: a numerical library starts one for each core."""
 
 
 def held(child: subprocess.Popen[bytes], seconds: float, megabytes: int) -> str:
-    """Wait for a process within its limits; why it has to be ended, or nothing where it ended by itself."""
+    """Wait for a process within its limits; return why it has to be killed, or nothing where it ended by itself."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -45,7 +45,7 @@ def held(child: subprocess.Popen[bytes], seconds: float, megabytes: int) -> str:
 
 
 def can_count() -> bool:
-    """Whether this machine says which processes a process has started."""
+    """Return True if this machine lists the processes that a process has started."""
     return Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 

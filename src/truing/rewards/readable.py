@@ -16,7 +16,7 @@ from truing.types import Messages, Score
 def readable(
     policy: Policy, renderer: Renderer, prompts: Sequence[Messages], responses: Sequence[str], who: str
 ) -> tuple[list[Tree], dict[int, Score]]:
-    """A tree of each response, numbered by its place; and by place why a response has none: `who`, the model in words,
+    """A tree of each response, numbered by its place; and by place why a response has none: the model (`who`, in words)
     has a template that cannot write its prompt, or cannot read it whole. Any text of a response can be read."""
     trees: list[Tree] = []
     problems: dict[int, Score] = {}

@@ -1,7 +1,7 @@
 """Code that nobody has read, run in a process of its own that can be ended with all that it started.
 
 It has the best box of this machine (`box.py`), limits of time, memory, output, open files and processes, an empty
-environment and an empty folder. What that keeps it from, and what not, stands in SECURITY.md.
+environment and an empty folder. SECURITY.md lists what that prevents, and what not.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ START = 60.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended: whether by itself and in order, what it wrote to its output, and otherwise why not; `late`
-    where it had to be ended."""
+    """The end of a program: `well` if by itself and in order, its output, and otherwise why not; `late` if it had to be
+    killed."""
 
     well: bool
     output: str = ""
@@ -67,7 +67,7 @@ def run_in(kind: box.Kind, code: str, stdin: str = "", *, seconds: float = 5.0, 
 
 def _file(text: str) -> BinaryIO:
     """A file without a name that holds a text."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (who asked closes it)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
     file.write(text.encode("utf-8", "replace"))
     file.seek(0)
     return file
@@ -75,7 +75,7 @@ def _file(text: str) -> BinaryIO:
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A folder in the shared temporary one, removed at the end; one that cannot be is said, and ends nothing."""
+    """A folder in the shared temporary one, removed at the end; one that cannot be is warned of, and stops nothing."""
     folder = Path(tempfile.mkdtemp(prefix="truing-"))  # 0700, and so it stays: who writes here runs as this user
     try:
         yield folder
@@ -83,33 +83,33 @@ def own_folder() -> Iterator[Path]:
         try:
             remove_folder(folder)
         except OSError as problem:
-            warnings.warn(f"{folder}: left by an answer's program, cannot be removed ({problem})", stacklevel=1)
+            warnings.warn(f"{folder}: left by a response's program, cannot be removed ({problem})", stacklevel=1)
 
 
 def _wait(
     kind: box.Kind, folder: Path, files: tuple[BinaryIO, BinaryIO, BinaryIO], limits: list[str], seconds: float
 ) -> tuple[int, str]:
-    """Start the program, with its code, input and output as files, and end it; what it ended with, and why it had to
-    be ended, where it had."""
+    """Start the program, with its code, input and output as files, and end it; return its exit code, and why it had to
+    be killed, if it had."""
     program, source, output = (file.fileno() for file in files)
     home = str(box.HOME if kind == "bubblewrap" else folder)
-    started, told = os.pipe()
+    started, ready = os.pipe()
     try:
         child = subprocess.Popen(
-            box.command(kind, folder, program, [*limits, str(told)]),
+            box.command(kind, folder, program, [*limits, str(ready)]),
             stdin=source,
             stdout=output,
             stderr=subprocess.DEVNULL,
             cwd=folder,
             env={"PATH": "/usr/bin:/bin", "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"},
-            pass_fds=[told, program] if kind == "bubblewrap" else [told],
+            pass_fds=[ready, program] if kind == "bubblewrap" else [ready],
             start_new_session=True,
         )
     except OSError:
         os.close(started)
         raise
     finally:
-        os.close(told)
+        os.close(ready)
     try:
         if not _began(started):
             raise RunFailed("a program could not be started: its process ended, or gave no sign, before it began")
@@ -121,7 +121,7 @@ def _wait(
 
 
 def _began(started: int) -> bool:
-    """Whether the process said that the program begins now; a busy machine has `START` seconds for it."""
+    """Return True once the process has signalled that the program begins; a busy machine has `START` seconds for it."""
     poll = select.poll()  # `select.select` raises for descriptors from 1,024 on
     poll.register(started, select.POLLIN)
     return bool(poll.poll(START * 1000)) and os.read(started, 1) == b"."
@@ -142,7 +142,7 @@ def kind_of(isolate: bool) -> box.Kind:
 
 @functools.cache
 def works(kind: box.Kind) -> bool:
-    """Whether a program runs in a box of this kind here."""
+    """Return True if a program runs in a box of this kind on this machine."""
     try:
         return run_in(kind, "print(6 * 7)", seconds=20).output == "42\n"
     except RunFailed:
@@ -150,9 +150,9 @@ def works(kind: box.Kind) -> bool:
 
 
 def unkept(isolate: bool) -> str:
-    """One line that says what a program is not kept from here; empty where that is nothing."""
+    """One line on what a program is not kept from on this machine; empty where that is nothing."""
     kind = kind_of(isolate)
     if not box.losses(kind):
         return ""
     how = {"open": "isolate: false", "unshare": "without bubblewrap", "bubblewrap": "in bubblewrap"}[kind]
-    return f"programs of answers ({how}) are not kept from: {', '.join(box.losses(kind))} (SECURITY.md)"
+    return f"programs in responses ({how}) are not kept from: {', '.join(box.losses(kind))} (SECURITY.md)"

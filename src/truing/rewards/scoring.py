@@ -1,4 +1,4 @@
-"""Rewards: functions of prompt and response as text. A reward that fails says so; it never becomes 0.0."""
+"""Rewards: functions of prompt and response as text. A reward that fails is a failed score, never 0.0."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from truing.world.reading import gold as world_gold
 
 TOKENS = 16384
 How: TypeAlias = Literal["mean", "worst", "uncertainty"]
-"""How the members of an ensemble make one value: their mean, the lowest, or the mean less a share of the variance."""
+"""The ways to make one value of an ensemble's members: their mean, the lowest, or the mean less a share of the
+variance."""
 Panel: TypeAlias = Callable[[Sequence[Messages], Sequence[str]], Mapping[str, list[Score]]]
-"""What every member of an ensemble, by name, says of responses."""
+"""A function that returns the scores of responses by every member of an ensemble, by name."""
 DISAGREEMENT = "disagreement"
 
 
@@ -46,21 +47,21 @@ class RewardModel:
 
     @property
     def tie_tolerance(self) -> float:
-        """How far two scores may differ by rounding alone; 0 until some have been read."""
+        """The most by which two scores may differ by rounding alone; 0 until some have been computed."""
         rounding = self.policy.rounding
         if rounding is None:
             return 0.0
         return 2**0.5 * math.hypot(*self.policy.scalars.shares) * rounding.allowed(self.policy.dtype) / 2
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
-        """The reward of each response, with what each named head says of it among its `parts`; one whose prompt its
+        """The reward of each response, with the score of each named head among its `parts`; one whose prompt its
         template cannot write, or that it cannot read whole, has failed."""
         read, problems = readable(self.policy, self.renderer, prompts, responses, "the reward model")
-        found = dict(problems)
+        by_place = dict(problems)
         with torch.inference_mode():
             rows = [row for group in pack(read, TOKENS) for row in self.policy.head_rewards(Batch(group)).tolist()]
-        found |= {tree.index: self._score(row) for tree, row in zip(read, rows, strict=True)}
-        return [found[i] for i in range(len(responses))]
+        by_place |= {tree.index: self._score(row) for tree, row in zip(read, rows, strict=True)}
+        return [by_place[i] for i in range(len(responses))]
 
     def _score(self, row: Sequence[float]) -> Score:
         heads = self.policy.scalars
@@ -77,8 +78,8 @@ def of_heads(model: RewardModel) -> Panel:
     """The heads of one reward model as the members of an ensemble."""
 
     def read(prompts: Sequence[Messages], responses: Sequence[str]) -> Mapping[str, list[Score]]:
-        given = model(prompts, responses)
-        return {name: [s if s.failed else Score(s.parts[name]) for s in given] for name in model.policy.heads}
+        scores = model(prompts, responses)
+        return {name: [s if s.failed else Score(s.parts[name]) for s in scores] for name in model.policy.heads}
 
     return read
 
@@ -87,7 +88,7 @@ def of_heads(model: RewardModel) -> Panel:
 class Ensemble:
     """Several members as one reward. Its scores have every member's own among their `parts`, and their `disagreement`.
 
-    Preferences say nothing of a reward's offset, and members that were fitted otherwise differ in scale. So each is
+    Preferences do not determine a reward's offset, and members that were fitted otherwise differ in scale. So each is
     first put on one scale, where the responses that the ensemble was made on (see `ensemble`) have mean 0 and deviation
     1: values, and disagreements, are in such deviations.
     """
@@ -99,10 +100,10 @@ class Ensemble:
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Score]:
         """One score for each response; it has failed where one member's has."""
-        given = self.panel(prompts, responses)
+        members = self.panel(prompts, responses)
         return [
-            self._score(dict(zip(given, rows, strict=True)))
-            for rows in zip(*(_as_many(name, rows, responses) for name, rows in given.items()), strict=True)
+            self._score(dict(zip(members, rows, strict=True)))
+            for rows in zip(*(_as_many(name, rows, responses) for name, rows in members.items()), strict=True)
         ]
 
     def _score(self, row: Mapping[str, Score]) -> Score:
@@ -121,14 +122,14 @@ def ensemble(
     how: How = "mean",
     coefficient: float = 0.5,
 ) -> Ensemble:
-    """The members of a panel as one reward, each put on one scale by what it says of these responses: best answers of
+    """The members of a panel as one reward, each put on one scale by its scores of these responses: best those of
     the policy that everything else is measured from, where members were fitted and agree most.
 
     UserError for fewer than two members, or one that scores all these responses alike.
     """
     scales = {}
-    for name, given in panel(prompts, responses).items():
-        values = np.array([value for value in _values(given, responses, strict=False) if not math.isnan(value)])
+    for name, member in panel(prompts, responses).items():
+        values = np.array([value for value in _values(member, responses, strict=False) if not math.isnan(value)])
         scales[name] = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
         if not scales[name][1] > rounding(torch.float32) * abs(scales[name][0]):  # reward models score in fp32
             raise UserError(
@@ -151,34 +152,34 @@ def aggregated(values_KB: NDArray[np.float64], how: How, coefficient: float = 0.
     [1.5, 2.0]
     """
     penalty = coefficient * values_KB.var(axis=0) if how == "uncertainty" else 0.0
-    found: NDArray[np.float64] = values_KB.min(axis=0) if how == "worst" else values_KB.mean(axis=0) - penalty
-    return found
+    values_B: NDArray[np.float64] = values_KB.min(axis=0) if how == "worst" else values_KB.mean(axis=0) - penalty
+    return values_B
 
 
 def scores(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str], strict: bool = True) -> list[float]:
     """The values of a reward, checked: as many as responses, finite, none failed. Unless `strict`, a response that
-    cannot be scored by its own doing has no number (NaN), and is to be left out and counted."""
+    is itself the reason why it has no score is NaN, and is to be left out and counted."""
     return [score.value for score in judged(reward, prompts, responses, strict)]
 
 
 def judged(reward: Reward, prompts: Sequence[Messages], responses: Sequence[str], strict: bool = True) -> list[Score]:
     """The scores of a reward, checked in the same way."""
-    given = reward(prompts, responses)
-    _values(given, responses, strict)
-    return given
+    checked = reward(prompts, responses)
+    _values(checked, responses, strict)
+    return checked
 
 
-def _values(given: Sequence[Score], responses: Sequence[str], strict: bool) -> list[float]:
-    _as_many("the reward", given, responses)
-    for i, score in enumerate(given):
+def _values(scores: Sequence[Score], responses: Sequence[str], strict: bool) -> list[float]:
+    _as_many("the reward", scores, responses)
+    for i, score in enumerate(scores):
         if not isinstance(score, Score):
             raise RunFailed(f"the reward failed on response {i + 1}: it gave {score!r}, which is no Score")
         if (score.failed or not is_number(score.value)) and (strict or score.blame == "reward"):
             raise RunFailed(f"the reward failed on response {i + 1}: {score.why or f'its value is {score.value!r}'}")
-    return [score.value for score in given]
+    return [score.value for score in scores]
 
 
-def _as_many(name: str, given: Sequence[Score], responses: Sequence[str]) -> Sequence[Score]:
-    if len(given) != len(responses):
-        raise RunFailed(f"{name} gave {len(given)} scores for {len(responses)} responses")
-    return given
+def _as_many(name: str, scores: Sequence[Score], responses: Sequence[str]) -> Sequence[Score]:
+    if len(scores) != len(responses):
+        raise RunFailed(f"{name} gave {len(scores)} scores for {len(responses)} responses")
+    return scores

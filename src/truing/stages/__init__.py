@@ -1,1 +1,1 @@
-"""What a recipe can name, a file a stage, and what these share."""
+"""The stages that a recipe can name, a file each, and what they share."""

@@ -1,4 +1,4 @@
-"""The stage that asks of a run whether the truth turned down while the reward rose."""
+"""The stage that measures whether the truth turned down while the reward rose."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ WATCH = "watch.jsonl"
 def diagnose(
     run: StageRun,
     *,
-    runs: Annotated[Models, "the reinforce stages, or model folders, that watched themselves"],
-    truth: Annotated[str, "the watched reward that counts as the truth"] = "gold",
+    runs: Annotated[Models, "the reinforce stages, or model folders, that monitored held-out prompts"],
+    truth: Annotated[str, "the monitored reward that counts as the truth"] = "gold",
 ) -> None:
-    """Was the reward over-optimised? Reads how `reinforce` stages watched themselves (`watch`, `watch_prompts`): the
-    reward that they were trained on, the proxy, and `truth`, a reward that they only watched, over the distance from
+    """Measure whether the reward was over-optimised, from what `reinforce` stages monitored (`watch`, `watch_prompts`):
+    the reward that they were trained on, the proxy, and `truth`, a reward that they only monitored, over the KL to
     their start.
 
-    Finds where gold was highest, what was lost by the last look, and whether the proxy rose meanwhile; fits Gao's form
-    d (alpha - beta ln d). A run from elsewhere is named by its model's folder.
+    Finds where gold was highest, what was lost by the last evaluation, and whether the proxy rose meanwhile; fits Gao's
+    form d (alpha - beta ln d). A run from elsewhere is named by its model's folder.
     """
     named = runs if isinstance(runs, list) else [runs]
     names = run.labels(named)
@@ -41,7 +41,7 @@ def diagnose(
 
 
 def watched(run: StageRun, model: Any) -> Path:
-    """Where a run keeps what it watched: in the stage's folder, beside its model."""
+    """Return the path of a run's watch.jsonl: in the stage's folder, beside its model."""
     if isinstance(model, Ref):
         return run.stage(model) / WATCH
     beside = Path(model).parent / WATCH
@@ -51,6 +51,6 @@ def watched(run: StageRun, model: Any) -> Path:
 
 
 def started(run: StageRun, model: Any) -> str:
-    """What a stage of this recipe began from, as findings call it; empty for a run from elsewhere."""
+    """Name the model that a stage of this recipe began from, as findings call it; empty for a run from elsewhere."""
     begun = run.recipe.stage(model.stage).options.get("model") if isinstance(model, Ref) else None
     return run.labels([begun])[0] if begun is not None else ""

@@ -1,4 +1,4 @@
-"""What the stages that diagnose share: what they leave, and its headline."""
+"""Shared by the stages that diagnose: the files they write, and the headline."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from truing.stages import outputs
 
 
 def tell(run: StageRun, curves: Sequence[Curve], truth: str, notes: Sequence[str] = (), doubt: str = "") -> None:
-    """Write what the curves say: findings.json, curve.json for the report, summary.json; and a table. `doubt` is why
-    nothing may be decided by them, where the truth is a judge that may err."""
-    told = [diagnosed(curve) for curve in curves]
-    findings = [replace(f, reservation=doubt or f.reservation) for one in told for f in one.findings]
-    notes = [*notes, *(note for one in told for note in one.notes), *([doubt] if doubt else [])]
+    """Write the diagnosis of the curves: findings.json, curve.json for the report, summary.json; and show a table.
+    `doubt` is why nothing may be decided by them, where the truth is a judge that may err."""
+    diagnoses = [diagnosed(curve) for curve in curves]
+    findings = [replace(f, reservation=doubt or f.reservation) for diagnosis in diagnoses for f in diagnosis.findings]
+    notes = [*notes, *(note for diagnosis in diagnoses for note in diagnosis.notes), *([doubt] if doubt else [])]
     outputs.write_findings(run, findings)
-    run.write("curve.json", {"truth": truth, "curves": [one.as_json() for one in told]})
-    run.write("summary.json", {"do": run.do, "headline": "; ".join(map(headline, told)), "notes": notes})
+    run.write("curve.json", {"truth": truth, "curves": [diagnosis.as_json() for diagnosis in diagnoses]})
+    run.write("summary.json", {"do": run.do, "headline": "; ".join(map(headline, diagnoses)), "notes": notes})
     if findings:
         run.show.say(table(findings, {}))
     for note in notes:
         run.show.say(f"  {note}")
 
 
-def headline(told: Diagnosis) -> str:
+def headline(diagnosis: Diagnosis) -> str:
     """One curve in one sentence."""
-    curve, lost = told.curve, next((f for f in told.findings if f.check == "gold_lost_after_peak"), None)
+    curve, lost = diagnosis.curve, next((f for f in diagnosis.findings if f.check == "gold_lost_after_peak"), None)
     if lost is None:
-        return f"{curve.name}: too few looks"
+        return f"{curve.name}: too few evaluations"
     spread = f" [{lost.interval[0]:.2f}, {lost.interval[1]:.2f}]" if lost.interval else ""
-    where = f"highest at {curve.look(told.best)} (KL {curve.kl[told.best]:.1f} nats)"
-    return f"{curve.name}: gold {told.word}, {where}, lost since {lost.value:.2f}{spread}"
+    where = f"highest at {curve.look(diagnosis.best)} (KL {curve.kl[diagnosis.best]:.1f} nats)"
+    return f"{curve.name}: gold {diagnosis.word}, {where}, lost since {lost.value:.2f}{spread}"

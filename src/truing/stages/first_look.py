@@ -1,4 +1,4 @@
-"""The first look of an exam: the table of its first prompts, before the rest of them is answered."""
+"""The preview of an exam: the table of its first prompts, before the rest of them is answered."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from truing.stages.exam_judge import Judge
 
 
-def look_first(
+def show_preview(
     exam: Exam, readable: Sequence[Messages], speakers: Any, choosing: Any, judge: Judge, lookup: bool
 ) -> None:
-    """Examine the first prompts of `readable` alone and show what is found. The whole exam, in which every model gives
-    them the same answers, takes its place: nothing of this look is kept."""
+    """Examine the first prompts of `readable` alone and show the findings. Nothing of it stays: the whole exam, in
+    which every model gives them the same responses, replaces it."""
     judges = [judge, *([exam.choice.judge] if exam.choice is not None else [])]
-    before = [len(each.hung) for each in judges]
+    before = [len(each.failures) for each in judges]
     early = copy.copy(exam)
     early.findings, early.examples, early.notes, early.judged = [], [], [], []
     early.examine(readable[: exam.preview], speakers, choosing, judge, lookup)
     for each, count in zip(judges, before, strict=True):
-        del each.hung[count:]
-    exam.run.show.say(f"  first look, {exam.preview} of {len(readable)} prompts, so intervals are wider:")
+        del each.failures[count:]
+    exam.run.show.say(f"  preview, {exam.preview} of {len(readable)} prompts, so intervals are wider:")
     exam.run.show.say(early.table())

@@ -39,7 +39,7 @@ def fit_reward(
     objective's terms name. The objective says what they learn from: pairs, rankings, scores, labels, labelled steps.
 
     The reward of several heads is their mean, or with `head_weights` ({name: number}) their weighted sum. With `eval`
-    what they say of held-out data is measured when they are trained.
+    they are measured on held-out data when they are trained.
     """
     terms = prepare.compile_objective(objective)
     shape, names = prepare.shape_for(terms), prepare.heads_of(terms)

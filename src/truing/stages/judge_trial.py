@@ -1,4 +1,4 @@
-"""The judge of an exam is itself examined: tried on labelled pairs that it did not learn from."""
+"""The trial of an exam's judge: its accuracy on labelled pairs that it did not learn from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from truing.data.split import unseen
 from truing.errors import DataError, UserError
 from truing.evaluate import reward_model
 from truing.evaluate.corrected import mean_of, points_of, powered_rate
-from truing.evaluate.exam import Answers
+from truing.evaluate.exam import Responses
 from truing.evaluate.trust import LEAST, WORDS, Origin, Powered, Tried, Trust
 from truing.recipe.references import Ref
 from truing.recipe.reward_spec import GOLD
@@ -25,9 +25,9 @@ from truing.streams import Stream, generator
 from truing.types import Finding, Messages, Records, Reward, Score, prompt_id
 
 PAIRS = 2000
-"""How many labelled pairs of one source a judge is tried on at most."""
+"""The most labelled pairs of one source on which a judge is tried."""
 EXACT = frozenset({"verifier", "program"})
-"""Rewards that hold an answer to its row's own truth, and are taken to make no errors."""
+"""Rewards that compare an answer with its row's right one, and are taken to make no errors."""
 CHECK = "judge_accuracy"
 NOTHING_LABELLED = "give labelled: (pairs that it did not learn from), or exact: true where it cannot err"
 
@@ -45,7 +45,7 @@ class Pair:
 @dataclass(frozen=True)
 class Source:
     """Labelled data, and whether it is of the judge's own training source. `reading` is the judge as it reads the
-    columns of these rows, where it is a reward that may; else what judges the answers reads them too."""
+    columns of these rows, if it is a reward that reads columns; else the judge of the responses reads them too."""
 
     records: Records
     origin: Origin
@@ -54,8 +54,8 @@ class Source:
 
 @dataclass
 class Trial:
-    """What a judge is tried on: labelled pairs by source, none of whose prompts it learned from. `named` is how the
-    recipe names it."""
+    """The labelled pairs, by source, on which a judge is tried; it learned from none of their prompts. `named` is the
+    judge as the recipe names it."""
 
     run: StageRun
     judge: Judge
@@ -67,35 +67,36 @@ class Trial:
     findings: list[Finding] = field(default_factory=list)
 
     def trusts(self, reward: Reward) -> dict[str, Trust]:
-        """What is known of the judge, under an empty name, and of each of its heads; its accuracies are kept in
-        `findings`. `reward` is what judges the answers."""
+        """Return the trust in the judge, under an empty name, and in each of its heads; its accuracies go into
+        `findings`. `reward` is the judge as it scores the responses."""
         tried: dict[str, list[Tried]] = {head: [] for head in ("", *self.judge.heads)}
         for source in self.sources:
-            for head, one in self._tried(source.reading or reward, source.records, source.origin).items():
-                tried[head].append(one)
-                self.findings.append(one.finding)
+            for head, outcome in self._tried(source.reading or reward, source.records, source.origin).items():
+                tried[head].append(outcome)
+                self.findings.append(outcome.finding)
         whose = {head: f"{self.judge.judged_by}{f', head {head}' if head else ''}" for head in tried}
         return {
-            head: Trust(whose[head], tuple(known), self.least, self.exact, self.why) for head, known in tried.items()
+            head: Trust(whose[head], tuple(outcomes), self.least, self.exact, self.why)
+            for head, outcomes in tried.items()
         }
 
     def _tried(self, reward: Reward, records: Records, origin: Origin) -> dict[str, Tried]:
         """The accuracy of the judge and of its heads on one source."""
         pairs, left_out = pairs_of(records)
-        asked = [pair for pair in pairs if not pair.tie][:PAIRS]
-        if not asked:
+        decided = [pair for pair in pairs if not pair.tie][:PAIRS]
+        if not decided:
             raise DataError(records.name, "holds no pair that a judge could be tried on: nothing but ties", "")
-        prompts = [pair.prompt for pair in asked for _ in range(2)]
-        texts = [text for pair in asked for text in (pair.better, pair.worse)]
-        said = judged(reward, prompts, texts, strict=False)
-        rows = [(asked[i], said[2 * i], said[2 * i + 1]) for i in range(len(asked))]
+        prompts = [pair.prompt for pair in decided for _ in range(2)]
+        texts = [text for pair in decided for text in (pair.better, pair.worse)]
+        scores = judged(reward, prompts, texts, strict=False)
+        rows = [(decided[i], scores[2 * i], scores[2 * i + 1]) for i in range(len(decided))]
         read = [row for row in rows if not (row[1].failed or row[2].failed)]
         if not read:
             raise DataError(records.name, "the judge can read no pair of it: all are longer than it reads", "")
         left_out |= {"longer than the judge reads": len(rows) - len(read)}
         source, within = source_of(records.name), getattr(reward, "tie_tolerance", 0.0)
         ties = sum(pair.tie for pair in pairs)
-        self._account(source, len(pairs) - ties - len(asked), left_out)
+        self._account(source, len(pairs) - ties - len(decided), left_out)
         return {head: self._accuracy(head, read, source, origin, ties, within) for head in ("", *self.judge.heads)}
 
     def _accuracy(
@@ -116,11 +117,11 @@ class Trial:
         finding = reward_model.accuracy(
             self.judge.name, better, worse, prompts, CHECK, slice=slice_, ties_left_out=ties, within=within
         )
-        told = replace(finding, evidence=f"{finding.evidence}; {source}, {WORDS[origin]}")
-        return Tried(source, origin, told, mean_of(points_of(better, worse, within), prompts))
+        finding = replace(finding, evidence=f"{finding.evidence}; {source}, {WORDS[origin]}")
+        return Tried(source, origin, finding, mean_of(points_of(better, worse, within), prompts))
 
     def _account(self, source: str, beyond: int, left_out: Mapping[str, int]) -> None:
-        """Say which labelled pairs the judge was not tried on."""
+        """Note the labelled pairs on which the judge was not tried."""
         if beyond:
             self.run.note(
                 f"the judge was tried on the first {PAIRS:,} labelled pairs of {source}; {beyond:,} more are there"
@@ -134,8 +135,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trying:
-    """What an exam says of its judges: `labelled` pairs and its own `data` to try them on, the least accuracy, whether
-    the judge is exact, and a better judge (`trusted`) of so many prompts."""
+    """The options of an exam about its judges: `labelled` pairs and its own `data` to try them on, the least accuracy,
+    `exact` for a judge without errors, and a better judge (`trusted`) of `samples` prompts."""
 
     labelled: Any
     data: Records | None
@@ -144,13 +145,13 @@ class Trying:
     trusted: Any
     samples: int
 
-    def of(self, run: StageRun, judge: Judge, named: Any, asked: Records) -> tuple[Trial, Better | None]:
-        """The trial of the judge, and the better one of a part, where there is one."""
+    def of(self, run: StageRun, judge: Judge, named: Any, records: Records) -> tuple[Trial, Better | None]:
+        """The trial of the judge, and the better judge of a part of the prompts of `records`, if there is one."""
         labelled = run.records(self.labelled) if self.labelled is not None else None
         first = prepare(run, judge, named, labelled, self.data, self.least, self.exact)
         if self.trusted is None:
             return first, None
-        second = appoint(run, self.trusted, None, None, asked)
+        second = appoint(run, self.trusted, None, None, records)
         return first, Better(prepare(run, second, self.trusted, labelled, self.data, self.least), self.samples)
 
 
@@ -163,9 +164,9 @@ def prepare(
     least: float,
     exact: bool = False,
 ) -> Trial:
-    """The trial of a judge: on `labelled` pairs and on the stage's own `data`, less the rows that begin as one that the
-    judge learned from. UserError where `labelled` cannot be used, or nothing of it is left; of `data` the trial says
-    so, and why."""
+    """Return the trial of a judge: on `labelled` pairs and on the stage's own `data`, less the rows that begin as one
+    that the judge learned from. UserError where `labelled` cannot be used, or nothing of it is left; if `data` cannot
+    be used, the trial holds the reason."""
     if exact and models_of(named):
         raise UserError(
             f"stage {run.name}: exact: true says that the judge makes no errors, and a reward model makes some; give "
@@ -174,11 +175,11 @@ def prepare(
     if exact or named == GOLD or (isinstance(named, Mapping) and next(iter(named)) in EXACT):
         return Trial(run, judge, named, exact=True)
     taught, sources, why = verdicts(run, models_of(named)), [], NOTHING_LABELLED
-    own, known_verdicts = {source_of(r.name) for r in taught}, verdict_prints(run, judging(named))
-    known = all(isinstance(model, Ref) for model in models_of(named)) and own
+    training_sources, learned = {source_of(r.name) for r in taught}, verdict_prints(run, judging(named))
+    traceable = all(isinstance(model, Ref) for model in models_of(named)) and training_sources
     for records in {r.digest: r for r in (data, labelled) if r is not None}.values():
         try:
-            fresh = unseen(records, known_verdicts)
+            fresh = unseen(records, learned)
             reading = by_reward(run, named, fresh).reward if isinstance(named, Mapping) else None
         except UserError as problem:
             if labelled is not None and records.digest == labelled.digest:
@@ -187,63 +188,64 @@ def prepare(
             continue
         if gone := len(records) - len(fresh):
             run.note(f"{gone} of {len(records)} labelled rows of {records.name} left out: the judge learned from them")
-        origin: Origin = "unknown" if not known else "own" if source_of(records.name) in own else "other"
+        same_source = source_of(records.name) in training_sources
+        origin: Origin = "unknown" if not traceable else "own" if same_source else "other"
         sources.append(Source(fresh, origin, reading))
     return Trial(run, judge, named, sources, least, why=why)
 
 
 @dataclass
 class Better:
-    """A second, better judge, which is asked about a part of the prompts: `samples` of them, drawn at random."""
+    """A second, better judge of a part of the prompts: `samples` of them, drawn at random."""
 
     trial: Trial
     samples: int
     _met: dict[str, tuple[Reward, Trust, list[float]]] = field(default_factory=dict, repr=False)
 
-    def powered(self, one: Answers, rival: Answers, prompts: Sequence[Messages], answers: int) -> Powered:
-        """The win rate of a contestant by both judges; every prompt stands `answers` times beside each other."""
-        asked = len(prompts) // answers
+    def powered(self, contestant: Responses, rival: Responses, prompts: Sequence[Messages], answers: int) -> Powered:
+        """The win rate of a contestant by both judges; every prompt is repeated `answers` times in a row."""
+        count = len(prompts) // answers
         draws = generator(Stream.BETTER_JUDGE, self.trial.run.seed)
-        part = sorted(draws.permutation(asked)[: self.samples].tolist())
+        part = sorted(draws.permutation(count)[: self.samples].tolist())
         places = [i for prompt in part for i in range(prompt * answers, (prompt + 1) * answers)]
         chosen = [prompts[i] for i in places]
         reward, trust, theirs = self._of_rival(rival.at(places), chosen)
-        ours = values_of(reward, chosen, one.at(places).texts)
+        ours = values_of(reward, chosen, contestant.at(places).texts)
         lost = {i // answers for i, pair in enumerate(zip(ours, theirs, strict=True)) if any(map(math.isnan, pair))}
         read = [i for i in range(len(part)) if i not in lost]
         judge = self.trial.judge.judged_by
         if lost:
             self.trial.run.note(
-                f"answers to {len(lost)} prompts are longer than {judge} reads, and left out of its part"
+                f"responses to {len(lost)} prompts are longer than {judge} reads, and left out of its part"
             )
         if len(read) < 2:
-            raise UserError(f"{judge} can read the answers to {len(read)} prompts; give more trusted_samples")
+            raise UserError(f"{judge} can read the responses to {len(read)} prompts; give more trusted_samples")
         within = getattr(reward, "tie_tolerance", 0.0)
         ours, theirs = ([v for i, v in enumerate(side) if i // answers not in lost] for side in (ours, theirs))
         truth = by_prompt(points_of(ours, theirs, within), answers, range(len(read)))
-        points = points_of(one.values, rival.values, max(one.within, rival.within))
+        points = points_of(contestant.values, rival.values, max(contestant.within, rival.within))
         judged_part = by_prompt(points, answers, [part[i] for i in read])
-        rest = by_prompt(points, answers, sorted(set(range(asked)) - set(part)))
+        rest = by_prompt(points, answers, sorted(set(range(count)) - set(part)))
         rate, weight = powered_rate(truth, judged_part, rest) if len(rest) > 1 else (mean_of(truth), 0.0)
         return Powered(rate, weight, trust)
 
-    def _of_rival(self, rival: Answers, prompts: Sequence[Messages]) -> tuple[Reward, Trust, list[float]]:
-        """The judge's reward, what is known of it, and what it says of the rival's answers; asked for once."""
+    def _of_rival(self, rival: Responses, prompts: Sequence[Messages]) -> tuple[Reward, Trust, list[float]]:
+        """The judge's reward, the trust in it, and its scores of the rival's responses; computed once."""
         if rival.name not in self._met:
             reward = self.trial.judge.settled(prompts, rival.texts)
-            known = next((trust for _, trust, _ in self._met.values()), None)
-            trust = self.trial.trusts(reward)[""] if known is None else known
+            earlier = next((trust for _, trust, _ in self._met.values()), None)
+            trust = self.trial.trusts(reward)[""] if earlier is None else earlier
             self._met[rival.name] = reward, trust, values_of(reward, prompts, rival.texts)
         return self._met[rival.name]
 
 
 def values_of(reward: Reward, prompts: Sequence[Messages], texts: Sequence[str]) -> list[float]:
-    """The scores of answers; not a number where one is longer than can be read."""
+    """The scores of responses; NaN where one is longer than can be read."""
     return [math.nan if s.failed else s.value for s in judged(reward, prompts, texts, strict=False)]
 
 
 def per(values: Sequence[float], prompt: int, answers: int) -> Sequence[float]:
-    """The values of one prompt's answers."""
+    """The values of one prompt's responses."""
     return values[prompt * answers : (prompt + 1) * answers]
 
 
@@ -253,8 +255,8 @@ def by_prompt(points: Sequence[float], answers: int, prompts: Sequence[int]) -> 
 
 
 def pairs_of(records: Records) -> tuple[list[Pair], dict[str, int]]:
-    """Every two responses that a data set calls one better than the other, or level; and how many could not be taken,
-    by the reason. DataError, with the row, where rows hold nothing to compare."""
+    """Return every two responses of which a data set calls one better, or both level; and how many could not be used,
+    by reason. DataError, with the row, where rows hold nothing to compare."""
     pairs, several = [], 0
     for row, record in zip(records.rows, records.records, strict=True):
         try:
@@ -271,7 +273,7 @@ def pairs_of(records: Records) -> tuple[list[Pair], dict[str, int]]:
 
 
 def compared(form: Shaped) -> Iterator[tuple[Messages, Messages, bool]]:
-    """The pairs of a record in the shape of pairs: the better, the worse, and whether they are level."""
+    """The pairs of a record in the shape of pairs: the better, the worse, and True if they are level."""
     if not form.comparisons:
         yield form.sides[0].response, form.sides[1].response, form.values.get("preference_B") == 0.5
     for pair in form.comparisons:

@@ -1,4 +1,4 @@
-"""What becomes of the scored answers to one prompt: a pair, a ranking, a demonstration, scores."""
+"""Rows made of the scored responses to one prompt: a pair, a ranking, a demonstration, scores."""
 
 from __future__ import annotations
 
@@ -14,88 +14,90 @@ from truing.rollout.stored import Given
 from truing.types import Demonstration, Judgement, Verdict, messages_json, prompt_id
 
 Row = tuple[Record, dict[str, Any]]
-"""A record, and the row that is written for a person to read: its columns, with the rewards and who gave them."""
+"""A record, and the row that is written for a person to read: its columns, with the rewards and the rater."""
 
 
 def usable(group: Sequence[Given], count: Counter[str], unfinished: bool) -> list[Given]:
-    """The answers of a group that a row can be made of, each wording once; the others are counted."""
-    own: dict[str, Given] = {}
-    for one in group:
-        why = left_out(one, unfinished, one.response in own)
+    """The responses of a group that a row can be made of, each wording once; the others are counted."""
+    by_text: dict[str, Given] = {}
+    for stored in group:
+        why = left_out(stored, unfinished, stored.response in by_text)
         if why:
             count[why] += 1
         else:
-            own[one.response] = one
-    return list(own.values())
+            by_text[stored.response] = stored
+    return list(by_text.values())
 
 
-def left_out(one: Given, unfinished: bool, known: bool) -> str:
-    """Why no row is made of an answer, by the name it is counted under; empty where one can be."""
-    if one.score is None:
+def left_out(stored: Given, unfinished: bool, repeated: bool) -> str:
+    """The reason why no row is made of a response, as the key it is counted under; empty where one can be."""
+    if stored.score is None:
         return "unscored"
-    if one.unfit == lying.EMPTY:
+    if stored.unfit == lying.EMPTY:
         return "empty"
-    if one.unfit and not unfinished:
+    if stored.unfit and not unfinished:
         return "unfinished"
-    return "repeated" if known else ""
+    return "repeated" if repeated else ""
 
 
-def value(one: Given) -> float:
-    """The score of an answer that has one."""
-    assert one.score is not None
-    return one.score
+def value(stored: Given) -> float:
+    """The score of a response that has one."""
+    assert stored.score is not None
+    return stored.score
 
 
-def pair(own: Sequence[Given]) -> list[Row]:
-    """The best answer against the worst; nothing where they are equal."""
-    order = descending(own, value)
+def pair(candidates: Sequence[Given]) -> list[Row]:
+    """The best response against the worst; nothing where they are equal."""
+    order = descending(candidates, value)
     best, worst = order[0], order[-1]
     if value(best) == value(worst):
         return []
     record = judgement((best, worst), Verdict("choice", 0))
-    said = {"chosen_reward": best.score, "rejected_reward": worst.score, "rater": best.rater}
-    return [(record, loading.as_row(record) | said)]
+    columns = {"chosen_reward": best.score, "rejected_reward": worst.score, "rater": best.rater}
+    return [(record, loading.as_row(record) | columns)]
 
 
-def ranking(own: Sequence[Given]) -> list[Row]:
-    """The answers from the best on, of equal ones the first; nothing where all are equal."""
-    distinct = steps_down(own, value)
+def ranking(candidates: Sequence[Given]) -> list[Row]:
+    """The responses from the best down, of equal ones the first; nothing where all are equal."""
+    distinct = steps_down(candidates, value)
     if len(distinct) < 2:
         return []
     record = judgement(distinct, Verdict("ranking", list(range(len(distinct)))))
-    said = {"rewards": list(map(value, distinct)), "rater": distinct[0].rater}
-    return [(record, loading.as_row(record) | said)]
+    columns = {"rewards": list(map(value, distinct)), "rater": distinct[0].rater}
+    return [(record, loading.as_row(record) | columns)]
 
 
-def scores(own: Sequence[Given]) -> list[Row]:
-    """All answers with their scores."""
-    said = list(map(value, own))
-    record = judgement(own, Verdict("score", said))
-    row: dict[str, Any] = {"prompt": messages_json(record.prompt)}  # as_row has other columns for one answer alone
-    row |= {"responses": list(map(messages_json, record.responses)), "scores": said, "rater": own[0].rater}
+def scores(candidates: Sequence[Given]) -> list[Row]:
+    """All responses with their scores."""
+    values = list(map(value, candidates))
+    record = judgement(candidates, Verdict("score", values))
+    row: dict[str, Any] = {"prompt": messages_json(record.prompt)}  # as_row has other columns for a single response
+    row |= {"responses": list(map(messages_json, record.responses)), "scores": values, "rater": candidates[0].rater}
     return [(record, row)]
 
 
-def best(own: Sequence[Given]) -> list[Row]:
-    """The best answer to learn (RAFT: Dong et al. 2023, arXiv 2304.06767)."""
-    return [demonstration(descending(own, value)[0])]
+def best(candidates: Sequence[Given]) -> list[Row]:
+    """The best response to learn (RAFT: Dong et al. 2023, arXiv 2304.06767)."""
+    return [demonstration(descending(candidates, value)[0])]
 
 
-def reaching(own: Sequence[Given], least: float) -> list[Row]:
-    """Every answer whose score is at least this, to learn (RFT: Yuan et al. 2023, arXiv 2308.01825)."""
-    return [demonstration(one) for one in descending(own, value) if value(one) >= least]
+def reaching(candidates: Sequence[Given], least: float) -> list[Row]:
+    """Every response whose score is at least this, to learn (RFT: Yuan et al. 2023, arXiv 2308.01825)."""
+    return [demonstration(stored) for stored in descending(candidates, value) if value(stored) >= least]
 
 
-def demonstration(one: Given) -> Row:
-    """An answer to learn."""
-    record = Demonstration(one.prompt, one.message)
-    return record, loading.as_row(record) | {"reward": one.score, "rater": one.rater}
+def demonstration(stored: Given) -> Row:
+    """A response to learn."""
+    record = Demonstration(stored.prompt, stored.message)
+    return record, loading.as_row(record) | {"reward": stored.score, "rater": stored.rater}
 
 
-def judgement(own: Sequence[Given], verdict: Verdict) -> Judgement:
-    """Answers to one prompt with a verdict on them."""
-    prompt = own[0].prompt
-    return Judgement(prompt_id(prompt), prompt, tuple(one.message for one in own), verdict, rater=own[0].rater)
+def judgement(candidates: Sequence[Given], verdict: Verdict) -> Judgement:
+    """Responses to one prompt with a verdict on them."""
+    prompt = candidates[0].prompt
+    return Judgement(
+        prompt_id(prompt), prompt, tuple(stored.message for stored in candidates), verdict, rater=candidates[0].rater
+    )
 
 
 FORMS: Mapping[str, Callable[[Sequence[Given]], list[Row]]] = {
@@ -104,4 +106,4 @@ FORMS: Mapping[str, Callable[[Sequence[Given]], list[Row]]] = {
     "scores": scores,
     "best": best,
 }
-"""What is made of the answers of one group."""
+"""The rows made of the responses of one group, by the option `keep`."""

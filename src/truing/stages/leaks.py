@@ -1,4 +1,4 @@
-"""Which prompts of an exam a model in it has met: the models measured, those they are held against, and the judges."""
+"""The prompts of an exam that one of its models has met: a model measured, one it is compared with, or a judge."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from truing.types import Records
 
 
 def not_met(run: StageRun, records: Records, models: Mapping[str, Any]) -> tuple[Records, list[str]]:
-    """The rows of `records` that ask nothing that one of `models` (by what it is called) learned from, or what those
-    learned from that taught it; and in words which model met how many of them where, and of which models it is not
-    known what they learned from. DataError where no row is left."""
+    """Return the rows of `records` that ask nothing that one of `models` (by name) learned from, itself or through the
+    models that taught it; and lines that say which model met how many of them where, and of which models the training
+    data are unknown. DataError where no row is left."""
     sources: dict[tuple[str, ...], tuple[Learned, list[str]]] = {}
     unknown: dict[str, None] = {}
     for called, model in models.items():
@@ -27,21 +27,21 @@ def not_met(run: StageRun, records: Records, models: Mapping[str, Any]) -> tuple
                 key = learned.weights, learned.run, learned.stage, learned.data
                 names = sources.setdefault(key, (learned, []))[1]
                 names += [] if called in names else [called]
-    asked, kinds, lines = Questions(records), dict[int, Kind](), []
+    questions, kinds, lines = Questions(records), dict[int, Kind](), []
     for learned, names in sources.values():
-        here = met(asked, [learned.prints])
+        here = met(questions, [learned.prints])
         kinds = merged(kinds, here)
         if here:
             lines.append(f"{', '.join(names)}: {learned.text}, and so met {len(here)} of the prompts ({counted(here)})")
     if unknown:
         lines.append(
-            f"what these learned from is not known, so that no leak through them is seen: {'; '.join(unknown)}"
+            f"the training data of these are unknown, so that no leak through them is seen: {'; '.join(unknown)}"
         )
     return left_of(records, kinds, "; ".join(lines)), lines
 
 
 def counted(kinds: Mapping[int, Kind]) -> str:
-    """How many rows are met in which way, the same first.
+    """Count the rows that are met in each way, exact ones first.
 
     >>> counted({1: "contained", 2: "exact", 3: "exact"})
     '2 exact, 1 contained'

@@ -11,7 +11,7 @@ from truing.settings import Lora, Training
 
 
 def learner(run: StageRun, policy: Policy, training: Training, lora: Lora = Lora()) -> Policy:
-    """The policy as a stage trains it: with its adapter, in its precision, with activations kept or computed again."""
+    """The policy as a stage trains it: with its adapter, in its precision, with activation checkpointing or without."""
     if lora.lora_rank is not None:
         adapters.put_on(policy, lora, seed=run.seed + training.seed)
     if lora.lora_merge and policy.adapter is None:

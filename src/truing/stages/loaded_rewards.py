@@ -1,4 +1,4 @@
-"""The rewards that a stage names, with their models loaded, ready to score answers."""
+"""The rewards that a stage names, with their models loaded, ready to score responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from truing.signature import TRL
 from truing.types import Demonstration, Judgement, Messages, Reward
 
 First = Callable[[], tuple[Sequence[Messages], Sequence[str]]]
-"""Prompts, and what the policy first answered them: what rewards are put on one scale by."""
+"""Prompts, and the policy's first responses to them, by which rewards are put on one scale."""
 
 
 def appointed(
@@ -36,13 +36,13 @@ def appointed(
     on_error: OnError = "stop",
     seconds: float = 60.0,
 ) -> Rewards:
-    """The rewards of a recipe in their plain form. `rows` are the prompts' rows with their numbers.
+    """Load the rewards of a recipe in their plain form. `rows` are the prompts' rows with their numbers.
 
-    UserError where a reward reads a column that they do not have, or cannot judge by what a row holds.
+    UserError where a reward reads a column that they do not have, or cannot score by what a row holds.
     """
     terms: list[Term] = []
-    for one in spec:
-        term = term_of(run, one, first, seconds, [t.name for t in terms])
+    for entry in spec:
+        term = term_of(run, entry, first, seconds, [t.name for t in terms])
         numbered = list(rows)
         check_columns(run, term, numbered)
         check_rows(run, term, numbered)
@@ -50,19 +50,19 @@ def appointed(
     return Rewards(tuple(terms), combine, on_error)
 
 
-def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, taken: Sequence[str]) -> Term:
-    """One reward with its weight, or the budget it is a cost under."""
+def term_of(run: StageRun, entry: dict[str, Any], first: First, seconds: float, taken: Sequence[str]) -> Term:
+    """Load one reward with its weight, or with its budget if it is a cost."""
     cost = None
-    if COST in one:
-        given = options_of(one)
-        inner = given.pop("of")
-        cost, one = Cost(**given), inner
-    ((name, options),) = one.items()
+    if COST in entry:
+        cost_options = options_of(entry)
+        inner = cost_options.pop("of")
+        cost, entry = Cost(**cost_options), inner
+    ((name, options),) = entry.items()
     options = dict(options)
     function: RewardFunction = registry.load(name, "reward")
-    own = {option.name for option in function.options}
+    declared = {option.name for option in function.options}
     weight, within, late = (
-        shared.default if shared.name in own else options.pop(shared.name, shared.default)
+        shared.default if shared.name in declared else options.pop(shared.name, shared.default)
         for shared in (WEIGHT, WITHIN, LATE)
     )
     called = label(run, function, options, taken)
@@ -70,49 +70,50 @@ def term_of(run: StageRun, one: dict[str, Any], first: First, seconds: float, ta
     if name == "program":
         run.note(sandbox.unkept(options.get("isolate", True)))
     call = Call(function, loaded, seconds)
-    asked = made(call, first) if late is None else watched(name, call, late)
-    return Term(called, asked, weight, within, cost)
+    scorer = made(call, first) if late is None else watched(name, call, late)
+    return Term(called, scorer, weight, within, cost)
 
 
 def label(run: StageRun, function: RewardFunction, options: Mapping[str, Any], taken: Sequence[str]) -> str:
-    """What a reward is called in metrics: a reward model by its stage or folder, any other by its function; the second
-    of a name has a 2 behind it."""
+    """The name of a reward in metrics: a reward model's stage or folder, any other's function; the second of a name has
+    a 2 behind it."""
     alone = function.name == "reward_model" and not isinstance(options.get("model"), list)
     name = re.sub("[/:]", "_", run.labels([options["model"]])[0]) if alone else function.name
     names = [name, *(f"{name}_{i}" for i in range(2, len(taken) + 2))]
-    return next(one for one in names if one not in taken)
+    return next(candidate for candidate in names if candidate not in taken)
 
 
 def with_models(run: StageRun, function: RewardFunction, key: str, value: Any) -> Any:
-    """An option's value; where it names a model or several, what was loaded."""
+    """An option's value; where it names models, these models, loaded."""
     kind = next(option.reference for option in function.options if option.name == key)
     if kind == "RewardModel" and isinstance(value, list):
-        return {name: reward_model(run, one) for name, one in zip(run.labels(value), value, strict=True)}
+        return {name: reward_model(run, member) for name, member in zip(run.labels(value), value, strict=True)}
     if kind == "RewardModel":
         return reward_model(run, value)
     return load(run.model(value)) if kind == "Model" and value is not None else value
 
 
 def reward_model(run: StageRun, value: Any) -> RewardModel:
-    """A reward model, loaded."""
+    """Load a reward model."""
     policy = load(run.model(value), "reward")
     run.note(clock.note(policy.tokenizer))
     return RewardModel(policy)
 
 
 def made(call: Call, first: First) -> Call:
-    """The call itself; of a reward that reads no answer, that of the `Reward` it gives when it is called once."""
+    """Return the call itself; for a reward that reads no response, a call of the `Reward` that it returns when called
+    once."""
     function = call.function
     if function.scope == TRL or {"response", "responses"} & set(function.reads):
         return call
-    known: dict[str, Any] = {"first": first()} if "first" in function.reads else {}
-    strange = set(function.reads) - set(known)
+    arguments: dict[str, Any] = {"first": first()} if "first" in function.reads else {}
+    strange = set(function.reads) - set(arguments)
     if strange:
         raise UserError(f"reward '{function.name}' reads {', '.join(sorted(strange))} and no response")
-    reward: Reward = function.fn(**known, **call.options)
+    reward: Reward = function.fn(**arguments, **call.options)
 
     def read(prompts: Sequence[Messages], responses: Sequence[str]) -> Any:
-        """What it says of the answers."""
+        """Score the responses by the `Reward`."""
         return reward(prompts, responses)
 
     whole = RewardFunction(read, function.scope)
@@ -121,19 +122,21 @@ def made(call: Call, first: First) -> Call:
 
 
 def columns_of(record: Demonstration | Judgement) -> Mapping[str, Any]:
-    """What else the row of a prompt says, by column."""
-    found: Mapping[str, Any] = record.meta.get("columns", {})
-    return found
+    """The other columns of a prompt's row, by name."""
+    columns: Mapping[str, Any] = record.meta.get("columns", {})
+    return columns
 
 
 def check_columns(run: StageRun, term: Term, rows: Rows) -> None:
-    """UserError where a reward's signature names a column that a prompt's row does not have (TRL's: no row has)."""
+    """Raise UserError where a reward's signature names a column that a prompt's row does not have (TRL's: no row
+    has)."""
     function = term.call.function
     for text in foreseen_rewards.lacking(term.name, function.scope, term.call.columns, rows):
         raise UserError(f"stage {run.name}: {text}")
 
 
 def check_rows(run: StageRun, term: Term, rows: Rows) -> None:
-    """UserError where a reward could not judge by what a prompt's row holds: said of all rows, before any is asked."""
+    """Raise UserError where a reward could not score by what a prompt's row holds: for all rows, before any is
+    scored."""
     if text := foreseen_rewards.refused(term.call.function.check, term.call.options, rows):
         raise UserError(f"stage {run.name}: {text}")

@@ -1,4 +1,4 @@
-"""What a stage leaves for people: samples of a trained model, findings."""
+"""The files that a stage writes for people: samples of a trained model, findings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLES = 8
 
 
 def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
-    """What the trained model says to a few prompts of its own data: samples.parquet."""
+    """Write the trained model's responses to a few prompts of its own data: samples.parquet."""
     sampling = Sampling(seed=derived(run.seed, run.name, "samples"))
     prompts = [tree.prompt for tree in planted.trees if fits(policy, tree.prompt, sampling)][:SAMPLES]
     rollouts = generate(policy, prompts, sampling)
@@ -39,7 +39,7 @@ def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
 
 
 def write_findings(run: StageRun, findings: Sequence[Finding], examples: Sequence[Any] = ()) -> None:
-    """findings.json with what it is about, and examples.json where there are any."""
+    """Write findings.json with the hashes of what it is about, and examples.json where there are any."""
     names = sorted({f.model for f in findings})
     body = {"suite": run.name, "models": names, "findings": [f.as_json() for f in findings], "about": about(run)}
     run.write("findings.json", seals.sealed(body))

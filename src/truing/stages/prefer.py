@@ -20,7 +20,7 @@ def prefer(
     model: Annotated[Model, "the model to train: $stage, $base, a Hub name, a folder or world:NAME"],
     data: Annotated[Data, "pairs, rankings or labelled responses, as the objective reads them"],
     reference: Annotated[
-        Model | None, "the model that log-ratios are taken to; `model` as it came unless given"
+        Model | None, "the model that log-ratios are taken to; `model` as this stage received it by default"
     ] = None,
     objective: Annotated[ObjectiveSpec, "the loss: a name, {name: {option: value}}, or a list"] = "dpo",
     thoughts: Annotated[Literal["learn", "mask"], "learn the thought before an answer, or the answer alone"] = "learn",

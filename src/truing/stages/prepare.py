@@ -1,4 +1,4 @@
-"""What a training stage learns from: rows as trees, and the objective that reads them."""
+"""The data of a training stage: rows as trees, and the objective that reads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from truing.train.objective_sum import Sum, Term
 from truing.types import Records, RowNote
 
 READ: Mapping[Shape, Read] = {"steps": "steps", "outcomes": "tokens"}
-"""Where a reward model learns to be read from data of these shapes; of all others at the end of a response."""
+"""The position at which a reward model is trained to be read, for data of these shapes; for all others the end of a
+response."""
 
 
 def plant_for(
@@ -40,7 +41,7 @@ def plant_for(
     terms: Sum | None = None,
     thoughts: Thoughts = "learn",
 ) -> Planted:
-    """Render a stage's data for this policy, as its objective needs it, and say what was kept, cut and dropped."""
+    """Render a stage's data for this policy, as its objective needs it, and note what was kept, cut and dropped."""
     renderer, limit = heads.renderer(policy), training.max_length
     if limit > context_length(policy):
         raise UserError(
@@ -70,8 +71,8 @@ def plant_for(
 
 
 def to_first_bad(planted: Planted, terms: Sum | None) -> Planted:
-    """Labelled steps up to the first bad one, where a term counts neutral steps as bad: what it learns, and is divided
-    by."""
+    """Keep labelled steps up to the first bad one, where a term counts neutral steps as bad: only these are learned,
+    and counted in the mean."""
     if not any(term.options.get("neutral") == "bad" for term in (terms.terms if terms else ())):
         return planted
 
@@ -88,7 +89,7 @@ def complete(name: str, planted: Planted, terms: Sum | None, on_bad_row: Literal
     read = [(s, term.head) for term in (terms.terms if terms else ()) for s in term.objective.needs]
     heads = {head for signal, head in read if signal == "target_B"}
     columns = {signal for signal, _ in read} & {"chosen_safe_B", "rejected_safe_B"}
-    kept: list[Tree] = []
+    usable: list[Tree] = []
     notes: list[RowNote] = []
     for tree in planted.trees:
         lacks = [
@@ -104,10 +105,10 @@ def complete(name: str, planted: Planted, terms: Sum | None, on_bad_row: Literal
                 "Mend the row, or set on_bad_row: drop",
             )
         notes += [RowNote(tree.row, lacks[0], "is missing, and the objective reads it", "dropped")] if lacks else []
-        kept += [] if lacks else [replace(tree, index=len(kept))]
-    if not kept:
+        usable += [] if lacks else [replace(tree, index=len(usable))]
+    if not usable:
         raise UserError(f"{name}: no row has every score and column that the objective reads")
-    return replace(planted, trees=tuple(kept), notes=(*planted.notes, *notes))
+    return replace(planted, trees=tuple(usable), notes=(*planted.notes, *notes))
 
 
 def has(tree: Tree) -> str:
@@ -117,7 +118,8 @@ def has(tree: Tree) -> str:
 
 
 def check_singles(planted: Planted, terms: Sum | None) -> None:
-    """UserError where a term reads one response of each row, and a row compares several of which none is that one."""
+    """Raise UserError where a term reads one response of each row, and a row compares several of which none is that
+    one."""
     names = [term.name for term in terms.terms if shape_of(term.objective.needs) == "single"] if terms else []
     row = next((tree.row for tree in planted.trees if tree.comparisons), None)
     if names and row is not None:
@@ -128,14 +130,14 @@ def check_singles(planted: Planted, terms: Sum | None) -> None:
 
 
 def check_classes(name: str, planted: Planted, terms: Sum | None) -> None:
-    """UserError where a term weighs the classes within a prompt, and no row holds a prompt with both of them: its
+    """Raise UserError where a term weighs the classes within a prompt, and no row holds a prompt with both of them: its
     losses would all be 0."""
-    own = [term.name for term in terms.terms if term.options.get("per_prompt")] if terms else []
+    per_prompt = [term.name for term in terms.terms if term.options.get("per_prompt")] if terms else []
     both = {"desirable", "undesirable"}
-    if own and not any(both <= {branch.role for branch in tree.branches} for tree in planted.trees):
+    if per_prompt and not any(both <= {branch.role for branch in tree.branches} for tree in planted.trees):
         raise UserError(
-            f"{name}: '{own[0]}' with per_prompt compares the classes within a row's prompt, and no row has both; give "
-            "rows with prompt, responses, labels, or pairs: prompt, chosen, rejected; or leave per_prompt out"
+            f"{name}: '{per_prompt[0]}' with per_prompt compares the classes within a row's prompt, and no row "
+            "has both; give rows with prompt, responses, labels, or pairs (prompt, chosen, rejected), or leave it out"
         )
 
 
@@ -146,8 +148,8 @@ def compile_objective(spec: Any) -> Sum:
         name, options = (part, {}) if isinstance(part, str) else next(iter(part.items()))
         options = dict(options or {})
         objective = registry.load(name, "objective")
-        own = {option.name for option in objective.options}
-        weight = 1.0 if "weight" in own else float(options.pop("weight", 1.0))
+        declared = {option.name for option in objective.options}
+        weight = 1.0 if "weight" in declared else float(options.pop("weight", 1.0))
         head = options.pop("head", "")
         terms.append(Term(objective, objective.bind(options).keywords, weight, head))
     return Sum(terms)
@@ -161,9 +163,9 @@ def heads_of(terms: Sum) -> tuple[str, ...]:
 
 
 def begin_ties(policy: Policy, planted: Planted, terms: Sum) -> None:
-    """Give a reward model the tie parameter that a term asks for: at first what the share of ties in its data is where
-    rewards say nothing, ln(2 s / (1 - s)) in Rao and Kupper's model and in Davidson's. A share of none is taken as half
-    a tie."""
+    """Give a reward model the tie parameter that a term asks for. It starts where equal rewards predict the share s of
+    ties in the data: ln(2 s / (1 - s)) in Rao and Kupper's model and in Davidson's. No tie at all counts as half a
+    tie."""
     if "tie_logit_B" not in terms.all_signals:
         return
     tied = [pair.values.get("tie_B", 0.0) for tree in planted.trees for pair in tree.pairs]

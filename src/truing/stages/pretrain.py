@@ -27,7 +27,7 @@ def pretrain(
 ) -> None:
     """Teach a language model every token of a text, prompts included. Begins from `model`, often a new one.
 
-    Rows that ask what one of `without` (data held out) asks are left out.
+    Rows that ask what a row of `without` (held-out data) asks are left out.
     """
     policy = learner(run, load(run.model(model), seed=run.seed), training)
     records = taught_from(run, data, without, on_bad_row, columns)

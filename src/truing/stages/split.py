@@ -1,4 +1,4 @@
-"""The stage that divides a data set, so that no question of training comes again in the exam."""
+"""The stage that divides a data set, so that no training question is asked again in the exam."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training stage says of itself when it is done: its summary, its model's card, its last lines on the terminal.
+"""The report of a training stage when it is done: its summary, its model's card, its last lines on the terminal.
 
 All three show the same figures, made here from what is on disk, so that a stage that was resumed has those of one that
 was not.
@@ -33,61 +33,61 @@ from truing.settings import Training
 from truing.train.objective_sum import Sum
 from truing.types import Finding
 
-CHOSEN = "the look was chosen by {}: no interval holds of it"
+CHOSEN = "the evaluation was chosen by {}, so it has no interval"
 
 
 @dataclass(frozen=True)
-class Look:
-    """The look at watched prompts that tells of the weights a stage leaves: its line of watch.jsonl, the names of the
-    watched rewards (looks are compared by the first), how many looks there were, and whether the weights are those of
-    the best."""
+class Evaluation:
+    """The evaluation, on monitored prompts, of the weights that a stage leaves: its line of watch.jsonl, the names of
+    the monitored rewards (evaluations are compared by the first), how many evaluations there were, and whether the
+    weights are those of the best."""
 
     row: Mapping[str, Any]
     names: Sequence[str]
-    looks: int
+    evaluations: int
     picked: bool
 
     @property
     def step(self) -> int:
-        """The update after which it was."""
+        """The update after which it was made."""
         return int(self.row["step"])
 
     def figures(self) -> dict[str, Figure]:
-        """Its means over the watched prompts by their names in the metrics, watched rewards first. The best of several
-        looks is no longer held out: it was chosen by what it shows."""
-        best = self.picked and self.looks > 1
-        of = f"after update {self.step}" + (f", the best of {self.looks} looks" if best else "")
-        kind = "watched" if best else "held-out"
+        """Its means over the monitored prompts by their names in the metrics, monitored rewards first. The best of
+        several evaluations is no longer held out: it was chosen by what it shows."""
+        best = self.picked and self.evaluations > 1
+        of = f"after update {self.step}" + (f", the best of {self.evaluations} evaluations" if best else "")
+        kind = "monitored" if best else "held-out"
         shown = {name: words.label(name) for name in self.names}
         shown |= {"proxy": "training reward (proxy)", "kl": "KL to the reference", "length": "length"}
-        found = {}
+        by_name = {}
         for name, title in shown.items():
-            value, known = self.row.get(name), [x for x in self.row["each"].get(name, ()) if x is not None]
+            value, values = self.row.get(name), [x for x in self.row["each"].get(name, ()) if x is not None]
             if value is None:
                 continue
             n = int(self.row.get(f"{name}_n", self.row["prompts"]))
-            spread = None if best or not known else mean_interval(known)
+            spread = None if best or not values else mean_interval(values)
             unit = {"kl": "nats", "length": "tokens"}.get(name, "")
             note = CHOSEN.format(words.label(self.names[0])) if best else ""
-            found[f"watch_{name}"] = Figure(f"{kind} {title}", value, of, unit, spread, n, note)
-        return found
+            by_name[f"watch_{name}"] = Figure(f"{kind} {title}", value, of, unit, spread, n, note)
+        return by_name
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a stage knows of its result beside its metrics: held-out findings, the look at the weights it leaves, counts
-    over the whole stage, notes, and what is known of its rounds, if it learned from any."""
+    """The results of a stage beside its metrics: held-out findings, the evaluation of the weights it leaves, counts
+    over the whole stage, notes, and its rounds, if it learned from any."""
 
     findings: Sequence[Finding] = ()
-    look: Look | None = None
+    evaluation: Evaluation | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
     rounds: Rounds | None = None
 
     def figures(self) -> dict[str, Figure]:
         """All that was held out, by name."""
-        found = {f.check + (f":{f.slice}" if f.slice != "all" else ""): figures.of_finding(f) for f in self.findings}
-        return found | (self.look.figures() if self.look else {})
+        by_name = {f.check + (f":{f.slice}" if f.slice != "all" else ""): figures.of_finding(f) for f in self.findings}
+        return by_name | (self.evaluation.figures() if self.evaluation else {})
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,16 @@ class StageFigures:
     @cached_property
     def stretch(self) -> Stretch | None:
         """The last tenth of the updates that led to the weights it leaves."""
-        look = self.measured.look
+        evaluation = self.measured.evaluation
         parts = [
             figures.Term(name, term.weight, term.counted_in)
             for name, term in zip(self.terms.names, self.terms.terms, strict=True)
         ]
-        return figures.last_tenth(self.rows, parts, look.step if look and look.picked else None)
+        return figures.last_tenth(self.rows, parts, evaluation.step if evaluation and evaluation.picked else None)
 
     @cached_property
     def held_out(self) -> dict[str, Figure]:
-        """What was measured on rows or prompts that it did not learn from."""
+        """The measurements on rows or prompts that it did not learn from."""
         return self.measured.figures()
 
     def whole(self) -> dict[str, float]:
@@ -120,17 +120,17 @@ class StageFigures:
         seconds = round(math.fsum(row["seconds"] for row in self.rows), 4)
         return {"updates": len(self.rows), **sums, "seconds": seconds, **self.measured.counts}
 
-    def kept(self) -> dict[str, Any]:
-        """Of a stage that leaves the weights of its best look: after which update that was, and of how many looks."""
-        look = self.measured.look
-        return {"step": look.step, "looks": look.looks, "by": look.names[0]} if look and look.picked else {}
+    def best(self) -> dict[str, Any]:
+        """The best evaluation, if the stage leaves its weights: the update before it, and of how many evaluations."""
+        best = self.measured.evaluation
+        return {"step": best.step, "looks": best.evaluations, "by": best.names[0]} if best and best.picked else {}
 
     def listed(self, planted: Planted, training: Training) -> list[Figure]:
         """All of them in the order in which they are shown: held out, what was done, means, counts."""
-        whole, kept = self.whole(), self.kept()
+        whole, best = self.whole(), self.best()
         rounds = self.measured.rounds
         done = [Figure("objective", described(self.terms)), Figure("updates", whole["updates"])]
-        done += [Figure("weights kept", f"those after update {kept['step']}, the best look")] if kept else []
+        done += [Figure("weights kept", f"those after update {best['step']}, the best evaluation")] if best else []
         if rounds is None:
             done.append(Figure("rows of data", len(planted.trees)))
         else:
@@ -156,11 +156,11 @@ class StageFigures:
         return "".join(f"{figure.title} {figure.text()}" for figure in first) or "no update was made"
 
     def lines(self) -> list[str]:
-        """What a terminal shows at the end of the stage."""
+        """The lines that a terminal shows at the end of the stage."""
         return figures.lines([*self.held_out.values()], self.stretch) or ["no update was made"]
 
     def broken(self) -> list[str]:
-        """Of each metric that has no mean because it was no number, in how many of the last tenth."""
+        """Notes on the metrics that have no mean because they were no number in some of the last tenth of the steps."""
         lost = self.stretch.broken if self.stretch else {}
         return [
             f"{name} was no number in {count} of the last {self.stretch.count} steps, and has no mean"
@@ -170,25 +170,25 @@ class StageFigures:
 
     def as_json(self) -> dict[str, Any]:
         """The part of the summary that programs read."""
-        best = self.kept().get("looks", 1)
+        best = self.best().get("looks", 1)
         held_out = {
             name: {"value": f.value, "interval": list(f.interval) if f.interval else None, "n": f.n}
             | ({"best_of": best} if best > 1 and name.startswith("watch_") else {})
             for name, f in self.held_out.items()
         }
         stretch = self.stretch.as_json() if self.stretch else None
-        kept = {"kept": self.kept()} if self.kept() else {}
-        return {"held_out": held_out, "last_tenth": stretch, "whole_stage": self.whole(), **kept}
+        weights = {"kept": self.best()} if self.best() else {}
+        return {"held_out": held_out, "last_tenth": stretch, "whole_stage": self.whole(), **weights}
 
 
 def tell(
     run: StageRun, policy: Policy, planted: Planted, training: Training, terms: Sum, measured: Measured, moved: bool
 ) -> None:
-    """Write the model's card and summary.json, and say the figures and, where `moved` and the metrics tell that the
-    stage taught nothing, why."""
-    rows, look = read_metrics(run.folder), measured.look
-    kept = look.step if look and look.picked else None
-    taught = lesson(rows, moved, training.learning_rate, measured.rounds, kept)
+    """Write the model's card and summary.json, and show the figures and, if by `moved` and the metrics the stage taught
+    nothing, the reason."""
+    rows, evaluation = read_metrics(run.folder), measured.evaluation
+    best_step = evaluation.step if evaluation and evaluation.picked else None
+    taught = lesson(rows, moved, training.learning_rate, measured.rounds, best_step)
     made = StageFigures(rows, terms, measured, taught)
     write_card(run, policy, planted, made, training)
     notes = [*made.broken(), *measured.notes, *taught.lines()]
@@ -215,9 +215,9 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 def write_card(run: StageRun, policy: Policy, planted: Planted, made: StageFigures, training: Training) -> None:
     """The model's README.md: base, method, how to load it, what it was trained on, and its figures."""
-    looks = made.held_out.values() if made.measured.look else ()
+    monitored = made.held_out.values() if made.measured.evaluation else ()
     done = [f for f in made.listed(planted, training) if f.name in ("updates", "weights kept")]
-    shown = [*looks, *done, *figures.of_stretch(made.stretch)]
+    shown = [*monitored, *done, *figures.of_stretch(made.stretch)]
     base_model, before = card.named_on_card(Path(policy.name))
     text = card.model_card(
         title=f"{run.recipe.title}: {run.name}",
@@ -237,7 +237,8 @@ def write_card(run: StageRun, policy: Policy, planted: Planted, made: StageFigur
 
 
 def where_from(run: StageRun, name: str) -> str:
-    """What a model began with, for people elsewhere: a stage of the run, a folder's own name, or a Hub name."""
+    """Name the model that training began with, for readers elsewhere: a stage of the run, a folder's own name, or a Hub
+    name."""
     path = Path(name)
     if path.is_relative_to(run.root):
         return f"stage {path.parent.name}"
@@ -245,13 +246,13 @@ def where_from(run: StageRun, name: str) -> str:
 
 
 def hub_names(read: Iterable[str]) -> list[str]:
-    """Those of the names of data sets that are the Hub's, without their split.
+    """The names of data sets that are the Hub's, without their split.
 
     >>> hub_names(["org/pairs:test", "org/pairs (train)", "data/rows.jsonl", "world:desk/pairs", "rate/data.jsonl"])
     ['org/pairs', 'org/pairs']
     """
-    found = (re.fullmatch(r"([\w.-]+/[\w.-]+)(:[^ ]+)?( \(.*\))?", name) for name in read)
-    return [m[1] for m in found if m and not m[1].endswith(SUFFIXES) and not Path(m[1]).exists()]
+    matches = (re.fullmatch(r"([\w.-]+/[\w.-]+)(:[^ ]+)?( \(.*\))?", name) for name in read)
+    return [m[1] for m in matches if m and not m[1].endswith(SUFFIXES) and not Path(m[1]).exists()]
 
 
 def described(terms: Sum) -> str:

@@ -1,4 +1,4 @@
-"""What the training stages share: the reference, the loop, and the model that is left."""
+"""Shared by the training stages: the reference, the loop, and the model they leave."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def learn(
     reference: Reference | None = None,
     measure: Callable[[], Measured] = Measured,
 ) -> None:
-    """Run the loop in the stage's folder, on every process; the first then writes the model, a few samples, its card
-    and its summary, with what `measure` finds of the trained policy. `first` is a batch that is the same on every
-    process; `source_for` the policy as it is trained gives the steps."""
+    """Run the loop in the stage's folder, on every process; rank 0 then writes the model, a few samples, its card and
+    its summary, with what `measure` returns for the trained policy. `first` is a batch that is the same on every
+    process; `source_for` takes the policy as it is trained and returns the source of the steps."""
     if policy.layout != "trees":
-        run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading rows of answers (slower)")
+        run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading rows of responses (slower)")
     agreement.check_content(run.name, policy, planted.trees)
     run.show.begin()
     record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
@@ -82,32 +82,32 @@ def learn(
 
 
 def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Training, model: Any = None) -> Reference:
-    """The reference of a stage: the policy as it is now, or another `model`; read by every process and kept by the
-    first."""
+    """The reference of a stage: the policy as it is now, or another `model`; read by every process and written by
+    rank 0."""
     path, reader = (
         run.folder / "reference.safetensors",
         policy if model is None else other(run, policy, model, training),
     )
     with room(path):
         trees = (*planted.trees, *(tree.shadow for tree in planted.trees if tree.shadow is not None))
-        found = cached(reader, trees, path, training.tokens_per_device, compute_shared, run.leads)
-    found.left = reader is not policy and reader.weights_digest() != policy.weights_digest()
-    return found
+        logps = cached(reader, trees, path, training.tokens_per_device, compute_shared, run.leads)
+    logps.left = reader is not policy and reader.weights_digest() != policy.weights_digest()
+    return logps
 
 
 def other(run: StageRun, policy: Policy, model: Any, training: Training) -> Policy:
-    """A model to hold the policy against; UserError where it cannot read what the policy reads."""
-    found = load(run.model(model), seed=run.seed)
-    if not same_tokens(policy, found):
+    """Load another model as the reference; UserError where it cannot read what the policy reads."""
+    reference = load(run.model(model), seed=run.seed)
+    if not same_tokens(policy, reference):
         raise UserError(
-            f"stage {run.name}: the reference {found.name} and the model {policy.name} have different tokenizers or "
-            "chat templates, so log-probabilities of the one say nothing of the other; give a reference of the same "
-            "family, or leave it out"
+            f"stage {run.name}: the reference {reference.name} and the model {policy.name} have different tokenizers "
+            "or chat templates, so log-probabilities of the one cannot be compared with the other's; give a reference "
+            "of the same family, or leave it out"
         )
-    if training.max_length > context_length(found):
+    if training.max_length > context_length(reference):
         raise UserError(
-            f"stage {run.name}: max_length {training.max_length} is beyond the {context_length(found)} tokens that the "
-            f"reference {found.name} reads; set max_length: {context_length(found)} or less"
+            f"stage {run.name}: max_length {training.max_length} is beyond the {context_length(reference)} tokens that "
+            f"the reference {reference.name} reads; set max_length: {context_length(reference)} or less"
         )
-    found.compute_in(training.precision)
-    return found
+    reference.compute_in(training.precision)
+    return reference

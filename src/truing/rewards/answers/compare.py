@@ -1,4 +1,4 @@
-"""Whether two answers are the same: values exactly, tuples in order, sets in any, brackets and units as they stand.
+"""The comparison of two answers: values exactly, tuples in order, sets in any, brackets and units as written.
 
 12 cm = 12 = 0.12 m, and not 12 m       a unit may be left out; where both have one they measure the same
 50\\% = 0.5 = 50                         the sign may be left out above 1
@@ -23,70 +23,70 @@ _BESIDE = re.compile(r"\d[a-zA-Z]")
 
 
 def agree(truth: str, response: str, measured: bool = False) -> bool:
-    """Whether two texts give the same answer; the truth may be `measured`, its last letter a unit (5 m). Unread where
-    one of them cannot be read, or they cannot be compared."""
-    one = read(truth, measured)
-    if isinstance(one, Words):
-        return one.text == worded(response)
-    other = _responded(response, one)
+    """Return True if two texts give the same answer; the truth may be `measured`, its last letter a unit (5 m). Unread
+    where one of them cannot be read, or they cannot be compared."""
+    expected = read(truth, measured)
+    if isinstance(expected, Words):
+        return expected.text == worded(response)
+    other = _responded(response, expected)
     if isinstance(other, Words):
         return words(truth) == other.text
-    if same(one, other):
+    if same(expected, other):
         return True
-    if _closed(one) and not _measured(one) and not _closed(other):
-        return _with_a_letter_left_out(one, response, measured)
-    return any(same(a, b) for a, b in _with_short_units(one, truth, other, response))
+    if _closed(expected) and not _measured(expected) and not _closed(other):
+        return _with_a_letter_left_out(expected, response, measured)
+    return any(same(a, b) for a, b in _with_short_units(expected, truth, other, response))
 
 
 def _responded(response: str, truth: Answer) -> Answer:
-    """What a response says; where it is unread with its last letter as an unknown (1/2 m), with it as a unit."""
+    """The answer of a response; if it is unread with its last letter as an unknown (1/2 m), with it as a unit."""
     try:
         return read(response)
     except Unread:
-        found = read(response, short_units=True)
-        if _closed(truth) and _measured(found) and _closed(found):
-            return found
+        reread = read(response, short_units=True)
+        if _closed(truth) and _measured(reread) and _closed(reread):
+            return reread
         raise
 
 
 def _with_a_letter_left_out(truth: Answer, response: str, measured: bool) -> bool:
-    """Whether a response is the truth, a number, but for the letter of a unit behind it (18 m). Unread where that
+    """True if a response is the truth, a number, but for the letter of a unit behind it (18 m). Unread where that
     letter may be something else: an unknown beside its factor (18m), or thousands (18 K)."""
     try:
-        found = read(response, short_units=True)
+        reread = read(response, short_units=True)
     except Unread:
         return False
-    if not (_measured(found) and _closed(found)):
+    if not (_measured(reread) and _closed(reread)):
         if _THOUSANDS.fullmatch(rewritten(response)):
             raise Unread("thousands, millions or a unit")
         return False
-    if not same(truth, found):
+    if not same(truth, reread):
         return False
     if not measured and _BESIDE.search(rewritten(response)):
         raise Unread("a letter beside a number, a unit or an unknown")
     return True
 
 
-def _closed(found: Answer) -> bool:
-    value = value_of(found)
+def _closed(answer: Answer) -> bool:
+    value = value_of(answer)
     return value is not None and not value.letters
 
 
 def worded(text: str) -> str:
-    """A text's words, or the letter of the choice that it is."""
+    """The words of a text, or the letter of its choice."""
     try:
-        found = read(text)
+        answer = read(text)
     except Unread:
         return words(text)
-    return found.text if isinstance(found, Words) else words(text)
+    return answer.text if isinstance(answer, Words) else words(text)
 
 
-def _with_short_units(one: Answer, truth: str, other: Answer, response: str) -> Sequence[tuple[Answer, Answer]]:
-    """The two again, a letter behind the one that has no unit read as a unit, where the other has one."""
-    a, b = _measured(one), _measured(other)
+def _with_short_units(expected: Answer, truth: str, other: Answer, response: str) -> Sequence[tuple[Answer, Answer]]:
+    """The same two answers, if one of them has a unit: a letter behind the other is read as a unit."""
+    a, b = _measured(expected), _measured(other)
     try:
         if a and not b:
-            return [(one, read(response, short_units=True))]
+            return [(expected, read(response, short_units=True))]
         if b and not a:
             return [(read(truth, short_units=True), other)]
     except Unread:
@@ -94,7 +94,7 @@ def _with_short_units(one: Answer, truth: str, other: Answer, response: str) -> 
     return []
 
 
-def _measured(found: Answer) -> bool:
-    if isinstance(found, Named):
-        return _measured(found.value)
-    return isinstance(found, Quantity) and found.unit is not None
+def _measured(answer: Answer) -> bool:
+    if isinstance(answer, Named):
+        return _measured(answer.value)
+    return isinstance(answer, Quantity) and answer.unit is not None

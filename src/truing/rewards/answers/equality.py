@@ -1,4 +1,4 @@
-"""Whether two answers that have been read are the same: values exactly, tuples in order, sets in any."""
+"""The comparison of two parsed answers: values exactly, tuples in order, sets in any."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENDLESS = Quantity(INFINITY), Quantity(Value(()) - INFINITY)
 
 
 def same(truth: Answer, other: Answer) -> bool:
-    """Whether two answers are the same."""
+    """True if two answers are the same."""
     if isinstance(truth, Named) or isinstance(other, Named):
         return _named(truth, other)
     if isinstance(truth, Relation) or isinstance(other, Relation):
@@ -50,18 +50,19 @@ def same(truth: Answer, other: Answer) -> bool:
 
 
 def quantities(truth: Quantity, other: Quantity) -> bool:
-    """Whether two quantities are the same; where one has a unit and the other none, its number may count as it is."""
-    one, two = truth.unit, other.unit
+    """True if two quantities are the same; if one has a unit and the other none, its number may count as it is."""
+    truth_unit, other_unit = truth.unit, other.unit
     if truth.capitals and other.capitals and truth.capitals != other.capitals:
         return False
-    if one is not None and two is not None:
-        alike = one.measures == two.measures
-        return alike and equal(truth.value * one.factor, other.value * two.factor)
-    unit = one or two
+    if truth_unit is not None and other_unit is not None:
+        alike = truth_unit.measures == other_unit.measures
+        return alike and equal(truth.value * truth_unit.factor, other.value * other_unit.factor)
+    unit = truth_unit or other_unit
     if unit is None:
         return equal(truth.value, other.value)
     if unit.share and equal(
-        truth.value * unit.factor if one else truth.value, other.value * unit.factor if two else other.value
+        truth.value * unit.factor if truth_unit else truth.value,
+        other.value * unit.factor if other_unit else other.value,
     ):
         return True
     if unit.percent and _at_most_one(truth.value):
@@ -73,37 +74,37 @@ def _at_most_one(value: Value) -> bool:
     return not value.letters and bool(abs(evaluated(value, {})) <= 1)
 
 
-def _in_order(one: Sequence[Answer], other: Sequence[Answer]) -> bool:
-    return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+def _in_order(items: Sequence[Answer], others: Sequence[Answer]) -> bool:
+    return len(items) == len(others) and all(same(a, b) for a, b in zip(items, others, strict=True))
 
 
-def _in_any_order(one: Sequence[Answer], other: Sequence[Answer]) -> bool:
-    left = list(other)
-    for item in one:
-        place = next((i for i, candidate in enumerate(left) if same(item, candidate)), None)
+def _in_any_order(items: Sequence[Answer], others: Sequence[Answer]) -> bool:
+    unmatched = list(others)
+    for item in items:
+        place = next((i for i, candidate in enumerate(unmatched) if same(item, candidate)), None)
         if place is None:
             return False
-        del left[place]
-    return not left
+        del unmatched[place]
+    return not unmatched
 
 
 def _matrices(truth: Answer, other: Answer) -> bool:
-    """Whether two matrices are the same; a column is also the tuple of its entries."""
-    one, two = (_as_rows(found) for found in (truth, other))
-    return one is not None and two is not None and _in_order(one, two)
+    """True if two matrices are the same; a column is also the tuple of its entries."""
+    rows, others = _as_rows(truth), _as_rows(other)
+    return rows is not None and others is not None and _in_order(rows, others)
 
 
-def _as_rows(found: Answer) -> list[Answer] | None:
-    if isinstance(found, Matrix):
-        column = all(len(row) == 1 for row in found.rows)
-        return [row[0] if column else Bracketed("", row, "") for row in found.rows]
-    if isinstance(found, Bracketed) and (found.left, found.right) == ("(", ")"):
-        return list(found.items)
+def _as_rows(answer: Answer) -> list[Answer] | None:
+    if isinstance(answer, Matrix):
+        column = all(len(row) == 1 for row in answer.rows)
+        return [row[0] if column else Bracketed("", row, "") for row in answer.rows]
+    if isinstance(answer, Bracketed) and (answer.left, answer.right) == ("(", ")"):
+        return list(answer.items)
     return None
 
 
 def _ratios(truth: Ratio, other: Ratio) -> bool:
-    """Whether two ratios are the same: 3:1 is 6:2."""
+    """True if two ratios are the same: 3:1 is 6:2."""
     if len(truth.parts) != len(other.parts):
         return False
     first, second = truth.parts[0].value, other.parts[0].value
@@ -117,27 +118,27 @@ def _named(truth: Answer, other: Answer) -> bool:
         return _zeros(truth, other) if len(truth.name) == len(other.name) == 1 else False
     if isinstance(truth, Relation) or isinstance(other, Relation):
         return _zeros(truth, other) or _intervals(truth, other)
-    return same(*(found.value if isinstance(found, Named) else found for found in (truth, other)))
+    return same(*(answer.value if isinstance(answer, Named) else answer for answer in (truth, other)))
 
 
 def _zeros(truth: Answer, other: Answer) -> bool:
-    """Whether two equations are the same but for a factor."""
-    one, two = _zero(truth), _zero(other)
-    if one is None or two is None or not (one.letters and two.letters and one.above and two.above):
+    """True if two equations are the same but for a factor."""
+    left, right = _zero(truth), _zero(other)
+    if left is None or right is None or not (left.letters and right.letters and left.above and right.above):
         return False
-    ratio = one / two
+    ratio = left / right
     return not ratio.letters or any(
-        equal(one, two * Value((((), factor),))) for factor in {one.above[0][1] / two.above[0][1]}
+        equal(left, right * Value((((), factor),))) for factor in {left.above[0][1] / right.above[0][1]}
     )
 
 
-def _zero(found: Answer) -> Value | None:
-    """What an equation says is 0."""
-    if isinstance(found, Named) and len(found.name) == 1 and found.name.isalpha():
-        value = value_of(found)
-        return None if value is None else letter(found.name) - value
-    if isinstance(found, Relation) and found.signs == ("=",):
-        left, right = (value_of(each) for each in found.sides)
+def _zero(answer: Answer) -> Value | None:
+    """The value that an equation sets to 0."""
+    if isinstance(answer, Named) and len(answer.name) == 1 and answer.name.isalpha():
+        value = value_of(answer)
+        return None if value is None else letter(answer.name) - value
+    if isinstance(answer, Relation) and answer.signs == ("=",):
+        left, right = (value_of(each) for each in answer.sides)
         return None if left is None or right is None else left - right
     return None
 
@@ -153,24 +154,24 @@ def _related(truth: Answer, other: Answer) -> bool:
 
 
 def _intervals(truth: Answer, other: Answer) -> bool:
-    """Whether two answers are the same set of numbers, at least one of them given by inequalities."""
-    one, two = interval(truth), interval(other)
-    if one is None or two is None or (one[0] and two[0] and one[0] != two[0]):
+    """True if two answers are the same set of numbers, at least one of them given by inequalities."""
+    left, right = interval(truth), interval(other)
+    if left is None or right is None or (left[0] and right[0] and left[0] != right[0]):
         return False
-    return same(one[1], two[1])
+    return same(left[1], right[1])
 
 
-def interval(found: Answer) -> tuple[str, Answer] | None:
+def interval(answer: Answer) -> tuple[str, Answer] | None:
     """The letter and the interval of an inequality; of a set the set, with no letter."""
-    if isinstance(found, Bracketed | Union):
-        return "", found
-    if _unknown(found) == "mathbb R":
+    if isinstance(answer, Bracketed | Union):
+        return "", answer
+    if _unknown(answer) == "mathbb R":
         return "", Bracketed("(", ENDLESS[::-1], ")")
-    if isinstance(found, Named) and isinstance(found.value, Bracketed | Union):
-        return found.name, found.value
-    if not isinstance(found, Relation) or not set(found.signs) <= {"<", ">", "<=", ">="}:
+    if isinstance(answer, Named) and isinstance(answer.value, Bracketed | Union):
+        return answer.name, answer.value
+    if not isinstance(answer, Relation) or not set(answer.signs) <= {"<", ">", "<=", ">="}:
         return None
-    sides, signs = list(found.sides), list(found.signs)
+    sides, signs = list(answer.sides), list(answer.signs)
     if signs[0].startswith(">"):
         sides, signs = sides[::-1], [TURNED[sign] for sign in reversed(signs)]
     if not all(sign.startswith("<") for sign in signs) or len(sides) > 3:
@@ -185,18 +186,18 @@ def interval(found: Answer) -> tuple[str, Answer] | None:
     return _unknown(sides[at]), Bracketed(left, (below, above), right)
 
 
-def _unknown(found: Answer) -> str:
+def _unknown(answer: Answer) -> str:
     """The name of an answer that is one letter."""
-    value = value_of(found)
+    value = value_of(answer)
     names = value.letters if value is not None else set()
     return next(iter(names)) if value is not None and len(names) == 1 and value == letter(*names) else ""
 
 
-def _as_union(found: Answer) -> Answer:
+def _as_union(answer: Answer) -> Answer:
     """Several inequalities of one letter as the union of their intervals."""
-    if not isinstance(found, Collection) or not found.items:
-        return found
-    parts = [interval(item) if isinstance(item, Relation) else None for item in found.items]
+    if not isinstance(answer, Collection) or not answer.items:
+        return answer
+    parts = [interval(item) if isinstance(item, Relation) else None for item in answer.items]
     if any(part is None for part in parts) or len({part[0] for part in parts if part}) != 1:
-        return found
+        return answer
     return Union(tuple(part[1] for part in parts if part))

@@ -2,7 +2,7 @@
 
 A product is made of letters, pi, e, i and roots of primes, which no rational relation joins (Besicovitch 1940 for the
 roots), so two values of these alone are equal just where their forms are. Anything else (sin 3x, a root of a sum) is an
-opaque atom: equal forms are equal values, and different ones say nothing yet (see `numeric`). All work is bounded.
+opaque atom: equal forms are equal values, and different ones decide nothing yet (see `numeric`). All work is bounded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIEVE = 1_000
 
 
 class Atom(NamedTuple):
-    """What products are made of: a letter, a constant, the root of a prime, or (`opaque`) a function of values."""
+    """A factor of a product: a letter, a constant, the root of a prime, or (`opaque`) a function of values."""
 
     kind: str
     name: str
@@ -35,7 +35,7 @@ class Atom(NamedTuple):
 
     @property
     def opaque(self) -> bool:
-        """Whether different atoms of this kind may be equal, or bound to others by a relation."""
+        """True if different atoms of this kind may be equal, or related to others."""
         return self.kind == "function"
 
 
@@ -84,8 +84,8 @@ class Value:
     @property
     def atoms(self) -> set[Atom]:
         """All atoms, those in arguments of functions among them."""
-        own = {atom for side in (self.above, self.below) for product, _ in side for atom, _ in product}
-        return own | {inner for atom in own for argument in atom.arguments for inner in argument.atoms}
+        direct = {atom for side in (self.above, self.below) for product, _ in side for atom, _ in product}
+        return direct | {inner for atom in direct for argument in atom.arguments for inner in argument.atoms}
 
     @property
     def letters(self) -> set[str]:
@@ -94,7 +94,7 @@ class Value:
 
 
 def made(above: Sum, below: Sum) -> Value:
-    """A ratio; where what stands below is one product, it goes into the sum above."""
+    """Make a ratio; a denominator of one product goes into the sum above."""
     if below == UNIT:
         return Value(above)
     if len(below) != 1:
@@ -154,12 +154,12 @@ def _whole_power(base: Value, to: int) -> Value:
         if max(factor.numerator.bit_length(), factor.denominator.bit_length()) * to > BITS and abs(factor) != 1:
             raise Unread("a power that is too large")
         return Value((_tidy(tuple((atom, exponent * to) for atom, exponent in product), factor**to),))
-    found = ONE
+    raised = ONE
     while to:
-        found, to = (found * base, to - 1) if to & 1 else (found, to)
+        raised, to = (raised * base, to - 1) if to & 1 else (raised, to)
         if to:
             base, to = base * base, to >> 1
-    return found
+    return raised
 
 
 def _pulled(base: Value, to: Fraction) -> Value:
@@ -225,36 +225,36 @@ def _tidy(powers: Iterable[tuple[Atom, Fraction]], factor: Fraction) -> tuple[Pr
             raise Unread("a power that is too large")
     if max(factor.numerator.bit_length(), factor.denominator.bit_length()) > BITS:
         raise Unread("a number that is too large")
-    kept = ((atom, exponent) for atom, exponent in exponents.items() if exponent)
-    return tuple(sorted(kept, key=lambda power: repr(power[0]))), factor
+    nonzero = ((atom, exponent) for atom, exponent in exponents.items() if exponent)
+    return tuple(sorted(nonzero, key=lambda power: repr(power[0]))), factor
 
 
-def _plus(one: Sum, other: Sum) -> Sum:
-    if not one or not other:
-        return one or other
-    return _collected([*one, *other])
+def _plus(left: Sum, right: Sum) -> Sum:
+    if not left or not right:
+        return left or right
+    return _collected([*left, *right])
 
 
-def _times(one: Sum, other: Sum) -> Sum:
-    if one == UNIT or other == UNIT:
-        return other if one == UNIT else one
-    if len(one) * len(other) > PRODUCTS:
+def _times(left: Sum, right: Sum) -> Sum:
+    if left == UNIT or right == UNIT:
+        return right if left == UNIT else left
+    if len(left) * len(right) > PRODUCTS:
         raise Unread("an expression that is too large")
-    return _collected(_tidy((*p, *q), c * d) for p, c in one for q, d in other)
+    return _collected(_tidy((*p, *q), c * d) for p, c in left for q, d in right)
 
 
 def _collected(terms: Iterable[tuple[Product, Fraction]]) -> Sum:
-    found: dict[Product, Fraction] = {}
+    factors: dict[Product, Fraction] = {}
     for product, factor in terms:
-        found[product] = found.get(product, Fraction(0)) + factor
-    return _ordered(found)
+        factors[product] = factors.get(product, Fraction(0)) + factor
+    return _ordered(factors)
 
 
-def _ordered(found: Mapping[Product, Fraction]) -> Sum:
-    kept = [(product, factor) for product, factor in found.items() if factor]
-    if len(kept) > TERMS:
+def _ordered(factors: Mapping[Product, Fraction]) -> Sum:
+    nonzero = [(product, factor) for product, factor in factors.items() if factor]
+    if len(nonzero) > TERMS:
         raise Unread("an expression that is too large")
-    return tuple(kept) if len(kept) < 2 else tuple(sorted(kept, key=lambda term: repr(term[0])))
+    return tuple(nonzero) if len(nonzero) < 2 else tuple(sorted(nonzero, key=lambda term: repr(term[0])))
 
 
 I_ATOM = Atom("constant", "i")

@@ -1,12 +1,12 @@
-"""Which part of a text is its answer.
+"""The part of a text that is its answer:
 
-    what stands in the last \\boxed{...}, with all the braces in it
-    else behind the last ####, or `A:` at the beginning of a line
-    else in the last <answer>...</answer>
-    else behind the last `the answer is`
+    the content of the last \\boxed{...}, with all the braces in it
+    else the text behind the last ####, or `A:` at the beginning of a line
+    else the content of the last <answer>...</answer>
+    else the text behind the last `the answer is`
     else the last number of the text, with the expression or brackets that it is part of
 
-Thoughts are no answer: what stands before the last </think>, or behind a <think> that nothing closes, is not looked at.
+Thoughts are no answer: the text before the last </think>, or behind a <think> that nothing closes, is ignored.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Final:
 
 def final(text: str) -> Final:
     """The answer of a text. Unread where it has none, or one that does not end."""
-    said = spoken(text)
-    if (boxed := in_box(said)) is not None:
+    visible = without_thoughts(text)
+    if (boxed := in_box(visible)) is not None:
         return Final(boxed, exact=True)
-    if (marked := behind_mark(said)) is not None:
+    if (marked := behind_mark(visible)) is not None:
         return marked
-    return last_number(said)
+    return last_number(visible)
 
 
-def spoken(text: str) -> str:
+def without_thoughts(text: str) -> str:
     """A text without its thoughts."""
     marks = list(_THOUGHT.finditer(text))
     if not marks:
@@ -66,7 +66,7 @@ def spoken(text: str) -> str:
 
 
 def in_box(text: str) -> str | None:
-    """What stands in the last box, if there is one. Unread where its braces do not close."""
+    """The content of the last box, if there is one. Unread where its braces do not close."""
     boxes = list(_BOX.finditer(text))
     if not boxes:
         return None
@@ -78,7 +78,7 @@ def in_box(text: str) -> str | None:
 
 
 def behind_mark(text: str) -> Final | None:
-    """What stands behind the last mark of an answer that is no box."""
+    """The text behind the last mark of an answer that is no box."""
     for match in reversed(list(_LINE.finditer(text))):
         line = (match[1] if match[1] is not None else match[2])[:LONGEST]
         if match[1] is not None and _HEADING.match(line):
@@ -87,7 +87,7 @@ def behind_mark(text: str) -> Final | None:
         content = (line[phrase.end() :] if phrase else line).strip(" *_`")
         content = "" if _LABEL.fullmatch(content) else content
         if not content and match[1] is not None:
-            content = next((own for own in text[match.end() :].split("\n") if own.strip()), "")
+            content = next((later for later in text[match.end() :].split("\n") if later.strip()), "")
         if content.strip():
             return Final(content.strip())
     if tags := _TAG.findall(text):
@@ -97,7 +97,7 @@ def behind_mark(text: str) -> Final | None:
 
 
 def behind_phrase(text: str) -> Final | None:
-    """What stands behind the last `the answer is`, to the end of the sentence."""
+    """The text behind the last `the answer is`, to the end of the sentence."""
     matches = list(_PHRASE.finditer(text))
     if not matches:
         return None
@@ -111,7 +111,7 @@ def behind_phrase(text: str) -> Final | None:
 
 
 def last_number(text: str) -> Final:
-    """The last number of a text with what it is part of. Unread where there is none."""
+    """The last number of a text with the expression that it is part of. Unread where there is none."""
     text = "".join(fraction(c, " %s/%s") for c in text) if not text.isascii() else text
     place = None
     for match in NUMBER.finditer(text):
@@ -129,16 +129,16 @@ def last_number(text: str) -> Final:
 
 
 def last_segment(text: str) -> tuple[int, int]:
-    """Where the last piece of mathematics between marks ($...$, \\(...\\), \\[...\\]) begins and ends, or 0, 0."""
-    found = [(0, 0)]
+    """The start and end of the last piece of mathematics between marks ($...$, \\(...\\), \\[...\\]), or 0, 0."""
+    segments = [(0, 0)]
     for opening, closing in (("\\(", "\\)"), ("\\[", "\\]")):
         end = text.rfind(closing)
         start = text.rfind(opening, 0, end) if end > 0 else -1
-        found += [(start + 2, end)] if start >= 0 else []
+        segments += [(start + 2, end)] if start >= 0 else []
     marks = list(_DOLLARS.finditer(text))
     if marks and len(marks) % 2 == 0 and not text[marks[-1].end() :][:1].isdigit():
-        found.append((marks[-2].end(), marks[-1].start()))
-    return max(found, key=lambda place: place[1])
+        segments.append((marks[-2].end(), marks[-1].start()))
+    return max(segments, key=lambda place: place[1])
 
 
 def beginning(text: str) -> str:
@@ -156,5 +156,5 @@ def numbers(text: str) -> list[str]:
 
 
 def is_prose(text: str) -> bool:
-    """Whether a text has no mathematics but plain numbers."""
+    """True if a text has no mathematics but plain numbers."""
     return not _MATHEMATICS.search(text)

@@ -20,7 +20,7 @@ class Bracketed:
 
 @dataclass(frozen=True)
 class Collection:
-    """A set, or several answers side by side: their order says nothing."""
+    """A set, or several answers side by side: their order has no meaning."""
 
     items: tuple[Answer, ...]
 
@@ -41,7 +41,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Ratio:
-    """So many to so many."""
+    """A ratio: 3 to 1."""
 
     parts: tuple[Quantity, ...]
 
@@ -72,7 +72,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Words:
-    """What is no mathematics: a day, a name, the letter of a choice."""
+    """Words and no mathematics: a day, a name, the letter of a choice."""
 
     text: str
 
@@ -80,8 +80,8 @@ class Words:
 Answer: TypeAlias = Quantity | Bracketed | Collection | Union | Matrix | Ratio | Based | Named | Relation | Words
 
 
-def value_of(found: Answer) -> Value | None:
+def value_of(answer: Answer) -> Value | None:
     """The value of a quantity, also of one that has a name."""
-    if isinstance(found, Named):
-        return value_of(found.value)
-    return found.value if isinstance(found, Quantity) else None
+    if isinstance(answer, Named):
+        return value_of(answer.value)
+    return answer.value if isinstance(answer, Quantity) else None

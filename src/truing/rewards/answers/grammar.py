@@ -1,7 +1,7 @@
 """One expression of an answer, from its tokens to an exact value, and the unit behind it.
 
-A product needs no sign; a fraction behind a whole number is a mixed number where it is one of digits. What has two
-readings (1/2x, x2, 3 4) is not read.
+A product needs no sign; a fraction behind a whole number is a mixed number where it is one of digits. An expression
+with two readings (1/2x, x2, 3 4) is not read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from truing.rewards.answers.numeric import APPLIED, combinations, whole
 from truing.rewards.answers.tokens import END, Token
 
 DEEPEST = 40
-"""So many expressions may stand in each other."""
+"""The deepest nesting of expressions."""
 FUNCTIONS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "sinh": "sinh", "cosh": "cosh",
     "tanh": "tanh", "ln": "ln", "log": "log", "exp": "exp", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
@@ -42,11 +42,12 @@ class Quantity:
     value: Value
     unit: units.Unit | None = None
     capitals: str = ""
-    """The capitals side by side that it is, which may be a word or a code: BCD is no BDC."""
+    """Its letters, if it is capitals side by side, which may be a word or a code: BCD is no BDC."""
 
 
 class Grammar:
-    """Reads the tokens of one expression; `sign` is what a plus-or-minus stands for, `both` whether there was one."""
+    """A parser of the tokens of one expression; `sign` is the sign that a plus-or-minus takes, `both` is True if there
+    was one."""
 
     def __init__(self, tokens: Sequence[Token], sign: int = 1) -> None:
         self.tokens, self.sign = [t for t in tokens if t.kind != "end"], sign
@@ -65,7 +66,7 @@ class Grammar:
         return ""
 
     def need(self, text: str) -> None:
-        """Read a sign that has to be there."""
+        """Consume a sign that has to be there."""
         if not self.take(text):
             raise Unread(f"'{self.next.text}' where '{text}' was to be")
 
@@ -90,16 +91,16 @@ class Grammar:
 
     def _unit_words(self) -> str:
         """The rest of the tokens as the text of a unit."""
-        found = ""
+        text = ""
         for token in self.tokens[self.place :]:
             plain = token.kind in ("word", "text") or (token.kind == "sign" and token.text in "/^{}°%*¢€£¥₹$")
-            digit = token.kind == "number" and found.rstrip().endswith(("^", "{", "-"))
-            behind = token.kind == "letter" and found.rstrip().endswith(("/", "°"))
+            digit = token.kind == "number" and text.rstrip().endswith(("^", "{", "-"))
+            behind = token.kind == "letter" and text.rstrip().endswith(("/", "°"))
             if not (plain or digit or behind or token.text in ("-", "cdot")):
                 raise Unread(f"'{token.text}' behind an expression")
-            found += " " + ("*" if token.text == "cdot" else token.text)
+            text += " " + ("*" if token.text == "cdot" else token.text)
         self.place = len(self.tokens)
-        return re.sub(r"([\^{-]) (?=[\d{-])", r"\1", found)
+        return re.sub(r"([\^{-]) (?=[\d{-])", r"\1", text)
 
     def expression(self) -> Value:
         """A sum."""
@@ -117,13 +118,13 @@ class Grammar:
 
     def _signs(self) -> int:
         sign, start = 1, self.place
-        while found := self.take(*SIGNED):
+        while mark := self.take(*SIGNED):
             if self.place - start > 2:
                 raise Unread("several signs behind each other")
-            if found in ("pm", "mp"):
+            if mark in ("pm", "mp"):
                 self.both = True
-                sign *= self.sign if found == "pm" else -self.sign
-            sign *= -1 if found == "-" else 1
+                sign *= self.sign if mark == "pm" else -self.sign
+            sign *= -1 if mark == "-" else 1
         return sign
 
     def product(self) -> Value:
@@ -145,7 +146,7 @@ class Grammar:
                 return value
 
     def _joins(self) -> bool:
-        """Whether a slash or a dot is one between values, not between units."""
+        """True if a slash or a dot is one between values, not between units."""
         behind = self.tokens[self.place + 1 : self.place + 2]
         return bool(behind) and behind[0].kind not in ("word", "text")
 
@@ -153,7 +154,7 @@ class Grammar:
         return self.factor() if self._signs() > 0 else -self.factor()
 
     def _begins(self) -> bool:
-        """Whether the next token begins a factor, behind another one."""
+        """True if the next token begins a factor, behind another one."""
         token = self.next
         if token.kind == "number":
             raise Unread("a number behind a factor")
@@ -164,7 +165,7 @@ class Grammar:
         return token.kind == "command" and (token.text in FUNCTIONS or token.text in GREEK or token.text in COMMANDS)
 
     def factor(self) -> Value:
-        """A value with what stands behind it: a power, an exclamation mark."""
+        """A value with the power or factorial behind it."""
         value = self.primary()
         while True:
             if self.take("!"):
@@ -208,7 +209,7 @@ class Grammar:
         return value
 
     def primary(self) -> Value:
-        """A number, a letter, a bracket or a command with what belongs to it."""
+        """A number, a letter, a bracket, or a command with its arguments."""
         token = self.next
         if token.kind == "number":
             return self._number()
@@ -301,7 +302,7 @@ class Grammar:
         return COMMANDS[name](self)
 
     def _argument(self) -> Value:
-        """What a command takes: a group, or one digit or letter."""
+        """The argument of a command: a group, or one digit or letter."""
         if self.next.text == "{":
             return self.grouped("{")
         token = self.next
@@ -311,12 +312,12 @@ class Grammar:
         return self.primary()
 
     def fraction(self) -> Value:
-        """What stands behind \\frac."""
+        """The fraction behind \\frac."""
         above = self._argument()
         return above / self._argument()
 
     def square_root(self) -> Value:
-        """What stands behind \\sqrt, of any degree."""
+        """The root behind \\sqrt, of any degree."""
         degree = self.grouped("[") if self.next.text == "[" else rational(2)
         inner = self.grouped(self.next.text) if self.next.text in ("{", "(") else self.primary()
         odd = (whole(degree) or 0) % 2 == 1
@@ -325,14 +326,14 @@ class Grammar:
         return exact.power(inner, ONE / degree)
 
     def binomial(self) -> Value:
-        """What stands behind \\binom."""
+        """The binomial coefficient behind \\binom."""
         n, k = whole(self._argument()), whole(self._argument())
         if n is None or k is None:
             raise Unread("a binomial of what is no number")
         return rational(combinations(n, k))
 
     def rounded(self, name: str) -> Value:
-        """What stands behind \\lfloor or \\lceil."""
+        """The rounded value behind \\lfloor or \\lceil."""
         value = self.expression()
         self.need(f"r{name}")
         number = value.number
@@ -341,7 +342,7 @@ class Grammar:
         return rational(number.__floor__() if name == "floor" else number.__ceil__())
 
     def overline(self) -> Value:
-        """What stands behind \\overline, as a name."""
+        """The text behind \\overline, as a name."""
         return exact.letter("overline " + self._raw_group())
 
     def _function(self, name: str) -> Value:

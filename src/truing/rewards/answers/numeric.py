@@ -1,8 +1,8 @@
-"""Whether two exact values are equal: by their forms where these decide it, else by sixty digits of both.
+"""The comparison of two exact values: by their forms where these decide it, else by sixty digits of both.
 
 Forms that hold a function (a sine, a root of a sum) may differ and be equal all the same. Their values are then
-compared to forty digits, the letters in them replaced by fixed numbers of both signs. A decimal long enough to be equal
-so and wrong all the same is not read.
+compared to forty digits, the letters in them replaced by fixed numbers of both signs. A decimal so long that it could
+agree to that many digits and still be wrong is not read.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ SIGNS = ((1, 1), (-1, -1), (1, -1))
 CONTEXT: Any = MPContext()
 CONTEXT.dps = DIGITS
 BASE = 7.3890625
-"""What stands for the base of a logarithm that names none: no other has it."""
+"""The base of a logarithm that names none: a number that no other logarithm has as its base."""
 
 
-def equal(one: Value, other: Value) -> bool:
-    """Whether two values are the same. Unread where that cannot be told."""
-    if (one.above, one.below) == (other.above, other.below):
+def equal(left: Value, right: Value) -> bool:
+    """True if two values are the same. Unread where that cannot be decided."""
+    if (left.above, left.below) == (right.above, right.below):
         return True
-    apart = Value(one.above) * Value(other.below) - Value(other.above) * Value(one.below)
+    apart = Value(left.above) * Value(right.below) - Value(right.above) * Value(left.below)
     if not apart.above:
         return True
-    atoms = one.atoms | other.atoms
+    atoms = left.atoms | right.atoms
     if not any(atom.opaque for atom in atoms):
         return False
-    for value in (one, other):
+    for value in (left, right):
         if any(factor.denominator > LONGEST for _, factor in value.above):
             raise Unread("a decimal that is too long to be held against a function's value")
-    return _alike(one, other, sorted(one.letters | other.letters))
+    return _alike(left, right, sorted(left.letters | right.letters))
 
 
-def _alike(one: Value, other: Value, letters: list[str]) -> bool:
+def _alike(left: Value, right: Value, letters: list[str]) -> bool:
     compared = 0
     for turn, signs in enumerate(SIGNS):
         place = {name: signs[i % 2] * somewhere(name, turn) for i, name in enumerate(letters)}
         try:
-            a, b = evaluated(one, place), evaluated(other, place)
+            a, b = evaluated(left, place), evaluated(right, place)
         except (ArithmeticError, ValueError, TypeError):  # outside of what a function is defined on
             continue
         if abs(a - b) > CONTEXT.mpf(10) ** -AGREE * max(1, abs(a), abs(b)):
@@ -75,13 +75,13 @@ def evaluated(value: Value, place: Mapping[str, Any]) -> Any:
 
 
 def _sum(terms: Sum, place: Mapping[str, Any]) -> Any:
-    found = CONTEXT.mpf(0)
+    total = CONTEXT.mpf(0)
     for product, factor in terms:
         term = CONTEXT.mpf(factor.numerator) / factor.denominator
         for atom, exponent in product:
             term *= _power(_atom(atom, place), CONTEXT.mpf(exponent.numerator) / exponent.denominator)
-        found += term
-    return found
+        total += term
+    return total
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -117,9 +117,9 @@ def _rational_power(base: Any, exponent: Fraction) -> Any:
 
 
 def _unknown(name: str) -> Any:
-    """A function that nothing is known of, as some function of its argument."""
-    own = somewhere(name, len(SIGNS))
-    return lambda x: CONTEXT.sin(own * x) + CONTEXT.cos(x * x / own)
+    """Some fixed function in place of an unknown one."""
+    scale = somewhere(name, len(SIGNS))
+    return lambda x: CONTEXT.sin(scale * x) + CONTEXT.cos(x * x / scale)
 
 
 TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "asin", "acos", "atan")
@@ -145,7 +145,7 @@ def whole(value: Value) -> int | None:
 
 
 def combinations(above: int, below: int) -> Fraction:
-    """How many ways there are to choose so many of so many, of moderate numbers."""
+    """The number of ways to choose `below` of `above`, for moderate numbers."""
     if not 0 <= above <= 4096 or below < 0:
         raise Unread("a number of combinations that is too large")
     return Fraction(math.comb(above, below))

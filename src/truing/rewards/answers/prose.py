@@ -1,5 +1,4 @@
-"""A number in prose with what belongs to it: its sign and currency, words like `million`, its unit; or the expression
-that it is part of.
+"""A number in prose with its sign and currency, words like `million`, its unit; or the expression that it is part of.
 
 Nothing is guessed from a part: where a number is one of several (5 or 6, 10-20), or a word makes another one of it
 (the root of 5, 3 and a half), it is not read.
@@ -13,7 +12,7 @@ from truing.rewards.answers import Unread
 from truing.rewards.answers.units import LARGE, PARTS, SHORT, is_unit
 
 CONTEXT = 400
-"""How many characters around its last number an unmarked answer is looked for in."""
+"""The number of characters around the last number in which an unmarked answer is searched for."""
 NUMBER = re.compile(
     r"(?:(?<![\w).}\]])[-+−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?"
 )
@@ -22,7 +21,7 @@ CODES = {"USD": "$", "US$": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": 
 _CODE = re.compile(r"\b(USD|US\$|EUR|GBP|JPY|INR|Rs\.?)\s?$")
 _SIGN = re.compile(r"([-+−–])\s*$|\b(?:minus|negative)\s+$", re.IGNORECASE)
 _OPERAND = re.compile(r"(?:[\d)\]}%°!]|(?<![a-zA-Z'’])[b-zB-HJ-Z])\s*$|(?<![a-zA-Z'’])[aAI]$")
-"""What an operator may stand behind."""
+"""The end of an operand, behind which an operator may stand."""
 _OPERATOR = re.compile(
     r"\s*(?:[*/×÷^·⋅:]|(?<![a-zA-Z])x|\b(?:plus|times|over|divided by|multiplied by|modulo|mod|choose))\s*$",
     re.IGNORECASE,
@@ -48,7 +47,7 @@ OTHER = re.compile(
     rf"[\s-]+(?:{PARTS.pattern}|squared|cubed|choose|modulo|mod)\b|\s+(?:and|&)\s+(?:a|an|one|two|three)\b"
     r"|\s*(?:[kKMBT]|bn|mn|tn|mil)\b(?!['’])",
 )
-"""What makes another number of the one before it."""
+"""Words that make another number of the one before them."""
 _UNIT = re.compile(
     r"\s*\\?%|\s*°(?:\s*[CF]\b)?|\s?[€£¥₹¢$](?!\w)|\s*degrees?\s+(?:celsius|fahrenheit)\b"
     r"|[ \t]*(?!in\b)(?:(?:square|cubic|sq|cu)\s+)?[a-zA-Z]+(?:\s?\^\s?\{?\d\}?|[²³])?"
@@ -66,8 +65,8 @@ _JOINED_RIGHT = re.compile(
 
 
 def around(text: str, place: re.Match[str]) -> tuple[str, bool]:
-    """A number of a text with what belongs to it, and whether that is all plain: no expression. Unread where the number
-    is part of what has no one reading."""
+    """Return a number of a text with its sign, currency and unit, or its expression, and True if it is plain: no
+    expression. Unread where the number is part of something with several readings."""
     start, end = _line(text, place.start(), place.end())
     line, at, until = text[start:end], place.start() - start, place.end() - start
     cut = line.rfind(">>", 0, at) + 2 if ">>" in line[:at] else 0
@@ -100,8 +99,8 @@ def _split(pattern: re.Pattern[str], left: str) -> tuple[str, str]:
 
 
 def _signed(left: str, words: bool) -> tuple[str, bool, str]:
-    """The sign that a number has, whether it is part of an expression instead, and what stands before the sign. In a
-    line without words, numbers with spaces between them are results one after the other: 146 -466 -1436."""
+    """Return the sign of a number, True if it is part of an expression instead, and the text before the sign. In a line
+    without words, numbers with spaces between them are results one after the other: 146 -466 -1436."""
     if re.search(r"[-+*/×÷]\s*\(\s*$", left):
         raise Unread("a number in brackets, behind an operator")
     if not words and re.search(r"\d[-+]\s+$", left):
@@ -137,7 +136,7 @@ def _signed(left: str, words: bool) -> tuple[str, bool, str]:
 
 
 def _begins_plainly(left: str) -> bool:
-    """Whether what stands before a number, without a space, is no mathematics but an equality that it ends."""
+    """True if the text before a number, without a space, is no mathematics but an equality that the number ends."""
     if _EQUALS.search(left):
         return True
     before = re.search(r"\S*$", left)
@@ -147,21 +146,21 @@ def _begins_plainly(left: str) -> bool:
 
 
 def _ends_plainly(right: str) -> bool:
-    """Whether what stands behind a number, without a space, is a mark, or a word that is no product of letters."""
+    """True if the text behind a number, without a space, is a mark, or a word that is no product of letters."""
     glued = re.match(r"\S*", right)
     assert glued is not None
     match = _BEHIND.fullmatch(glued[0])
     if match is None:
         return False
     word = match[1] or ""
-    known = (
+    is_plain_word = (
         is_unit(word) or word in SHORT or word.casefold() in (*LARGE, "am", "pm", "st", "nd", "rd", "th", "bn", "mn")
     )
-    return not word or known or (len(word) > 3 and bool(re.search("[aeiou]", word, re.IGNORECASE)))
+    return not word or is_plain_word or (len(word) > 3 and bool(re.search("[aeiou]", word, re.IGNORECASE)))
 
 
 def _alone(left: str, right: str, words: bool) -> None:
-    """Raise Unread for a number that is one of several, or that a word makes another one of."""
+    """Raise Unread for a number that is one of several, or that a word turns into another number."""
     listed = _LISTED.search(left) or (words and _SPACED.search(left))
     if listed and not _EQUALS.search(left):
         raise Unread("one of several numbers")
@@ -172,7 +171,7 @@ def _alone(left: str, right: str, words: bool) -> None:
 
 
 def _behind(right: str, money: bool) -> str:
-    """The words behind a number that are part of it (million), and its unit, where the words there are those of one."""
+    """The words behind a number that are part of it (million), and its unit, if the words there are a unit's."""
     large, end = "", 0
     while match := _LARGE.match(right, end):
         large, end = f"{large} {(match[1] or match[2]).casefold()}", match.end()
@@ -183,8 +182,8 @@ def _behind(right: str, money: bool) -> str:
     if unit in tuple("€£¥₹¢$"):
         return large if money else f"{large} {unit}"
     names = [word for word in re.findall(r"[a-zA-Z]+", unit) if word.casefold() not in ("square", "cubic", "per")]
-    known = unit[:1] in ("%", "\\", "°") or (names and all(is_unit(word) or word in SHORT for word in names))
-    return large + (match[0] if known or unit.casefold().startswith("degree") else "")
+    is_unit_text = unit[:1] in ("%", "\\", "°") or (names and all(is_unit(word) or word in SHORT for word in names))
+    return large + (match[0] if is_unit_text or unit.casefold().startswith("degree") else "")
 
 
 def _line(text: str, start: int, end: int) -> tuple[int, int]:
@@ -195,7 +194,7 @@ def _line(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _within_brackets(line: str, at: int) -> bool:
-    """Whether a place is between brackets that hold no words: (3, 4), [0, 1)."""
+    """True if a place is between brackets that hold no words: (3, 4), [0, 1)."""
     opened = max(line.rfind("(", 0, at), line.rfind("[", 0, at), line.rfind("{", 0, at))
     if opened < 0 or re.search(r"[)\]}]", line[opened:at]):
         return False
@@ -214,7 +213,7 @@ def _expression(line: str, at: int, until: int) -> str:
 
 
 def last_side(text: str) -> str:
-    """What stands behind the last sign of equality that is outside all brackets, of a value without a name."""
+    """The text behind the last sign of equality that is outside all brackets."""
     depth, cut = 0, 0
     for place, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")

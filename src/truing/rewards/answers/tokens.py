@@ -1,4 +1,4 @@
-"""The text of an answer, LaTeX or plain, as tokens. What only changes how it looks is left out."""
+"""The text of an answer, LaTeX or plain, as tokens. Commands that only change its look are dropped."""
 
 from __future__ import annotations
 
@@ -76,20 +76,20 @@ _SYNONYMS = {
 
 
 def tokens(text: str, short_units: bool = False) -> list[Token]:
-    """The tokens of an answer, with one more that is its end. With `short_units` a letter behind a number may be a unit
+    """The tokens of an answer, and an END token. With `short_units` a letter behind a number may be a unit
     (5 m); else it is an unknown."""
     if len(text) > LONGEST:
         raise Unread(f"an answer of {len(text)} characters")
-    rest, found, depth = rewritten(text), list[Token](), 0
+    rest, parsed, depth = rewritten(text), list[Token](), 0
     while rest.strip():
         spaced, rest = rest[0].isspace(), rest.lstrip()
-        own, length = _next(rest, found, depth, spaced, short_units)
-        for token in own:
+        head, length = _next(rest, parsed, depth, spaced, short_units)
+        for token in head:
             depth += token.text in ("(", "[", "\\{", "langle") and token.kind != "text"
             depth -= token.text in (")", "]", "\\}", "rangle") and token.kind != "text"
-        found += own
+        parsed += head
         rest = rest[length:]
-    return [*found, END]
+    return [*parsed, END]
 
 
 def rewritten(text: str) -> str:
@@ -120,7 +120,7 @@ def fraction(character: str, form: str) -> str:
 
 
 def _next(rest: str, before: list[Token], depth: int, spaced: bool, short: bool) -> tuple[list[Token], int]:
-    """What a text begins with, and its length."""
+    """The tokens that a text begins with, and their length."""
     if match := _TEXT.match(rest):
         inner = group(rest, match.end() - 1)
         if inner.strip() in ("", "$", "€", "£", "%"):
@@ -184,7 +184,7 @@ def _run(run: str, behind: str, before: list[Token], spaced: bool, short: bool) 
 
 
 def group(text: str, start: int) -> str:
-    """What stands between the brace at a place and the one that closes it."""
+    """The text between the brace at a place and the one that closes it."""
     depth = 0
     for place in range(start, len(text)):
         if text[place] == "\\":

@@ -1,4 +1,4 @@
-"""What is written behind a number: units as a factor and powers of what they measure, and words that count things."""
+"""The text behind a number: units as a factor and powers of what they measure, and words that count things."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _TABLE = {
 }  # fmt: skip
 KNOWN = {
     name: (Fraction(factor), kind)
-    for kind, own in _TABLE.items()
-    for names, factor in own.items()
+    for kind, units in _TABLE.items()
+    for names, factor in units.items()
     for name in names.split()
 }
 PREFIXES = {"": "1", "kilo": "1000", "mega": "1000000", "giga": "1000000000", "milli": "1/1000", "micro": "1/1000000"}
@@ -83,13 +83,13 @@ SHORT = {name: name for name in KNOWN if len(name) == 1} | {
 }  # fmt: skip
 """Signs of units that may as well be letters, as words. K and M are none: they may be thousands and millions."""
 FILLED = frozenset(("a", "an", "the", "of", "in", "total", "more", "different", "possible", "distinct"))
-"""Words that say nothing of a unit."""
+"""Words that do not change a unit."""
 PART = re.compile(r"\s*(?:([a-z]+)\.?|([/·*⋅])|\^?\s*\{?\s*(-?\d)\s*\}?|([$€£¥₹¢%°]))\s*")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit: how many of the plainest it is, and the powers of what it measures. A word that is in no table measures
+    """A unit: its factor to the base unit, and the powers of what it measures. A word that is in no table measures
     itself."""
 
     factor: Value
@@ -97,12 +97,12 @@ class Unit:
 
     @property
     def share(self) -> bool:
-        """Whether it is a plain factor of the number: a percent, a degree."""
+        """True if it is a plain factor of the number: a percent, a degree."""
         return all(name in ("percent", ANGLE) for name, _ in self.measures)
 
     @property
     def percent(self) -> bool:
-        """Whether it is a percent sign."""
+        """True if it is a percent sign."""
         return self.measures == (("percent", 1),)
 
 
@@ -139,7 +139,7 @@ def unit(text: str) -> Unit | None:
 
 
 def named(word: str) -> tuple[Value, str]:
-    """How many of the plainest a unit's name is, and what it measures."""
+    """The factor of a unit's name to the base unit, and what it measures."""
     if word in ("degree", "deg", "degrees"):
         return PI / rational(180), ANGLE
     if word in ("radian", "radians", "rad"):
@@ -163,9 +163,9 @@ def singular(word: str) -> str:
 
 
 def is_unit(word: str) -> bool:
-    """Whether a word is the name of a unit, and not any word."""
+    """True if a word is the name of a unit, and not any word."""
     plain = word.casefold().rstrip(".")
-    known = {
+    more = {
         *WRITTEN_OUT,
         "unit",
         "degree",
@@ -179,19 +179,19 @@ def is_unit(word: str) -> bool:
         "euro",
         *CURRENCIES,
     }
-    return any(name in KNOWN or name in known for name in (plain, plain.removesuffix("s"), plain.removesuffix("es")))
+    return any(name in KNOWN or name in more for name in (plain, plain.removesuffix("s"), plain.removesuffix("es")))
 
 
 def _parts(text: str) -> list[str]:
     """The words, signs and powers of a unit. Of several words that are in no table the last one counts."""
-    rest, found = text.casefold().replace("-", " ").strip(" .,;:!~"), list[str]()
+    rest, words = text.casefold().replace("-", " ").strip(" .,;:!~"), list[str]()
     while rest:
         match = PART.match(rest)
         if match is None or not match[0]:
             raise Unread(f"the unit {text!r}")
         word, sign, times, currency = match.groups()
         written = WRITTEN_OUT.get(word, word) if word else SIGNS[currency] if currency else sign or times
-        found += written.split()
+        words += written.split()
         rest = rest[match.end() :]
-    plain = [i for i, word in enumerate(found) if word.isalpha() and not is_unit(word)]
-    return [word for i, word in enumerate(found) if i not in plain[:-1]]
+    plain = [i for i, word in enumerate(words) if word.isalpha() and not is_unit(word)]
+    return [word for i, word in enumerate(words) if i not in plain[:-1]]
