@@ -34,5 +34,5 @@ def headline(told: Diagnosis) -> str:
     if lost is None:
         return f"{curve.name}: too few looks"
     spread = f" [{lost.interval[0]:.2f}, {lost.interval[1]:.2f}]" if lost.interval else ""
-    where = f"highest at {curve.look(told.best)} (KL {curve.kl[told.best]:.1f} nats)"
+    where = f"highest at {curve.place(told.best)} (KL {curve.kl[told.best]:.1f} nats)"
     return f"{curve.name}: gold {told.word}, {where}, lost since {lost.value:.2f}{spread}"
