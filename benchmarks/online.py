@@ -35,20 +35,20 @@ def prompts(data: Path) -> list[list[dict[str, str]]]:
     """Conversations of the data that ask for an answer, in a fixed shuffled order: as many as all steps take."""
     opened = gzip.open if data.suffix == ".gz" else open
     with opened(data, "rt", encoding="utf-8") as file:
-        found = [json.loads(line)["prompt"] for line in file.read().split("\n") if line]
-    found = [p for p in found if p[-1]["role"] == "user" and sum(len(m["content"]) for m in p) < 4000]
-    random.Random(1).shuffle(found)
-    return found[: PROMPTS * STEPS]
+        usable = [json.loads(line)["prompt"] for line in file.read().split("\n") if line]
+    usable = [p for p in usable if p[-1]["role"] == "user" and sum(len(m["content"]) for m in p) < 4000]
+    random.Random(1).shuffle(usable)
+    return usable[: PROMPTS * STEPS]
 
 
 def answer(prompt: int, number: int) -> list[int]:
-    """The tokens of a given answer."""
+    """The tokens of a fixed response."""
     draws = random.Random(prompt * ANSWERS + number)
     return [draws.randrange(300, 8000) for _ in range(TOKENS)]
 
 
 def reward(ids: Sequence[int]) -> float:
-    """What an answer is worth: the share of its tokens that are even."""
+    """Reward of a response: the share of its tokens that are even."""
     return sum(i % 2 == 0 for i in ids) / len(ids)
 
 
@@ -74,9 +74,11 @@ def truing(args: argparse.Namespace) -> Line:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     policy, name = load(str(args.model)), TASKS[args.task]
-    asked = [[Message(m["role"], m["content"]) for m in p] for p in prompts(args.data)]
+    conversations = [[Message(m["role"], m["content"]) for m in p] for p in prompts(args.data)]
     renderer = Renderer(policy.tokenizer)
-    own = [Prompt(i + 1, tuple(p), tuple(renderer.prompt_ids(tuple(p)))) for i, p in enumerate(asked)]
+    rounds_prompts = [
+        Prompt(i + 1, tuple(p), tuple(renderer.prompt_ids(tuple(p)))) for i, p in enumerate(conversations)
+    ]
     leashed = args.task == "update-kl"
     options = {"beta": BETA if leashed else 0.0, "corrected": False} if name == "grpo" else {}
     if name == "grpo" and not leashed:
@@ -85,21 +87,23 @@ def truing(args: argparse.Namespace) -> Line:
     if args.task.endswith("ppo"):
         terms.append(Term(registry.load("value_clipped", "objective"), {"clip": 0.2}, 0.1))
         policy.put_value_head()
-    marks, away, given = [], [0.0], args.task.startswith("update")
+    marks, away, fixed = [], [0.0], args.task.startswith("update")
 
     class Given(RolloutSource):
-        """Rounds whose answers are given; what the policy says of them is not in the time, as a sampler knows it."""
+        """Rounds whose responses are fixed. Their log-probabilities are not timed: a sampler has them already."""
 
         def choose(self, number: int) -> Iterator[Prompt]:
             yield from self.prompts[number * PROMPTS : (number + 1) * PROMPTS]
 
         def answered(self, number: int, chosen: Sequence[Prompt], draw: int = 0) -> list[Rollout]:
-            if not given:
+            if not fixed:
                 return super().answered(number, chosen, draw)
             begun = time.process_time()
-            found = known(self.policy, [(p.ids, [answer(p.row - 1, k) for k in range(ANSWERS)]) for p in chosen])
+            rollouts = as_rollouts(
+                self.policy, [(p.ids, [answer(p.row - 1, k) for k in range(ANSWERS)]) for p in chosen]
+            )
             away[0] += time.process_time() - begun
-            return found
+            return rollouts
 
     def even(responses: Sequence[str]) -> list[float]:
         return [reward(json.loads(text)) for text in responses]
@@ -114,7 +118,7 @@ def truing(args: argparse.Namespace) -> Line:
     )
     folder, total = Path(tempfile.mkdtemp()), Sum(terms)
     reference = load(str(args.model)) if leashed else None
-    source = Given(policy, own, judged, total, online, training, folder / "rollouts", 0, reference)
+    source = Given(policy, rounds_prompts, judged, total, online, training, folder / "rollouts", 0, reference)
     rows: list[Line] = []
 
     def show(row: Any, _: int) -> None:
@@ -137,26 +141,26 @@ def made(name: str) -> Any:
         return registry.load(name, "objective")
 
     def grpo_free(logp_BT: Any, old_logp_BT: Any, advantage_BT: Any, mask_BT: Any) -> Any:
-        """GRPO's loss without its leash."""
+        """GRPO's loss without its KL term."""
         return mask_BT * clipped(bounded_ratio(logp_BT, old_logp_BT), advantage_BT, 0.2, 0.2)
 
     return registry.objective(source="Shao et al. 2024", mean="response", advantage="standardised")(grpo_free)
 
 
-def known(policy: Any, groups: Sequence[tuple[tuple[int, ...], list[list[int]]]]) -> list[Any]:
-    """Given answers as rollouts of this policy."""
+def as_rollouts(policy: Any, groups: Sequence[tuple[tuple[int, ...], list[list[int]]]]) -> list[Any]:
+    """Fixed responses as rollouts of this policy."""
     import torch
 
     from truing.data.batch import Batch, Branch, Tree
     from truing.types import Rollout
 
     trees = [
-        Tree(ids, tuple(Branch("response", tuple(a), (True,) * len(a)) for a in said), i, i)
-        for i, (ids, said) in enumerate(groups)
+        Tree(ids, tuple(Branch("response", tuple(a), (True,) * len(a)) for a in answers), i, i)
+        for i, (ids, answers) in enumerate(groups)
     ]
     with torch.no_grad():
-        logp = policy.logp(Batch(tuple(trees))).split([len(a) for _, said in groups for a in said])
-    pairs = [(g, ids, tuple(a)) for g, (ids, said) in enumerate(groups) for a in said]
+        logp = policy.logp(Batch(tuple(trees))).split([len(a) for _, answers in groups for a in answers])
+    pairs = [(g, ids, tuple(a)) for g, (ids, answers) in enumerate(groups) for a in answers]
     return [Rollout(ids, a, tuple(x.tolist()), "length", group=g) for (g, ids, a), x in zip(pairs, logp, strict=True)]
 
 
@@ -249,8 +253,8 @@ def run(side: str, task: str, model: Path, args: argparse.Namespace) -> Line:
     lines = [line for line in done.stdout.split("\n") if line.startswith('{"seconds"')]
     if not lines:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    found: Line = json.loads(lines[-1])
-    return found
+    record: Line = json.loads(lines[-1])
+    return record
 
 
 def compare(task: str, model: Path, args: argparse.Namespace) -> str:
