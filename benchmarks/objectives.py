@@ -104,7 +104,7 @@ def main() -> None:
             if number > 1:
                 times[bench.name].append(seconds)
         print(f"round {number} of {args.rounds + 1}", file=sys.stderr)
-    print("\n| objective | ms a step | over dpo, or bradley_terry | reads besides |\n|---|---|---|---|")
+    print("\n| objective | ms a step | relative to dpo, or bradley_terry | computes besides |\n|---|---|---|---|")
     for bench in benches:
         base = times["bradley_terry" if bench.policy is reward else "dpo"]
         ratio = statistics.median(times[bench.name]) / statistics.median(base)
