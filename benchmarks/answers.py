@@ -1,4 +1,4 @@
-"""The verifier and math-verify on the same answers: how many wrong ones each accepts, how many right ones it misses.
+"""The verifier and math-verify on the same responses: wrong ones each accepts, right ones it misses.
 
     TRUING_DATA=... .venv/bin/python benchmarks/answers.py
 
@@ -34,12 +34,12 @@ def boxed(case: Case) -> str:
 
 
 def ours(case: Case) -> bool:
-    """What the verifier says."""
+    """The verdict of truing's verifier."""
     return verifier(boxed(case), {"answer": case.truth}, answer="math") == 1.0
 
 
 def theirs(case: Case) -> bool:
-    """What math-verify says."""
+    """The verdict of math-verify."""
     from math_verify import parse, verify  # type: ignore[import-not-found]
 
     return bool(verify(parse(f"${case.truth}$"), parse(boxed(case))))

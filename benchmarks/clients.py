@@ -60,13 +60,13 @@ def make(folder: Path) -> tuple[Path, Answers]:
             if parameter.requires_grad:
                 parameter.normal_(std=0.05)
     prompts = [tokenizer(text).input_ids for text in TEXTS]
-    told = generate(policy, prompts, Sampling(TOKENS, 0.0, 0), 1)
+    responses = generate(policy, prompts, Sampling(TOKENS, 0.0, 0), 1)
     heads.save(policy, Path("run/stage/model"))
     shutil.move("run/stage/model", "moved")
     Path("elsewhere").mkdir()
     os.chdir("elsewhere")
     return folder / "moved", [
-        {"prompt": prompts[r.group], "ids": list(r.response_ids), "logp": list(r.logp_T)} for r in told
+        {"prompt": prompts[r.group], "ids": list(r.response_ids), "logp": list(r.logp_T)} for r in responses
     ]
 
 
@@ -84,7 +84,7 @@ def plainly(auto: Any, adapter: Path, answers: Answers) -> Answers:
 
 
 def serve(adapter: Path, answers: Answers) -> dict[str, Answers]:
-    """What vLLM answers to the same prompts, with the adapter and without; its base is where its config says."""
+    """vLLM's responses to the same prompts, with the adapter and without; its base is where its config says."""
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -109,12 +109,12 @@ def serve(adapter: Path, answers: Answers) -> dict[str, Answers]:
 def compare(name: str, ours: Answers, theirs: Answers) -> bool:
     """Print how many tokens agree and how far the log-probabilities of those are apart; whether all do."""
     same, total, off = 0, 0, 0.0
-    for one, two in zip(ours, theirs, strict=True):
-        total += len(one["ids"])
-        for i, (a, b) in enumerate(zip(one["ids"], two["ids"], strict=False)):
+    for ours_row, theirs_row in zip(ours, theirs, strict=True):
+        total += len(ours_row["ids"])
+        for i, (a, b) in enumerate(zip(ours_row["ids"], theirs_row["ids"], strict=False)):
             if a != b:
                 break  # what follows answers to another text
-            same, off = same + 1, max(off, abs(one["logp"][i] - two["logp"][i]))
+            same, off = same + 1, max(off, abs(ours_row["logp"][i] - theirs_row["logp"][i]))
     print(f"{name:18} {same} of {total} greedy tokens agree, at most {off:.1e} nats apart")
     return same == total
 
@@ -126,8 +126,8 @@ def main() -> int:
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        told = json.loads(args.serve.read_text(encoding="utf-8"))
-        rows = serve(Path(told["adapter"]), told["answers"])
+        request = json.loads(args.serve.read_text(encoding="utf-8"))
+        rows = serve(Path(request["adapter"]), request["answers"])
         args.serve.with_suffix(".out").write_text(json.dumps(rows), encoding="utf-8")
         return 0
     script, vllm = Path(__file__).resolve(), args.vllm and args.vllm.absolute()

@@ -1,4 +1,4 @@
-"""What both sides of a comparison share: the rows, the arguments, the clock, the report. No import of either side."""
+"""Common code of both sides of a comparison: rows, arguments, clock, report. It imports neither side."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The first rows, in a fixed shuffled order, whose responses are one message that says something."""
     opened = gzip.open if args.data.suffix == ".gz" else open
     with opened(args.data, "rt", encoding="utf-8") as file:
-        found = [json.loads(line) for line in file.read().split("\n") if line]
-    found = [r for r in found if all(plain(r[side]) for side in ("chosen", "rejected")) and alternates(r["prompt"])]
-    random.Random(1).shuffle(found)
-    found = found[: args.rows]
+        usable = [json.loads(line) for line in file.read().split("\n") if line]
+    usable = [r for r in usable if all(plain(r[side]) for side in ("chosen", "rejected")) and alternates(r["prompt"])]
+    random.Random(1).shuffle(usable)
+    usable = usable[: args.rows]
     if args.sort:
-        found.sort(key=lambda r: sum(len(m["content"]) for part in ("prompt", "chosen", "rejected") for m in r[part]))
-    return [{k: r[k] for k in ("prompt", "chosen", "rejected")} for r in found]
+        usable.sort(key=lambda r: sum(len(m["content"]) for part in ("prompt", "chosen", "rejected") for m in r[part]))
+    return [{k: r[k] for k in ("prompt", "chosen", "rejected")} for r in usable]
 
 
 def plain(side: list[dict[str, str]]) -> bool:
-    """Whether a response is one message that says something, without blanks around it."""
+    """True if a response is one message with text, without blanks around it."""
     return len(side) == 1 and bool(side[0]["content"]) and side[0]["content"] == side[0]["content"].strip()
 
 
 def alternates(prompt: list[dict[str, str]]) -> bool:
-    """Whether roles alternate from the user on, without blanks around what is said."""
+    """True if roles alternate from the user on, without blanks around the texts."""
     roles = [m["role"] for m in prompt]
     return roles == ["user", "assistant"] * (len(roles) // 2) + ["user"] and all(
         m["content"] and m["content"] == m["content"].strip() for m in prompt
@@ -76,14 +76,14 @@ def report(
 ) -> None:
     """One JSON line. The first epoch is left out of the speed: a first step maps memory."""
     skip = len(seconds) // args.epochs if args.epochs > 1 else 1
-    kept = seconds[skip:]
+    timed = seconds[skip:]
     line = {
         "side": side,
         "task": args.task,
         "model": args.model.name,
-        "rows_per_s": args.batch * len(kept) / sum(kept),
-        "tokens_per_s": sum(tokens[skip:]) / sum(kept),
-        "step_s": statistics.median(kept),
+        "rows_per_s": args.batch * len(timed) / sum(timed),
+        "tokens_per_s": sum(tokens[skip:]) / sum(timed),
+        "step_s": statistics.median(timed),
         "tokens": tokens,
         "losses": losses,
         **more,

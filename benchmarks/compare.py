@@ -32,8 +32,8 @@ def measure(python: str, script: str, task: str, model: Path, args: argparse.Nam
     lines = [line for line in done.stdout.split("\n") if line.startswith('{"side"')]
     if not lines:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    found: Line = json.loads(lines[-1])
-    return found
+    record: Line = json.loads(lines[-1])
+    return record
 
 
 def check(ours: Line, peer: Line) -> float:

@@ -1,4 +1,4 @@
-"""What a step costs: CPU seconds and peak memory against tokens, answers per prompt, prompt share and vocabulary.
+"""The cost of a step: CPU seconds and peak memory against tokens, answers per prompt, prompt share and vocabulary.
 
     make cost                     # the curves, and the table in docs/benchmarks.md
 
@@ -71,8 +71,8 @@ def point(folder: Path, model: str, **sizes: int) -> Point:
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode:
         sys.exit(done.stderr[-2000:])
-    found: Point = json.loads(done.stdout.strip().split("\n")[-1])
-    return found
+    measured: Point = json.loads(done.stdout.strip().split("\n")[-1])
+    return measured
 
 
 def tokens(folder: Path) -> None:
@@ -84,23 +84,25 @@ def tokens(folder: Path) -> None:
 
 
 def answers(folder: Path) -> None:
-    """What sharing the prompt saves, by the number of answers to it."""
+    """The savings of sharing the prompt, by the number of responses to it."""
     print("\n| answers of 64 to a prompt of 256 | computed / data tokens | ms | µs a data token |\n|---|---|---|---|")
     for n in (1, 2, 4, 8, 16):
         p = point(folder, "S-8k", trees=max(1, 16 // n), prompt=256, branches=n, length=64)
-        told = f"{p['tokens']:,} / {p['data_tokens']:,}"
-        print(f"| {n} | {told} | {1e3 * p['seconds']:.0f} | {1e6 * p['seconds'] / p['data_tokens']:.0f} |", flush=True)
+        counts = f"{p['tokens']:,} / {p['data_tokens']:,}"
+        print(
+            f"| {n} | {counts} | {1e3 * p['seconds']:.0f} | {1e6 * p['seconds'] / p['data_tokens']:.0f} |", flush=True
+        )
 
 
 def shares(folder: Path) -> None:
-    """What sharing the prompt saves, by its share of a pair's sequences."""
+    """The savings of sharing the prompt, by its share of a pair's sequences."""
     print("\n| prompt share of a sequence of 320 | computed / data tokens | ms | µs a data token |\n|---|---|---|---|")
     for share in (0.1, 0.25, 0.5, 0.75, 0.9):
         prompt = round(320 * share)
         p = point(folder, "S-8k", trees=8, prompt=prompt, branches=2, length=320 - prompt)
-        told = f"{p['tokens']:,} / {p['data_tokens']:,}"
+        counts = f"{p['tokens']:,} / {p['data_tokens']:,}"
         print(
-            f"| {share:.0%} | {told} | {1e3 * p['seconds']:.0f} | {1e6 * p['seconds'] / p['data_tokens']:.0f} |",
+            f"| {share:.0%} | {counts} | {1e3 * p['seconds']:.0f} | {1e6 * p['seconds'] / p['data_tokens']:.0f} |",
             flush=True,
         )
 
@@ -113,9 +115,11 @@ def vocabularies(folder: Path) -> None:
     print("|---|---|---|---|---|")
     for name in ("S-8k", "S-32k", "S-128k"):
         p = point(folder, name, trees=8, prompt=200, branches=2, length=60)
-        own = 5 * p["embedding_mb"]  # two gradients (as input and as head, before they are added), two moments, one sum
-        told = f"{p['peak_mb']:.0f} | {own:.0f} | {p['peak_mb'] - own:.0f}"
-        print(f"| {name[2:]} | {1e3 * p['seconds']:.0f} | {told} |", flush=True)
+        embedding = (
+            5 * p["embedding_mb"]
+        )  # two gradients (as input and as head, before they are added), two moments, one sum
+        memory = f"{p['peak_mb']:.0f} | {embedding:.0f} | {p['peak_mb'] - embedding:.0f}"
+        print(f"| {name[2:]} | {1e3 * p['seconds']:.0f} | {memory} |", flush=True)
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ def share_interval(points: Sequence[float], clusters: Sequence[Any] | None = Non
 
 
 def pass_interval(values: Sequence[float]) -> Interval:
-    """That of a mean, cut at 0 and 1; Wilson's where values are zeros and ones, or all alike."""
+    """Interval of a mean, cut at 0 and 1; Wilson's where values are zeros and ones, or all alike."""
     spread = None if set(values) <= {0.0, 1.0} else mean_interval(values)
     if spread is None or spread[0] == spread[1]:
         return wilson(math.fsum(values), len(values))
@@ -69,13 +69,13 @@ def bootstrap(statistic: Callable[[Any], float], clusters: Sequence[Any]) -> Int
     rows = [np.flatnonzero(index == number) for number in range(int(index.max()) + 1)]
     picked = np.random.default_rng(0).integers(0, len(rows), size=(1000, len(rows)))
     values = np.array([statistic(np.concatenate([rows[i] for i in draw])) for draw in picked])
-    known = values[np.isfinite(values)]
-    if len(rows) < FEWEST or len(known) < 950:
+    finite = values[np.isfinite(values)]
+    if len(rows) < FEWEST or len(finite) < 950:
         return None
     if len(rows) >= FEW:
-        low, high = np.quantile(known, [0.025, 0.975])
+        low, high = np.quantile(finite, [0.025, 0.975])
         return float(low), float(high)
-    half, middle = float(stdtrit(len(rows) - 1, 0.975) * known.std(ddof=1)), statistic(np.arange(len(index)))
+    half, middle = float(stdtrit(len(rows) - 1, 0.975) * finite.std(ddof=1)), statistic(np.arange(len(index)))
     return (middle - half, middle + half) if half > 1e-12 else None
 
 

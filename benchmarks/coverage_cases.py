@@ -1,4 +1,4 @@
-"""What `make coverage` measures: every interval and every verdict of the product, on data whose truth is known.
+"""The cases of `make coverage`: every interval and every verdict of the product, on data whose truth is known.
 
 To add one, add a `Case` to `cases()`.
 """
@@ -57,8 +57,8 @@ def seldom(rng: Rng, items: int) -> Any:
 
 def shared(rng: Rng, clusters: Any) -> Any:
     """Standard normal values of which half the variance is the cluster's."""
-    own = rng.normal(size=len(clusters)), rng.normal(size=int(clusters.max()) + 1)[clusters]
-    return (own[0] + own[1]) / math.sqrt(2)
+    parts = rng.normal(size=len(clusters)), rng.normal(size=int(clusters.max()) + 1)[clusters]
+    return (parts[0] + parts[1]) / math.sqrt(2)
 
 
 def means() -> list[Case]:
@@ -90,8 +90,8 @@ def shares() -> list[Case]:
     def clustered(share: float, alike: float) -> Callable[[Rng, int], tuple[Any, Any]]:
         def draw(rng: Rng, items: int) -> tuple[Any, Any]:
             clusters = sized(rng, items)
-            own = rng.beta(share * (1 / alike - 1), (1 - share) * (1 / alike - 1), items)
-            return (rng.random(len(clusters)) < own[clusters]).astype(float), clusters.tolist()
+            rates = rng.beta(share * (1 / alike - 1), (1 - share) * (1 / alike - 1), items)
+            return (rng.random(len(clusters)) < rates[clusters]).astype(float), clusters.tolist()
 
         return draw
 
@@ -195,7 +195,7 @@ def correlation_of_levels(cuts: Sequence[float]) -> float:
 
 
 def verdicts() -> list[Case]:
-    """What is held against a bound or a baseline, where the truth is that they are equal."""
+    """Verdicts against a bound or a baseline, where the truth is that they are equal."""
     return [*fixed_bounds(), *losses(), *constants()]
 
 
@@ -204,8 +204,8 @@ def fixed_bounds() -> list[Case]:
 
     def scores(tied: float) -> Callable[[Rng, int], tuple[Any, Any, Any]]:
         def draw(rng: Rng, items: int) -> tuple[Any, Any, Any]:
-            one, other = np.exp(rng.normal(size=(2, items)))
-            return np.where(rng.random(items) < tied, other, one), other, [str(i) for i in range(items)]
+            first, second = np.exp(rng.normal(size=(2, items)))
+            return np.where(rng.random(items) < tied, second, first), second, [str(i) for i in range(items)]
 
         return draw
 

@@ -1,4 +1,4 @@
-"""How often every interval of the product holds the truth, and how often its verdicts are false: docs/coverage.md.
+"""Coverage of every interval of the product, and the share of its verdicts that are false: docs/coverage.md.
 
     make coverage                                       # about ten minutes on two cores; writes the table
     .venv/bin/python benchmarks/coverage_study.py mean --trials 500 --sizes 10 30    # some of it, printed
@@ -30,46 +30,48 @@ BEGIN, END = "<!-- table: make coverage -->\n", "<!-- end of table -->\n"
 
 @dataclass(frozen=True)
 class Cell:
-    """Of so many trials: in how many there was an interval, in how many of these it lay above or below the truth."""
+    """A count of trials: how many had an interval (`bounded`), in how many of these it lay above or below the truth."""
 
     trials: int
-    known: int
+    bounded: int
     above: int
     below: int
 
     @property
     def none(self) -> bool:
-        """Whether there is next to never an interval."""
-        return self.known < SELDOM * self.trials
+        """True if there is next to never an interval."""
+        return self.bounded < SELDOM * self.trials
 
     @property
     def covered(self) -> float:
         """The share of intervals that hold the truth."""
-        return 1 - (self.above + self.below) / self.known
+        return 1 - (self.above + self.below) / self.bounded
 
     @property
     def short(self) -> bool:
-        """Whether it misses the aim, beyond the noise of this study: less than 94 %, or more than 3 % on one side."""
+        """True if it misses the aim, beyond the noise of this study: less than 94 %, or more than 3 % on one side."""
         if self.none:
             return False
-        worst = max(self.above, self.below) / self.known
+        worst = max(self.above, self.below) / self.bounded
         return self.covered < 0.94 - self.noise(0.94) or worst > 0.03 + self.noise(0.03)
 
     @property
     def wide(self) -> bool:
-        """Whether it holds the truth more often than 96 %, beyond noise."""
+        """True if it holds the truth more often than 96 %, beyond noise."""
         return not self.none and self.covered > 0.96 + self.noise(0.96)
 
     def noise(self, share: float) -> float:
         """Two standard errors of a share of this cell."""
-        return 2 * math.sqrt(share * (1 - share) / self.known)
+        return 2 * math.sqrt(share * (1 - share) / self.bounded)
 
     def text(self) -> str:
         """`95.1 (2.4, 2.5)`: per cent covered, and missed by an interval above and below the truth."""
         if self.none:
             return "none"
-        sides = f"{100 * self.covered:.1f} ({100 * self.above / self.known:.1f}, {100 * self.below / self.known:.1f})"
-        part = f" of {100 * self.known / self.trials:.0f} %" if self.known < 0.99 * self.trials else ""
+        sides = (
+            f"{100 * self.covered:.1f} ({100 * self.above / self.bounded:.1f}, {100 * self.below / self.bounded:.1f})"
+        )
+        part = f" of {100 * self.bounded / self.trials:.0f} %" if self.bounded < 0.99 * self.trials else ""
         return f"**{sides}**{part}" if self.short else f"{sides}{' +' if self.wide else ''}{part}"
 
 
@@ -78,14 +80,14 @@ def cell(case: Case, items: int, trials: int, old: bool = False) -> Cell:
     measure = case.before if old else case.interval
     assert measure is not None
     rng = np.random.default_rng([zlib.crc32(f"{case.name}, {case.data}".encode()), items])
-    known = above = below = 0
+    bounded = above = below = 0
     for _ in range(trials):
         interval = measure(case.draw(rng, items))
         if interval is not None:
-            known += 1
+            bounded += 1
             above += bool(interval[0] > case.truth)
             below += bool(interval[1] < case.truth)
-    return Cell(trials, known, above, below)
+    return Cell(trials, bounded, above, below)
 
 
 def table(rows: Sequence[Sequence[Cell | None]], chosen: Sequence[Case], sizes: Sequence[int]) -> str:

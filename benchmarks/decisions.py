@@ -1,4 +1,4 @@
-"""What is decided by a judge that errs: simulated decisions, and how often they ship what is no better.
+"""Decisions by a judge that errs, simulated: how often they ship a policy that is no better.
 
     make decisions                                # prints the table of docs/conclusions.md
     make decisions KEEP=1                         # and keeps it there
@@ -61,11 +61,11 @@ def simulate(accuracy: float, true_rate: float, decisions: int, seed: int, least
         tried, believed = share(right, PAIRS), exact(right, PAIRS)[0] >= least
         rates = [share(int(draws.binomial(PROMPTS, chance)), PROMPTS) for _ in range(LOOKS)]
         shipped = [believed and ships(rate, tried, level_of(look)) for look, rate in enumerate(rates, start=1)]
-        found = corrected_rate(rates[0], tried)
-        covers = found.interval is not None and found.interval[0] <= true_rate <= found.interval[1]
-        decides = believed and found.is_rate and found.interval is not None
-        at_once = (believed, shipped[0], any(shipped), found.interval is not None)
-        tally += [*at_once, covers, covers or found.interval is None, decides, decides and covers]
+        corrected = corrected_rate(rates[0], tried)
+        covers = corrected.interval is not None and corrected.interval[0] <= true_rate <= corrected.interval[1]
+        decides = believed and corrected.is_rate and corrected.interval is not None
+        at_once = (believed, shipped[0], any(shipped), corrected.interval is not None)
+        tally += [*at_once, covers, covers or corrected.interval is None, decides, decides and covers]
     shares = (tally / decisions).tolist()
     return Decided(*shares[:4], shares[4] / shares[3], shares[5], shares[7] / shares[6])
 
@@ -76,9 +76,9 @@ def share(successes: int, items: int) -> Mean:
 
 
 def ships(rate: Mean, accuracy: Mean, level: float) -> bool:
-    """Whether the corrected rate is one, and its whole interval lies above one half."""
-    found = corrected_rate(rate, accuracy, level)
-    return found.is_rate and found.interval is not None and found.interval[0] > 0.5
+    """True if the corrected rate lies in [0, 1] and its whole interval above one half."""
+    corrected = corrected_rate(rate, accuracy, level)
+    return corrected.is_rate and corrected.interval is not None and corrected.interval[0] > 0.5
 
 
 def lines(decisions: int, seed: int) -> Iterator[str]:
@@ -97,10 +97,10 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=DECISIONS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true")
-    asked = parser.parse_args()
-    table = "\n".join(lines(asked.decisions, asked.seed)) + "\n"
+    args = parser.parse_args()
+    table = "\n".join(lines(args.decisions, args.seed)) + "\n"
     print(table)
-    if asked.keep:
+    if args.keep:
         before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
         PAGE.write_text(before + MARKS[0] + table + MARKS[1] + rest.split(MARKS[1])[1], encoding="utf-8")
 

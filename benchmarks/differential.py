@@ -50,31 +50,31 @@ class Case:
 
 def dpo(loss: str | list[str], ours: dict[str, Any] | list[dict[str, Any]], note: str = "", **more: Any) -> Case:
     """A case of DPOTrainer."""
-    own = {name: more.pop(name) for name in ("scales", "dtype", "apart") if name in more}
+    fields = {name: more.pop(name) for name in ("scales", "dtype", "apart") if name in more}
     losses = loss if isinstance(loss, list) else [loss]
-    told = ", ".join([*losses, *(f"{k} {v}" for k, v in more.items() if k not in ("beta", "loss_weights"))])
+    labels = ", ".join([*losses, *(f"{k} {v}" for k, v in more.items() if k not in ("beta", "loss_weights"))])
     options = {"loss_type": losses, "beta": 0.1} | more
-    return Case(f"DPO {told}", "dpo", options, "pairs", ours if isinstance(ours, list) else [ours], note, **own)
+    return Case(f"DPO {labels}", "dpo", options, "pairs", ours if isinstance(ours, list) else [ours], note, **fields)
 
 
 def cpo(loss: str, ours: list[dict[str, Any]], note: str = "", apart: bool = False, **options: Any) -> Case:
     """A case of CPOTrainer."""
     scales = (1.0,) if apart else (0.01, 1.0, 30.0)
-    told = ", ".join([loss, *(f"{k} {v}" for k, v in options.items() if k in ("cpo_alpha", "label_smoothing"))])
-    return Case(f"CPO {told}", "cpo", {"loss_type": loss} | options, "sequences", ours, note, scales, apart=apart)
+    labels = ", ".join([loss, *(f"{k} {v}" for k, v in options.items() if k in ("cpo_alpha", "label_smoothing"))])
+    return Case(f"CPO {labels}", "cpo", {"loss_type": loss} | options, "sequences", ours, note, scales, apart=apart)
 
 
 def grpo(loss: str, ours: list[dict[str, Any]], note: str = "", **more: Any) -> Case:
     """A case of GRPOTrainer. Ratios are followed as far as both follow them."""
-    own = {name: more.pop(name) for name in ("scales", "apart") if name in more}
-    told = ", ".join([loss, *(f"{k} {v}" for k, v in more.items() if k not in ("epsilon", "epsilon_high"))])
-    own = {"scales": (0.01, 1.0, 5.0)} | own
-    return Case(f"GRPO {told}", "grpo", {"loss_type": loss} | more, "rollouts", ours, note, **own)
+    fields = {name: more.pop(name) for name in ("scales", "apart") if name in more}
+    labels = ", ".join([loss, *(f"{k} {v}" for k, v in more.items() if k not in ("epsilon", "epsilon_high"))])
+    fields = {"scales": (0.01, 1.0, 5.0)} | fields
+    return Case(f"GRPO {labels}", "grpo", {"loss_type": loss} | more, "rollouts", ours, note, **fields)
 
 
-def scored(trainer: str, told: str, options: dict[str, Any], ours: str, note: str = "", apart: bool = False) -> Case:
+def scored(trainer: str, label: str, options: dict[str, Any], ours: str, note: str = "", apart: bool = False) -> Case:
     """A case of a trainer's advantages."""
-    name = f"{trainer.upper()} advantages, {told}"
+    name = f"{trainer.upper()} advantages, {label}"
     scales = (1.0,) if apart else (0.01, 1.0, 100.0)
     return Case(name, f"{trainer}_advantages", options, "scores", ours, note, scales, apart=apart)
 
@@ -278,15 +278,15 @@ def draw(kind: str, scale: float, seed: int) -> Numbers:
 def ask(questions: list[Numbers], peer: str) -> list[Numbers]:
     """TRL's answers, from a process in its own environment."""
     with tempfile.TemporaryDirectory() as folder:
-        asked, told = Path(folder, "asked.json"), Path(folder, "told.json")
-        asked.write_text(json.dumps(questions))
+        request, reply = Path(folder, "asked.json"), Path(folder, "told.json")
+        request.write_text(json.dumps(questions))
         done = subprocess.run(
-            [peer, str(HERE / "peer_losses.py"), str(asked), str(told)], capture_output=True, text=True
+            [peer, str(HERE / "peer_losses.py"), str(request), str(reply)], capture_output=True, text=True
         )
         if done.returncode:
             sys.exit(done.stderr[-3000:])
-        found: list[Numbers] = json.loads(told.read_text())
-    return found
+        replies: list[Numbers] = json.loads(reply.read_text())
+    return replies
 
 
 def off(ours: Tensor, theirs: Tensor, least: float) -> float:
@@ -294,38 +294,41 @@ def off(ours: Tensor, theirs: Tensor, least: float) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=least))
 
 
-def compare(case: Case, numbers: Numbers, told: Numbers) -> tuple[float, float]:
-    """How far value and gradient lie apart, relative to TRL's; values below 1 and gradients below 0.01 count as these.
+def compare(case: Case, numbers: Numbers, reply: Numbers) -> tuple[float, float]:
+    """The distance of value and gradient, relative to TRL's; values below 1 and gradients below 0.01 count as these.
     (Where a loss is flat, `1 - sigmoid(x)` has lost the digits that `sigmoid(-x)` still has.)"""
-    theirs = torch.tensor(told["value"], dtype=torch.float64)
+    theirs = torch.tensor(reply["value"], dtype=torch.float64)
     if isinstance(case.ours, str):
         return off(advantages_of(case.ours, numbers), theirs, 1.0), 0.0
     value, gradient = value_and_gradient(case.kind, numbers, case.ours)
-    return off(value, theirs, 1.0), off(gradient, torch.tensor(told["gradient"], dtype=torch.float64), 0.01)
+    return off(value, theirs, 1.0), off(gradient, torch.tensor(reply["gradient"], dtype=torch.float64), 0.01)
 
 
 def spelt(ours: list[dict[str, Any]] | str) -> str:
-    """What gives the number here, as a recipe says it."""
+    """The objectives that give the number here, as a recipe writes them."""
     if isinstance(ours, str):
         return f"`advantage`: {ours}"
     terms = []
     for spec in ours:
         name, options = next(iter(spec.items()))
-        told = [f"{k}: {str(v).lower()}" for k, v in options.items()]
-        told += [f"times {spec['weight']:g}"] if "weight" in spec else []
-        terms.append(f"`{name}`" + (f" ({', '.join(told)})" if told else ""))
+        settings = [f"{k}: {str(v).lower()}" for k, v in options.items()]
+        settings += [f"times {spec['weight']:g}"] if "weight" in spec else []
+        terms.append(f"`{name}`" + (f" ({', '.join(settings)})" if settings else ""))
     return " + ".join(terms)
 
 
-def line(case: Case, asked: list[Numbers], told: list[Numbers]) -> tuple[str, bool]:
+def line(case: Case, questions: list[Numbers], replies: list[Numbers]) -> tuple[str, bool]:
     """A row of the table, and whether it is as it should be."""
-    found = [compare(case, q["inputs"], t) for q, t in zip(asked, told, strict=True)]
-    value, gradient = max(v for v, _ in found), max(g for _, g in found)
+    distances = [compare(case, q["inputs"], t) for q, t in zip(questions, replies, strict=True)]
+    value, gradient = max(v for v, _ in distances), max(g for _, g in distances)
     bound = BOUND[case.dtype]
-    kept = min(map(max, found)) > 1e-2 if case.apart else max(value, gradient) <= bound
+    right = min(map(max, distances)) > 1e-2 if case.apart else max(value, gradient) <= bound
     verdict = "differs" if case.apart else f"equal, {case.dtype[:1]}p{case.dtype[-2:]}"
     numbers = f"{value:.0e} | {'' if isinstance(case.ours, str) else f'{gradient:.0e}'}"
-    return f"| {case.name} | {spelt(case.ours)} | {numbers} | {verdict if kept else '**FAILS**'} | {case.note} |", kept
+    return (
+        f"| {case.name} | {spelt(case.ours)} | {numbers} | {verdict if right else '**FAILS**'} | {case.note} |",
+        right,
+    )
 
 
 def shortened(number: Any) -> Any:
@@ -333,15 +336,15 @@ def shortened(number: Any) -> Any:
     return [shortened(x) for x in number] if isinstance(number, list) else float(f"{number:.14g}")
 
 
-def keep(asked: list[list[Numbers]], told: list[list[Numbers]], table: str) -> None:
+def keep(asked_of_case: list[list[Numbers]], replies: list[list[Numbers]], table: str) -> None:
     """Keep TRL's answers at the scale of 1, for a test that runs without TRL, and the table in the docs."""
-    inputs, kept = {}, []
-    for case, questions, answers in zip(CASES, asked, told, strict=True):
+    inputs, frozen = {}, []
+    for case, questions, answers in zip(CASES, asked_of_case, replies, strict=True):
         if not case.apart:
             inputs[case.kind] = questions[1]["inputs"]
-            own = {"name": case.name, "kind": case.kind, "ours": case.ours, "bound": BOUND[case.dtype]}
-            kept.append(own | {name: shortened(number) for name, number in answers[1].items()})
-    lines = ",\n".join(json.dumps(case) for case in kept)
+            fields = {"name": case.name, "kind": case.kind, "ours": case.ours, "bound": BOUND[case.dtype]}
+            frozen.append(fields | {name: shortened(number) for name, number in answers[1].items()})
+    lines = ",\n".join(json.dumps(case) for case in frozen)
     FROZEN.write_text(f'{{"inputs": {json.dumps(inputs)},\n"cases": [\n{lines}\n]}}\n', encoding="utf-8")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     PAGE.write_text(before + MARKS[0] + table + "\n" + MARKS[1] + rest.partition(MARKS[1])[2], encoding="utf-8")
@@ -353,23 +356,23 @@ def main() -> None:
     parser.add_argument("--peer", default=".venv-peer/bin/python")
     parser.add_argument("--keep", action="store_true", help="keep the table in docs, and TRL's numbers for the tests")
     args = parser.parse_args()
-    asked = [
+    by_case = [
         [
             {"trainer": c.trainer, "options": c.options, "dtype": c.dtype, "inputs": draw(c.kind, scale, 10 * i)}
             for i, scale in enumerate(c.scales)
         ]
         for c in CASES
     ]
-    answers = iter(ask([question for questions in asked for question in questions], args.peer))
-    told = [[next(answers) for _ in questions] for questions in asked]
-    lines = [line(*case) for case in zip(CASES, asked, told, strict=True)]
+    answers = iter(ask([question for questions in by_case for question in questions], args.peer))
+    replies = [[next(answers) for _ in questions] for questions in by_case]
+    lines = [line(*case) for case in zip(CASES, by_case, replies, strict=True)]
     head = "| TRL 1.16 | here | value apart | gradient apart | | |\n|---|---|---|---|---|---|"
     table = "\n".join([head, *(text for text, _ in lines)])
     print(table)
-    if not all(kept for _, kept in lines):
+    if not all(right for _, right in lines):
         sys.exit("a number is not as it should be: see FAILS above")
     if args.keep:
-        keep(asked, told, table)
+        keep(by_case, replies, table)
 
 
 if __name__ == "__main__":

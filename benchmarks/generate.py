@@ -34,10 +34,10 @@ def prompts(data: Path, number: int) -> list[list[dict[str, str]]]:
     """So many conversations of the data that ask for an answer, in a fixed shuffled order."""
     opened = gzip.open if data.suffix == ".gz" else open
     with opened(data, "rt", encoding="utf-8") as file:
-        found = [json.loads(line)["prompt"] for line in file.read().split("\n") if line]
-    found = [p for p in found if p[-1]["role"] == "user" and sum(len(m["content"]) for m in p) < 4000]
-    random.Random(1).shuffle(found)
-    return found[:number]
+        usable = [json.loads(line)["prompt"] for line in file.read().split("\n") if line]
+    usable = [p for p in usable if p[-1]["role"] == "user" and sum(len(m["content"]) for m in p) < 4000]
+    random.Random(1).shuffle(usable)
+    return usable[:number]
 
 
 def truing(model: Path, ends: list[int]) -> tuple[Any, Answer]:
@@ -89,8 +89,8 @@ def measure(args: argparse.Namespace) -> Line:
     torch.set_num_threads(1)
     ends = list(range(300, 300 + 8192 // 32)) if args.stopping else []
     tokenizer, answer = {"truing": truing, "transformers": transformers}[args.side](args.model, ends)
-    asked = prompts(args.data, args.rows // ANSWERS)
-    ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in asked]
+    chosen = prompts(args.data, args.rows // ANSWERS)
+    ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in chosen]
     greedy = answer(ids, True, 0)
     seconds, tokens = [], 0
     for seed in range(ROUNDS_EACH + 1):
@@ -116,8 +116,8 @@ def run(side: str, model: Path, rows: int, stopping: bool, data: Path) -> Line:
     lines = [line for line in done.stdout.split("\n") if line.startswith('{"greedy"')]
     if not lines:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    found: Line = json.loads(lines[-1])
-    return found
+    record: Line = json.loads(lines[-1])
+    return record
 
 
 def spread(values: list[float]) -> str:

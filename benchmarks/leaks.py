@@ -1,4 +1,4 @@
-"""How many unrelated real prompts are taken for leaks, and how many real leaks in disguise are found.
+"""Share of unrelated real prompts that are taken for leaks, and of real leaks in disguise that are found.
 
     python benchmarks/leaks.py choose ../shared/data    # the sets by which `likeness.LEAST` was chosen
     python benchmarks/leaks.py judge ../shared/data     # the other sets, looked at when it was frozen
@@ -31,7 +31,7 @@ LEASTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def prompt_of(row: dict[str, Any]) -> Messages | None:
-    """What a row of any of the sets asks."""
+    """The prompt of a row of any of the sets."""
     value = next((row[name] for name in COLUMNS if row.get(name)), None)
     if isinstance(value, str):
         return (Message("user", value),)
@@ -61,13 +61,13 @@ def records(prompts: Iterable[Messages]) -> Records:
 
 
 def is_learned(group: str) -> bool:
-    """Whether a group is on the side that is learned from."""
+    """True if a group is on the side that is learned from."""
     return int(hashlib.sha256(group.encode()).hexdigest(), 16) % 2 == 0
 
 
-def flagged(learned: Sequence[Messages], asked: Sequence[Messages]) -> Counter[str]:
-    """How many of `asked` are taken for one of `learned`, by kind."""
-    matches = fingerprint(records(learned)).nearest(Questions(records(asked)))
+def flagged(learned: Sequence[Messages], queries: Sequence[Messages]) -> Counter[str]:
+    """The number of `queries` taken for one of `learned`, by kind."""
+    matches = fingerprint(records(learned)).nearest(Questions(records(queries)))
     return Counter(match.kind for match in matches if match is not None)
 
 
@@ -97,7 +97,7 @@ def choose(sets: dict[str, dict[Messages, str]]) -> None:
 
 
 def judge(sets: dict[str, dict[Messages, str]]) -> None:
-    """What is flagged of every set, by kind."""
+    """Print the flagged prompts of every set, by kind."""
     print("| set | asked | within | across | kinds |\n| --- | --- | --- | --- | --- |")
     totals, all_asked, began, count = Counter[str](), 0, time.perf_counter(), 0
     for name, prompts in sets.items():
@@ -113,14 +113,17 @@ def judge(sets: dict[str, dict[Messages, str]]) -> None:
 
 
 def between(chosen: dict[str, dict[Messages, str]], judged: dict[str, dict[Messages, str]]) -> None:
-    """What is flagged of all prompts of one part where the other was learned from."""
+    """Print the flagged prompts of one part where the other was learned from."""
     print("| learned from | asked | flagged | kinds |\n| --- | --- | --- | --- |")
-    for names, one, other in (("choosing", chosen, judged), ("judging", judged, chosen)):
-        learned, asked = ([prompt for prompts in part.values() for prompt in prompts] for part in (one, other))
-        kinds = flagged(learned, asked)
+    for names, part_learned, part_asked in (("choosing", chosen, judged), ("judging", judged, chosen)):
+        learned, queries = (
+            [prompt for prompts in part.values() for prompt in prompts] for part in (part_learned, part_asked)
+        )
+        kinds = flagged(learned, queries)
         both = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
         print(
-            f"| the sets for {names}: {len(learned):,} | {len(asked):,} | {sum(kinds.values())} | {both} |", flush=True
+            f"| the sets for {names}: {len(learned):,} | {len(queries):,} | {sum(kinds.values())} | {both} |",
+            flush=True,
         )
 
 
@@ -148,27 +151,29 @@ DISGUISES: dict[str, Callable[[str], list[Message]]] = {
 
 
 def disguise(sets: dict[str, dict[Messages, str]]) -> None:
-    """How many real prompts are found in each disguise among all the others; and what 20,000 rows and 1,000 prompts
-    take."""
+    """Print the share of real prompts found in each disguise among all the others, and the time and size of 20,000 rows
+    and 1,000 prompts."""
     prompts = [prompt for each in sets.values() for prompt in each if len(prompt) == 1 and prompt[0].role == "user"]
     some, others = prompts[:: len(prompts) // 1000][:1000], prompts[1 :: len(prompts) // 1000]
     noise = (prompts * (19_000 // len(prompts) + 1))[:19_000]
     print("| disguise | found | found of those of 20 words or more |\n| --- | --- | --- |")
     for name, change in DISGUISES.items():
         learned = [*others, *(tuple(change(prompt[0].content)) for prompt in some)]
-        asked = Questions(records(some))
-        matches = dict(zip((rows[0] for rows in asked.rows), fingerprint(records(learned)).nearest(asked), strict=True))
+        queries = Questions(records(some))
+        matches = dict(
+            zip((rows[0] for rows in queries.rows), fingerprint(records(learned)).nearest(queries), strict=True)
+        )
         long = [row for row in matches if len(some[row - 1][0].content.split()) >= 20]
         shares = [sum(matches[row] is not None for row in rows) / len(rows) for rows in (list(matches), long)]
         print(f"| {name} | {shares[0]:.1%} | {shares[1]:.1%} |", flush=True)
     began = time.perf_counter()
     prints = fingerprint(records([*noise, *some]))
     made = time.perf_counter()
-    asked = Questions(records(some))
-    prints.nearest(asked)
-    kept = f"{len(prints.grams.hashes):,} grams, window {prints.window}, {size(prints):,} bytes"
+    queries = Questions(records(some))
+    prints.nearest(queries)
+    sizes = f"{len(prints.grams.hashes):,} grams, window {prints.window}, {size(prints):,} bytes"
     spent = f"{made - began:.1f} s; {len(some):,} prompts asked in {time.perf_counter() - made:.1f} s"
-    print(f"{len(prints):,} rows ({kept}) in {spent}")
+    print(f"{len(prints):,} rows ({sizes}) in {spent}")
 
 
 def main(part: str, data: str) -> None:

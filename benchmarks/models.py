@@ -73,8 +73,8 @@ def main() -> None:
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     opened = gzip.open if data.suffix == ".gz" else open
     with opened(data, "rt", encoding="utf-8") as file:
-        found = [json.loads(line) for line in file.read().split("\n") if line]
-    texts = [m["content"] for r in found for part in ("prompt", "chosen", "rejected") for m in r[part]]
+        rows = [json.loads(line) for line in file.read().split("\n") if line]
+    texts = [m["content"] for r in rows for part in ("prompt", "chosen", "rejected") for m in r[part]]
     for name in sys.argv[3:]:
         if not (out / f"{name}-reward" / "config.json").exists():
             make(name, texts, out)

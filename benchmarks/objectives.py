@@ -1,4 +1,4 @@
-"""What a step costs with each objective, on the same trees: whatever the method, its forward and backward are the cost.
+"""The cost of a step with each objective, on the same trees: forward and backward dominate, whatever the method.
 
     make cost                     # after the curves, this table
 
@@ -97,20 +97,20 @@ def main() -> None:
     parts = registry.parts("objective")
     names = sorted(name for name, part in parts.items() if not OWED & set(part.needs) and not of_rollouts(part))
     benches = [Bench(name, reward if of_reward(parts[name]) else policy, args.rounds) for name in names]
-    found: dict[str, list[float]] = {name: [] for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(1, args.rounds + 2):
         for bench in benches:
             seconds = bench.step(number)
             if number > 1:
-                found[bench.name].append(seconds)
+                times[bench.name].append(seconds)
         print(f"round {number} of {args.rounds + 1}", file=sys.stderr)
-    print("\n| objective | ms a step | over dpo, or bradley_terry | reads besides |\n|---|---|---|---|")
+    print("\n| objective | ms a step | relative to dpo, or bradley_terry | computes besides |\n|---|---|---|---|")
     for bench in benches:
-        base = found["bradley_terry" if bench.policy is reward else "dpo"]
-        ratio = statistics.median(found[bench.name]) / statistics.median(base)
+        base = times["bradley_terry" if bench.policy is reward else "dpo"]
+        ratio = statistics.median(times[bench.name]) / statistics.median(base)
         extra = {"mismatched_logp_B": "another prompt's responses, forward", "prompt_logp_B": "the prompt's tokens"}
         more = ", ".join(words for signal, words in extra.items() if signal in bench.terms.all_signals)
-        print(f"| `{bench.name}` | {1e3 * statistics.median(found[bench.name]):.0f} | {ratio:.3f} | {more} |")
+        print(f"| `{bench.name}` | {1e3 * statistics.median(times[bench.name]):.0f} | {ratio:.3f} | {more} |")
 
 
 if __name__ == "__main__":

@@ -36,20 +36,20 @@ def prompts(data: Path) -> list[list[dict[str, str]]]:
     """Conversations of the data that ask for an answer, in a fixed shuffled order: as many as all steps take."""
     opened = gzip.open if data.suffix == ".gz" else open
     with opened(data, "rt", encoding="utf-8") as file:
-        found = [json.loads(line)["prompt"] for line in file.read().split("\n") if line]
-    found = [p for p in found if p[-1]["role"] == "user" and sum(len(m["content"]) for m in p) < 4000]
-    random.Random(1).shuffle(found)
-    return found[: PROMPTS * STEPS]
+        usable = [json.loads(line)["prompt"] for line in file.read().split("\n") if line]
+    usable = [p for p in usable if p[-1]["role"] == "user" and sum(len(m["content"]) for m in p) < 4000]
+    random.Random(1).shuffle(usable)
+    return usable[: PROMPTS * STEPS]
 
 
 def answer(prompt: int, number: int) -> list[int]:
-    """The tokens of a given answer."""
+    """The tokens of a fixed response."""
     draws = random.Random(prompt * ANSWERS + number)
     return [draws.randrange(300, 8000) for _ in range(TOKENS)]
 
 
 def reward(ids: Sequence[int]) -> float:
-    """What an answer is worth: the share of its tokens that are even."""
+    """Reward of a response: the share of its tokens that are even."""
     return sum(i % 2 == 0 for i in ids) / len(ids)
 
 
@@ -77,9 +77,11 @@ def truing(args: argparse.Namespace) -> Line:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     policy, name = load(str(args.model)), TASKS[args.task]
-    asked = [[Message(m["role"], m["content"]) for m in p] for p in prompts(args.data)]
+    conversations = [[Message(m["role"], m["content"]) for m in p] for p in prompts(args.data)]
     renderer = Renderer(policy.tokenizer)
-    own = [Prompt(i + 1, tuple(p), tuple(renderer.prompt_ids(tuple(p)))) for i, p in enumerate(asked)]
+    rounds_prompts = [
+        Prompt(i + 1, tuple(p), tuple(renderer.prompt_ids(tuple(p)))) for i, p in enumerate(conversations)
+    ]
     leashed = args.task == "update-kl"
     options = {"beta": BETA if leashed else 0.0, "corrected": False} if name == "grpo" else {}
     if name == "grpo" and not leashed:
@@ -89,7 +91,7 @@ def truing(args: argparse.Namespace) -> Line:
         terms.append(Term(registry.load("value_clipped", "objective"), {"clip": 0.2}, 0.1))
         policy.put_value_head()
     marks, away, written = [], [0.0], args.task.startswith("update")
-    places = {prompt.ids: prompt.row - 1 for prompt in own}
+    places = {prompt.ids: prompt.row - 1 for prompt in rounds_prompts}
 
     class InOrder(PromptSchedule):
         """Prompts in the order of the file."""
@@ -98,13 +100,13 @@ def truing(args: argparse.Namespace) -> Line:
             return self.prompts[number * PROMPTS : (number + 1) * PROMPTS]
 
     class Written(InProcess):
-        """Given responses; the reading of their log-probabilities is not in the time, as a sampler knows them."""
+        """Fixed responses. Their log-probabilities are not timed: a sampler has them already."""
 
         def generate(self, prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling) -> list[Rollout]:
             begun = time.process_time()
             rows = [places[tuple(ids)] for ids in prompts]
             groups = [(ids, [answer(row, k) for k in range(n)]) for ids, row in zip(prompts, rows, strict=True)]
-            rollouts = known(policy, groups)
+            rollouts = as_rollouts(policy, groups)
             away[0] += time.process_time() - begun
             return [replace(r, policy_version=self.version) for r in rollouts]
 
@@ -123,8 +125,8 @@ def truing(args: argparse.Namespace) -> Line:
     reference = load(str(args.model)) if leashed else None
     engine = Written(policy) if written else None
     every, place = OnlineOptions(online, training), Place(folder / "rollouts")
-    source = rollout_source(policy, own, judged, total, every, place, reference=reference, engine=engine)
-    source.schedule = InOrder(own, online, training)
+    source = rollout_source(policy, rounds_prompts, judged, total, every, place, reference=reference, engine=engine)
+    source.schedule = InOrder(rounds_prompts, online, training)
     rows: list[Line] = []
 
     def show(row: Any, _: int) -> None:
@@ -147,26 +149,26 @@ def made(name: str) -> Any:
         return registry.load(name, "objective")
 
     def grpo_free(logp_BT: Any, old_logp_BT: Any, advantage_BT: Any, mask_BT: Any) -> Any:
-        """GRPO's loss without its leash."""
+        """GRPO's loss without its KL term."""
         return mask_BT * clipped(bounded_ratio(logp_BT, old_logp_BT), advantage_BT, 0.2, 0.2)
 
     return registry.objective(source="Shao et al. 2024", mean="response", advantage="standardised")(grpo_free)
 
 
-def known(policy: Any, groups: Sequence[tuple[tuple[int, ...], list[list[int]]]]) -> list[Any]:
-    """Given answers as rollouts of this policy."""
+def as_rollouts(policy: Any, groups: Sequence[tuple[tuple[int, ...], list[list[int]]]]) -> list[Any]:
+    """Fixed responses as rollouts of this policy."""
     import torch
 
     from truing.data.batch import Batch, Branch, Tree
     from truing.types import Rollout
 
     trees = [
-        Tree(ids, tuple(Branch("response", tuple(a), (True,) * len(a)) for a in said), i, i)
-        for i, (ids, said) in enumerate(groups)
+        Tree(ids, tuple(Branch("response", tuple(a), (True,) * len(a)) for a in answers), i, i)
+        for i, (ids, answers) in enumerate(groups)
     ]
     with torch.no_grad():
-        logp = policy.logp(Batch(tuple(trees))).split([len(a) for _, said in groups for a in said])
-    pairs = [(g, ids, tuple(a)) for g, (ids, said) in enumerate(groups) for a in said]
+        logp = policy.logp(Batch(tuple(trees))).split([len(a) for _, answers in groups for a in answers])
+    pairs = [(g, ids, tuple(a)) for g, (ids, answers) in enumerate(groups) for a in answers]
     return [Rollout(ids, a, tuple(x.tolist()), "length", group=g) for (g, ids, a), x in zip(pairs, logp, strict=True)]
 
 
@@ -259,8 +261,8 @@ def run(side: str, task: str, model: Path, args: argparse.Namespace) -> Line:
     lines = [line for line in done.stdout.split("\n") if line.startswith('{"seconds"')]
     if not lines:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    found: Line = json.loads(lines[-1])
-    return found
+    record: Line = json.loads(lines[-1])
+    return record
 
 
 def compare(task: str, model: Path, args: argparse.Namespace) -> str:

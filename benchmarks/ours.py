@@ -38,14 +38,14 @@ class InOrder(DataSource):
 def records() -> Records:
     """The rows as judgements."""
 
-    def said(part: list[dict[str, str]]) -> tuple[Message, ...]:
+    def messages(part: list[dict[str, str]]) -> tuple[Message, ...]:
         return tuple(Message(m["role"], m["content"]) for m in part)
 
-    found = [
-        Judgement(str(i), said(r["prompt"]), (said(r["chosen"]), said(r["rejected"])), Verdict("choice", 0))
+    judgements = [
+        Judgement(str(i), messages(r["prompt"]), (messages(r["chosen"]), messages(r["rejected"])), Verdict("choice", 0))
         for i, r in enumerate(rows(args))
     ]
-    return Records("rows", tuple(found), tuple(range(1, len(found) + 1)))
+    return Records("rows", tuple(judgements), tuple(range(1, len(judgements) + 1)))
 
 
 def operations(model: torch.nn.Module, trees: Sequence[Tree], task: str) -> Iterator[float]:
@@ -55,9 +55,9 @@ def operations(model: torch.nn.Module, trees: Sequence[Tree], task: str) -> Iter
     body = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n)
     for tree in trees:
         lengths, prompt = [len(b.ids) for b in tree.branches], len(tree.prompt)
-        seen = prompt * prompt / 2 + sum(n * (prompt + n / 2) for n in lengths)
+        visible = prompt * prompt / 2 + sum(n * (prompt + n / 2) for n in lengths)
         heads = 0 if task == "reward" else config.vocab_size * config.hidden_size * sum(lengths)
-        attention = 2 * seen * config.num_hidden_layers * config.num_attention_heads * config.head_dim
+        attention = 2 * visible * config.num_hidden_layers * config.num_attention_heads * config.head_dim
         yield 6.0 * (body * tree.tokens + heads + attention)
 
 

@@ -1,4 +1,4 @@
-"""What logits in fp32 cost in bf16: CPU seconds of a DPO-like step on the real model, interleaved.
+"""The cost of logits in fp32 under bf16: CPU seconds of a DPO-like step on the real model, interleaved.
 
     make bf16 then: PYTHONPATH=tests .venv/bin/python benchmarks/precision.py
 
@@ -54,15 +54,15 @@ def main() -> None:
     trees = [Tree(tuple(range(300, 300 + PROMPT)), (branch(), branch()), i, i) for i in range(TREES)]
     batch, seconds = Batch(tuple(trees)), {"fp32": [], "bf16": [], "bf16 rounded": []}
     for _ in range(ROUNDS + 1):
-        for kind, found in seconds.items():
+        for kind, times in seconds.items():
             policy.compute_in("fp32" if kind == "fp32" else "bf16")
             policy.verified = True
             logp.product = rounded if kind == "bf16 rounded" else EXACT
-            found.append(step(policy, batch))
-    for kind, found in seconds.items():
-        ratios = [a / b for a, b in zip(found[1:], seconds["bf16 rounded"][1:], strict=True)]
+            times.append(step(policy, batch))
+    for kind, times in seconds.items():
+        ratios = [a / b for a, b in zip(times[1:], seconds["bf16 rounded"][1:], strict=True)]
         print(
-            f"{kind:14} {statistics.median(found[1:]):.2f} s, {statistics.median(ratios):.2f} of rounded "
+            f"{kind:14} {statistics.median(times[1:]):.2f} s, {statistics.median(ratios):.2f} of rounded "
             f"({min(ratios):.2f} to {max(ratios):.2f}); {torch.backends.cpu.get_cpu_capability()}"
         )
 

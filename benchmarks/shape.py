@@ -18,7 +18,7 @@ PACKAGE = "truing"
 CONTENTLESS = frozenset(["found", "said", "told", "given", "own", "known", "asked", "kept", "seen", "one", "thing"])
 """Words that say nothing of what a name stands for."""
 UNCLEAR = re.compile(r"(What|Where|Who|How|Of|By)\b")
-"""How a docstring begins that is neither an imperative nor a noun phrase."""
+"""Beginnings of a docstring that is neither an imperative nor a noun phrase."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Source:
         for node in _running(self.modules[module][1]):
             if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 whole = [f"{node.module}.{alias.name}" for alias in node.names]
-                out |= {name if own(name) in self.modules else node.module: node.lineno for name in whole}
+                out |= {name if within(name) in self.modules else node.module: node.lineno for name in whole}
             elif isinstance(node, ast.Import):
                 out |= {alias.name: node.lineno for alias in node.names}
-        known = {own(name): line for name, line in out.items() if name.startswith(f"{PACKAGE}.")}
-        return {name: line for name, line in known.items() if name in self.modules and name != module}
+        local = {within(name): line for name, line in out.items() if name.startswith(f"{PACKAGE}.")}
+        return {name: line for name, line in local.items() if name in self.modules and name != module}
 
 
-def own(name: str) -> str:
+def within(name: str) -> str:
     """A module's name within the package."""
     return name.removeprefix(f"{PACKAGE}.")
 
@@ -124,7 +124,7 @@ def longest_constructor(source: Source) -> tuple[int, str]:
 
 
 def figures(source: Source) -> dict[str, str]:
-    """What the table says of a tree."""
+    """The rows of the table for a tree."""
     spaces = rooms(source)
     lines, files = sum(n for _, n in spaces.values()), sum(n for n, _ in spaces.values())
     largest = max(spaces, key=lambda room: spaces[room][1])
@@ -145,9 +145,9 @@ def figures(source: Source) -> dict[str, str]:
 
 def main(trees: Sequence[str]) -> None:
     """Print the table."""
-    own = Path(__file__).parents[1]
-    columns = [figures(Source.of(Path(tree).resolve())) for tree in trees or [str(own)]]
-    print("| | " + " | ".join(Path(tree).name for tree in trees or [own.name]) + " |")
+    here = Path(__file__).parents[1]
+    columns = [figures(Source.of(Path(tree).resolve())) for tree in trees or [str(here)]]
+    print("| | " + " | ".join(Path(tree).name for tree in trees or [here.name]) + " |")
     print("|---|" + "---|" * len(columns))
     for key in columns[0]:
         print(f"| {key} | " + " | ".join(column[key] for column in columns) + " |")

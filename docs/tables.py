@@ -80,10 +80,10 @@ def line(cells: list[str]) -> str:
 
 def papers() -> str:
     """The index: one line for each source, in the order of their names."""
-    found = sources()
+    index = sources()
     out = ["| source | what it gives | code | formula | tests |", "|---|---|---|---|---|"]
-    for key in sorted(found, key=lambda key: found[key].citation.lower()):
-        cited, places = found[key].citation, found[key].places
+    for key in sorted(index, key=lambda key: index[key].citation.lower()):
+        cited, places = index[key].citation, index[key].places
         arxiv = ID.search(cited)
         shown = ID.sub(f"[arXiv {arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})", cited) if arxiv else cited
         gives = "; ".join(f"`{name}` {does}" if does[0] == "(" else f"`{name}`: {does}" for name, _, does, _ in places)
@@ -96,18 +96,18 @@ def papers() -> str:
 
 def sources() -> dict[str, Source]:
     """Every source that a decorator or a docstring of the package names, by its arXiv number or its name."""
-    found: dict[str, Source] = {}
+    index: dict[str, Source] = {}
     for part in registry.parts("objective").values():
         file = Path(part.file).relative_to(ROOT).as_posix()
         for cited in part.source.split("; "):
-            add(found, cited, part.name, file, first_sentence(part.doc), formula(part.doc))
+            add(index, cited, part.name, file, first_sentence(part.doc), formula(part.doc))
     for path in sorted(SOURCE.rglob("*.py")):
         for name, doc in functions(path):
             text = " ".join(doc.split())
             does = first_sentence(re.sub(rf"\s+{CITED.pattern}", "", text))
             for cited in dict.fromkeys(CITED.findall(text)):
-                add(found, cited, name, path.relative_to(ROOT).as_posix(), does, formula(doc))
-    return found
+                add(index, cited, name, path.relative_to(ROOT).as_posix(), does, formula(doc))
+    return index
 
 
 def functions(path: Path) -> Iterator[tuple[str, str]]:
@@ -118,14 +118,14 @@ def functions(path: Path) -> Iterator[tuple[str, str]]:
             yield node.name, ast.get_docstring(node) or ""
 
 
-def add(found: dict[str, Source], cited: str, name: str, file: str, does: str, formula: str) -> None:
+def add(index: dict[str, Source], cited: str, name: str, file: str, does: str, formula: str) -> None:
     """Add a function to the source that a citation means. A word in front (`margin: Touvron et al. ...`) says what it
     is cited for, an equation or a section where in the source it stands."""
     cited, place = re.sub(r"^[^:(]{1,12}: ", "", cited), WITHIN.search(cited)
     does = f"({place[1]}): {does}" if place else does
     cited = WITHIN.sub("", cited)
     arxiv = ID.search(cited)
-    source = found.setdefault(arxiv[1] if arxiv else cited, Source(cited))
+    source = index.setdefault(arxiv[1] if arxiv else cited, Source(cited))
     source.places.append((name, file, does, formula))
 
 
@@ -139,8 +139,8 @@ def tests_of(name: str, file: str) -> list[str]:
     """The test files that call or import a function by name; every objective is held to the contract besides."""
     called = re.compile(rf"\b(?:o|{Path(file).stem})\.{name}\b|\bimport\b.*\b{name}\b|(?<![\w.]){name}\(")
     looked = TESTS if "/objectives/" in file else sorted((ROOT / "tests").rglob("test_*.py"))
-    own = [test.relative_to(ROOT).as_posix() for test in looked if called.search(test.read_text(encoding="utf-8"))]
-    return [*own, *([CONTRACT] if name in registry.parts("objective") else [])]
+    tests = [test.relative_to(ROOT).as_posix() for test in looked if called.search(test.read_text(encoding="utf-8"))]
+    return [*tests, *([CONTRACT] if name in registry.parts("objective") else [])]
 
 
 def link(file: str) -> str:
@@ -157,12 +157,12 @@ def options() -> str:
         out += [f"\n### Shared: {name.lower()}\n", *option_table(group_options(group, {}))]
         out.append(f"\nTaken by {', '.join(f'`{stage}`' for stage in takers(group, parts['stage']))}.")
     grouped = {(field.name, field.type, field.doc) for group in GROUPS for field in group_options(group, {})}
-    for kind, found in parts.items():
-        for part in found.values():
-            own = [o for o in part.options if kind != "stage" or (o.name, o.type, o.doc) not in grouped]
-            changed = [f"`{o.name}` {shown(o)}" for o in part.options if o not in own and other_default(o)]
-            if own:
-                out += [f"\n### {kind} `{part.name}`\n", *option_table(own)]
+    for kind, by_name in parts.items():
+        for part in by_name.values():
+            unshared = [o for o in part.options if kind != "stage" or (o.name, o.type, o.doc) not in grouped]
+            changed = [f"`{o.name}` {shown(o)}" for o in part.options if o not in unshared and other_default(o)]
+            if unshared:
+                out += [f"\n### {kind} `{part.name}`\n", *option_table(unshared)]
                 out += [f"\nOf the shared ones here by default: {', '.join(changed)}."] if changed else []
     out += ["\n### A new model (`base: {new: llama, ...}`)\n", *option_table(NEW_MODEL.values())]
     for row in data_sources.datasets():
@@ -177,7 +177,7 @@ def takers(group: Any, stages: Mapping[str, Part]) -> list[str]:
 
 
 def other_default(option: Option) -> bool:
-    """Whether a stage begins a shared option elsewhere than the group does."""
+    """True if a stage has another default for a shared option than the group."""
     plain = next(o for group in GROUPS for o in group_options(group, {}) if o.name == option.name)
     return bool(option.default != plain.default)
 
@@ -196,7 +196,7 @@ def shown(option: Option) -> str:
 
 
 def translations() -> str:
-    """What other systems' names are here."""
+    """Names of other systems with the names here."""
     out = []
     for title, lines in other_names.sections().items():
         out += [f"\n### {title[0].upper()}{title[1:]}\n", "| there | here | remark |", "|---|---|---|"]

@@ -43,5 +43,5 @@ def test_a_proxy_with_a_heavy_wrong_tail_turns_gold_down_and_is_paired_by_prompt
 
 
 def test_prompts_with_unequal_numbers_of_answers_are_refused() -> None:
-    with pytest.raises(UserError, match="as many answers to every prompt"):
+    with pytest.raises(UserError, match="the same number of responses to every prompt"):
         best_of_curve("warm", [[1.0, 2.0], [1.0]], [[1.0, 2.0], [1.0]])

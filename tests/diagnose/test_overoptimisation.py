@@ -186,7 +186,7 @@ def test_the_loss_is_never_below_nothing() -> None:
 def test_too_few_looks_say_so_and_give_no_number() -> None:
     found = diagnose(curve([0, 1, 2, 3], [0, 1, 0.5, 0]))
     assert found.findings == () and found.fit is None
-    assert "4 looks are too few" in found.notes[0]
+    assert "4 evaluations are too few" in found.notes[0]
 
 
 def test_a_policy_that_did_not_move_has_no_form() -> None:
@@ -242,7 +242,7 @@ def test_a_stage_s_own_looks_are_read(tmp_path) -> None:
     read = read_watch(written(tmp_path / "watch.jsonl", rows), "policy", "warm")
     assert read.at == (0, 10) and read.kl.tolist() == [0, 1.0] and read.gold.mean.tolist() == [0.5, 0.7]
     assert math.isnan(read.gold.error[1]) and read.prompts == 40
-    assert read.notes == ("policy: 1 looks without a number left out: step 5",)
+    assert read.notes == ("policy: 1 evaluations without a number left out: step 5",)
 
 
 def test_looks_that_tell_every_prompt_s_own_values_are_paired_without_those_that_lack_one(tmp_path) -> None:
@@ -254,7 +254,7 @@ def test_looks_that_tell_every_prompt_s_own_values_are_paired_without_those_that
     read = read_watch(written(tmp_path / "watch.jsonl", rows), "policy")
     assert read.gold.rows.tolist() == [[0.1, 0.5], [0.3, 0.7]] and read.proxy.rows.tolist() == [[0.0, 1.0], [2.0, 4.0]]
     assert (read.prompts, read.gold.mean.tolist()) == (2, pytest.approx([0.2, 0.6]))
-    assert read.notes == ("policy: 1 of 3 prompts left out: an answer has no score",)
+    assert read.notes == ("policy: 1 of 3 prompts left out: a response has no score",)
     assert read.gold.above(1, 0) == pytest.approx((0.4, 0.0))
     for broken in ({"gold": [0.1]}, {"proxy": [0.0], "gold": [0.5, 0.2]}, None, {"proxy": "x", "gold": []}):
         half = read_watch(written(tmp_path / "half.jsonl", [rows[0], line(5, each=broken)]), "policy")
@@ -264,9 +264,9 @@ def test_looks_that_tell_every_prompt_s_own_values_are_paired_without_those_that
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([line(5)], "no look at step 0"),
+        ([line(5)], "no evaluation at step 0"),
         ([line(0), {"step": 5}], "line 2: has no kl"),
-        ([line(0, gold=None)], "no look at step 0"),
+        ([line(0, gold=None)], "no evaluation at step 0"),
         ([[1]], "line 1: has no step"),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_file_that_cannot_be_used_is_named_with_its_line(rows, said, tmp_path)
 
 
 def test_a_truth_that_was_not_watched_names_those_that_were(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"unknown watched reward 'golt'\. Did you mean 'gold'\? Known: gold$"):
+    with pytest.raises(UserError, match=r"unknown monitored reward 'golt'\. Did you mean 'gold'\? Known: gold$"):
         read_watch(written(tmp_path / "watch.jsonl", [line(0)]), "policy", truth="golt")
 
 

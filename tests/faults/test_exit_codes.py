@@ -133,11 +133,11 @@ def _(place: Any) -> tuple[object, ...]:
 evidence("an interval that lies outside of its bound", GOOD | {"value": 0.4, "interval": [0.35, 0.45]})
 evidence("an interval that straddles its bound", GOOD | {"value": 0.52, "interval": [0.45, 0.59]})
 evidence("a finding without an interval", GOOD | {"interval": None})
-evidence("a rule that no finding answers", GOOD | {"check": "reward"})
+evidence("a rule without a matching finding", GOOD | {"check": "reward"})
 evidence("a finding of fewer than ten items", GOOD | {"n": 9})
 
 
-@fault("an objective of one's own that breaks the contract")
+@fault("a custom objective that breaks the contract")
 def _(place: Any) -> tuple[object, ...]:
     place.write(BROKEN, "mine.py")
     return "verify", "mine.py"
@@ -155,16 +155,16 @@ def _(place: Any) -> tuple[object, ...]:
 recipe("a word of a recipe that is misspelt", "stages: {warm: {do: sfft, model: model, data: rows.jsonl, steps: 1}}")
 recipe("an option that does not exist", "stages: {warm: {do: sft, model: model, data: rows.jsonl, stepps: 1}}")
 recipe("an option of another type", "stages: {warm: {do: sft, model: model, data: rows.jsonl, steps: many}}")
-recipe("a number that is none", "stages: {warm: {do: sft, model: model, data: rows.jsonl, steps: 1, clip: .nan}}")
+recipe("a number that is NaN", "stages: {warm: {do: sft, model: model, data: rows.jsonl, steps: 1, clip: .nan}}")
 recipe("a recipe that is not YAML", "stages: {warm: [")
-recipe("a key that stands twice", "title: a\ntitle: b\nstages: {}\n")
+recipe("a duplicate key", "title: a\ntitle: b\nstages: {}\n")
 recipe("a recipe without stages", "title: a\n")
 recipe(
     "a stage that reads a later one", "stages: {a: {do: sft, model: $b, data: rows.jsonl}, b: {do: sft, model: model}}"
 )
 recipe("a file that is not there", "stages: {warm: {do: sft, model: model, data: nothing.jsonl, steps: 1}}")
-recipe("a key of a service in a recipe", "# hf_abcdefghijklmnopqrstuvwxyz0123\nstages: {}\n")
-recipe("a recipe whose aliases stand for millions", "\n".join(
+recipe("an API key in a recipe", "# hf_abcdefghijklmnopqrstuvwxyz0123\nstages: {}\n")
+recipe("a recipe with aliases that expand to millions", "\n".join(
     ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))]
 ))  # fmt: skip
 changed("a recipe that is not UTF-8", b"title: \xff\n", "check", "r.yaml")  # type: ignore[arg-type]
@@ -191,8 +191,8 @@ changed("a row that is not JSON", '{"prompt": "a"', "split", "rows.jsonl", *SPLI
 changed("a data file without rows", "", "split", "rows.jsonl", *SPLIT)
 changed("a data file of an unknown kind", "a", "split", "rows.docx", *SPLIT)
 changed("half a surrogate pair in a text", '{"prompt": "\\ud800", "response": "b"}\n', "split", "rows.jsonl", *SPLIT)
-changed("columns whose meaning is not known", '{"a": "b", "c": "d"}\n', "split", "rows.jsonl", *SPLIT)
-changed("a column that stands twice", "prompt,prompt\na,b\n", "split", "rows.csv", *SPLIT)
+changed("columns of unknown meaning", '{"a": "b", "c": "d"}\n', "split", "rows.jsonl", *SPLIT)
+changed("a duplicate column", "prompt,prompt\na,b\n", "split", "rows.csv", *SPLIT)
 changed("a compressed file that is damaged", b"\x1f\x8b\x08\0", "split", "rows.jsonl.gz", *SPLIT)  # type: ignore[arg-type]
 
 
@@ -246,7 +246,7 @@ def _(place: Any) -> tuple[object, ...]:
 
 evidence("a rule that is misspelt", GOOD, "rules: [{chekc: win_rate, min: 0.5}]")
 evidence("a finding that contradicts itself", GOOD | {"value": 0.7})
-evidence("a finding of no model", GOOD | {"model": ""})
+evidence("a finding without a model", GOOD | {"model": ""})
 FAULTS["a command that does not exist"] = lambda _: ("trian", "r.yaml")
 FAULTS["an option of a command that does not exist"] = lambda _: ("split", "rows.jsonl", "--outt", "parts")
 

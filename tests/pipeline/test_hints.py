@@ -66,7 +66,10 @@ def test_the_table_is_long_and_names_each_once_a_system() -> None:
         (PREFER % "objective: {dpo: {label_smoothing: 0.1}}", "an option of the objective cdpo, robust_dpo, exo."),
         (PREFER % "objective: sigmoid", "unknown objective 'sigmoid'. TRL's sigmoid is 'objective: dpo' here."),
         (PREFER % "objective: prefer", "unknown objective 'prefer'. It is a stage: {do: prefer, ...}."),
-        (REINFORCE % "num_generations: 8", "TRL's num_generations is 'answers' here (answers: responses to each prompt"),
+        (
+            REINFORCE % "num_generations: 8",
+            "TRL's num_generations is 'answers' here (answers: responses to each prompt",
+        ),
         (REINFORCE % "'actor_rollout_ref.rollout.n': 8", "verl's actor_rollout_ref.rollout.n is 'answers' here"),
         (REINFORCE % "init_kl_coef: 0.1", "'reinforce.beta' or 'grpo.beta' here"),
         (REINFORCE % "objective: {grpo: {epsilon: 0.2}}", "TRL's epsilon is 'grpo.clip' or 'ppo.clip' here"),

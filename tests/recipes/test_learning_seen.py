@@ -53,7 +53,7 @@ def test_an_online_stage(asked: Any, objective: str) -> None:
     assert "loss" not in asked.said and "the last of 6 steps: score " in asked.said
     page, summary = asked.page(), asked.read("policy/summary.json")
     assert heads(page)[:5] == [
-        "reward", "KL to the reference, nats", "length of answers, tokens", "entropy, nats a token", "share cut off",
+        "reward", "KL to the reference, nats", "length of responses, tokens", "entropy, nats a token", "share truncated",
     ]  # fmt: skip
     names = {figure["name"]: figure["value"] for figure in summary["figures"]}
     assert names["prompts asked, of 4 in the data"] == 4 and summary["headline"].startswith("score, ")
@@ -74,7 +74,7 @@ def test_of_a_part_of_the_prompts_it_says_so(asked: Any) -> None:
     assert (
         "its own responses to 12 of the 50 prompts of asked.jsonl, scored by letters; 48 responses in 6 rounds" in page
     )
-    assert "No prompt was asked twice" in page
+    assert "No prompt was repeated" in page
 
 
 def test_an_offline_stage(desk: Any) -> None:

@@ -67,7 +67,7 @@ def test_what_the_hub_follows_is_a_name_of_the_hub() -> None:
 
 def test_it_says_how_a_model_is_loaded_and_read() -> None:
     language, reward = (model_card(title="m", base="b", method="x", kind=kind) for kind in ("language", "reward"))
-    assert front(language)["pipeline_tag"] == "text-generation" and "model.generate(**asked" in language
+    assert front(language)["pipeline_tag"] == "text-generation" and "model.generate(**prompt" in language
     assert front(reward)["pipeline_tag"] == "text-classification" and "`add_special_tokens=False`" in reward
     assert "AutoModelForSequenceClassification" in reward and "eos_token_id" in language
     assert all("Read with transformers 4." in card for card in (language, reward))

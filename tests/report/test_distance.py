@@ -45,10 +45,10 @@ def test_a_row_of_the_table_has_a_cell_for_each_column() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"gold": [0.1]}, "'gold' has not one number for each look"),
+        ({"gold": [0.1]}, "'gold' has not one number for each evaluation"),
         ({"kl": [0, 1, float("nan")]}, "'kl' has not one number"),
         ({"at": []}, "'at' has not one number"),
-        ({"best": 3}, "'best' is no look"),
+        ({"best": 3}, "'best' is no evaluation"),
     ],
 )
 def test_a_damaged_curve_is_named_and_the_others_are_drawn(change, said, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_an_online_stage_has_the_curves_it_is_judged_by(tmp_path: Path) -> None:
     heads = re.findall(r'<div class="head"><b>(.*?)</b><span>(.*?)</span>', page)
     names = [name for name, _ in heads[:6]]
     assert names == [
-        "reward", "KL to the reference, nats", "length of answers, tokens", "entropy, nats a token", "share cut off",
+        "reward", "KL to the reference, nats", "length of responses, tokens", "entropy, nats a token", "share truncated",
         "share of equal groups",
     ]  # fmt: skip
     assert heads[0][1].startswith("0.0417 → ") and page.count("<svg") == 6
@@ -109,7 +109,7 @@ def test_answers_of_the_same_prompt_stand_together_with_their_rewards(tmp_path: 
     cards = re.findall(r'<div class="answer"><b>(.*?)</b>(.*?)</div>', shown)
     assert [name for name, _ in cards] == ["round 1", "round 12", "round 24"]
     assert [re.findall("<p.*?>(.*?)</p>", text) for _, text in cards] == [
-        ["reward 0.04167, cut off", "answer of 1"],
+        ["reward 0.04167, truncated", "answer of 1"],
         ["reward 0.5", "answer of 12", "not scored", "none"],
         ["reward 1", "answer of 24"],
     ]
@@ -117,7 +117,7 @@ def test_answers_of_the_same_prompt_stand_together_with_their_rewards(tmp_path: 
 
 def test_prompts_that_never_came_again_are_not_called_the_same(tmp_path: Path) -> None:
     page = lived(tmp_path, again=False)
-    assert page.count("May I have it?") == 3 and "No prompt was asked twice" in page
+    assert page.count("May I have it?") == 3 and "No prompt was repeated" in page
 
 
 def test_hostile_text_of_answers_is_inert(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What went wrong in training, told from what a stage left: over-optimisation of a proxy."""
+"""Diagnosis of a finished stage from its files: over-optimisation of a proxy."""

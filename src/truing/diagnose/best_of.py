@@ -1,4 +1,4 @@
-"""The curve of best-of-n: what the proxy picks of more and more answers, and what that is truly worth."""
+"""The curve of best-of-n: proxy and gold of the response that the proxy likes best among n."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ POINTS = 16  # all n from 1 on while they are few, then evenly by their logarith
 
 
 def best_of_curve(name: str, proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[float]]) -> Curve:
-    """Best-of-n for n from 1 to N, from N answers to each prompt ([prompts, N]): what the proxy says of the answer it
-    likes best among n, and what gold says of that answer, both without bias (`rollout.best.expected_best`).
+    """Best-of-n for n from 1 to N, from N responses to each prompt ([prompts, N]): the proxy of the response it likes
+    best among n, and the gold of that response, both without bias (`rollout.best.expected_best`).
 
-    The KL is the bound ln n - (n - 1)/n, which is met where no two answers are ever of equal proxy. UserError where
-    prompts have not all as many answers.
+    The KL is the bound ln n - (n - 1)/n, which is met where no two responses are ever of equal proxy. UserError where
+    prompts have different numbers of responses.
     """
     if len({len(row) for row in (*proxy, *gold)}) != 1:
-        raise UserError(f"{name}: the curve of best-of-n needs as many answers to every prompt, each scored by both")
+        raise UserError(
+            f"{name}: the curve of best-of-n needs the same number of responses to every prompt, each scored by both"
+        )
     most = len(proxy[0])
     counts = tuple(sorted({round(float(x)) for x in np.geomspace(1, most, POINTS)}))
 
@@ -32,5 +34,5 @@ def best_of_curve(name: str, proxy: Sequence[Sequence[float]], gold: Sequence[Se
         )
 
     kl = np.array([best_of_bound(n) for n in counts])
-    said, true = Series.of(rows(proxy)), Series.of(rows(gold))
-    return Curve(f"{name} best of n", name, "best_of", counts, kl, said, true, len(proxy))
+    picked, true = Series.of(rows(proxy)), Series.of(rows(gold))
+    return Curve(f"{name} best of n", name, "best_of", counts, kl, picked, true, len(proxy))

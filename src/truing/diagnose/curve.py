@@ -1,4 +1,4 @@
-"""Proxy and truth over the distance from the start: as a `reinforce` stage watched itself, or as best-of-n goes."""
+"""Proxy and gold over the distance from the start: as a `reinforce` stage was monitored, or as best-of-n goes."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ FIGURES = ("step", "kl", "proxy")
 
 @dataclass(frozen=True)
 class Series:
-    """One quantity, look by look: its mean over prompts and the standard error of that (not a number where there is
-    none). `rows` [prompts, looks] where every prompt's own value is known, so that looks are compared prompt by
+    """One quantity per evaluation: its mean over prompts and the standard error of that (not a number where there is
+    none). `rows` [prompts, evaluations] where every prompt's value is known, so that evaluations are compared prompt by
     prompt."""
 
     mean: Array
     error: Array
     rows: Array | None = None
 
-    def above(self, one: int, other: int) -> tuple[float, float]:
-        """Look `one` less look `other`, and its standard error: paired where `rows` are known. Without them the two
-        count as independent, which is too wide where the same prompts were asked."""
-        value = float(self.mean[one] - self.mean[other])
+    def above(self, i: int, j: int) -> tuple[float, float]:
+        """Evaluation `i` less evaluation `j`, and its standard error: paired where `rows` are known. Without them the
+        two count as independent, which is too wide where both used the same prompts."""
+        value = float(self.mean[i] - self.mean[j])
         if self.rows is None:
-            return value, math.hypot(self.error[one], self.error[other])
-        return value, float(_error(self.rows[:, one] - self.rows[:, other]))
+            return value, math.hypot(self.error[i], self.error[j])
+        return value, float(_error(self.rows[:, i] - self.rows[:, j]))
 
     @classmethod
     def of(cls, rows: Array) -> Series:
-        """The series of every prompt's own values [prompts, looks]."""
+        """The series of every prompt's values [prompts, evaluations]."""
         return cls(rows.mean(0), _error(rows), rows)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A policy's way, look by look in the order it went: `at` counts updates (form `rl`) or is n (`best_of`), `kl` is
-    to the start (nats a response). `notes` is what a reader must know beside it."""
+    """The evaluations of a policy in the order of its updates: `at` counts updates (form `rl`) or is n (`best_of`),
+    `kl` is to the start (nats a response). `notes` are reservations for the reader."""
 
     name: str
     against: str
@@ -66,43 +66,47 @@ class Curve:
         root: Array = np.sqrt(np.maximum(self.kl, 0))
         return root
 
-    def look(self, i: int) -> str:
-        """What a look is called: `update 40` or `n = 16`."""
+    def place(self, i: int) -> str:
+        """Name of evaluation `i`: `update 40` or `n = 16`."""
         return f"update {self.at[i]}" if self.form == "rl" else f"n = {self.at[i]}"
 
 
 def read_watch(path: Path, name: str, against: str = "", truth: str = "gold") -> Curve:
-    """The curve of a `watch.jsonl`: a line a look, the first before any update. `truth` is the watched reward that
-    counts as gold.
+    """The curve of a `watch.jsonl`: a line per evaluation, the first before any update. `truth` is the monitored reward
+    that counts as gold.
 
-    A look at which proxy or truth has no number is left out, and `notes` say so. Where every look tells what each
-    prompt's answer got, looks are compared prompt by prompt, without the prompts that lack a score. UserError names the
-    file and the line that cannot be read, and lists the watched rewards where `truth` is none of them.
+    An evaluation in which proxy or truth has no number is left out, and `notes` say so. Where every evaluation holds
+    each prompt's score, evaluations are compared prompt by prompt, without the prompts that lack a score. UserError
+    names the file and the line that cannot be read, and lists the monitored rewards where `truth` is none of them.
     """
-    looks = list(_looks(path, truth))
-    kept = [row for row in looks if all(is_number(row.get(key)) for key in (*FIGURES, truth))]
-    if not kept or kept[0]["step"] != 0:
-        raise UserError(f"{path}: has no look at step 0, and gains are counted from there")
+    evaluations = list(_evaluations(path, truth))
+    numbered = [row for row in evaluations if all(is_number(row.get(key)) for key in (*FIGURES, truth))]
+    if not numbered or numbered[0]["step"] != 0:
+        raise UserError(f"{path}: has no evaluation at step 0, and gains are counted from there")
 
     def column(key: str) -> Array:
-        given = [row.get(key) for row in kept]
-        return np.array([x if is_number(x) else math.nan for x in given], dtype=np.float64)
+        cells = [row.get(key) for row in numbered]
+        return np.array([x if is_number(x) else math.nan for x in cells], dtype=np.float64)
 
-    left_out = [str(row.get("step")) for row in looks if row not in kept]
-    notes = [f"{name}: {len(left_out)} looks without a number left out: step {', '.join(left_out)}"] if left_out else []
-    steps = tuple(int(row["step"]) for row in kept)
-    prompts, each = int(kept[0].get("prompts") or 0), _each(kept, ("proxy", truth))
+    left_out = [str(row.get("step")) for row in evaluations if row not in numbered]
+    notes = (
+        [f"{name}: {len(left_out)} evaluations without a number left out: step {', '.join(left_out)}"]
+        if left_out
+        else []
+    )
+    steps = tuple(int(row["step"]) for row in numbered)
+    prompts, each = int(numbered[0].get("prompts") or 0), _each(numbered, ("proxy", truth))
     if each is None:
         proxy, gold = (Series(column(key), column(f"{key}_se")) for key in ("proxy", truth))
     else:
         proxy, gold = (Series.of(rows) for rows in each)
         if len(each[0]) < prompts:
-            notes.append(f"{name}: {prompts - len(each[0])} of {prompts} prompts left out: an answer has no score")
+            notes.append(f"{name}: {prompts - len(each[0])} of {prompts} prompts left out: a response has no score")
         prompts = len(each[0])
     return Curve(name, against, "rl", steps, column("kl"), proxy, gold, prompts, column("kl_se"), tuple(notes))
 
 
-def _looks(path: Path, truth: str) -> list[dict[str, Any]]:
+def _evaluations(path: Path, truth: str) -> list[dict[str, Any]]:
     try:
         lines = door.read_text(path, most=door.LOG_BYTES).splitlines()
     except DataError as error:
@@ -116,20 +120,20 @@ def _looks(path: Path, truth: str) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {number}: is no JSON ({error})") from error
         missing = [key for key in (*FIGURES, truth) if not isinstance(row, Mapping) or key not in row]
         if missing == [truth]:
-            known = [key for key in row if f"{key}_se" in row and key not in (*FIGURES, "length")]
-            raise UserError(f"{path}, line {number}: {unknown('watched reward', truth, known)}")
+            monitored = [key for key in row if f"{key}_se" in row and key not in (*FIGURES, "length")]
+            raise UserError(f"{path}, line {number}: {unknown('monitored reward', truth, monitored)}")
         if missing:
             raise UserError(f"{path}, line {number}: has no {missing[0]}")
         rows.append(row)
     return rows
 
 
-def _each(looks: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Array] | None:
-    """What every prompt got at every look, of each name [prompts, looks], without prompts that lack a score; None where
-    not all looks tell it."""
+def _each(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Array] | None:
+    """Every prompt's score per evaluation, of each name [prompts, evaluations], without prompts that lack a score; None
+    where an evaluation does not hold them."""
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    for look in looks:
-        each = look.get("each")
+    for evaluation in evaluations:
+        each = evaluation.get("each")
         for name in names:
             columns[name].append(each.get(name) if isinstance(each, Mapping) else None)
     lists = [column for name in names for column in columns[name]]

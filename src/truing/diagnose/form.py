@@ -1,4 +1,4 @@
-"""Gao's forms fitted to a curve of gold over the distance from the start, and whether they describe it at all.
+"""Gao's forms fitted to a curve of gold over the distance from the start, with a test of whether they describe it.
 
 Gao, Schulman and Hilton 2023 (arXiv 2210.10760) describe the gold reward above its start by the distance
 d = sqrt(KL): d (alpha - beta ln d) under reinforcement learning, d (alpha - beta d) under best-of-n.
@@ -18,9 +18,9 @@ from truing.evaluate.intervals import FEWEST, Interval, student
 from truing.objectives.closed_form import gold_after_best_of, gold_after_rl
 
 LOOKS = 5
-"""Looks below which nothing is said of a curve: a start, two parameters, and something left to see the misfit by."""
+"""The fewest evaluations of a curve that is fitted: a start, two parameters, and a remainder to test the misfit."""
 LINE = 80  # points of the fitted line
-LIKELY = 0.05  # a misfit that chance alone reaches less often than this is one of the form
+LIKELY = 0.05  # the level of the test: a rarer misfit counts against the form
 FAR = 100.0  # alpha/beta beyond which the maximum of the form is at no distance that means anything
 GAIN: Mapping[Form, Callable[[float, float, float], float]] = {"rl": gold_after_rl, "best_of": gold_after_best_of}
 
@@ -47,7 +47,7 @@ class Fit:
 
     @property
     def describes(self) -> bool:
-        """Whether nothing speaks against the form."""
+        """True if the form is not rejected."""
         return self.chance is not None and self.chance >= LIKELY
 
     def gold(self, distance: float) -> float:
@@ -55,16 +55,16 @@ class Fit:
         return self.start + GAIN[self.form](distance, self.alpha, self.beta)
 
     def line(self, furthest: float) -> list[list[float]]:
-        """Points [d, gold] of the fitted form from the start to the furthest look."""
+        """Points [d, gold] of the fitted form from the start to the furthest evaluation."""
         return [[d, self.gold(d)] for d in np.linspace(0, furthest, LINE).tolist()]
 
 
 def fitted(curve: Curve) -> Fit | None:
-    """Gao's form fitted to a curve, its start with it; None where looks lie at fewer than `LOOKS` distances.
+    """Gao's form fitted to a curve, its start with it; None where evaluations lie at fewer than `LOOKS` distances.
 
-    Looks weigh by their standard errors (all alike where one has none). The form is linear in its parameters, so every
-    prompt has a fit of its own, and intervals are Student's by the spread of these: none below 10 prompts, and none
-    where looks are not paired by prompt, because their standard errors say little of the noise between them.
+    Evaluations weigh by their standard errors (equally if any has none). The form is linear in its parameters, so
+    every prompt has a fit of its own, and intervals are Student's by the spread of these: none below 10 prompts, and
+    none where evaluations are not paired by prompt: their standard errors say little of the noise between them.
     """
     if len(set(curve.distance.round(6).tolist())) < LOOKS:
         return None
@@ -90,18 +90,18 @@ def fitted(curve: Curve) -> Fit | None:
 
 
 def misfit(curve: Curve) -> tuple[float, float] | None:
-    """Whether two further terms, a smooth departure from the form, explain more than noise would: Hotelling's T squared
-    over prompts as an F statistic, and how often chance alone reaches it.
+    """Test of two further terms, a smooth departure from the form, against noise: Hotelling's T squared over prompts as
+    an F statistic, and how often chance alone reaches it.
 
-    A chi square by the looks' standard errors cannot tell it: where all looks ask the same prompts, most of these
-    errors is common to all looks and no noise between them. None where looks are not paired by prompt, or too few.
+    A chi square by the evaluations' standard errors cannot tell it: all evaluations use the same prompts, so most of
+    these errors is common to all and no noise between them. None where evaluations are not paired, or too few.
     """
     rows, weight = curve.gold.rows, _weights(curve)[:, None]
     if rows is None:
         return None
     d = curve.distance / curve.distance.max()
-    looks = len(set(curve.distance.round(6).tolist()))
-    powers = ((2, 3) if curve.form == "rl" else (3, 4))[: looks - 3]
+    distances = len(set(curve.distance.round(6).tolist()))
+    powers = ((2, 3) if curve.form == "rl" else (3, 4))[: distances - 3]
     extra = np.stack([d**power for power in powers], axis=1) * weight
     base, _ = np.linalg.qr(design_of(curve.distance, curve.form) * weight)
     beyond, _ = np.linalg.qr(extra - base @ (base.T @ extra))  # what the further terms have beyond the form
@@ -145,8 +145,8 @@ def ratio_interval(above: float, below: float, spread: Array, reach: float) -> I
 
 def _weights(curve: Curve) -> Array:
     error = curve.gold.error
-    known = bool((np.isfinite(error) & (error > 0)).all())
-    weights: Array = 1 / error if known else np.ones_like(curve.gold.mean)
+    all_known = bool((np.isfinite(error) & (error > 0)).all())
+    weights: Array = 1 / error if all_known else np.ones_like(curve.gold.mean)
     return weights
 
 
@@ -159,9 +159,9 @@ def _intervals(
         return None, None, None
     spread = np.cov((rows * weight) @ solve.T, rowvar=False) / len(rows)
     _, alpha, beta = values.tolist()
-    own = [student(value, math.sqrt(spread[i, i]), len(rows)) for i, value in ((1, alpha), (2, beta))]
+    of_each = [student(value, math.sqrt(spread[i, i]), len(rows)) for i, value in ((1, alpha), (2, beta))]
     reach = float(stdtrit(len(rows) - 1, 0.975))
-    return own[0], own[1], _peak_interval(alpha, beta, spread[1:, 1:], reach, curve.form)
+    return of_each[0], of_each[1], _peak_interval(alpha, beta, spread[1:, 1:], reach, curve.form)
 
 
 def _peak_interval(alpha: float, beta: float, spread: Array, reach: float, form: Form) -> Interval | None:
@@ -174,7 +174,7 @@ def _peak_interval(alpha: float, beta: float, spread: Array, reach: float, form:
 
 
 def _hotelling(rows: Array) -> tuple[float, float] | None:
-    """Whether the mean of vectors [items, size] is 0, as an F statistic and its chance (Hotelling 1931)."""
+    """F statistic of the hypothesis that the mean of vectors [items, size] is 0, with its chance (Hotelling 1931)."""
     count, size = rows.shape
     if count < max(FEWEST, size + 2):
         return None

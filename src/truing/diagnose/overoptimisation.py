@@ -1,4 +1,5 @@
-"""Does the truth turn down while the proxy still rises, and where? The measured curve itself, and Gao's form of it."""
+"""Findings on over-optimisation: does gold turn down while the proxy still rises, and where? From the measured curve
+itself, and from Gao's form of it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from truing.types import Finding
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is said of one curve. `word` is `turns`, `falls`, `rises` or `unclear`; one too short has no findings."""
+    """The diagnosis of one curve. `word` is `turns`, `falls`, `rises` or `unclear`; one too short has no findings."""
 
     curve: Curve
     fit: Fit | None
@@ -28,7 +29,7 @@ class Diagnosis:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The curve as plain data: what a report draws."""
+        """The curve as plain data, for the report to draw."""
         curve, fit = self.curve, self.fit
         distance = curve.distance
         fitted = None
@@ -64,10 +65,10 @@ class Diagnosis:
 
 
 def diagnose(curve: Curve) -> Diagnosis:
-    """All that a curve says. Looks are in the order in which the policy went (`best`, `last`); the fitted form knows
-    distances only, so where the KL falls on the way a note says so."""
+    """Diagnose a curve. Evaluations are in the order of the updates (`best`, `last`); the fitted form knows distances
+    only, so where the KL falls on the way a note says so."""
     if len(curve.at) < LOOKS:
-        few = f"{curve.name}: {len(curve.at)} looks are too few to say anything ({LOOKS} at least); look more often"
+        few = f"{curve.name}: {len(curve.at)} evaluations are too few ({LOOKS} at least); evaluate more often"
         return Diagnosis(curve, None, "unclear", 0, (), (*curve.notes, few))
     best = int(curve.gold.mean.argmax())
     fit = fitted(curve)
@@ -77,16 +78,16 @@ def diagnose(curve: Curve) -> Diagnosis:
 
 
 def errors(curve: Curve, tail: float) -> float:
-    """How many standard errors an interval reaches to either side, with so much beyond each end: Student's, by the
-    number of prompts; not a number below 10 of them, or where their number is not known."""
+    """Student's quantile for an interval with probability `tail` beyond each end, in standard errors, by the number of
+    prompts; not a number below 10 of them, or where their number is not known."""
     return float(stdtrit(curve.prompts - 1, 1 - tail)) if curve.prompts >= FEWEST else math.nan
 
 
 def loss(curve: Curve) -> tuple[float, Interval | None]:
-    """How far gold lies at its best look above the last, and the 95 % interval of that; both at least 0.
+    """Gold at its best evaluation less gold at the last, and the 95 % interval of that; both at least 0.
 
-    The best look is chosen by its own measurement, so the interval holds for every look at once (Bonferroni's: each
-    at 1 - 0.05/looks). No interval where looks have no standard errors.
+    The best evaluation is chosen by its own measurement, so the interval holds for all evaluations at once (Bonferroni:
+    each at 1 - 0.05/evaluations). No interval where evaluations have no standard errors.
     """
     last = len(curve.at) - 1
     apart = [curve.gold.above(i, last) for i in range(last)]
@@ -97,35 +98,36 @@ def loss(curve: Curve) -> tuple[float, Interval | None]:
     return value, (max(0.0, *(d - z * e for d, e in apart)), max(0.0, *(d + z * e for d, e in apart)))
 
 
-def gained(curve: Curve, quantity: str, one: int, other: int) -> tuple[float, Interval | None]:
-    """How far `proxy` or `gold` lies at look `one` above look `other`, with its 95 % interval."""
-    value, error = getattr(curve, quantity).above(one, other)
+def gained(curve: Curve, quantity: str, i: int, j: int) -> tuple[float, Interval | None]:
+    """`proxy` or `gold` at evaluation `i` less that at evaluation `j`, with its 95 % interval."""
+    value, error = getattr(curve, quantity).above(i, j)
     half = errors(curve, 0.025) * error
     return value, (value - half, value + half) if math.isfinite(half) else None
 
 
 def peak_interval(curve: Curve) -> Interval | None:
     """The 95 % interval of the KL at which gold is highest, within what was measured: from the nearest to the furthest
-    look that none other lies above beyond noise (each comparison at 1 - 0.025/looks), and on to their neighbours, since
-    the peak may lie between looks, with the errors of their KL. None where looks have no standard errors.
+    evaluation that none other lies above beyond noise (each comparison at 1 - 0.025/evaluations), and on to their
+    neighbours, since the peak may lie between evaluations, with the errors of their KL. None where evaluations have no
+    standard errors.
     """
-    looks = range(len(curve.at))
+    places = range(len(curve.at))
     reach = errors(curve, 0.025 / (len(curve.at) - 1))
-    above = np.array([[curve.gold.above(i, j) if i != j else (0.0, 0.0) for j in looks] for i in looks])
+    above = np.array([[curve.gold.above(i, j) if i != j else (0.0, 0.0) for j in places] for i in places])
     if not np.isfinite(above).all() or not math.isfinite(reach):
         return None
     highest = np.logical_not((above[..., 0] > reach * above[..., 1]).any(axis=0))
     order = np.argsort(curve.kl, kind="stable")
-    places = np.flatnonzero(highest[order])
-    ends = order[max(0, int(places[0]) - 1)], order[min(len(order) - 1, int(places[-1]) + 1)]
+    peaks = np.flatnonzero(highest[order])
+    ends = order[max(0, int(peaks[0]) - 1)], order[min(len(order) - 1, int(peaks[-1]) + 1)]
     error = np.zeros_like(curve.kl) if curve.kl_error is None else np.nan_to_num(curve.kl_error)
     half = errors(curve, 0.0125) * error
     return float(curve.kl[ends[0]] - half[ends[0]]), float(curve.kl[ends[1]] + half[ends[1]])
 
 
 def turn(curve: Curve) -> str:
-    """What gold does: `turns` (a look lies above the last beyond noise), `falls` (the first look is that), `rises`
-    (none does, and the last lies above the first), or `unclear`."""
+    """The course of gold: `turns` (an evaluation lies above the last beyond noise), `falls` (the first one does),
+    `rises` (none does, and the last lies above the first), or `unclear`."""
     _, lost = loss(curve)
     _, up = gained(curve, "gold", len(curve.at) - 1, 0)
     if lost is None or up is None:
@@ -137,14 +139,17 @@ def turn(curve: Curve) -> str:
 
 def findings(curve: Curve, best: int, word: str, fit: Fit | None) -> list[Finding]:
     """The findings of a curve. `overoptimised` is 1 where gold turns or falls while the proxy goes on rising, 0 where
-    gold rises, and not given where it cannot be told."""
+    gold rises, and absent where it cannot be told."""
     last, distance = len(curve.at) - 1, curve.distance
-    said = f"{len(curve.at)} looks, {curve.prompts} prompts; best at {curve.look(best)}, last at {curve.look(last)}"
-    found = []
+    evidence = (
+        f"{len(curve.at)} evaluations, {curve.prompts} prompts; "
+        f"best at {curve.place(best)}, last at {curve.place(last)}"
+    )
+    rows = []
 
     def add(check: str, value: float, interval: Interval | None = None, verdict: str = "", more: str = "") -> None:
-        text = f"{said}; {more}" if more else said
-        found.append(
+        text = f"{evidence}; {more}" if more else evidence
+        rows.append(
             Finding(check, curve.name, value, curve.against, "all", interval, curve.prompts, None, verdict, text)
         )
 
@@ -155,17 +160,17 @@ def findings(curve: Curve, best: int, word: str, fit: Fit | None) -> list[Findin
     add("last_kl_nats", float(curve.kl[last]), _about(curve, last))
     add("gold_gained", *gained(curve, "gold", last, 0), more="last less first")
     lost, interval = loss(curve)
-    add("gold_lost_after_peak", lost, interval, word, "the interval holds for all looks at once")
+    add("gold_lost_after_peak", lost, interval, word, "the interval holds for all evaluations at once")
     value, up = gained(curve, "proxy", last, 0)
     add("proxy_gained", value, up, more="last less first")
     if best < last:
         value, up = gained(curve, "proxy", last, best)
-        add("proxy_gained_after_peak", value, up, more="last less best look of gold")
+        add("proxy_gained_after_peak", value, up, more="last less best evaluation of gold")
     if word == "rises":
         add("overoptimised", 0.0, verdict="no")
     if word in ("turns", "falls") and up is not None and up[0] > 0:
         add("overoptimised", 1.0, verdict="yes")
-    return found
+    return rows
 
 
 def _about(curve: Curve, i: int) -> Interval | None:
@@ -174,11 +179,11 @@ def _about(curve: Curve, i: int) -> Interval | None:
 
 
 def _unfit(curve: Curve, fit: Fit | None) -> list[str]:
-    """Why the fitted form says nothing of the peak, where it does not."""
+    """The reason why the fitted form gives no peak, where it gives none."""
     if fit is None:
-        return [f"{curve.name}: its looks lie at too few distances to fit a form"]
+        return [f"{curve.name}: its evaluations lie at too few distances to fit a form"]
     if fit.chance is None:
-        need = f"at least {FEWEST} prompts, each scored at every look"
+        need = f"at least {FEWEST} prompts, each scored at every evaluation"
         return [f"{curve.name}: whether the form describes it cannot be told, so that has no peak; it takes {need}"]
     if not fit.describes:
         chance = f"F = {fit.misfit:.3g}, which chance alone reaches in {100 * fit.chance:.2g} %"
@@ -187,7 +192,7 @@ def _unfit(curve: Curve, fit: Fit | None) -> list[str]:
 
 
 def _odd(curve: Curve) -> list[str]:
-    """What a reader must know of the distances: estimates below 0, and a way that leads back."""
+    """Notes on the distances: estimates of the KL below 0, and a KL that falls again."""
     notes = []
     below = int((curve.kl < 0).sum())
     if below:
@@ -198,8 +203,8 @@ def _odd(curve: Curve) -> list[str]:
     lowest = highest + int(curve.kl[highest:].argmin())
     if back > 2 * math.hypot(*np.nan_to_num(error[[highest, lowest]])) and back > 0:
         notes.append(
-            f"{curve.name}: its KL falls from {curve.kl[highest]:.3g} nats at {curve.look(highest)} to "
-            f"{curve.kl[lowest]:.3g} at {curve.look(lowest)}; the fitted form reads each look at its own distance"
+            f"{curve.name}: its KL falls from {curve.kl[highest]:.3g} nats at {curve.place(highest)} to "
+            f"{curve.kl[lowest]:.3g} at {curve.place(lowest)}; the fitted form takes each evaluation at its distance"
         )
     return notes
 

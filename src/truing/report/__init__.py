@@ -1,1 +1,1 @@
-"""What do we tell others? One page for a run, one card for a model."""
+"""Reports for others: one page for a run, one card for a model."""

@@ -37,20 +37,20 @@ def _main(run: RunPieces) -> StagePieces | None:
 def _trained(stage: StagePieces | None) -> str:
     if stage is None:
         return "Nothing was trained in this run."
-    text, told = str(stage.summary["paragraph"]), stage.summary.get("taught")
-    why = told.get("nothing") if isinstance(told, Mapping) else ""
+    text, taught = str(stage.summary["paragraph"]), stage.summary.get("taught")
+    why = taught.get("nothing") if isinstance(taught, Mapping) else ""
     return f"{text} It taught nothing: {why}." if why else text
 
 
 def _better(stage: StagePieces | None, findings: Sequence[Finding]) -> str:
     rates = [f for f in findings if f.check == "win_rate" and f.slice == "all"]
-    own = [f for f in rates if stage is not None and f.model == stage.name] or rates
-    if own:
-        return " ".join(dict.fromkeys(_compared(f, stage) for f in own[:_MOST]))
-    told = [f for f in findings if f.check == "held_out_accuracy" and f.slice == "all"]
-    if told:
-        f = told[-1]
-        return f"{f.model} puts the better answer first in {100 * f.value:.0f} of 100 pairs held out{_sure(f)}."
+    of_stage = [f for f in rates if stage is not None and f.model == stage.name] or rates
+    if of_stage:
+        return " ".join(dict.fromkeys(_compared(f, stage) for f in of_stage[:_MOST]))
+    accuracies = [f for f in findings if f.check == "held_out_accuracy" and f.slice == "all"]
+    if accuracies:
+        f = accuracies[-1]
+        return f"{f.model} puts the better response first in {100 * f.value:.0f} of 100 pairs held out{_sure(f)}."
     return "Whether it is better was not measured."
 
 
@@ -71,7 +71,7 @@ def _compared(f: Finding, stage: StagePieces | None) -> str:
 
 
 def _sure(f: Finding) -> str:
-    """Between what a share may lie; nothing where that is not known."""
+    """The interval of a share in words, empty where there is none."""
     if f.interval is None:
         return ""
     return f" (with 95 % confidence between {100 * f.interval[0]:.0f} and {100 * f.interval[1]:.0f})"

@@ -36,7 +36,7 @@ def model_card(
 
     `data` maps the name of each data set to the hash of its content, `figures` names training figures. `base_model`
     is the model of the Hub that it all began with, or `base` if that is one; of `datasets` those of the Hub are named.
-    No text given here can add a key to the front matter, a tag or a table column.
+    No text of a caller can add a key to the front matter, a tag or a table column.
 
     >>> print(model_card(title="direct", base="world:desk/small", method="dpo").splitlines()[-1])
     Licence: unknown. The licence of the base model and of the data may bind this model; check them before sharing it.
@@ -71,8 +71,8 @@ def model_card(
     # The Hub follows these as links, so only names of its own form may stand there.
     named = next((name for name in (base_model, base) if HUB_NAME.fullmatch(name)), "")
     facts |= {"base_model": named} if named else {}
-    known = sorted({name for name in datasets if HUB_NAME.fullmatch(name)})
-    facts |= {"datasets": known} if known else {}
+    on_hub = sorted({name for name in datasets if HUB_NAME.fullmatch(name)})
+    facts |= {"datasets": on_hub} if on_hub else {}
     return _front(facts) + "\n".join(lines) + "\n"
 
 
@@ -111,8 +111,8 @@ def _row(f: Finding) -> str:
 
 
 def _licence(licence: str) -> str:
-    given = f"Licence: {_plain(licence)}." if licence else "Licence: unknown."
-    return f"{given} The licence of the base model and of the data may bind this model; check them before sharing it."
+    stated = f"Licence: {_plain(licence)}." if licence else "Licence: unknown."
+    return f"{stated} The licence of the base model and of the data may bind this model; check them before sharing it."
 
 
 def _plain(text: str) -> str:

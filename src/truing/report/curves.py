@@ -107,9 +107,9 @@ def curve(metrics: Sequence[Mapping[str, float]], name: str, end: float | None =
 
 
 def _around(metrics: Sequence[Mapping[str, float]], name: str, spread: str) -> NDArray[np.float64] | None:
-    """How far single values lie around a metric at each step that has it; None where some step does not say."""
-    known = [row.get(spread, np.nan) for row in metrics if name in row and np.isfinite(row[name])]
-    around = np.array(known, dtype=np.float64)
+    """The smoothed deviation of single values at each step that has the metric; None if a step lacks it."""
+    deviations = [row.get(spread, np.nan) for row in metrics if name in row and np.isfinite(row[name])]
+    around = np.array(deviations, dtype=np.float64)
     return smoothed(around) if len(around) and np.isfinite(around).all() else None
 
 
@@ -156,13 +156,13 @@ def intervals(findings: Sequence[Finding], most: int = 24) -> str:
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
 
-    said = "; ".join(f"{_name(f)}: {100 * f.value:.0f} %" for f in shown)
-    return _svg(draw, (6.4, 0.55 + 0.36 * len(shown)), f"win rates with 95 % intervals. {said}")
+    values = "; ".join(f"{_name(f)}: {100 * f.value:.0f} %" for f in shown)
+    return _svg(draw, (6.4, 0.55 + 0.36 * len(shown)), f"win rates with 95 % intervals. {values}")
 
 
 def over_distance(ways: Sequence[Way], truth: str) -> str:
-    """Gold and proxy over the distance from the start, side by side: a point a look with its 95 % interval, the fitted
-    form dashed, a ring around the look of highest gold. The first six curves are drawn."""
+    """Gold and proxy over the distance from the start, side by side: a point per evaluation with its 95 % interval, the
+    fitted form dashed, a ring around the evaluation of highest gold. The first six curves are drawn."""
     shown = list(zip(ways, _EACH, strict=False))
     if not shown:
         return ""
@@ -186,10 +186,10 @@ def over_distance(ways: Sequence[Way], truth: str) -> str:
             axes.grid(axis="x", visible=False)
         panels[1].legend(frameon=False, fontsize=8, handlelength=1.2)
 
-    said = "; ".join(
+    courses = "; ".join(
         f"{way.name}: {truth} {way.word}, from {way.gold[0]:.3g} to {way.gold[-1]:.3g}" for way, _ in shown
     )
-    return _svg(draw, (6.8, 2.9), f"{truth} and proxy over the square root of the KL. {said}", panels=2)
+    return _svg(draw, (6.8, 2.9), f"{truth} and proxy over the square root of the KL. {courses}", panels=2)
 
 
 def _name(f: Finding) -> str:
@@ -202,7 +202,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 44 else text[:43] + "…"
 
 
-def _svg(draw: Any, inches: tuple[float, float], said: str, panels: int = 1) -> str:
+def _svg(draw: Any, inches: tuple[float, float], description: str, panels: int = 1) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -214,10 +214,10 @@ def _svg(draw: Any, inches: tuple[float, float], said: str, panels: int = 1) -> 
         written = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(written, format="svg", transparent=True, metadata=nothing)
-    return _inline(written.getvalue(), said)
+    return _inline(written.getvalue(), description)
 
 
-def _inline(svg: str, said: str) -> str:
+def _inline(svg: str, description: str) -> str:
     """Cut matplotlib's file down to what a page may hold: no prologue, no outside names, ids of its own."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.S)
@@ -230,7 +230,7 @@ def _inline(svg: str, said: str) -> str:
     body = re.sub(r'xlink:href="#([\w.-]+)"', rf'href="#{mark}-\1"', body)
     inner = body[body.index(">") + 1 :].strip()
     view = box[1] if box else "0 0 100 100"
-    return f'<svg viewBox="{view}" role="img" aria-label="{_escaped(visible(redacted(said)))}">{inner}'
+    return f'<svg viewBox="{view}" role="img" aria-label="{_escaped(visible(redacted(description)))}">{inner}'
 
 
 def _mark(body: str) -> str:

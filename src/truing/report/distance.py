@@ -10,15 +10,15 @@ from truing.report import words
 from truing.types import is_number
 
 COLUMNS = (
-    "curve", "gold", "looks", "prompts", "highest at", "KL there", "gold first", "gold there", "gold last",
+    "curve", "gold", "evaluations", "prompts", "highest at", "KL there", "gold first", "gold there", "gold last",
     "proxy gained", "alpha", "beta", "misfit",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Way:
-    """One curve: a point a look, in the order in which the policy went. `line` is the fitted form, `best` the look of
-    highest gold, `word` what gold does; errors are standard errors, None where there are none."""
+    """One curve: a point per evaluation, in the order of the updates. `line` is the fitted form, `best` the evaluation
+    of highest gold, `word` what gold does; errors are standard errors, None where there are none."""
 
     name: str
     form: str
@@ -49,10 +49,10 @@ class Way:
         distance, kl, proxy, gold = (_numbers(row, key, len(at)) for key in ("distance", "kl", "proxy", "gold"))
         best, prompts = row.get("best"), row.get("prompts")
         if not isinstance(best, int) or not 0 <= best < len(at) or not isinstance(prompts, int):
-            raise ValueError("'best' is no look, or 'prompts' no number")
+            raise ValueError("'best' is no evaluation, or 'prompts' no number")
         errors = [_errors(row, key, len(at)) for key in ("proxy_error", "gold_error")]
-        given = row.get("fit")
-        fit: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        form_fit = row.get("fit")
+        fit: Mapping[str, Any] = form_fit if isinstance(form_fit, Mapping) else {}
         points = fit["line"] if isinstance(fit.get("line"), list) else []
         line = [(float(p[0]), float(p[1])) for p in points if _is_point(p)]
         name, form, word = (str(row.get(key, "")) for key in ("name", "form", "word"))
@@ -62,8 +62,8 @@ class Way:
         """The curve as a row of a table; see `COLUMNS`."""
         where = f"{'n =' if self.form == 'best_of' else 'update'} {self.at[self.best]:g}"
         gold = [words.figure("gold", self.gold[i]) for i in (0, self.best, -1)]
-        own = [self.name, self.word, str(len(self.at)), f"{self.prompts:,}", where, f"{self.kl[self.best]:.2f}"]
-        return [*own, *gold, words.number(self.gained[-1]), *map(self._fitted, ("alpha", "beta", "misfit"))]
+        first = [self.name, self.word, str(len(self.at)), f"{self.prompts:,}", where, f"{self.kl[self.best]:.2f}"]
+        return [*first, *gold, words.number(self.gained[-1]), *map(self._fitted, ("alpha", "beta", "misfit"))]
 
     def _fitted(self, name: str) -> str:
         value: Any = self.fit.get(name)
@@ -77,7 +77,7 @@ class Way:
 def _numbers(row: Mapping[str, Any], key: str, count: int | None = None) -> list[float]:
     value = row.get(key)
     if not isinstance(value, list) or not value or not all(map(is_number, value)) or count not in (None, len(value)):
-        raise ValueError(f"'{key}' has not one number for each look")
+        raise ValueError(f"'{key}' has not one number for each evaluation")
     return [float(x) for x in value]
 
 

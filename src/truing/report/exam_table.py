@@ -1,4 +1,4 @@
-"""What an exam found, for a terminal: a row for each two models that answered, a line for whatever else there is."""
+"""The findings of an exam for a terminal: a row per pair of compared models, a line per other finding."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ COLUMNS = {
     "kl_to_reference": "KL, nats",
     "truncated_share": "cut off",
 }
-"""What is told of answers, and how its column is called. `win_delta` says what `win_rate` does, and has none."""
+"""Checks of responses with the headings of their columns. `win_delta` repeats `win_rate` and has no column."""
 
 PARTS = ("helpful", "harmless", "honest")
-"""What the world's truth is made of. What is found of each stands in findings and in the report, and here not."""
+"""The parts of the world's gold reward. Their findings stand in the report, not in this table."""
 
 LOOP_TIME = "time in the loop"
-"""The figure of a training stage's summary that says how many seconds its model was trained."""
+"""The figure of a training stage's summary that holds the seconds of training."""
 
 
 def table(findings: Sequence[Finding], seconds: Mapping[str, float | None]) -> str:
-    """All findings of an exam but those of the parts of gold. `seconds` says of some models how long their training
-    took.
+    """All findings of an exam but those of the parts of gold. `seconds` holds the training time of some models.
 
     >>> print(table([Finding("win_rate", "dpo", 0.6, "warm", interval=(0.5, 0.7))], {"dpo": 12.3}))
                      win rate               training
       dpo over warm  60.0 % (50.0 to 70.0)  12.3 s
     """
     findings = [f for f in findings if not f.check.startswith(tuple(f"{part}_mean" for part in PARTS))]
-    answers = [f for f in findings if f.slice == "all" and f.check in (*COLUMNS, "win_delta")]
-    pairs = dict.fromkeys((f.model, f.against) for f in answers if f.check == "win_rate")
-    others = [f for f in findings if not pairs or f not in answers]
-    return "\n".join([*rows(pairs, answers, seconds), *lines(others), *doubts(answers)])
+    of_responses = [f for f in findings if f.slice == "all" and f.check in (*COLUMNS, "win_delta")]
+    pairs = dict.fromkeys((f.model, f.against) for f in of_responses if f.check == "win_rate")
+    others = [f for f in findings if not pairs or f not in of_responses]
+    return "\n".join([*rows(pairs, of_responses, seconds), *lines(others), *doubts(of_responses)])
 
 
 def doubts(findings: Sequence[Finding]) -> list[str]:
@@ -56,18 +55,18 @@ def doubts(findings: Sequence[Finding]) -> list[str]:
 def rows(
     pairs: Collection[tuple[str, str]], findings: Sequence[Finding], seconds: Mapping[str, float | None]
 ) -> list[str]:
-    """A row for each model and its rival, with what is known of the model alone in each of its rows."""
+    """A row for each model and its rival; findings of the model alone are repeated in each of its rows."""
     if not pairs:
         return []
     heads = [check for check in COLUMNS if any(f.check == check for f in findings)]
     cells = [["", *(COLUMNS[check] for check in heads), "training"]]
     for model, rival in pairs:
-        own = {f.check: cell(f) for f in findings if f.model == model and f.against in ("", rival)}
+        texts = {f.check: cell(f) for f in findings if f.model == model and f.against in ("", rival)}
         took = seconds.get(model)
         cells.append(
             [
                 f"{model} over {rival}",
-                *(own.get(check, "") for check in heads),
+                *(texts.get(check, "") for check in heads),
                 "" if took is None else words.seconds(took),
             ]
         )
@@ -86,20 +85,20 @@ def lines(findings: Sequence[Finding]) -> list[str]:
     """One finding a line, with its interval and its verdict."""
     width = max((len(f.check) for f in findings), default=0)
     names = max((len(who(f)) for f in findings), default=0)
-    found = []
+    listed = []
     for f in findings:
         interval = f"[{f.interval[0]:8.3f}, {f.interval[1]:8.3f}]" if f.interval else " " * 20
         verdict = "decides nothing" if f.reservation else f.verdict
-        found.append(f"  {who(f):{names}}  {f.check:{width}}  {f.value:8.3f}  {interval}  {verdict}")
-    return found
+        listed.append(f"  {who(f):{names}}  {f.check:{width}}  {f.value:8.3f}  {interval}  {verdict}")
+    return listed
 
 
 def who(f: Finding) -> str:
-    """The model a finding is about, its rival, and the slice of what was looked at."""
+    """The model a finding is about, its rival, and the slice of the data."""
     slice = f" ({f.slice})" if f.slice != "all" else ""
     return (f"{f.model} over {f.against}" if f.against else f.model) + slice
 
 
 def trained(summary: Mapping[str, Any]) -> float | None:
-    """How many seconds a model was trained, from its stage's summary; None where that does not say."""
+    """The seconds a model was trained, from its stage's summary; None where that does not say."""
     return next((float(f["value"]) for f in summary.get("figures", []) if f["name"] == LOOP_TIME), None)

@@ -20,7 +20,7 @@ COLUMNS = ("learned_tokens", "labelled_steps", "texts", "answers", "groups")
 """Counts in a line of metrics that its means are over; `rows` is the one of all other means."""
 BOOKKEEPING = frozenset({"step", "seconds", "tokens", "computed_tokens", "rows", "learning_rate", "round", *COLUMNS})
 COUNTED, OF_A_REWARD = frozenset({"failed", "alone", "resampled"}), ("late_", "unread_")
-"""Figures that count answers or prompts of a round, some of them for each reward: they have a sum over the stage, and
+"""Figures that count responses or prompts of a round, some of them for each reward: they have a sum over the stage, and
 no mean."""
 PLAIN = ("grad_norm", "beta", "multiplier_")
 """Figures of an update that are means over nothing."""
@@ -49,8 +49,8 @@ class Term:
 class Stretch:
     """The last tenth of a stage's updates, at least one of them: their numbers from `first` to `last`, how many, and of
     how many. `means` holds the mean of each metric, `measured` in how many of these updates it was, `broken` those that
-    were no number in some. `kept` is true where the last one is not the stage's last, but the one whose weights are
-    kept."""
+    were no number in some. `ends_early` is true where the last one is not the stage's last, but the one whose
+    weights are kept."""
 
     first: int
     last: int
@@ -59,28 +59,28 @@ class Stretch:
     means: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, int] = field(default_factory=dict)
     broken: Mapping[str, int] = field(default_factory=dict)
-    kept: bool = False
+    ends_early: bool = False
 
     def words(self, name: str = "") -> str:
-        """What a mean of this stretch is, in words.
+        """A mean of this stretch in words.
 
         >>> Stretch(109, 120, 12, 120).words(), Stretch(4, 4, 1, 4).words(), Stretch(1, 1, 1, 1).words()
         ('mean of the last 12 of 120 steps', 'the last of 4 steps', 'the only step')
         """
         measured = self.measured.get(name, self.count)
-        whole = f"the {self.of} steps up to the weights that are kept" if self.kept else f"{self.of} steps"
+        whole = f"the {self.of} steps up to the weights that are kept" if self.ends_early else f"{self.of} steps"
         if measured < self.count:
             return f"mean of {measured} of the last {self.count} of {whole}, those that have it"
         if self.count > 1:
             return f"mean of the last {self.count} of {whole}"
-        return "the only step" if self.of == 1 and not self.kept else f"the last of {whole}"
+        return "the only step" if self.of == 1 and not self.ends_early else f"the last of {whole}"
 
     def as_json(self) -> dict[str, Any]:
         """The form in summary.json: `steps` from and to, `of` how many updates, `means`; `measured` where some have a
         metric and others not."""
         fewer = {name: count for name, count in self.measured.items() if count < self.count}
-        found: dict[str, Any] = {"steps": [self.first, self.last], "of": self.of, "means": dict(self.means)}
-        return found | ({"measured": fewer} if fewer else {})
+        form: dict[str, Any] = {"steps": [self.first, self.last], "of": self.of, "means": dict(self.means)}
+        return form | ({"measured": fewer} if fewer else {})
 
 
 def last_tenth(rows: Sequence[Row], terms: Sequence[Term] = (), upto: int | None = None) -> Stretch | None:
@@ -92,33 +92,33 @@ def last_tenth(rows: Sequence[Row], terms: Sequence[Term] = (), upto: int | None
     (0.333, 1.0)
     """
     numbered = [row for row in rows if is_number(row.get("step", 0))]
-    known = [row for row in numbered if upto is None or row.get("step", 0) <= upto]
-    if not known:
+    before = [row for row in numbered if upto is None or row.get("step", 0) <= upto]
+    if not before:
         return None
-    own = known[-max(1, len(known) // 10) :]
+    tenth = before[-max(1, len(before) // 10) :]
     columns = {term.name: term.column for term in terms}
-    names = [name for name in dict.fromkeys(name for row in own for name in row) if name in columns or averaged(name)]
-    broken = {name: sum(not is_number(row[name]) for row in own if name in row) for name in names}
+    names = [name for name in dict.fromkeys(name for row in tenth for name in row) if name in columns or averaged(name)]
+    broken = {name: sum(not is_number(row[name]) for row in tenth if name in row) for name in names}
     if len({term.column for term in terms}) == 1:
         columns["loss"] = terms[0].column
-    means = {name: mean_of(own, name, columns.get(name, "")) for name in names if not broken[name]}
+    means = {name: mean_of(tenth, name, columns.get(name, "")) for name in names if not broken[name]}
     if len(set(columns.values())) > 1 and all(means.get(term.name) is not None for term in terms):
         means["loss"] = math.fsum(term.weight * (means[term.name] or 0.0) for term in terms)
-    kept = upto is not None and len(known) < len(numbered)
+    ends_early = upto is not None and len(before) < len(numbered)
     return Stretch(
-        int(own[0].get("step", 0)),
-        int(own[-1].get("step", 0)),
-        len(own),
-        len(known),
+        int(tenth[0].get("step", 0)),
+        int(tenth[-1].get("step", 0)),
+        len(tenth),
+        len(before),
         {name: mean for name in _ordered(means) if (mean := means[name]) is not None},
-        {name: sum(name in row for row in own) for name in names},
+        {name: sum(name in row for row in tenth) for name in names},
         {name: count for name, count in broken.items() if count},
-        kept,
+        ends_early,
     )
 
 
 def averaged(name: str) -> bool:
-    """Whether a metric has a mean over updates: counts have sums, and looks are held out."""
+    """True if a metric has a mean over updates: counts have sums, and held-out evaluations stand alone."""
     return name not in BOOKKEEPING | COUNTED and not name.startswith((*OF_A_REWARD, "watch_", "scored_by_"))
 
 
@@ -135,20 +135,20 @@ def mean_of(rows: Sequence[Row], name: str, column: str = "") -> float | None:
 
 
 def _weight(row: Row, name: str, column: str) -> float:
-    """How many items the mean of an update is over."""
+    """The number of items the mean of an update is over."""
     if name.startswith("reward_") and not column and "answers" in row:
         scored = row["answers"] + row.get("alone", 0.0)
         return row.get(name.replace("reward_", "scored_by_", 1), scored)
     if not column and name.startswith(PLAIN):
         return 1.0
-    if name == "sampled_entropy" and not column:  # of a token, and so over the tokens of all answers
+    if name == "sampled_entropy" and not column:  # of a token, and so over the tokens of all responses
         return row.get("answers", 1.0) * row.get("length", 1.0)
     return row.get(column or OF_ROUNDS.get(name, "rows"), 1.0)
 
 
 def _ordered(names: Mapping[str, Any]) -> list[str]:
-    """Names in the order of telling. The loss of what learns from scored answers stands behind what it is about: a
-    policy gradient's is 0 at the first update of every round, whatever is learned."""
+    """Names in the order they are shown. A policy-gradient loss stands behind the score: it is 0 at the first update of
+    every round, whatever is learned."""
     first = [name for name in FIRST if name in names and not (name == "loss" and "score" in names)]
     return [*first, *(name for name in names if name not in first)]
 
@@ -213,24 +213,24 @@ def _unit(name: str) -> str:
 
 
 def lines(held_out: Sequence[Figure], stretch: Stretch | None) -> list[str]:
-    """A stage's figures for a terminal: what was held out first, that of one look on one line, then the means on one.
+    """A stage's figures for a terminal: held-out figures first, one evaluation a line, then the means on one line.
 
     >>> held_out = Figure("held-out accuracy", 0.82, interval=(0.78, 0.86), n=400)
-    >>> look = [Figure("gold", 0.5, "after update 9"), Figure("length", 7, "after update 9", "tokens")]
-    >>> print("\\n".join(lines([held_out, *look], Stretch(4, 4, 1, 4, {"loss": 0.5}))))
+    >>> evaluation = [Figure("gold", 0.5, "after update 9"), Figure("length", 7, "after update 9", "tokens")]
+    >>> print("\\n".join(lines([held_out, *evaluation], Stretch(4, 4, 1, 4, {"loss": 0.5}))))
     held-out accuracy 0.82 [0.78, 0.86] of 400
     after update 9: gold 0.5, length 7 tokens
     the last of 4 steps: loss 0.5
     """
-    found = [f"{x.name} {x.text()}{f' of {x.n:,}' if x.n else ''}" for x in held_out if not x.of]
+    texts = [f"{x.name} {x.text()}{f' of {x.n:,}' if x.n else ''}" for x in held_out if not x.of]
     for of in dict.fromkeys(x.of for x in held_out if x.of):
-        found.append(f"{of}: " + ", ".join(f"{x.name} {x.text()}" for x in held_out if x.of == of))
+        texts.append(f"{of}: " + ", ".join(f"{x.name} {x.text()}" for x in held_out if x.of == of))
     if stretch is None or not stretch.means:
-        return found
+        return texts
     hidden = ("grad_norm", "loss") if "score" in stretch.means else ("grad_norm",)
     names = [name for name in stretch.means if name not in hidden][:SHOWN]
     means = ", ".join(f"{words.label(name)} {words.number(stretch.means[name])}" for name in names)
-    return [*found, f"{stretch.words()}: {means}"]
+    return [*texts, f"{stretch.words()}: {means}"]
 
 
 def stored_means(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -19,8 +19,8 @@ UNFINISHED = ("pending", "running")
 
 @dataclass
 class StagePieces:
-    """What one stage left behind. `metrics` holds one mapping of numbers per step; `responses` some answers of its
-    rounds; `ways` what a diagnosis drew, and `truth` the reward that it called true."""
+    """The files one stage left. `metrics` holds one mapping of numbers per step; `responses` some responses of its
+    rounds; `ways` the curves of a diagnosis, and `truth` the reward it takes for gold."""
 
     name: str
     do: str = ""

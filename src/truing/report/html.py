@@ -56,9 +56,9 @@ def render(run: RunPieces) -> str:
         stages=run.stages,
         diagnosed=[_diagnosed(stage) for stage in run.stages if stage.ways],
         trained=[_training(stage) for stage in run.stages if stage.metrics or stage.summary.get("paragraph")],
-        learned=[shown for stage in run.stages if (shown := rounds.answers(stage))],
+        learned=[shown for stage in run.stages if (shown := rounds.responses(stage))],
         data=[(stage.name, _data(stage.summary["data"])) for stage in run.stages if _is(stage.summary.get("data"))],
-        told=[_told(stage) for stage in run.stages if _has_more(stage)],
+        extras=[_extras(stage) for stage in run.stages if _has_more(stage)],
         examples=[_example(row) for stage in run.stages for row in stage.examples][:_EXAMPLES],
         results=_listed(run.decision.get("results")),
         provenance=_provenance(run),
@@ -147,9 +147,9 @@ def _training(stage: StagePieces) -> dict[str, Any]:
         facts.append(f"{tokens:,.0f} tokens")
     if tokens and seconds:
         facts.append(f"{tokens / seconds:,.0f} tokens/s")
-    kept = stage.summary.get("kept")
-    if isinstance(kept, Mapping):
-        facts.append(f"the weights kept are those after update {kept.get('step')}: numbers at the right are of them")
+    chosen = stage.summary.get("kept")
+    if isinstance(chosen, Mapping):
+        facts.append(f"the weights kept are those after update {chosen.get('step')}: numbers at the right are of them")
     means = figures.stored_means(stage.summary)
     if "last_tenth" not in stage.summary and (stretch := figures.last_tenth(rows)):  # it did not come to its end
         means = dict(stretch.means)
@@ -157,36 +157,38 @@ def _training(stage: StagePieces) -> dict[str, Any]:
     for name in rounds.curves_of(rows) if online else curves.choose(rows):
         values = [v for r in rows if (v := as_number(r.get(name))) is not None]
         lost = sum(name in r for r in rows) - len(values)
-        end, look = means.get(name), _look(stage.summary, name)
-        shown = f"{_short(end)}" if end is not None else f"{_short(look)} (look)" if look is not None else "–"
+        end, monitored = means.get(name), _monitored(stage.summary, name)
+        shown = (
+            f"{_short(end)}" if end is not None else f"{_short(monitored)} (held out)" if monitored is not None else "–"
+        )
         drawn.append(
             {
                 "name": rounds.title(name) if online else words.label(name),
                 "unit": rounds.unit(name) if online else words.unit(name).replace("%", ""),
                 "first": _short(values[0]) if values else "",
                 "last": shown,
-                "svg": Markup(curves.curve(rows, name, end if end is not None else look, _SPREAD.get(name, ""))),
+                "svg": Markup(curves.curve(rows, name, end if end is not None else monitored, _SPREAD.get(name, ""))),
                 "lost": f"{lost} of its values are not numbers" if lost else "",
             }
         )
-    told, taught = stage.summary.get("paragraph"), stage.summary.get("taught")
+    paragraph, taught = stage.summary.get("paragraph"), stage.summary.get("taught")
     return {
         "name": stage.name,
         "do": stage.do,
         "facts": " · ".join(facts),
         "curves": drawn,
-        "paragraph": told if isinstance(told, str) else "",
+        "paragraph": paragraph if isinstance(paragraph, str) else "",
         "nothing": taught.get("nothing", "") if isinstance(taught, Mapping) else "",
         "online": online,
         "band": online and any("score_deviation" in row for row in rows),
     }
 
 
-def _look(summary: Mapping[str, Any], name: str) -> float | None:
-    """What a stage's look at the weights it leaves found of this, where it is among what was watched."""
+def _monitored(summary: Mapping[str, Any], name: str) -> float | None:
+    """The monitored value of a metric for the weights that the stage leaves; None if it was not monitored."""
     held_out = summary.get("held_out")
-    found = held_out.get(name) if isinstance(held_out, Mapping) else None
-    return as_number(found.get("value")) if isinstance(found, Mapping) else None
+    figure = held_out.get(name) if isinstance(held_out, Mapping) else None
+    return as_number(figure.get("value")) if isinstance(figure, Mapping) else None
 
 
 def _short(value: float) -> str:
@@ -200,8 +202,8 @@ def _data(raw: Mapping[str, Any]) -> dict[str, Any]:
         rows: list[Any] = listed if isinstance(listed, list) else []
         more = f" and {len(rows) - _ROWS:,} more" if len(rows) > _ROWS else ""
         text = ", ".join(str(x) for x in rows[:_ROWS]) + more
-        told = {**dict.fromkeys(("problem", "action", "count"), ""), **note, "rows": text}
-        notes.append(told | {"problem": f"{note.get('field', '')} {told['problem']}".strip()})
+        row = {**dict.fromkeys(("problem", "action", "count"), ""), **note, "rows": text}
+        notes.append(row | {"problem": f"{note.get('field', '')} {row['problem']}".strip()})
     columns = raw.get("columns")
     beside = [str(line) for line in columns] if isinstance(columns, list) else []
     return {**dict.fromkeys(("file", "read", "usable")), **raw, "notes": notes, "columns": beside}
@@ -211,7 +213,7 @@ def _has_more(stage: StagePieces) -> bool:
     return any(stage.summary.get(name) for name in ("figures", "tables", "notes"))
 
 
-def _told(stage: StagePieces) -> dict[str, Any]:
+def _extras(stage: StagePieces) -> dict[str, Any]:
     """A stage's own figures, tables and notes, in whatever shape they were written."""
     figures = [
         {
@@ -241,17 +243,17 @@ def _told(stage: StagePieces) -> dict[str, Any]:
 
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:
-    given = row.get("responses")
-    answers = []
-    for model, said in given.items() if isinstance(given, Mapping) else ():
-        text = said.get("text", "") if isinstance(said, Mapping) else said
-        score = as_number(said.get("score")) if isinstance(said, Mapping) else None
-        answers.append({"model": model, "text": _cut(str(text)), "score": score})
-    best = max((a["score"] for a in answers if a["score"] is not None), default=None)
-    for a in answers:
-        a["best"] = a["score"] is not None and a["score"] == best and len(answers) > 1
+    by_model = row.get("responses")
+    responses = []
+    for model, response in by_model.items() if isinstance(by_model, Mapping) else ():
+        text = response.get("text", "") if isinstance(response, Mapping) else response
+        score = as_number(response.get("score")) if isinstance(response, Mapping) else None
+        responses.append({"model": model, "text": _cut(str(text)), "score": score})
+    best = max((a["score"] for a in responses if a["score"] is not None), default=None)
+    for a in responses:
+        a["best"] = a["score"] is not None and a["score"] == best and len(responses) > 1
         a["score"] = "" if a["score"] is None else f"{a['score']:.2f}".replace("-", "−")
-    return {"prompt": _turns(row.get("prompt", "")), "responses": answers}
+    return {"prompt": _turns(row.get("prompt", "")), "responses": responses}
 
 
 def _turns(prompt: Any) -> list[dict[str, str]]:
@@ -265,7 +267,7 @@ def _cut(text: str) -> str:
 
 
 def _provenance(run: RunPieces) -> list[tuple[str, str]]:
-    """What is needed to make the run again: seed, machine, versions, hashes."""
+    """Seed, machine, versions and hashes: whatever is needed to repeat the run."""
     manifest = run.manifest
     rows: list[tuple[str, str]] = []
     first = ("recipe_path", "seed", "started", "seconds", "threads", "instructions", "machine")
@@ -273,9 +275,9 @@ def _provenance(run: RunPieces) -> list[tuple[str, str]]:
         if manifest.get(name) is not None:
             seconds = as_number(manifest[name]) if name == "seconds" else None
             rows.append((words.label(name), words.seconds(seconds) if seconds is not None else _flat(manifest[name])))
-    told = {"title", "recipe", "stages", *first}
+    placed = {"title", "recipe", "stages", *first}
     for name, value in manifest.items():
-        if name not in told and value not in (None, "", [], {}):
+        if name not in placed and value not in (None, "", [], {}):
             rows.append((words.label(name), _flat(value)))
     if run.decision.get("evidence_hash"):
         rows.append(("evidence hash", str(run.decision["evidence_hash"])))

@@ -1,5 +1,5 @@
-"""What a report shows of a stage that learned from its own answers: the curves it is judged by, and a few of these
-answers from the first round to the last."""
+"""Report of a stage that trained on its own responses: the curves it is judged by, and a few of the responses from the
+first round to the last."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from truing.report import figures, words
 from truing.report.folder import StagePieces, as_number
 
 CURVES = ("score", "kl", "length", "sampled_entropy", "cut_off", "equal_groups")
-"""Of every round, in this order; then what methods of preferences are judged by, and what was watched."""
+"""Curves of every round, in this order; then those of preference methods and of held-out prompts."""
 BESIDE = ("accuracy", "margin_nats", "watch_proxy", "watch_kl")
 TITLES = {
     "score": "reward",
     "kl": "KL to the reference",
-    "length": "length of answers",
+    "length": "length of responses",
     "sampled_entropy": "entropy",
-    "cut_off": "share cut off",
+    "cut_off": "share truncated",
     "equal_groups": "share of equal groups",
     "watch_proxy": "reward, held-out prompts",
     "watch_kl": "KL, held-out prompts",
@@ -26,7 +26,7 @@ _MOST = 700  # characters of a text; what a stage wrote is no longer
 
 
 def learns_from_rounds(rows: Sequence[Mapping[str, float]]) -> bool:
-    """Whether these metrics are of scored answers."""
+    """True if these metrics are of scored responses."""
     return any("score" in row for row in rows)
 
 
@@ -37,45 +37,45 @@ def curves_of(rows: Sequence[Mapping[str, float]]) -> list[str]:
     ['score', 'length']
     """
     names = {name for row in rows for name in row}
-    alone = all(row.get("answers") == row.get("groups") for row in rows)  # a lone answer is equal to itself
+    alone = all(row.get("answers") == row.get("groups") for row in rows)  # a lone response is equal to itself
     first = [name for name in CURVES if name in names and not (name == "equal_groups" and alone)]
     return [*first, *(name for name in BESIDE if name in names)]
 
 
 def title(name: str) -> str:
-    """What a curve is called."""
+    """The title of a curve."""
     return TITLES.get(name) or words.label(name)
 
 
 def unit(name: str) -> str:
-    """In what a curve is measured."""
-    own = figures.UNITS.get(name.removeprefix("watch_")) or words.unit(name).replace("%", "")
-    return "nats a token" if name == "sampled_entropy" else own
+    """The unit of a curve."""
+    plain = figures.UNITS.get(name.removeprefix("watch_")) or words.unit(name).replace("%", "")
+    return "nats a token" if name == "sampled_entropy" else plain
 
 
-def answers(stage: StagePieces) -> dict[str, Any] | None:
-    """The answers that a stage kept, by prompt and then by round, each with its reward; None where it kept none."""
+def responses(stage: StagePieces) -> dict[str, Any] | None:
+    """The responses that a stage kept, by prompt and then by round, each with its reward; None where it kept none."""
     prompts: dict[str, dict[str, Any]] = {}
     for entry in stage.responses:
         rows = entry.get("responses")
-        told = [_answer(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-        if told:
-            own = prompts.setdefault(str(entry.get("row")), {"prompt": _turns(entry.get("prompt")), "rounds": []})
-            own["rounds"].append({"number": entry.get("round"), "answers": told})
+        shown = [_response(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        if shown:
+            prompt = prompts.setdefault(str(entry.get("row")), {"prompt": _turns(entry.get("prompt")), "rounds": []})
+            prompt["rounds"].append({"number": entry.get("round"), "responses": shown})
     again = any(len(prompt["rounds"]) > 1 for prompt in prompts.values())
     note = (
         "The same prompts, from the first round to the last."
         if again
-        else "No prompt was asked twice in this stage: each of these rounds shows its own."
+        else "No prompt was repeated in this stage: each round shows its own prompts."
     )
     return {"name": stage.name, "note": note, "prompts": list(prompts.values())} if prompts else None
 
 
-def _answer(row: Mapping[str, Any]) -> dict[str, str]:
+def _response(row: Mapping[str, Any]) -> dict[str, str]:
     score = as_number(row.get("score"))
-    told = "not scored" if score is None else f"reward {words.number(score)}"
-    ended = ", cut off" if row.get("stop") == "length" else ""
-    return {"told": told + ended, "text": str(row.get("text", ""))[:_MOST]}
+    reward = "not scored" if score is None else f"reward {words.number(score)}"
+    ended = ", truncated" if row.get("stop") == "length" else ""
+    return {"score": reward + ended, "text": str(row.get("text", ""))[:_MOST]}
 
 
 def _turns(prompt: Any) -> list[dict[str, str]]:

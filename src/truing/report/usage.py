@@ -1,13 +1,13 @@
-"""How a model is loaded and asked elsewhere, for its card: what to know so that it gives there what it gave here."""
+"""Instructions for a model's card: load and use it with transformers so that it gives the same outputs as here."""
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["language", "reward"]
-"""What a model is: one that answers, or one that scores answers."""
+"""The kind of a model: one that generates responses, or one that scores them."""
 PIPELINE: dict[Kind, str] = {"language": "text-generation", "reward": "text-classification"}
-"""What the Hub calls the task of a model."""
+"""The name of a model's task on the Hub."""
 TESTED = "transformers 4.57.6 and 5.23.0"
 """The versions that exported folders were read with: the same logits and scores, and generation that ends."""
 
@@ -17,11 +17,11 @@ from transformers import {imports}
 
 folder = "PATH_OR_NAME"
 model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-{more}asked = tokenizer.apply_chat_template(
+{more}prompt = tokenizer.apply_chat_template(
     [{{"role": "user", "content": "..."}}], add_generation_prompt=True, return_tensors="pt", return_dict=True
 )
-answer = model.generate(**asked, max_new_tokens=256)[0, asked["input_ids"].shape[1]:]
-print(tokenizer.decode(answer, skip_special_tokens=True))
+response = model.generate(**prompt, max_new_tokens=256)[0, prompt["input_ids"].shape[1]:]
+print(tokenizer.decode(response, skip_special_tokens=True))
 ```"""
 
 SCORE = """\
@@ -30,15 +30,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 folder = "PATH_OR_NAME"
 model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-{more}read = tokenizer.apply_chat_template(
+{more}conversation = tokenizer.apply_chat_template(
     [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}],
     return_tensors="pt",
     return_dict=True,
 )
-score = model.eval()(**read).logits
+score = model.eval()(**conversation).logits
 ```"""
 
-ENDS = "model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens that end an answer\n"
+ENDS = "model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens that end a response\n"
 PADDING = "model.config.pad_token_id = tokenizer.pad_token_id  # for batches\n"
 
 
@@ -51,7 +51,7 @@ def usage(kind: Kind, adapter: bool = False) -> list[str]:
     lines = [_code(kind, adapter), ""]
     if kind == "language":
         lines.append(
-            "The tokens that end an answer are those of `generation_config.json` (`eos_token_id`), the taught one "
+            "The tokens that end a response are those of `generation_config.json` (`eos_token_id`), the taught one "
             "first, which is the tokenizer's EOS too wherever its template allows that."
         )
     else:

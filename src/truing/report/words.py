@@ -1,4 +1,4 @@
-"""How figures and findings are put into words: units, intervals, one sentence per comparison."""
+"""Figures and findings in words: units, intervals, one sentence per comparison."""
 
 from __future__ import annotations
 

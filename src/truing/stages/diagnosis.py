@@ -34,5 +34,5 @@ def headline(diagnosis: Diagnosis) -> str:
     if lost is None:
         return f"{curve.name}: too few evaluations"
     spread = f" [{lost.interval[0]:.2f}, {lost.interval[1]:.2f}]" if lost.interval else ""
-    where = f"highest at {curve.look(diagnosis.best)} (KL {curve.kl[diagnosis.best]:.1f} nats)"
+    where = f"highest at {curve.place(diagnosis.best)} (KL {curve.kl[diagnosis.best]:.1f} nats)"
     return f"{curve.name}: gold {diagnosis.word}, {where}, lost since {lost.value:.2f}{spread}"
