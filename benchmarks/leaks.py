@@ -108,7 +108,7 @@ def judge(sets: dict[str, dict[Messages, str]]) -> None:
         print(f"| {name} | {len(sides[1])} | {sum(within.values())} | {sum(across.values())} | {both} |", flush=True)
         totals += Counter(within=sum(within.values()), across=sum(across.values()))
         all_asked, count = all_asked + len(sides[1]), count + len(prompts) + len(others)
-    print(f"| all | {all_asked} | {totals['within']} | {totals['across']} | |")
+    print(f"| all | {all_asked} | {totals['tie_tolerance']} | {totals['across']} | |")
     print(f"{count:,} prompts learned from or asked in {time.perf_counter() - began:.0f} s")
 
 

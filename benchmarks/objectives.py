@@ -30,7 +30,7 @@ from truing.recipe.families import of_reward, of_rollouts
 from truing.settings import Training
 from truing.signals.observe import observe
 from truing.train.fit import reading
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.step_statistics import Survey
 from truing.types import OWED
@@ -63,7 +63,7 @@ class Bench:
     def __init__(self, name: str, policy: Policy, rounds: int) -> None:
         objective = registry.load(name, "objective")
         self.name, self.policy = name, policy
-        self.terms, self.batch = Sum([Term(objective, {})]), batch(shape_of(objective.needs))
+        self.terms, self.batch = WeightedObjectives([Term(objective, {})]), batch(shape_of(objective.needs))
         self.reference: Reference | None = None
         if self.terms.needs_reference:
             trees = (*self.batch.trees, *self.batch.shadows().trees)

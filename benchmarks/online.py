@@ -69,7 +69,7 @@ def truing(args: argparse.Namespace) -> Line:
     from truing.rollout.engine import InProcess
     from truing.settings import Online, Training
     from truing.train.fit import fit
-    from truing.train.objective_sum import Sum, Term
+    from truing.train.objective_sum import Term, WeightedObjectives
     from truing.train.optim import Optim
     from truing.train.record.metrics import Record
     from truing.types import Message, Rollout, Sampling
@@ -82,9 +82,9 @@ def truing(args: argparse.Namespace) -> Line:
     rounds_prompts = [
         Prompt(i + 1, tuple(p), tuple(renderer.prompt_ids(tuple(p)))) for i, p in enumerate(conversations)
     ]
-    leashed = args.task == "update-kl"
-    options = {"beta": BETA if leashed else 0.0, "corrected": False} if name == "grpo" else {}
-    if name == "grpo" and not leashed:
+    penalised = args.task == "update-kl"
+    options = {"beta": BETA if penalised else 0.0, "corrected": False} if name == "grpo" else {}
+    if name == "grpo" and not penalised:
         name, options = "grpo_free", {}
     terms = [Term(made(name), options)]
     if args.task.endswith("ppo"):
@@ -117,12 +117,12 @@ def truing(args: argparse.Namespace) -> Line:
         lambda policy, rollout: json.dumps(rollout.response_ids),
         Rewards((Scored("even", Call(RewardFunction(even, "response"), {})),)),
     )
-    online = Online(answers=ANSWERS, max_new_tokens=TOKENS, sample_deviation=name.startswith("grpo"))
+    online = Online(group_size=ANSWERS, max_new_tokens=TOKENS, sample_deviation=name.startswith("grpo"))
     training = Training(
         steps=STEPS, rows_per_step=PROMPTS, learning_rate=RATE, schedule="constant", warmup=0.0, tokens_per_device=10**9
     )
-    folder, total = Path(tempfile.mkdtemp()), Sum(terms)
-    reference = load(str(args.model)) if leashed else None
+    folder, total = Path(tempfile.mkdtemp()), WeightedObjectives(terms)
+    reference = load(str(args.model)) if penalised else None
     engine = Written(policy) if written else None
     every, place = OnlineOptions(online, training), Place(folder / "rollouts")
     source = rollout_source(policy, rounds_prompts, judged, total, every, place, reference=reference, engine=engine)

@@ -15,13 +15,13 @@ import torch  # noqa: E402
 
 from truing.data.batch import Tree  # noqa: E402
 from truing.data.rendering.render import Renderer  # noqa: E402
-from truing.data.trees import plant  # noqa: E402
+from truing.data.trees import build_trees  # noqa: E402
 from truing.objectives import bradley_terry, dpo, nll  # noqa: E402
 from truing.policy import reference  # noqa: E402
 from truing.policy.load import load  # noqa: E402
 from truing.settings import Training  # noqa: E402
 from truing.train.fit import fit  # noqa: E402
-from truing.train.objective_sum import Sum, Term  # noqa: E402
+from truing.train.objective_sum import Term, WeightedObjectives  # noqa: E402
 from truing.train.optim import Optim  # noqa: E402
 from truing.train.record.metrics import Record  # noqa: E402
 from truing.train.source import DataSource  # noqa: E402
@@ -70,18 +70,18 @@ def main() -> None:
     now = clock(args)
     policy = load(f"{args.model}-reward", "reward") if args.task == "reward" else load(str(args.model))
     shape = "single" if args.task == "sft" else "pairs"
-    planted = plant(records(), Renderer(policy.tokenizer), max_length=MAX_LENGTH, shape=shape)
+    dataset = build_trees(records(), Renderer(policy.tokenizer), max_length=MAX_LENGTH, shape=shape)
     training = Training(
         epochs=args.epochs,
         learning_rate=SETTINGS["learning_rate"],
         schedule="constant",
         warmup=0.0,
         weight_decay=0.0,
-        clip=SETTINGS["clip"],
+        max_grad_norm=SETTINGS["clip"],
         tokens_per_device=10**9,
         max_length=MAX_LENGTH,
     )
-    source = InOrder(planted.trees, training)
+    source = InOrder(dataset.trees, training)
     objective = {"sft": nll, "reward": bradley_terry}.get(args.task, dpo)
     marks, tokens, losses = [], [], []
 
@@ -95,14 +95,21 @@ def main() -> None:
     then = None
     if args.task.startswith("dpo"):
         begun = now()
-        then = reference.compute(policy, planted.trees, training.tokens_per_device)
+        then = reference.compute(policy, dataset.trees, training.tokens_per_device)
         reading = now() - begun
-    spent = 0.0 if args.task != "dpo" else reading / len(planted.trees) * args.batch
+    spent = 0.0 if args.task != "dpo" else reading / len(dataset.trees) * args.batch
     start = now()
-    fit(policy, source, Sum([Term(objective, {})]), Optim(policy.model, training, source.steps), record, then)
+    fit(
+        policy,
+        source,
+        WeightedObjectives([Term(objective, {})]),
+        Optim(policy.model, training, source.steps),
+        record,
+        then,
+    )
     seconds = [b - a + spent for a, b in zip([start, *marks], marks, strict=False)]
     shutil.rmtree(folder)
-    work = sum(operations(policy.model, planted.trees, args.task)) * args.epochs
+    work = sum(operations(policy.model, dataset.trees, args.task)) * args.epochs
     report(args, "truing", seconds, tokens, losses, rate=work / (sum(seconds) - spent * len(seconds)))
 
 

@@ -20,10 +20,10 @@ from truing.data.kinds import WORDS
 from truing.recipe import catalogue, other_names
 from truing.recipe import sources as data_sources
 from truing.recipe.check import NEW_MODEL
-from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
+from truing.settings import KLControl, Lora, Monitoring, Online, Shaping, Training
 from truing.signature import Option, Part, group_options
 
-GROUPS = (Training, Lora, Online, Shaping, Leash, Watching)
+GROUPS = (Training, Lora, Online, Shaping, KLControl, Monitoring)
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "truing"
 TESTS = sorted(file for folder in ("golden", "objectives") for file in (ROOT / "tests" / folder).glob("test_*.py"))

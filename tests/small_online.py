@@ -14,7 +14,7 @@ from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Term_
 from truing.settings import Online, Training
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
@@ -56,21 +56,21 @@ def terms_of(name, longest=12):
     terms = [Term(registry.load(name, "objective"), {}, longest=longest)]
     if name == "ppo":
         terms.append(Term(registry.load("value_clipped", "objective"), {}, 0.1))
-    return Sum(terms)
+    return WeightedObjectives(terms)
 
 
-def leash_of(name):
-    """A leash where the method reads one."""
+def beta_of(name):
+    """Beta where the method reads one."""
     return 0.0 if registry.load(name, "objective").advantage in (None, "none") else 0.05
 
 
 def made(folder, out, name, judge=None, asked=None, **options):
     """A policy and the source of its rollouts."""
-    more = {f: options.pop(f) for f in ("watch", "engine") if f in options}
-    limits = {f: options.pop(f) for f in ("shaping", "leash") if f in options}
+    more = {f: options.pop(f) for f in ("monitor_log", "engine") if f in options}
+    limits = {f: options.pop(f) for f in ("shaping", "kl_control") if f in options}
     place = Place(out / "rollouts", stage=options.pop("stage", ""))
     own = {f: options.pop(f) for f in Online.__dataclass_fields__ if f in options}
-    online = Online(**({"answers": 3, "max_new_tokens": 12, "beta": leash_of(name)} | own))
+    online = Online(**({"group_size": 3, "max_new_tokens": 12, "beta": beta_of(name)} | own))
     training = Training(**({"steps": 6, "rows_per_step": 2, "learning_rate": 1e-2} | options))
     policy, terms = load(folder), terms_of(name)
     if "value_BT" in terms.all_signals:

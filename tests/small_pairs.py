@@ -6,7 +6,7 @@ from truing.data.batch import Branch, Tree
 from truing.policy.reference import compute
 from truing.settings import Training
 from truing.train.fit import fit
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
@@ -32,7 +32,7 @@ def ragged(n: int = 8, vocabulary: int = 290, longest: int = 15) -> tuple[Tree, 
 def updated(policy, trees, out, objective, **options):
     """Train `policy` in place for a few steps, with a reference where the objective asks for one; gives that."""
     training = Training(**({"steps": 4, "rows_per_step": 4, "learning_rate": 1e-2} | options))
-    source, terms = DataSource(trees, training), Sum([Term(objective, {})])
+    source, terms = DataSource(trees, training), WeightedObjectives([Term(objective, {})])
     reference = compute(policy, trees, training.tokens_per_device) if terms.needs_reference else None
     record = Record(out, key="k", every=training.checkpoint_every)
     fit(policy, source, terms, Optim(policy.model, training, source.steps), record, reference)

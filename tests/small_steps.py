@@ -18,7 +18,7 @@ from torch import Tensor
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.objectives import advantage
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.step_statistics import Survey
 
 Numbers = Mapping[str, Any]
@@ -113,7 +113,7 @@ def loss_of(step: Step, objective: Sequence[Numbers], longest: int) -> Tensor:
     for spec in objective:
         name, options = next(iter(spec.items()))
         terms.append(Term(registry.load(name, "objective"), options, spec.get("weight", 1.0), longest=longest))
-    total = Sum(terms)
+    total = WeightedObjectives(terms)
     survey = Survey(total)
     survey.take(step.batch, [(step.batch, 1.0)], lambda _, names: {n: step.signals[n] for n in names})
     return total.total(step.signals, total.counts(step.batch), survey.of(step.batch))[0]

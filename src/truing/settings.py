@@ -34,7 +34,7 @@ class Training:
     ] = "cosine"
     warmup: Annotated[Fraction, "share of the steps over which the learning rate rises from 0"] = 0.1
     weight_decay: Annotated[NonNegative, "share of a weight, times the learning rate, taken off every step"] = 0.0
-    clip: Annotated[
+    max_grad_norm: Annotated[
         Positive, "largest norm of a step's gradient, all weights together; longer ones are scaled down"
     ] = 1.0
     tokens_per_step: Annotated[
@@ -75,27 +75,31 @@ class Training:
 class Online:
     """The options of learning from a policy's own responses.
 
-    A round samples `answers` to each of its prompts and is learned from in `minibatches` updates (of `rows_per_step`
-    prompts each), `passes` times over. With `mixture` responses are sampled from the policy and its reference together,
-    at every token in proportion to pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is for objectives that read no
-    ratio to the sampler. Answers are sampled at `temperature`, and policy and reference are read at it wherever
-    responses are learned from. With `sampler_cap`, advantages are weighted by the ratio of a response's probability
-    under the policy as it is trained to that under the engine that sampled it, truncated at this value.
-    """
+    A round samples `group_size` responses to each of its prompts and is learned from in `minibatches` updates (of
+    `rows_per_step` prompts each), `epochs_per_round` times over. With `mixture` responses are sampled from the policy
+    and its reference together, at every token in proportion to pi^(1 - mixture) ref^mixture (with `ipo`: IPO-MD); it is
+    for objectives that read no ratio to the sampler. Responses are sampled at `temperature`, and policy and reference
+    are read at it wherever responses are learned from. With `sampler_cap`, advantages are weighted by the ratio of a
+    response's probability under the policy as it is trained to that under the engine that sampled it, truncated at this
+    value."""
 
-    answers: Annotated[
+    group_size: Annotated[
         Count, "responses to each prompt of a round, which are compared with each other; more give steadier advantages"
     ] = 8
     minibatches: Annotated[Count, "updates that a round's responses are divided into"] = 1
-    passes: Annotated[Count, "how often a round's responses are learned from; more drift from the sampler"] = 1
+    epochs_per_round: Annotated[
+        Count, "how often a round's responses are learned from; more drift from the sampler"
+    ] = 1
     max_new_tokens: Annotated[Count, "tokens at which a response is truncated"] = 64
     temperature: Annotated[Positive, "of sampling and learning alike; larger explores more, smaller is greedier"] = 1.0
     beta: Annotated[
         NonNegative, "reward that a nat of log-ratio to the reference costs; 0 is no KL control, larger stays nearer"
     ] = 0.0
-    unfinished_penalty: Annotated[NonNegative, "reward taken from a truncated response"] = 0.0
+    truncated_penalty: Annotated[NonNegative, "reward taken from a truncated response"] = 0.0
     gamma: Annotated[Fraction, "discount of a reward a token later, for advantages by a value head; 1 is none"] = 1.0
-    smoothing: Annotated[Fraction, "lambda of generalised advantages: 1 trusts rewards, 0 trusts the value head"] = 0.95
+    gae_lambda: Annotated[Fraction, "lambda of generalised advantages: 1 trusts rewards, 0 trusts the value head"] = (
+        0.95
+    )
     sample_deviation: Annotated[bool, "divide a group's deviation by n - 1, as TRL and verl do, and not by n"] = False
     passing: Annotated[
         float | None, "least score of a response that `nll` imitates; the best of each group by default"
@@ -128,7 +132,7 @@ class Shaping:
     overlong_buffer: Annotated[
         Count | None, "last tokens before max_new_tokens, which cost up to 1 of reward, evenly"
     ] = None
-    mask_unfinished: Annotated[bool, "compare with truncated responses, and do not learn from them"] = False
+    mask_truncated: Annotated[bool, "compare with truncated responses, and do not learn from them"] = False
 
     def changed(self, **options: Any) -> Shaping:
         """These options with some changed."""
@@ -136,7 +140,7 @@ class Shaping:
 
 
 @dataclass(frozen=True, slots=True)
-class Leash:
+class KLControl:
     """The options of KL control; KL is in nats, of the mean over responses of the summed log-ratio.
 
     `kl_target` lets `beta` follow the KL: after a round of n responses it changes by at most 20 % times n /
@@ -151,26 +155,26 @@ class Leash:
         Count | None, "rounds after which the reference becomes the policy as it is then; lets it go further"
     ] = None
 
-    def changed(self, **options: Any) -> Leash:
+    def changed(self, **options: Any) -> KLControl:
         """These options with some changed."""
         return dataclasses.replace(self, **options)
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
-    """The options of evaluating held-out prompts during training: before the first update, after every `watch_every`
+class Monitoring:
+    """The options of evaluating held-out prompts during training: before the first update, after every `monitor_every`
     rounds, and after the last.
 
     After `patience` evaluations in which the first monitored reward was no better than its best by more than a standard
     error, the stage ends. With `patience`, the weights of the best evaluation are kept.
     """
 
-    watch_every: Annotated[Count, "rounds between evaluations on the held-out prompts"] = 10
+    monitor_every: Annotated[Count, "rounds between evaluations on the held-out prompts"] = 10
     patience: Annotated[
         Count | None, "evaluations without a better one after which the stage ends and keeps the best weights"
     ] = None
 
-    def changed(self, **options: Any) -> Watching:
+    def changed(self, **options: Any) -> Monitoring:
         """These options with some changed."""
         return dataclasses.replace(self, **options)
 

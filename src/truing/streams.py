@@ -15,7 +15,7 @@ import numpy as np
 from truing.types import digest
 
 PLACES = (1 << 36, 1 << 20)
-"""How many different first and second places a stream has room for."""
+"""Numbers of different first and second places that a stream has room for."""
 
 
 class Stream(IntEnum):

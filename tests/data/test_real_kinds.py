@@ -18,7 +18,7 @@ from truing.data.batch import Tree
 from truing.data.formats.loading import load, summary
 from truing.data.kinds import Shape, Ties
 from truing.data.rendering.render import Renderer
-from truing.data.trees import Planted, plant
+from truing.data.trees import TreeDataset, build_trees
 from truing.errors import DataError
 from truing.policy.fresh import tokenizer_from
 from truing.types import Judgement, Records
@@ -44,8 +44,8 @@ def raw(real_data: Path) -> Callable[[str], list[dict[str, Any]]]:
 Raw = Callable[[str], list[dict[str, Any]]]
 
 
-def planted(records: Records, renderer: Renderer, shape: Shape, ties: Ties = "refused") -> Planted:
-    return plant(records, renderer, max_length=10**6, shape=shape, on_bad_row="drop", ties=ties)
+def dataset(records: Records, renderer: Renderer, shape: Shape, ties: Ties = "refused") -> TreeDataset:
+    return build_trees(records, renderer, max_length=10**6, shape=shape, on_bad_row="drop", ties=ties)
 
 
 def roles(trees: tuple[Tree, ...]) -> Counter[str]:
@@ -76,13 +76,13 @@ def test_votes_of_three_raters_with_ties(raw: Raw, write: Write, renderer: Rende
     same = sum(len(set(r["responses"].values())) < len(r["responses"]) for r in used)
     assert noted == {"holds the same response twice": same}
 
-    plain = planted(records, renderer, "pairs")
+    plain = dataset(records, renderer, "pairs")
     assert sum(t.rows for t in plain.trees) == votes[1] + votes[2]
     tied = sum(any(0 in three for _, _, *three in r["votes"]) for r in used)
     alone = sum(n.problem.startswith("this row holds nothing but ties") for n in plain.notes)
     assert sum("some are ties" in n.problem for n in plain.notes) == tied - alone
     for ties, signal in (("half", "preference_B"), ("outcome", "tie_B")):
-        every = planted(records, renderer, "pairs", ties)  # type: ignore[arg-type]
+        every = dataset(records, renderer, "pairs", ties)  # type: ignore[arg-type]
         assert sum(t.rows for t in every.trees) == sum(votes.values())
         assert sum(signal in pair.values for t in every.trees for pair in t.pairs) == votes[0]
         assert [len(t.branches) for t in every.trees] == [len(found[t.row - 1]["responses"]) for t in every.trees]
@@ -101,7 +101,7 @@ def test_ratings_of_three_raters_by_name(raw: Raw, write: Write, renderer: Rende
         for r in found
     ]
     records = load(write(rows), want="pairs")
-    trees = planted(records, renderer, "scored").trees
+    trees = dataset(records, renderer, "scored").trees
     assert (len(trees), roles(trees)) == (726, {"response": 726})
     wanted = [{name: fmean(three) for name, three in r["ratings"].items()} for r in found]
     assert [dict(t.branches[0].targets) for t in trees] == wanted and len(wanted[0]) == 6
@@ -119,7 +119,7 @@ def test_ratings_of_three_raters_by_name(raw: Raw, write: Write, renderer: Rende
         }
         for prompt, group in by_prompt.items()
     ]
-    trees = planted(load(write(several)), renderer, "pairs").trees
+    trees = dataset(load(write(several)), renderer, "pairs").trees
     means = [[sum(r["ratings"]["coherence"]) for r in group] for group in by_prompt.values()]
     assert [t.rows for t in trees] == [sum(a != b for a, b in combinations(m, 2)) for m in means]
 
@@ -136,12 +136,12 @@ def test_solutions_that_are_right_or_wrong(raw: Raw, write: Write, renderer: Ren
     ]
     records = load(write(rows), want="pairs")
     right = [sum(row["labels"]) for row in rows]
-    trees = planted(records, renderer, "labelled").trees
+    trees = dataset(records, renderer, "labelled").trees
     assert len(trees) == 60 and roles(trees) == {"desirable": sum(right), "undesirable": 240 - sum(right)}
-    outcomes = planted(records, renderer, "outcomes").trees
+    outcomes = dataset(records, renderer, "outcomes").trees
     assert [b.targets[""] for t in outcomes for b in t.branches] == [float(x) for row in rows for x in row["labels"]]
     assert all(len(b.steps) == sum(b.loss) for t in outcomes for b in t.branches), "every token is asked"
-    pairs = planted(records, renderer, "pairs")
+    pairs = dataset(records, renderer, "pairs")
     mixed = [n for n in right if 0 < n < 4]
     assert [t.rows for t in pairs.trees] == [n * (4 - n) for n in mixed]
     assert sum(n.action == "dropped" for n in pairs.notes) == 60 - len(mixed)
@@ -157,7 +157,7 @@ def test_compliance_with_safe_prompts(raw: Raw, write: Write, renderer: Renderer
         for r in found
         if r["final_label"] in label
     ]
-    trees = planted(load(write(rows), want="pairs"), renderer, "labelled").trees
+    trees = dataset(load(write(rows), want="pairs"), renderer, "labelled").trees
     assert roles(trees) == {"desirable": 329, "undesirable": 25} and len(trees) == 354
 
 
@@ -167,7 +167,7 @@ def test_pairs_agreed_on_by_experts(raw: Raw, write: Write, renderer: Renderer) 
         {"prompt": r["prompt"], "chosen": r[f"output_{r['label']}"], "rejected": r[f"output_{3 - r['label']}"]}
         for r in found
     ]
-    trees = planted(load(write(rows), want="pairs"), renderer, "pairs").trees
+    trees = dataset(load(write(rows), want="pairs"), renderer, "pairs").trees
     assert len(trees) == 100 and roles(trees) == {"chosen": 100, "rejected": 100}
     assert renderer.tokenizer.decode(trees[0].branches[0].ids, skip_special_tokens=True) == rows[0]["chosen"]
 
@@ -176,8 +176,8 @@ def test_human_pairs(real_data: Path, renderer: Renderer) -> None:
     """The whole set is read in test_formats; of its first hundred rows one (55) has an empty response."""
     records = load(str(real_data / "hh_harmless_base_test" / "pairs.dev.jsonl.gz"), on_bad_row="drop")
     records = records.subset([i for i, row in enumerate(records.rows) if row <= 100], "hh")
-    trees = planted(records, renderer, "pairs").trees
+    trees = dataset(records, renderer, "pairs").trees
     assert [t.row for t in trees] == [row for row in range(1, 101) if row != 55]
     assert all(isinstance(r, Judgement) and r.verdict.kind == "choice" for r in records.records)
     for shape in ("labelled", "ranked", "scored", "outcomes"):
-        assert len(planted(records.subset(range(10), "few"), renderer, shape).trees) == 10
+        assert len(dataset(records.subset(range(10), "few"), renderer, shape).trees) == 10

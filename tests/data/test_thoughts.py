@@ -13,7 +13,7 @@ from truing.data.formats.loading import as_row, load
 from truing.data.rendering.render import Renderer
 from truing.data.rendering.whole_conversation import WholeConversation
 from truing.data.thoughts import answer_of, parted
-from truing.data.trees import THOUGHT_OUT, plant
+from truing.data.trees import THOUGHT_OUT, build_trees
 from truing.errors import DataError
 from truing.rewards.builtin_verifier import verifier
 from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict
@@ -194,10 +194,10 @@ def test_two_thoughts_that_differ_are_refused(tmp_path: Path) -> None:
 
 def test_a_row_read_without_its_thought_is_noted_with_a_count() -> None:
     rows = Records("rows", tuple(Demonstration(ASK, said(text)) for text in (ROW, "four", ROW)), (1, 2, 3))
-    planted = plant(rows, Renderer(tokenizer(R1), generates=False), max_length=200, shape="single")
-    assert [(n.row, n.problem, n.action) for n in planted.notes] == [(1, THOUGHT_OUT, "kept"), (3, THOUGHT_OUT, "kept")]
-    assert "rows 1, 3" in planted.text()
-    assert not plant(rows, Renderer(tokenizer(HYBRID), generates=False), max_length=200, shape="single").notes
+    dataset = build_trees(rows, Renderer(tokenizer(R1), generates=False), max_length=200, shape="single")
+    assert [(n.row, n.problem, n.action) for n in dataset.notes] == [(1, THOUGHT_OUT, "kept"), (3, THOUGHT_OUT, "kept")]
+    assert "rows 1, 3" in dataset.text()
+    assert not build_trees(rows, Renderer(tokenizer(HYBRID), generates=False), max_length=200, shape="single").notes
 
 
 def test_a_text_that_is_all_thought_has_no_answer() -> None:
@@ -266,13 +266,13 @@ def test_a_reward_model_reads_a_files_message_as_plain_transformers_gives_it(
     again = load(str(tmp_path / "again.jsonl"))
     assert again.records == records.records
     for each in (records, again):
-        planted = plant(each, renderer, max_length=500, shape="single")
-        for tree, messages in zip(planted.trees, (earlier, talk), strict=True):
+        dataset = build_trees(each, renderer, max_length=500, shape="single")
+        for tree, messages in zip(dataset.trees, (earlier, talk), strict=True):
             plain = renderer.tokenizer.apply_chat_template(messages, return_dict=False)
             assert [*tree.prompt, *tree.branches[0].ids] == list(plain)
         apart = "reasoning_content" in message
         lost = 2 if name in ("r1", "qwq") or (apart and name != "hybrid") else 0
-        assert sum(note.problem == THOUGHT_OUT for note in planted.notes) == lost
+        assert sum(note.problem == THOUGHT_OUT for note in dataset.notes) == lost
 
 
 def test_an_empty_block_tells_a_templates_own_marks() -> None:
@@ -297,7 +297,7 @@ def test_marks_of_learning_hold_where_whole_conversations_are_read() -> None:
     learned = [i for i, m in zip(row.response_ids, row.loss_mask, strict=True) if m]
     assert renderer.tokenizer.decode(learned) == "five<|im_end|>"
     records = Records("rows", (Judgement("p", ASK, (answer,), Verdict("score", [1.0])),), (1,))
-    [branch] = plant(records, renderer, max_length=200, shape="outcomes").trees[0].branches
+    [branch] = build_trees(records, renderer, max_length=200, shape="outcomes").trees[0].branches
     last = len(branch.ids) - 1
     assert [at for at, _ in branch.steps] == [at for at, m in enumerate(row.loss_mask) if m or at == last]
 
@@ -307,8 +307,8 @@ def test_responses_that_differ_in_a_thought_alone_are_named_so_or_read_alike() -
     other = Judgement("q", ASK, (said("y"), said("x")), Verdict("choice", 0))
     records = Records("rows", (Judgement("p", ASK, two, Verdict("choice", 0)), other), (1, 2))
     renderer = WholeConversation(tokenizer(R1))
-    planted = plant(records, renderer, max_length=200, shape="pairs")
-    assert "dropped 1 (responses are the same once the chat template has taken their thoughts out" in planted.text()
-    assert "cut" not in planted.text()
-    kept = plant(records, renderer, max_length=200, shape="pairs", alike="kept")
+    dataset = build_trees(records, renderer, max_length=200, shape="pairs")
+    assert "dropped 1 (responses are the same once the chat template has taken their thoughts out" in dataset.text()
+    assert "cut" not in dataset.text()
+    kept = build_trees(records, renderer, max_length=200, shape="pairs", alike="kept")
     assert len(kept.trees) == 2 and len({branch.ids for branch in kept.trees[0].branches}) == 1

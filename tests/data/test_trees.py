@@ -4,7 +4,7 @@ import pytest
 
 from truing.data.batch import Batch, Branch, Tree, pack, trees_digest
 from truing.data.rendering.render import Renderer
-from truing.data.trees import plant, with_shadows
+from truing.data.trees import build_trees, with_shadows
 from truing.errors import DataError, UserError
 from truing.policy.fresh import tokenizer_from
 from truing.types import Demonstration, Judgement, Message, Records, Verdict
@@ -31,7 +31,7 @@ def records(*rows) -> Records:
 
 
 def test_a_pair_becomes_a_tree_with_one_prompt(renderer) -> None:
-    (tree,) = plant(records(pair("one two", "three", "four five")), renderer, max_length=64, shape="pairs").trees
+    (tree,) = build_trees(records(pair("one two", "three", "four five")), renderer, max_length=64, shape="pairs").trees
     chosen = renderer.encode((Message("user", "one two"),), said("three"))
     assert list(tree.prompt) == chosen.prompt_ids and list(tree.branches[0].ids) == chosen.response_ids
     assert [b.role for b in tree.branches] == ["chosen", "rejected"] and tree.row == 11
@@ -40,33 +40,33 @@ def test_a_pair_becomes_a_tree_with_one_prompt(renderer) -> None:
 
 
 def test_a_prompt_longer_than_the_limit_is_dropped_and_said(renderer) -> None:
-    planted = plant(
+    dataset = build_trees(
         records(pair("one", "two", "three"), pair(WORDS * 3, "two", "three")), renderer, max_length=12, shape="pairs"
     )
-    assert [t.row for t in planted.trees] == [11] and [t.index for t in planted.trees] == [0]
-    assert planted.text() == "kept 1 rows, truncated 0, dropped 1 (prompt longer than max_length 12: row 12)"
+    assert [t.row for t in dataset.trees] == [11] and [t.index for t in dataset.trees] == [0]
+    assert dataset.text() == "kept 1 rows, truncated 0, dropped 1 (prompt longer than max_length 12: row 12)"
 
 
 def test_a_response_over_the_limit_is_cut_and_said(renderer) -> None:
-    planted = plant(records(pair("one", "two", WORDS)), renderer, max_length=10, shape="pairs")
-    (tree,) = planted.trees
+    dataset = build_trees(records(pair("one", "two", WORDS)), renderer, max_length=10, shape="pairs")
+    (tree,) = dataset.trees
     assert len(tree.prompt) + len(tree.branches[1].ids) == 10
     end = renderer.tokenizer.eos_token_id
     assert tree.branches[0].ids[-1] == end and end not in tree.branches[1].ids, "a cut response does not end"
-    assert planted.text() == "kept 1 rows, truncated 1, dropped 0 (response cut at max_length 10: row 11)"
+    assert dataset.text() == "kept 1 rows, truncated 1, dropped 0 (response cut at max_length 10: row 11)"
 
 
 def test_responses_that_are_the_same_once_cut_are_dropped(renderer) -> None:
     rows = records(pair("one", WORDS + " one", WORDS + " two"), pair("one", "two", "three"))
-    planted = plant(rows, renderer, max_length=10, shape="pairs")
-    assert "dropped 1 (responses are the same once cut to max_length: row 11)" in planted.text()
+    dataset = build_trees(rows, renderer, max_length=10, shape="pairs")
+    assert "dropped 1 (responses are the same once cut to max_length: row 11)" in dataset.text()
 
 
 def test_nothing_left_is_an_error_with_the_account(renderer) -> None:
     with pytest.raises(
         UserError, match=r"no row is left to train on. kept 0 rows, truncated 0, dropped 1 \(prompt longer"
     ):
-        plant(records(pair(WORDS, "a", "b")), renderer, max_length=4, shape="pairs")
+        build_trees(records(pair(WORDS, "a", "b")), renderer, max_length=4, shape="pairs")
 
 
 def test_control_tokens_in_text_are_an_error_or_dropped(renderer) -> None:
@@ -74,9 +74,9 @@ def test_control_tokens_in_text_are_an_error_or_dropped(renderer) -> None:
     with pytest.raises(
         DataError, match=r"pairs.jsonl, row 11, message 1 \(user\): holds the control token '<\|end\|>'"
     ):
-        plant(rows, renderer, max_length=64, shape="pairs")
-    planted = plant(rows, renderer, max_length=64, shape="pairs", on_bad_row="drop")
-    assert [t.row for t in planted.trees] == [12] and "dropped 1" in planted.text()
+        build_trees(rows, renderer, max_length=64, shape="pairs")
+    dataset = build_trees(rows, renderer, max_length=64, shape="pairs", on_bad_row="drop")
+    assert [t.row for t in dataset.trees] == [12] and "dropped 1" in dataset.text()
 
 
 def test_demonstrations_do_not_make_pairs(renderer) -> None:
@@ -84,19 +84,19 @@ def test_demonstrations_do_not_make_pairs(renderer) -> None:
     with pytest.raises(
         DataError, match=r"row 11: this is a demonstration, and the stage learns from pairs\n  Give pairs"
     ):
-        plant(rows, renderer, max_length=64, shape="pairs")
+        build_trees(rows, renderer, max_length=64, shape="pairs")
 
 
 def test_margin_and_soft_label_travel_with_the_tree(renderer) -> None:
     rows = records(pair("one", "two", "three", strength=0.5, probability=0.9), pair("one", "two", "four"))
-    trees = plant(rows, renderer, max_length=64, shape="pairs").trees
+    trees = build_trees(rows, renderer, max_length=64, shape="pairs").trees
     assert dict(trees[0].values) == {"margin_B": 0.5, "preference_B": 0.9} and not trees[1].values
 
 
 def test_every_assistant_turn_or_the_last(renderer) -> None:
     talk = Demonstration((Message("user", "one"),), (*said("two"), Message("user", "three"), *said("four")))
-    (every,) = plant(records(talk), renderer, max_length=64, shape="single").trees
-    (last,) = plant(records(talk), renderer, max_length=64, shape="single", turns="last").trees
+    (every,) = build_trees(records(talk), renderer, max_length=64, shape="single").trees
+    (last,) = build_trees(records(talk), renderer, max_length=64, shape="single", turns="last").trees
     decode = renderer.tokenizer.decode
     assert (
         decode([i for i, m in zip(every.branches[0].ids, every.branches[0].loss, strict=True) if m])
@@ -108,7 +108,7 @@ def test_every_assistant_turn_or_the_last(renderer) -> None:
 
 def test_text_learns_the_prompt_too(renderer) -> None:
     row = Demonstration((Message("user", "one two"),), said("three"))
-    (tree,) = plant(records(row), renderer, max_length=64, shape="text").trees
+    (tree,) = build_trees(records(row), renderer, max_length=64, shape="text").trees
     assert len(tree.prompt) == 1 and all(tree.branches[0].loss)
     assert renderer.tokenizer.decode([*tree.prompt, *tree.branches[0].ids]).count("one two") == 1
 
@@ -146,22 +146,22 @@ def judged(kind: str, value: list, *responses: str) -> Judgement:
 
 def test_equal_answers_of_a_ranking_are_left_out_one_by_one(renderer) -> None:
     row = records(judged("ranking", [0, 1, 2], "two", WORDS + " one", WORDS + " two"))
-    planted = plant(row, renderer, max_length=12, shape="ranked")
-    assert [b.role for b in planted.trees[0].branches] == ["chosen", "rejected"]
-    assert "left out" in planted.text()
+    dataset = build_trees(row, renderer, max_length=12, shape="ranked")
+    assert [b.role for b in dataset.trees[0].branches] == ["chosen", "rejected"]
+    assert "left out" in dataset.text()
 
 
 def test_a_response_of_both_labels_is_left_out(renderer) -> None:
     row = records(judged("score", [1.0, 0.0, 1.0], WORDS + " one", WORDS + " two", "three"))
-    planted = plant(row, renderer, max_length=12, shape="labelled")
-    assert [b.role for b in planted.trees[0].branches] == ["desirable"] and "left out" in planted.text()
+    dataset = build_trees(row, renderer, max_length=12, shape="labelled")
+    assert [b.role for b in dataset.trees[0].branches] == ["desirable"] and "left out" in dataset.text()
 
 
 @pytest.mark.parametrize("shape", ["single", "labelled", "outcomes"])
 def test_one_score_that_is_no_label_refuses_the_data(renderer, shape) -> None:
     rows = records(judged("score", [1.0], "two"), judged("score", [0.5], "three"))
     with pytest.raises(DataError, match=r"row 12: the score 0\.5 is no label"):
-        plant(rows, renderer, max_length=64, shape=shape, on_bad_row="drop")
+        build_trees(rows, renderer, max_length=64, shape=shape, on_bad_row="drop")
 
 
 def test_lent_responses_are_cut_and_keep_a_learned_token() -> None:

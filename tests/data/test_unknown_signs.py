@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from truing.data.formats.loading import load
 from truing.data.rendering.whole_conversation import WholeConversation
-from truing.data.trees import plant
+from truing.data.trees import build_trees
 from truing.errors import DataError
 
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "a", "good", "bad", "word"]
@@ -45,17 +45,17 @@ def test_a_sign_without_token_names_the_way_out_and_its_share(
 ) -> None:
     records = load(write(rows(bad)))
     with pytest.raises(DataError) as caught:
-        plant(records, renderer, max_length=64, shape="pairs")
+        build_trees(records, renderer, max_length=64, shape="pairs")
     said = str(caught.value)
     assert "row 9" in said and "has no token for a part of this text ('[UNK]')" in said
     assert "set on_bad_row: drop" in said
     assert f"{bad} of {8 + bad} rows cannot be used." in said
-    planted = plant(records, renderer, max_length=64, shape="pairs", on_bad_row="drop")
-    assert len(planted.trees) == 8
-    assert sum(note.action == "dropped" for note in planted.notes) == bad
+    dataset = build_trees(records, renderer, max_length=64, shape="pairs", on_bad_row="drop")
+    assert len(dataset.trees) == 8
+    assert sum(note.action == "dropped" for note in dataset.notes) == bad
 
 
 def test_the_template_of_the_docs_writes_the_tokens_itself(write: Any, renderer: WholeConversation) -> None:
-    planted = plant(load(write(rows(0))), renderer, max_length=64, shape="pairs")
-    first = planted.trees[0]
+    dataset = build_trees(load(write(rows(0))), renderer, max_length=64, shape="pairs")
+    first = dataset.trees[0]
     assert [*first.prompt, *first.branches[0].ids] == [1, 4, 2, 5, 2]

@@ -1,7 +1,7 @@
 """Over-optimisation on a space that can be listed: the way of the natural policy gradient, every figure exact.
 
 An answer has a merit q and a padding x, independent normals under the start. Gold is q - x^2/4; the reward models see
-q + b x with b of 1, 0.6 and 0.3. Without a leash the way is the tilts of the start by t: gold above its start is
+q + b x with b of 1, 0.6 and 0.3. Without KL control the way is the tilts of the start by t: gold above its start is
 t - b^2 t^2/4, the KL is (1 + b^2) t^2/2. So with b = 1, d = t and gold is d (1 - d/4): it turns at a KL of 4.
 """
 

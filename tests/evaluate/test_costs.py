@@ -24,7 +24,7 @@ from truing.registry import Objective, parts
 from truing.run.console import Show
 from truing.run.stage_run import StageRun
 from truing.stages.exam_judge import appoint
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.record.metrics import describe
 
 SOURCE = Path(truing.__file__).parent
@@ -90,8 +90,8 @@ def test_the_metrics_of_training_are_turned_too() -> None:
     assert describe(signals) == {"accuracy": 1.0, "margin": -1.0, "chosen_reward": 2.0}
     assert describe(signals, lower_is_better=True) == {"accuracy": 1.0, "margin": 1.0, "chosen_reward": 2.0}
     only = {name: value[:1] for name, value in signals.items()}
-    assert describe(only, Sum([Term(COST, {})]).lower_is_better)["accuracy"] == 1.0
-    assert describe(only, Sum([Term(EXEMPT, {})]).lower_is_better)["accuracy"] == 0.0
+    assert describe(only, WeightedObjectives([Term(COST, {})]).lower_is_better)["accuracy"] == 1.0
+    assert describe(only, WeightedObjectives([Term(EXEMPT, {})]).lower_is_better)["accuracy"] == 0.0
 
 
 def test_the_contract_holds_a_cost_to_its_own_direction() -> None:

@@ -19,7 +19,7 @@ from truing.policy.scalars import Heads
 from truing.rewards.scoring import RewardModel
 from truing.signals.observe import observe
 from truing.train.checks import compared
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.record.metrics import describe
 from truing.types import Message
 
@@ -39,7 +39,7 @@ def trees():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_before_the_first_update_of_dpo_every_pair_is_a_tie(folder, trees, precision) -> None:
     """Policy and reference agree; margins are rounding, and their signs would be those of the processor's."""
-    policy, terms = load(folder), Sum([Term(dpo, {})])
+    policy, terms = load(folder), WeightedObjectives([Term(dpo, {})])
     policy.compute_in(precision)
     reference = compute(policy, trees, 4096)
     batch = Batch(trees)
@@ -50,7 +50,7 @@ def test_before_the_first_update_of_dpo_every_pair_is_a_tie(folder, trees, preci
 
 
 def test_a_margin_beyond_rounding_has_its_sign(folder, trees) -> None:
-    policy, terms = load(folder), Sum([Term(dpo, {})])
+    policy, terms = load(folder), WeightedObjectives([Term(dpo, {})])
     reference = compute(policy, trees, 4096)
     reference.logp += torch.linspace(-0.01, 0.01, len(reference.logp))
     batch = Batch(trees)
@@ -81,7 +81,7 @@ def test_equal_responses_are_tied_for_a_reward_model_in_training(folder) -> None
         first = tree.branches[0]
         twin = tree.branches[1].__class__("rejected", first.ids, first.loss)
         twins.append(tree.__class__(tree.prompt, (first, twin), tree.index, tree.row))
-    terms = Sum([Term(bradley_terry, {})])
+    terms = WeightedObjectives([Term(bradley_terry, {})])
     with torch.no_grad():
         signals = observe(policy, Batch(tuple(twins)), terms.signals | compared(terms, 1, False, True))
     assert describe(signals)["accuracy"] == 0.5 * len(twins)
@@ -93,7 +93,7 @@ def test_a_ranking_whose_best_two_are_tied_counts_half() -> None:
     signals = {"logp_BK": scores, "rank_mask_BK": torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0]])}
     signals["lead_tolerance_B"] = torch.full((4,), 1e-6)
     assert describe(signals)["best_first"] == 0.5 + 0 + 1 + 0.5
-    names = compared(Sum([Term(dpo_ranked, {})]), 2, False, True)
+    names = compared(WeightedObjectives([Term(dpo_ranked, {})]), 2, False, True)
     assert names == {"lead_tolerance_B"}
 
 
@@ -140,7 +140,7 @@ def test_the_tolerance_of_scores_grows_with_them(folder, trees) -> None:
 
 def test_findings_are_told_the_rounding_of_the_model_they_measure(folder, trees, monkeypatch) -> None:
     """Held-out accuracy, a judge's win rate: where nothing can be told apart, all is tied."""
-    policy, terms = heads.fresh_reward(folder, seed=0), Sum([Term(bradley_terry, {})])
+    policy, terms = heads.fresh_reward(folder, seed=0), WeightedObjectives([Term(bradley_terry, {})])
     assert "0 tied" in held_out.measure("rm", policy, trees, terms)[0][0].evidence
     judge = RewardModel(policy)
     prompts = [(Message("user", "a refund"),), (Message("user", "the rule"),)]

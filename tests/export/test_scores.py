@@ -14,7 +14,7 @@ from truing.commands import model_commands
 from truing.data.formats import loading
 from truing.data.rendering.render import Renderer
 from truing.data.rendering.whole_conversation import WholeConversation
-from truing.data.trees import plant
+from truing.data.trees import build_trees
 from truing.policy import heads
 from truing.policy.load import load
 from truing.rewards.scoring import RewardModel
@@ -102,7 +102,7 @@ def test_here_by_every_way_that_reads_a_reward(served, tmp_path) -> None:
     assert [s.value for s in RewardModel(policy)(prompts, words)] == pytest.approx(ours, abs=1e-4)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     records = loading.load(str(tmp_path / "rows.jsonl"))
-    trees = plant(records, heads.renderer(policy), max_length=512, shape="pairs").trees
+    trees = build_trees(records, heads.renderer(policy), max_length=512, shape="pairs").trees
     read = [[*tree.prompt, *branch.ids] for tree in trees for branch in tree.branches]
     assert read == [tokenizer.apply_chat_template(c, return_dict=False) for c in CONVERSATIONS]
 
@@ -178,7 +178,7 @@ def test_outcomes_are_taught_where_the_score_is_read(tmp_path) -> None:
     policy = heads.fresh_reward(str(base("chatml", tmp_path / "base")), seed=5)
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "who?", "response": "the desk.", "score": 1}) + "\n")
     records = loading.load(str(tmp_path / "rows.jsonl"))
-    (branch,) = plant(records, heads.renderer(policy), max_length=99, shape="outcomes").trees[0].branches
+    (branch,) = build_trees(records, heads.renderer(policy), max_length=99, shape="outcomes").trees[0].branches
     assert [token for token, _ in branch.steps] == list(range(len(branch.ids))) and not branch.loss[-1]
     assert policy.tokenizer.decode(branch.ids) == "the desk.<|im_end|>\n"
 

@@ -155,7 +155,9 @@ def _(place: Any) -> tuple[object, ...]:
 recipe("a word of a recipe that is misspelt", "stages: {warm: {do: sfft, model: model, data: rows.jsonl, steps: 1}}")
 recipe("an option that does not exist", "stages: {warm: {do: sft, model: model, data: rows.jsonl, stepps: 1}}")
 recipe("an option of another type", "stages: {warm: {do: sft, model: model, data: rows.jsonl, steps: many}}")
-recipe("a number that is NaN", "stages: {warm: {do: sft, model: model, data: rows.jsonl, steps: 1, clip: .nan}}")
+recipe(
+    "a number that is NaN", "stages: {warm: {do: sft, model: model, data: rows.jsonl, steps: 1, max_grad_norm: .nan}}"
+)
 recipe("a recipe that is not YAML", "stages: {warm: [")
 recipe("a duplicate key", "title: a\ntitle: b\nstages: {}\n")
 recipe("a recipe without stages", "title: a\n")
@@ -272,14 +274,14 @@ def _(place: Any) -> tuple[object, ...]:
 
 @fault("a loss that is not a number")
 def _(place: Any) -> tuple[object, ...]:
-    stage = SFT.replace("steps: 1", "steps: 40, rows_per_step: 4, learning_rate: 1e12, clip: 1e12")
+    stage = SFT.replace("steps: 1", "steps: 40, rows_per_step: 4, learning_rate: 1e12, max_grad_norm: 1e12")
     return "run", place.recipe(stage), "--out", "out"
 
 
 @fault("a reward that raises")
 def _(place: Any) -> tuple[object, ...]:
     place.write(RAISING, "mine.py")
-    stage = "{do: reinforce, model: model, prompts: rows.jsonl, rewards: [mine.py:mine], steps: 1, answers: 2"
+    stage = "{do: reinforce, model: model, prompts: rows.jsonl, rewards: [mine.py:mine], steps: 1, group_size: 2"
     return "run", place.recipe(f"learn: {stage}, max_new_tokens: 4}}"), "--out", "out"
 
 

@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from truing import world
 from truing.data.formats.loading import load as load_rows
 from truing.data.rendering.render import Renderer
-from truing.data.trees import plant
+from truing.data.trees import build_trees
 from truing.errors import RunFailed, UserError
 from truing.evaluate.exam import response_logp
 from truing.policy.load import load, load_tokenizer
@@ -142,7 +142,7 @@ def test_the_reference_does_not_move(place, good_rows) -> None:
     with safe_open(str(place.out / "direct" / "reference.safetensors"), framework="pt") as file:
         kept = file.get_tensor("logp")
     policies = [load("model"), load(str(place.out / "direct" / "model"))]
-    trees = plant(load_rows("rows.jsonl"), Renderer(policies[0].tokenizer), max_length=1024, shape="pairs").trees
+    trees = build_trees(load_rows("rows.jsonl"), Renderer(policies[0].tokenizer), max_length=1024, shape="pairs").trees
     before, after = (compute(policy, trees, 8192).logp for policy in policies)
     assert torch.equal(kept, before)
     assert (kept - after).abs().max() > 0.1, "nothing was learned, so nothing could have moved"
@@ -167,9 +167,7 @@ def test_accumulation_changes_no_step(place, good_rows, do) -> None:
 def test_a_loss_that_is_no_number(place, good_rows) -> None:
     """Fault 35: a run that diverges stops before the update, names step and rows, and leaves no model."""
     place.write(good_rows())
-    stage = (
-        "warm: {do: sft, model: model, data: rows.jsonl, steps: 40, rows_per_step: 4, learning_rate: 1e12, clip: 1e12}"
-    )
+    stage = "warm: {do: sft, model: model, data: rows.jsonl, steps: 40, rows_per_step: 4, learning_rate: 1e12, max_grad_norm: 1e12}"
     assert place.run(stage) == 3
     assert re.search(r"step \d+: the loss is .* on data rows \d+, .*; the model was not updated", place.said), (
         place.said

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from truing.data.rendering.render import Renderer
-from truing.data.trees import plant
+from truing.data.trees import build_trees
 from truing.policy.load import load_tokenizer
 from truing.types import Demonstration, Message, Records
 
@@ -180,9 +180,9 @@ def test_the_line_between_prompt_and_response(place) -> None:
     )
     renderer, ask = Renderer(tokenizer), (Message("user", "is it good?"),)
     record = Demonstration(ask, (Message("assistant", "stion"),))
-    planted = plant(Records("rows", (record,), (1,)), renderer, max_length=64, shape="single")
+    dataset = build_trees(Records("rows", (record,), (1,)), renderer, max_length=64, shape="single")
     generated_behind = tuple(renderer.prompt_ids(ask))
-    assert planted.trees[0].prompt == generated_behind
+    assert dataset.trees[0].prompt == generated_behind
     whole = tokenizer("is it good? assistant question", add_special_tokens=False).input_ids
     assert tuple(whole[: len(generated_behind)]) != generated_behind, "the text as a whole has other tokens at the line"
 
@@ -253,7 +253,7 @@ def test_an_exam_does_not_ask_what_was_answered_in_training(place, good_rows) ->
     rows = good_rows(10)
     place.write([{"prompt": row["prompt"]} for row in rows[:6]], "asked.jsonl")
     place.write(rows[4:], "eval.jsonl")
-    learned = "steps: 1, rows_per_step: 2, answers: 2, max_new_tokens: 4"
+    learned = "steps: 1, rows_per_step: 2, samples_per_prompt: 2, max_new_tokens: 4"
     reward = "{reward_model: {model: rm}}"
     exam = "models: [$own], against: model, prompts: eval.jsonl, judge: rm, max_new_tokens: 2"
     assert (

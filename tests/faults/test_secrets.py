@@ -161,14 +161,16 @@ def planted(place, good_rows, monkeypatch, body: str) -> dict[str, str]:
     return keys
 
 
-@pytest.mark.parametrize(("on_error", "late", "code"), [("stop", "", 3), ("drop", "", 0), ("drop", ", late: 0", 0)])
+@pytest.mark.parametrize(
+    ("on_error", "late", "code"), [("stop", "", 3), ("drop", "", 0), ("drop", ", timeout_score: 0", 0)]
+)
 def test_a_run_whose_reward_fails(place, good_rows, monkeypatch, on_error, late, code) -> None:
-    """What it raises is kept in the rounds where failures are dropped; with `late` it is asked in another process."""
+    """What it raises is kept in the rounds where failures are dropped; with `timeout_score` it is asked in another process."""
     body = "if len(response) % 2:\n        raise ConnectionError({text})\n    return float(len(response))"
     keys = planted(place, good_rows, monkeypatch, body)
     next(place.folder.glob("rows-*")).rename(place.folder / "rows-X.jsonl")
     stage = f"learn: {{do: reinforce, model: model, prompts: rows-X.jsonl, rewards: [{{mine.py:mine: {{weight: 1{late}}}}}], "
-    assert place.run(stage + f"answers: 8, steps: 1, max_new_tokens: 8, on_error: {on_error}}}") == code, place.said
+    assert place.run(stage + f"group_size: 8, steps: 1, max_new_tokens: 8, on_error: {on_error}}}") == code, place.said
     nowhere(place, keys)
     assert place("report", "out") == 0
     nowhere(place, keys)

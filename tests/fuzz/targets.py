@@ -77,7 +77,7 @@ stages:
     repeat: 3
     carry: {policy: $warm}
     stages:
-      answers: {do: sample, model: $policy, prompts: $inputs.prompts, answers: 2, max_new_tokens: 4}
+      answers: {do: sample, model: $policy, prompts: $inputs.prompts, samples_per_prompt: 2, max_new_tokens: 4}
       pairs: {do: judge, data: $answers, rewards: [$rm, {length: {}}], keep: pair}
       policy: {do: prefer, model: $policy, data: $pairs, objective: [{dpo: {beta: 0.3}}, nll], steps: 1}
   last:
@@ -86,7 +86,7 @@ stages:
     prompts: $inputs.prompts
     rewards: [$rm, {length: {}}]
     objective: grpo
-    answers: 2
+    group_size: 2
     steps: 1
   exam: {do: evaluate, models: [$loop-1-policy, $last], against: $warm, data: $inputs.data}
 """

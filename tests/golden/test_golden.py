@@ -8,7 +8,7 @@ import torch
 
 from truing.objectives import bradley_terry, dpo, nll
 from truing.policy.logp import token_logp
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 
 CASES = {c["id"]: c for c in json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["cases"]}
 EXTRA = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["extra"]
@@ -124,7 +124,9 @@ def test_token_mean_and_sequence_mean_differ() -> None:
     width = max(lengths)
     logp = torch.stack([torch.full((width,), -float(m)).double() for m in inputs["mean_nll_per_seq"]])
     mask = torch.stack([(torch.arange(width) < n).double() for n in lengths])
-    total, _ = Sum([Term(nll, {})]).total({"logp_BT": logp, "mask_BT": mask}, torch.tensor([float(sum(lengths))]))
+    total, _ = WeightedObjectives([Term(nll, {})]).total(
+        {"logp_BT": logp, "mask_BT": mask}, torch.tensor([float(sum(lengths))])
+    )
     close(total, expected["token_mean"])
 
 
@@ -135,7 +137,7 @@ def test_two_terms_are_each_divided_by_their_own_count() -> None:
     signals = dpo_signals(inputs)
     mask = torch.stack([(torch.arange(max(lengths)) < n).double() for n in lengths])
     signals |= {"mask_BT": mask, "logp_BT": (t(inputs["policy_chosen"]) / t(lengths))[:, None] * mask}
-    both = Sum([Term(dpo, {"beta": inputs["beta"]}), Term(nll, {}, weight=inputs["alpha"])])
+    both = WeightedObjectives([Term(dpo, {"beta": inputs["beta"]}), Term(nll, {}, weight=inputs["alpha"])])
     total, shares = both.total(signals, torch.tensor([3.0, float(sum(lengths))]))
     close(total, expected["loss"])
     close(shares["nll"], expected["sft_token_mean"])

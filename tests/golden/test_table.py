@@ -440,7 +440,7 @@ def _(i, same):
 
 @case("ppo_ptx")
 def _(i, same):
-    """What the leash in the reward leaves, and gamma times the term of texts, of ten tokens."""
+    """What the KL penalty in the reward leaves, and gamma times the term of texts, of ten tokens."""
     ratio, one = torch.full((1, 8), i["seq_log_ratio"] / 8).double(), torch.ones(1, 8).double()
     rl = advantage.shaped_rewards(t(i["reward"]), ratio, 0 * ratio, one, beta=i["beta"]).sum()
     texts = -i["gamma"] * o.ptx(t(10 * i["pretrain_logp_mean_token"]), t(10.0))
@@ -508,7 +508,7 @@ def _(i, same):
 def _(i, same):
     mask = t(i.get("mask", [1, 1, 1, 1]))
     found, returns = advantage.gae(
-        t(i["rewards"])[None], t(i["values"])[None], mask[None], gamma=i["gamma"], smoothing=i["lam"]
+        t(i["rewards"])[None], t(i["values"])[None], mask[None], gamma=i["gamma"], gae_lambda=i["lam"]
     )
     if "mask" in i:
         same("advantages_where_mask", found[0][mask > 0])

@@ -9,7 +9,7 @@ from small_models import CONFIGS, build
 from truing.data.batch import Batch
 from truing.data.formats import loading
 from truing.data.rendering.render import Renderer
-from truing.data.trees import plant
+from truing.data.trees import build_trees
 from truing.errors import UserError
 from truing.objectives import dpo
 from truing.policy import heads
@@ -39,8 +39,8 @@ def folder(request, pairs, tmp_path_factory):
 
 def grown(folder, pairs):
     policy = load(str(folder))
-    planted = plant(pairs, Renderer(policy.tokenizer), max_length=1024, shape="pairs")
-    return policy, Batch(planted.trees)
+    dataset = build_trees(pairs, Renderer(policy.tokenizer), max_length=1024, shape="pairs")
+    return policy, Batch(dataset.trees)
 
 
 def plain_token_logp(folder, batch: Batch):
@@ -108,7 +108,7 @@ def test_a_saved_reward_model_scores_the_same_in_plain_transformers(folder, pair
             heads.fresh_reward(str(folder), seed=3)
         return
     policy = heads.fresh_reward(str(folder), seed=3)
-    batch = Batch(plant(pairs, Renderer(policy.tokenizer), max_length=1024, shape="pairs").trees)
+    batch = Batch(build_trees(pairs, Renderer(policy.tokenizer), max_length=1024, shape="pairs").trees)
     ours = policy.rewards(batch)
     heads.save(policy, tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()

@@ -161,7 +161,7 @@ def test_a_round_of_equal_groups_has_no_advantage(kind) -> None:
 
 def test_a_round_of_one_score_has_no_advantage_of_tokens() -> None:
     """Returns of tokens, and generalised advantages where they are returns."""
-    made, _ = rounds([[0.1] * 3, [0.1] * 2], smoothing=1.0)
+    made, _ = rounds([[0.1] * 3, [0.1] * 2], gae_lambda=1.0)
     assert not ADVANTAGES["returns"](made).any() and not ADVANTAGES["gae"](made).any()
 
 

@@ -119,7 +119,7 @@ def test_f_dpo_becomes_dpo_as_alpha_falls() -> None:
     ("call", "said"),
     [
         (lambda x: advantage.gae(x, x, x, gamma=1.5), "gamma must be within 0 to 1"),
-        (lambda x: advantage.gae(x, x, x, smoothing=-0.1), "smoothing must be within 0 to 1"),
+        (lambda x: advantage.gae(x, x, x, gae_lambda=-0.1), "gae_lambda must be within 0 to 1"),
         (lambda x: advantage.returns(x, x, gamma=1.1), "gamma must be within 0 to 1"),
         (lambda x: advantage.standardised(x[0], x[0], floor=-1.0), "floor must be 0 or more"),
         (lambda x: advantage.process(x, x, floor=-1.0), "floor must be 0 or more"),

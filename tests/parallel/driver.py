@@ -31,8 +31,8 @@ from small_trees import fitting as trees_of
 from truing import objectives, registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import TruingError
-from truing.online.monitor import Watch
-from truing.online.pretraining_mix import Given
+from truing.online.monitor import MonitorLog
+from truing.online.pretraining_mix import PretrainingMix
 from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy import adapters, heads
 from truing.policy.load import load
@@ -42,12 +42,12 @@ from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Scored
 from truing.rollout.engine import InProcess
-from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
+from truing.settings import KLControl, Lora, Monitoring, Online, Shaping, Training
 from truing.train import fit as fitting
 from truing.train.distributed import process_group
 from truing.train.distributed.fsdp import sharded
 from truing.train.distributed.reference_logp import compute_shared
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record import checkpoint
 from truing.train.record.metrics import Record
@@ -184,7 +184,7 @@ def case(folder: str, spec: dict) -> None:
     exact(policy.model)
     if training.gradient_checkpointing:
         recompute_layers(policy.model)
-    terms = Sum([Term(objective, {})])
+    terms = WeightedObjectives([Term(objective, {})])
     read = (*trees, *(tree.shadow for tree in trees if tree.shadow is not None))
     reference = compute_shared(policy, read, 40) if terms.needs_reference else None
     source = DataSource(trees, training)
@@ -252,9 +252,9 @@ class Elsewhere:
 
 
 def online(folder: str, spec: dict) -> None:
-    """One run of learning from own answers, with a leash; of `ppo` with a value head, of `ppo_model` with a value model
-    of its own; `elsewhere` with an engine of its own; `watched` with looks, a leash that adapts and a reference that is refreshed; `ptx` with texts beside,
-    a leash in the loss and entropy. In fp32, as answers are
+    """One run of learning from own answers, with KL control; of `ppo` with a value head, of `ppo_model` with a value model
+    of its own; `elsewhere` with an engine of its own; `watched` with looks, KL control that adapts and a reference that is refreshed; `ptx` with texts beside,
+    KL control in the loss and entropy. In fp32, as answers are
     sampled; its weights are left in fp64."""
     method, out = spec.pop("online"), Path(spec.pop("out"))
     names = {
@@ -264,9 +264,9 @@ def online(folder: str, spec: dict) -> None:
         "elsewhere": ["grpo"],
     }
     names = (names | {"ptx": ["dapo", "kl_k2", "entropy", "ptx"]}).get(method, [method])
-    terms = Sum([Term(registry.load(name, "objective"), {}, longest=8) for name in names])
+    terms = WeightedObjectives([Term(registry.load(name, "objective"), {}, longest=8) for name in names])
     training = Training(rows_per_step=3, learning_rate=1e-3, tokens_per_device=60, **spec)
-    options = Online(answers=3, max_new_tokens=8, beta=0.05, passes=2)
+    options = Online(group_size=3, max_new_tokens=8, beta=0.05, epochs_per_round=2)
     policy, reference = load(folder, seed=3), load(folder, seed=3)
     for each in (policy, reference):
         each.verified = True
@@ -278,16 +278,19 @@ def online(folder: str, spec: dict) -> None:
     first = Tree(asked[0].ids, (Branch("response", asked[0].ids[-1:], (True,)),), 0, 1)
     more: dict[str, Any] = {}
     if method == "watched":
-        more = {"shaping": Shaping("running"), "leash": Leash(kl_target=0.1, kl_horizon=10, refresh_reference=1)}
-        more["watch"] = Watch(out / "watch.jsonl", asked[:3], rewards, Watching(2, 9))
+        more = {
+            "shaping": Shaping("running"),
+            "kl_control": KLControl(kl_target=0.1, kl_horizon=10, refresh_reference=1),
+        }
+        more["monitor_log"] = MonitorLog(out / "monitor.jsonl", asked[:3], rewards, Monitoring(2, 9))
     if method == "elsewhere":
         more, options = {"engine": Elsewhere(folder)}, options.changed(sampler_cap=2.0)
     if method == "ptx":
-        more = {"given": Given(trees_of("nll", 4), seed=3)}
+        more = {"mix": PretrainingMix(trees_of("nll", 4), seed=3)}
     if method == "ppo_model":
         put_on(policy, heads.fresh_reward(folder, seed=3), Batch((first,)))
     with sharded(policy, Batch((first,))) as learner:
-        limits = {name: more.pop(name) for name in ("shaping", "leash") if name in more}
+        limits = {name: more.pop(name) for name in ("shaping", "kl_control") if name in more}
         place, every = Place(out / "rollouts"), OnlineOptions(options, training, **limits)
         source = rollout_source(learner, asked, judged, terms, every, place, reference=reference, **more)
         optim = Optim(learner.model, training, source.steps)

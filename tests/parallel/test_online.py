@@ -29,7 +29,7 @@ def answers(case: jobs.Ended) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_ranks_learn_from_the_answers_of_one(name) -> None:
-    """Two rounds of two passes; ppo with a value head, or a value model of its own, all with a leash to the reference."""
+    """Two rounds of two passes; ppo with a value head, or a value model of its own, all with KL control to the reference."""
     one, two = (found[name] for found in both())
     assert (one.code, two.code) == (0, 0), two.error
     assert answers(one) == answers(two) and len(answers(one)) == 9
@@ -41,9 +41,11 @@ def test_two_ranks_learn_from_the_answers_of_one(name) -> None:
 
 
 def test_two_ranks_look_as_one_and_keep_the_best() -> None:
-    """The first rank scores; the leash, the scale of the scores and the refreshed reference are those of one process."""
+    """The first rank scores; KL control, the scale of the scores and the refreshed reference are those of one process."""
     one, two = (found["watched"] for found in both())
-    looks = [[json.loads(line) for line in (case.out / "watch.jsonl").read_text().splitlines()] for case in (one, two)]
+    looks = [
+        [json.loads(line) for line in (case.out / "monitor.jsonl").read_text().splitlines()] for case in (one, two)
+    ]
     assert [look["step"] for look in looks[0]] == [0, 2, 4] and looks[0][1]["kl"] > 0
     for before, after in zip(*looks, strict=True):
         of_prompts = [look.pop("each") for look in (before, after)]

@@ -68,9 +68,12 @@ def test_the_table_is_long_and_names_each_once_a_system() -> None:
         (PREFER % "objective: prefer", "unknown objective 'prefer'. It is a stage: {do: prefer, ...}."),
         (
             REINFORCE % "num_generations: 8",
-            "TRL's num_generations is 'answers' here (answers: responses to each prompt",
+            "TRL's num_generations is 'reinforce.group_size' or 'sample.samples_per_prompt' here",
         ),
-        (REINFORCE % "'actor_rollout_ref.rollout.n': 8", "verl's actor_rollout_ref.rollout.n is 'answers' here"),
+        (
+            REINFORCE % "'actor_rollout_ref.rollout.n': 8",
+            "verl's actor_rollout_ref.rollout.n is 'reinforce.group_size' or 'sample.samples_per_prompt' here",
+        ),
         (REINFORCE % "init_kl_coef: 0.1", "'reinforce.beta' or 'grpo.beta' here"),
         (REINFORCE % "objective: {grpo: {epsilon: 0.2}}", "TRL's epsilon is 'grpo.clip' or 'ppo.clip' here"),
         ("stages:\n  a: {do: dpo}\n", "unknown stage 'dpo'. It is an objective: {do: prefer, objective: dpo}."),

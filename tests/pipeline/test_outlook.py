@@ -128,7 +128,7 @@ def test_what_a_reward_needs_is_looked_for_wherever_it_scores(here, reward, why)
     length = "{length: {per_token: 1.0}}"
     for stage in (
         learns % ("prompts.jsonl", reward, ""),
-        learns % ("whole.jsonl", length, f", watch: [{reward}], watch_prompts: prompts.jsonl"),
+        learns % ("whole.jsonl", length, f", monitor: [{reward}], monitor_prompts: prompts.jsonl"),
         exam.replace("[$base]", "[world:desk/small]", 1) % ("prompts.jsonl", reward),
     ):
         (said,) = mistakes(recipe(stage))
@@ -145,7 +145,7 @@ def test_columns_are_those_of_the_stages_own_data(here) -> None:
     told = "  it: {do: sft, model: $base, data: qa.jsonl, columns: {prompt: question, response: answer}, without: %s}\n"
     look(recipe(told % "prompts.jsonl"))
     text = "{do: reinforce, model: $base, prompts: qa.jsonl, columns: {prompt: question}, rewards: {verifier: {answer: text}}"
-    look(recipe(f"  it: {text}, watch: {{verifier: {{}}}}, watch_prompts: prompts.jsonl}}\n"))
+    look(recipe(f"  it: {text}, monitor: {{verifier: {{}}}}, monitor_prompts: prompts.jsonl}}\n"))
     columns = "columns: {prompt: question, chosen: a, rejected: b}"
     look(recipe(EXAM % ("world:desk/small", f"data: ab.jsonl, prompts: prompts.jsonl, {columns}, {SCORED}")))
 

@@ -18,8 +18,8 @@ from truing.run.console import Show, drawn_bar
 from truing.terminal import Redacting, moves
 
 ROUND = {
-    "step": 1, "rows": 8, "tokens": 90, "loss": 0.0, "answers": 8.0, "groups": 2.0, "failed": 0.0, "score": 0.25,
-    "score_deviation": 0.4, "equal_groups": 0.5, "cut_off": 0.125, "length": 12.0, "kl": 0.031,
+    "step": 1, "rows": 8, "tokens": 90, "loss": 0.0, "responses": 8.0, "groups": 2.0, "failed": 0.0, "score": 0.25,
+    "score_deviation": 0.4, "equal_groups": 0.5, "truncated": 0.125, "length": 12.0, "kl": 0.031,
 }  # fmt: skip
 RECIPE = """\
 title: shown
@@ -60,7 +60,7 @@ def test_of_given_data_margin_accuracy_and_loss_are_shown() -> None:
 
 
 def test_a_mean_is_weighed_by_what_each_step_is_a_mean_over() -> None:
-    rows = [ROUND, ROUND | {"score": 1.0, "answers": 24.0}]
+    rows = [ROUND, ROUND | {"score": 1.0, "responses": 24.0}]
     assert moment.summary(rows).startswith("reward 0.812 ")
     rows = [{"step": s, "rows": n, "loss": float(s), "accuracy": float(s - 1)} for s, n in ((1, 1), (2, 3))]
     assert moment.summary(rows) == "accuracy 75 %  loss 1.75"

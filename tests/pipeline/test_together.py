@@ -19,7 +19,7 @@ stages:
   rm: {do: fit_reward, model: $warm, data: world:comparisons}
 """
 LEARN = "policy: {do: reinforce, model: $warm, prompts: world:prompts, rewards: [$rm], "
-WATCH = "watch: [gold, {length: {per_token: 1.0}}], watch_prompts: 'world:prompts?split=eval'}"
+WATCH = "monitor: [gold, {length: {per_token: 1.0}}], monitor_prompts: 'world:prompts?split=eval'}"
 EXAM = "exam: {do: evaluate, models: [$rm], against: $warm, "
 
 
@@ -39,9 +39,7 @@ def test_what_goes_together_is_taken() -> None:
         "picked: {do: diagnose_best_of, model: $warm, reward: [$rm, $rm], aggregate: worst, prompts: world:prompts}"
     )
     assert said(LEARN + WATCH, both, picked) == ""
-    ppo = (
-        "objective: [ppo, {value_clipped: {weight: 0.1}}, ptx], value: $rm, pretrain: world:demonstrations, answers: 1}"
-    )
+    ppo = "objective: [ppo, {value_clipped: {weight: 0.1}}, ptx], value: $rm, pretrain: world:demonstrations, group_size: 1}"
     assert said(LEARN + ppo) == ""
     assert said(LEARN + "objective: dpo, resample: 2}") == said(LEARN + "objective: nll, passing: 1.0}") == ""
     assert said(LEARN + "objective: rloo, beta: 0.1, kl_target: 6.0, normalise: round}") == ""
@@ -51,28 +49,31 @@ def test_what_goes_together_is_taken() -> None:
 @pytest.mark.parametrize(
     ("stage", "problem"),
     [
-        (LEARN + "watch: gold}", "'watch' needs 'watch_prompts'"),
-        (LEARN + "patience: 2}", "'patience' has no effect without 'watch'"),
-        (LEARN + "watch_every: 10}", "'watch_every' has no effect without 'watch'"),
+        (LEARN + "monitor: gold}", "'monitor' needs 'monitor_prompts'"),
+        (LEARN + "patience: 2}", "'patience' has no effect without 'monitor'"),
+        (LEARN + "monitor_every: 10}", "'monitor_every' has no effect without 'monitor'"),
         (
-            LEARN + "watch: [gold, {cost: {of: $rm, budget: 0}}], watch_prompts: world:prompts}",
+            LEARN + "monitor: [gold, {cost: {of: $rm, budget: 0}}], monitor_prompts: world:prompts}",
             "a cost is for learning",
         ),
         (
-            LEARN + "watch: {gold: {weight: 2.0}}, watch_prompts: world:prompts}",
+            LEARN + "monitor: {gold: {weight: 2.0}}, monitor_prompts: world:prompts}",
             "'weight' has no effect on a monitored",
         ),
-        (LEARN + "watch: gold, watch_prompts: some/prompts}", "the monitored reward is gold, which knows the truth of"),
+        (
+            LEARN + "monitor: gold, monitor_prompts: some/prompts}",
+            "the monitored reward is gold, which knows the truth of",
+        ),
         (LEARN + "value: $rm}", "'value' has no effect on this objective"),
         (LEARN + "objective: [grpo, ptx]}", "'pretrain' (texts) and the objective 'ptx' go together"),
         (LEARN + "pretrain: world:text}", "'pretrain' (texts) and the objective 'ptx' go together"),
-        (LEARN + "answers: 1}", "responses are compared with each other"),
+        (LEARN + "group_size: 1}", "responses are compared with each other"),
         (LEARN + "tokens_per_step: 99}", "responses have no length before they are sampled"),
         (LEARN + "objective: dpo, beta: 0.2}", "leave it out; the objective has its own, dpo: {beta: 0.2}"),
-        (LEARN + "objective: grpo, passing: 1.0}", "'passing' says nothing to this objective"),
-        (LEARN + "objective: dpo, normalise: round}", "'normalise' says nothing to this objective"),
-        (LEARN + "objective: grpo, gamma: 0.9}", "'gamma' says nothing to this objective"),
-        (LEARN + "objective: rloo, kl_target: 6.0}", "'kl_target' says nothing here, which moves beta: give beta"),
+        (LEARN + "objective: grpo, passing: 1.0}", "'passing' has no effect on this objective"),
+        (LEARN + "objective: dpo, normalise: round}", "'normalise' has no effect on this objective"),
+        (LEARN + "objective: grpo, gamma: 0.9}", "'gamma' has no effect on this objective"),
+        (LEARN + "objective: rloo, kl_target: 6.0}", "'kl_target' has no effect here, which moves beta: give beta"),
         ("curves: {do: diagnose, runs: [$warm]}", "$warm (sft) is no stage that monitors itself"),
         ("curves: {do: diagnose, runs: [$base]}", "$base is no run that monitored itself"),
         (EXAM + "data: world:comparisons, passing: 1.0}", "'passing' has no effect without 'prompts'"),
@@ -118,8 +119,8 @@ stages:
         model: $policy
         prompts: "world:prompts?n=5&seed=1$turn"
         rewards: gold
-        watch: gold
-        watch_prompts: "world:prompts?n=2&split=eval"
+        monitor: gold
+        monitor_prompts: "world:prompts?n=2&split=eval"
         patience: $turn
 """
 
@@ -149,7 +150,7 @@ def test_a_mistake_in_an_option_is_said_alone() -> None:
 
 @pytest.mark.parametrize("objective", ["reinforce_pp", "[ppo, {value_clipped: {weight: 0.1}}]"])
 def test_methods_that_compare_no_answers_learn_from_one(objective: str) -> None:
-    assert said(LEARN + f"objective: {objective}, answers: 1}}") == ""
+    assert said(LEARN + f"objective: {objective}, group_size: 1}}") == ""
 
 
 def test_a_value_model_is_for_whatever_reads_forecasts_be_it_optional(tmp_path) -> None:
@@ -176,8 +177,8 @@ stages:
     rewards: gold
     objective: [grpo, {ptx: {weight: 0.1}}]
     pretrain: "world:text?n=3"
-    watch: gold
-    watch_prompts: "world:prompts?n=2&split=eval"
+    monitor: gold
+    monitor_prompts: "world:prompts?n=2&split=eval"
   judge: {do: fit_reward, model: $policy, data: "world:comparisons?n=6"}
 """
 

@@ -17,7 +17,7 @@ from truing.data.rendering import template_choice
 from truing.data.rendering.render import Renderer
 from truing.data.rendering.template_choice import names, with_values
 from truing.data.rendering.template_values import check
-from truing.data.trees import plant
+from truing.data.trees import build_trees
 from truing.errors import DataError, UserError
 from truing.policy import heads
 from truing.policy.load import load, load_tokenizer
@@ -88,7 +88,7 @@ def test_plain_texts_pairs_and_text_are_planted(bare: Path, tmp_path: Path) -> N
     for shape, row in (("pairs", {"prompt": "q", "chosen": "a", "rejected": "b"}), ("text", {"text": "it is"})):
         (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
         records = loading.load(str(tmp_path / "rows.jsonl"))
-        assert len(plant(records, renderer, max_length=64, shape=shape).trees) == 1  # type: ignore[arg-type]
+        assert len(build_trees(records, renderer, max_length=64, shape=shape).trees) == 1  # type: ignore[arg-type]
 
 
 def test_values_are_in_every_text_and_in_what_is_saved(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Scored
 from truing.settings import Lora, Online, Training
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
@@ -161,7 +161,7 @@ def source_of(policy, folder, out, **options):
         rows = [json.loads(answer) for answer in responses]
         return [sum(i < 150 for i in row) / len(row) for row in rows]
 
-    terms = Sum(
+    terms = WeightedObjectives(
         [Term(registry.load("ppo", "objective"), {}), Term(registry.load("value_clipped", "objective"), {}, 0.5)]
     )
     prompts = [Prompt(i + 1, (Message("user", "say"),), tuple(range(20 + i, 24 + i))) for i in range(4)]
@@ -170,7 +170,7 @@ def source_of(policy, folder, out, **options):
         Rewards((Scored("below", Call(RewardFunction(below, "response"), {}, 60.0)),)),
     )
     training = Training(**({"steps": 6, "rows_per_step": 4, "learning_rate": 1e-3, "schedule": "constant"} | options))
-    online = Online(answers=4, max_new_tokens=8, beta=0.05, passes=2)
+    online = Online(group_size=4, max_new_tokens=8, beta=0.05, epochs_per_round=2)
     options_ = OnlineOptions(online, training)
     place = Place(out / "rollouts")
     return rollout_source(policy, prompts, judged, terms, options_, place, reference=load(folder))

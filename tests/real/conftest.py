@@ -9,7 +9,7 @@ from real.models import FILE, smollm
 from truing.data.batch import Batch
 from truing.data.formats import loading
 from truing.data.rendering.render import Renderer
-from truing.data.trees import plant
+from truing.data.trees import build_trees
 from truing.policy.load import load
 
 
@@ -29,8 +29,8 @@ def real_model() -> str:
 def real_pairs(real_model, hh) -> Batch:
     """Six of the shortest human preference pairs, as trees of the real model's tokens."""
     records = loading.load(hh, on_bad_row="drop")
-    planted = plant(
+    dataset = build_trees(
         records.subset(range(200), "some"), Renderer(load(real_model).tokenizer), max_length=160, shape="pairs"
     )
-    shortest = sorted(planted.trees, key=lambda tree: tree.tokens)[:6]
+    shortest = sorted(dataset.trees, key=lambda tree: tree.tokens)[:6]
     return Batch(tuple(replace(tree, index=i) for i, tree in enumerate(shortest)))

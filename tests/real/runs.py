@@ -25,7 +25,7 @@ from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.signals.observe import observe
 from truing.train.checks import at_sampling, compared, trouble, with_own
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.source import DataSource
 from truing.train.step_statistics import Survey
 from truing.types import Message
@@ -33,12 +33,12 @@ from truing.types import Message
 QUESTIONS = ("What is a refund?", "Name a colour.", "Say hello to my friend.", "What is two plus two?")
 
 
-def terms_of(name: str, longest: int) -> Sum:
+def terms_of(name: str, longest: int) -> WeightedObjectives:
     """An objective, with what it cannot stand without."""
     names = {"ppo": ["ppo", "value_clipped"], "kl_k2": ["dapo", "kl_k2"], "kl_k3": ["dapo", "kl_k3"]}
     names |= {"entropy": ["dapo", "entropy"]}
     found = [registry.load(each, "objective") for each in names.get(name, [name])]
-    return Sum([Term(each, {}, longest=longest) for each in found])
+    return WeightedObjectives([Term(each, {}, longest=longest) for each in found])
 
 
 def given(folder: str, name: str, out: Path, precision: str, trees=None, **options) -> list[dict[str, float]]:
@@ -63,9 +63,9 @@ def vowels(responses):
 
 
 def source_of(folder: str, name: str, out: Path, precision: str, **options) -> RolloutSource:
-    """A policy that answers four questions, four times each, with a leash to what it was."""
+    """A policy that answers four questions, four times each, with KL control to what it was."""
     own = {f: options.pop(f) for f in Online.__dataclass_fields__ if f in options}
-    online = Online(**({"answers": 4, "max_new_tokens": 12, "beta": leash_of(name)} | own))
+    online = Online(**({"group_size": 4, "max_new_tokens": 12, "beta": beta_of(name)} | own))
     policy = load(folder, seed=3)
     policy.compute_in(precision)
     terms = terms_of(name, online.max_new_tokens)
@@ -85,8 +85,8 @@ def source_of(folder: str, name: str, out: Path, precision: str, **options) -> R
     return rollout_source(policy, asked, judged, terms, every, place, reference=reference)
 
 
-def leash_of(name: str) -> float:
-    """A leash where the method reads one."""
+def beta_of(name: str) -> float:
+    """Beta where the method reads one."""
     return 0.0 if registry.load(name, "objective").advantage in (None, "none") else 0.05
 
 

@@ -20,10 +20,10 @@ TINY = [
     "warm.steps=2",
     "policy.steps=2",
     "policy.rows_per_step=2",
-    "policy.answers=3",
+    "policy.group_size=3",
     "policy.max_new_tokens=6",
     "exam.samples=5",
-    "exam.answers=4",
+    "exam.samples_per_prompt=4",
     "exam.max_new_tokens=6",
 ]
 EXAM = """\
@@ -123,7 +123,7 @@ def test_gsm8k_is_read_and_its_own_solutions_are_right(real_data: Path, tmp_path
 def test_any_reward_judges_by_the_columns_of_the_prompts(judge: str, real_data: Path, desk: Any) -> None:
     gsm8k(real_data, desk.folder)
     (desk.folder / "mine.py").write_text(MINE)
-    desk.write(EXAM.replace("DATA", "gsm.jsonl").replace("MORE", f"judge: {judge}, answers: 2, passing: 1"))
+    desk.write(EXAM.replace("DATA", "gsm.jsonl").replace("MORE", f"judge: {judge}, samples_per_prompt: 2, passing: 1"))
     assert desk.run() == 0, desk.said
     found = findings(desk.out)
     name = judge.strip("{}").split(":")[-1] if "mine" in judge else "verifier"

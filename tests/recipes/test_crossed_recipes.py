@@ -17,7 +17,7 @@ KINDS = ("others", "fixed", "fresh")
 PARTS = ("helpful", "harmless", "honest")
 SMALL = ["base=world:desk/tiny", "demonstrations=world:demonstrations?n=8", "questions=world:prompts?n=3&split=eval"]
 FEW = ("steps=2", "rows_per_step=2")
-BRIEF = ("answers=3", "max_new_tokens=6")
+BRIEF = ("group_size=3", "max_new_tokens=6")
 
 spec = importlib.util.spec_from_file_location("study_of_cells", HOME / "studies" / "run.py")
 study = importlib.util.module_from_spec(spec)
@@ -54,7 +54,7 @@ def test_fixed_and_fresh_pairs_have_one_budget() -> None:
         assert {k: fixed[k] for k in shared} == {k: fresh[k] for k in shared}
         assert next(iter(fixed["objective"])) == loss
         sampled, judged = recipe.stage("answers").options, recipe.stage("chosen").options
-        for name in ("model", "prompts", "answers", "max_new_tokens"):
+        for name in ("model", "prompts", "samples_per_prompt", "max_new_tokens"):
             assert fresh[name] == sampled[name]
         assert fresh["rewards"] == judged["rewards"] and fixed["data"].stage == "chosen"
         assert f"n={fresh['steps'] * fresh['rows_per_step']}&" in fresh["prompts"], "every prompt once"
@@ -66,7 +66,9 @@ def test_fixed_and_fresh_pairs_have_one_budget() -> None:
     chosen, others = (options(recipe, name, "data") for name in ("chosen", "others"))
     assert chosen == others and chosen["keep"] == "pair"
     agents, sampled = recipe.stage("others").options["data"], recipe.stage("answers").options
-    assert f"k={sampled['answers']}&" in agents and f"n={40 * 8}&" in agents, "as many answers to as many prompts"
+    assert f"k={sampled['samples_per_prompt']}&" in agents and f"n={40 * 8}&" in agents, (
+        "as many answers to as many prompts"
+    )
 
 
 @pytest.mark.parametrize(("name", "judge"), [("onpolicy_far", "reward_model"), ("onpolicy_gold", "gold")])
@@ -87,7 +89,7 @@ def test_fixed_and_fresh_pairs_are_learned_from_and_compared(tmp_path) -> None:
         "prompts=world:prompts?n=4&seed=20",
         "agents=world:rankings?n=4&k=3&seed=30",
     ]
-    assert running.run(small("onpolicy", *few, "chosen.unfinished=keep"), tmp_path) == 0
+    assert running.run(small("onpolicy", *few, "chosen.truncated=keep"), tmp_path) == 0
     cells = {f"{loss}_{kind}" for loss in LOSSES for kind in KINDS}
     assert {f.model for f in found(tmp_path, "exam") if f.check == "win_rate" and f.against == "warm"} == cells
     direct = [f for loss in LOSSES for f in found(tmp_path, loss) if f.check == "win_rate"]

@@ -78,7 +78,7 @@ def counts(desk: Any, stage: str) -> dict[str, int]:
     return {f["name"]: f["value"] for f in desk.read(f"{stage}/summary.json")["figures"] if f["value"]}
 
 
-LEFT_OUT = {"answers": 12, "unscored": 1, "empty": 1, "unfinished": 1, "repeated": 1}
+LEFT_OUT = {"responses": 12, "unscored": 1, "empty": 1, "truncated": 1, "repeated": 1}
 
 
 def test_scored_answers_become_what_a_method_learns_from(asked: Any) -> None:
@@ -135,7 +135,7 @@ def test_an_answer_that_cannot_be_scored_is_left_out_or_ends_the_run(asked: Any)
     )
     asked.write(judge % ", on_error: drop")
     assert asked.run() == 0, asked.said
-    assert counts(asked, "j") == {"answers": 3, "unscored": 1, "kept": 1}
+    assert counts(asked, "j") == {"responses": 3, "unscored": 1, "kept": 1}
     (row,) = rows_of(asked, "j")
     assert (texts(row["chosen"]), row["chosen_reward"], texts(row["rejected"]), row["rejected_reward"]) == (
         "x", 1.5, "z", 0.5,
@@ -183,12 +183,12 @@ def test_mistakes_are_said_before_anything_runs(options: str, asked: Any) -> Non
 
 
 WHOLE = """\
-  rl: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: [{length: {per_character: 1}}], answers: 3, steps: 2,
+  rl: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: [{length: {per_character: 1}}], group_size: 3, steps: 2,
        rows_per_step: 2, max_new_tokens: 6}
-  again: {do: judge, data: $rl.rollouts, unfinished: keep}
+  again: {do: judge, data: $rl.rollouts, truncated: keep}
   off: {do: prefer, model: $base, data: $again, steps: 2, rows_per_step: 2}
-  ans: {do: sample, model: $base, prompts: asked.jsonl, answers: 3, max_new_tokens: 6}
-  top: {do: judge, data: $ans, rewards: [mine.py:warmth], keep: best, on_error: drop, unfinished: keep}
+  ans: {do: sample, model: $base, prompts: asked.jsonl, samples_per_prompt: 3, max_new_tokens: 6}
+  top: {do: judge, data: $ans, rewards: [mine.py:warmth], keep: best, on_error: drop, truncated: keep}
   raft: {do: sft, model: $base, data: $top, steps: 2, rows_per_step: 2}
   exam: {do: evaluate, models: [$raft], against: $base, prompts: more.jsonl, judge: $rm, max_new_tokens: 6}
 """
@@ -217,8 +217,8 @@ def test_experience_is_data(asked: Any) -> None:
 
 
 LEVEL = """\
-  ans: {do: sample, model: $base, prompts: asked.jsonl, answers: 3, max_new_tokens: 6}
-  top: {do: judge, data: $ans, rewards: [{regex: {pattern: "@@@@@"}}], keep: best, unfinished: keep}
+  ans: {do: sample, model: $base, prompts: asked.jsonl, samples_per_prompt: 3, max_new_tokens: 6}
+  top: {do: judge, data: $ans, rewards: [{regex: {pattern: "@@@@@"}}], keep: best, truncated: keep}
   still: {do: sft, model: $base, data: $top, steps: 1, rows_per_step: 2, learning_rate: 1e-12}
   moved: {do: sft, model: $base, data: $top, steps: 20, rows_per_step: 2, learning_rate: 1e-2}
   exam: {do: evaluate, models: [$still, $moved], against: $base, prompts: more.jsonl, judge: $rm, max_new_tokens: 6}
@@ -259,7 +259,10 @@ def test_rollouts_are_read_as_records(tmp_path: Path) -> None:
 def test_a_reference_to_rollouts_is_data_that_a_key_depends_on(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "source_digest", lambda: "the same")
     keys = []
-    for text in (HEAD + RM + WHOLE, (HEAD + RM + WHOLE).replace("answers: 3, steps", "answers: 2, steps")):
+    for text in (
+        HEAD + RM + WHOLE,
+        (HEAD + RM + WHOLE).replace("samples_per_prompt: 3, steps", "samples_per_prompt: 2, steps"),
+    ):
         asked.write(text)
         recipe = check(asked.folder / "r.yaml")
         assert recipe.stage("again").options["data"] == Ref("data", "rl", "rollouts")

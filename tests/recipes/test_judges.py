@@ -118,12 +118,12 @@ def test_a_judge_never_tried_decides_nothing_and_the_way_out_is_said(judged: Any
 
 
 def test_single_answers_by_a_judge_that_errs_decide_nothing(judged: Any) -> None:
-    said = examine(judged, "judge: mine.py:e, labelled: labelled.jsonl, passing: 1.0, answers: 2")
+    said = examine(judged, "judge: mine.py:e, labelled: labelled.jsonl, passing: 1.0, samples_per_prompt: 2")
     assert (
         "single responses" in said["pass_at_1"]["reservation"]
         and "single responses" in said["pass_at_2_delta"]["reservation"]
     )
-    sure = examine(judged, "judge: mine.py:e, exact: true, passing: 1.0, answers: 2")
+    sure = examine(judged, "judge: mine.py:e, exact: true, passing: 1.0, samples_per_prompt: 2")
     assert sure["pass_at_1"]["reservation"] == ""
 
 
@@ -155,10 +155,10 @@ def test_a_judge_that_taught_the_policy_is_named(judged: Any) -> None:
     """As the reward of a stage, by the pairs it labelled, and where it chose the best answer."""
     policy = (
         "  rm: {do: fit_reward, model: $warm, data: pairs.jsonl, steps: 2, rows_per_step: 8}\n"
-        "  answers: {do: sample, model: $warm, prompts: asked.jsonl, answers: 4, max_new_tokens: 6}\n"
-        "  chosen: {do: judge, data: $answers, rewards: [$rm], unfinished: keep}\n"
+        "  answers: {do: sample, model: $warm, prompts: asked.jsonl, samples_per_prompt: 4, max_new_tokens: 6}\n"
+        "  chosen: {do: judge, data: $answers, rewards: [$rm], truncated: keep}\n"
         "  off: {do: prefer, model: $warm, data: $chosen, steps: 1, rows_per_step: 4}\n"
-        "  rl: {do: reinforce, model: $warm, prompts: asked.jsonl, rewards: [$rm], steps: 1, rows_per_step: 2, answers: 2,\n"
+        "  rl: {do: reinforce, model: $warm, prompts: asked.jsonl, rewards: [$rm], steps: 1, rows_per_step: 2, group_size: 2,\n"
         "       max_new_tokens: 6}\n"
     )
     exam = EXAM.replace("asked", "fresh").replace("[$warm]", "[$off, $rl, $warm]").replace("rules.yaml", "lax.yaml")

@@ -120,7 +120,7 @@ def test_by_the_judge(leaky: Any) -> None:
 def test_by_the_reward_model_of_the_policy_in_an_earlier_recipe(leaky: Any) -> None:
     rm = f"  rm: {{do: fit_reward, model: $base, data: pairs.jsonl, {ROOMS}}}\n"
     rl = "  rl: {do: reinforce, model: $base, prompts: others.jsonl, rewards: {reward_model: {model: $rm}}, steps: 1, "
-    rl += "rows_per_step: 2, answers: 2, max_new_tokens: 4}\n"
+    rl += "rows_per_step: 2, group_size: 2, max_new_tokens: 4}\n"
     (leaky.folder / "others.jsonl").write_text(lines([{"prompt": f"row {i}"} for i in range(8)]))
     exam = EXAM.replace("MODEL", "$rl").replace("JUDGE", EXACT)
     assert left_out(leaky, rm + rl, exam) == 20

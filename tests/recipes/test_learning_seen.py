@@ -14,7 +14,7 @@ base: {new: llama, hidden: 64, layers: 1, vocab: 300, text: pairs.jsonl}
 stages:
 """
 ONLINE = (
-    "  policy: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: ['mine.py:letters'], answers: 4, "
+    "  policy: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: ['mine.py:letters'], group_size: 4, "
     "rows_per_step: 2, max_new_tokens: 6, learning_rate: 1.0e-3, beta: 0.01, steps: 6, objective: OBJECTIVE}\n"
 )
 OFFLINE = "  policy: {do: prefer, model: $base, data: pairs.jsonl, steps: 6, rows_per_step: 4, objective: dpo}\n"

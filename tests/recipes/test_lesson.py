@@ -17,7 +17,7 @@ base: {new: llama, hidden: 64, layers: 1, vocab: 300, text: pairs.jsonl}
 stages:
 """
 LEARN = (
-    "  learn: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: REWARDS, answers: 3, "
+    "  learn: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: REWARDS, group_size: 3, "
     "rows_per_step: 2, max_new_tokens: 5, learning_rate: 1.0e-3, steps: 3MORE}\n"
 )
 EXPECT = "expect: {STAGE.STAGE.taught: [1, 1]}\n"
@@ -85,7 +85,7 @@ def test_a_forecast_moves_weights_and_the_reward_still_taught_nothing(asked: Any
     ("more", "source"),
     [
         (", overlong_buffer: 55", "the cost of a response's length"),
-        (", unfinished_penalty: 1.0", "the cost of a response's length"),
+        (", truncated_penalty: 1.0", "the cost of a response's length"),
         (
             ", pretrain: texts.jsonl, objective: [grpo, {ptx: {weight: 1.0}}]",
             "the texts of pretrain",
@@ -173,7 +173,7 @@ def test_why_is_told_by_the_metrics() -> None:
 def test_an_imitated_answer_teaches_though_all_score_the_same() -> None:
     """Rejection sampling where every answer passes; and answers that were cut are a remark, not a reason."""
     account = Account(
-        lived={1: {1, 2}, 2: {3, 4}}, asked=4, answers=8, cut=6, groups=4, equal=4, score=Extent(8, 1.0, 1.0)
+        lived={1: {1, 2}, 2: {3, 4}}, requests=4, responses=8, cut=6, groups=4, equal=4, score=Extent(8, 1.0, 1.0)
     )
     known = [row(1, grad_norm=1.0)]
     assert lesson(known, True, 1e-3, Rounds(account, False, True, 5)).nothing == ""

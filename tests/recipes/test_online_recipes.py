@@ -30,8 +30,8 @@ SMALL = [
     "turns=world:prompts?n=3&seed=$turn",
     "questions=world:prompts?n=3&split=eval",
     "exam.max_new_tokens=2",
-    "iterative_dpo.answers.answers=3",
-    "iterative_dpo.chosen.unfinished=keep",
+    "iterative_dpo.answers.samples_per_prompt=3",
+    "iterative_dpo.chosen.truncated=keep",
     "iterative_dpo.answers.max_new_tokens=6",
 ]
 
@@ -39,7 +39,7 @@ SMALL = [
 def small_steps(recipe) -> list[str]:
     """Two updates of two prompts for every stage that samples, one for the others that train."""
     asked = [s.name for s in recipe.stages if s.do == "reinforce"]
-    few = ("steps=2", "rows_per_step=2", "answers=3", "max_new_tokens=6")
+    few = ("steps=2", "rows_per_step=2", "group_size=3", "max_new_tokens=6")
     return [
         *(f"{name}.{change}" for name in asked for change in few),
         "warm.steps=1",

@@ -22,7 +22,7 @@ SMALL = [
     *(
         f"{run}.{option}"
         for run in RUNS
-        for option in ("steps=4", "rows_per_step=2", "answers=2", "max_new_tokens=4", "watch_every=1")
+        for option in ("steps=4", "rows_per_step=2", "group_size=2", "max_new_tokens=4", "monitor_every=1")
     ),
     "early.patience=9",
     "exam.samples=4",
@@ -49,7 +49,7 @@ def test_every_run_has_a_curve_of_its_own_looks(run) -> None:
     drawn = read(run, "curves/curve.json")
     assert drawn["truth"] == "gold" and [c["name"] for c in drawn["curves"]] == list(RUNS)
     for one in drawn["curves"]:
-        looks = [json.loads(line) for line in (run / one["name"] / "watch.jsonl").read_text().splitlines()]
+        looks = [json.loads(line) for line in (run / one["name"] / "monitor.jsonl").read_text().splitlines()]
         assert one["at"] == [look["step"] for look in looks] == [0, 1, 2, 3, 4]
         assert one["gold"] == [look["gold"] for look in looks] and one["proxy"] == [look["proxy"] for look in looks]
         assert one["kl"] == [look["kl"] for look in looks] and one["kl"][0] == pytest.approx(0, abs=1e-4)
@@ -81,5 +81,5 @@ def test_runs_that_watched_nothing_and_strange_truths_are_the_user_s_to_mend(tmp
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.json").write_text("{}")
     recipe.write_text(f"title: t\nstages:\n  curves: {{do: diagnose, runs: ['{tmp_path / 'old'}']}}\n")
-    with pytest.raises(UserError, match=r"(?s)watch\.jsonl: cannot be read .*`watch: \[gold\]`"):
+    with pytest.raises(UserError, match=r"(?s)monitor\.jsonl: cannot be read .*`monitor: \[gold\]`"):
         running.run(check(recipe, []), tmp_path / "out")

@@ -17,7 +17,7 @@ SMALL = [
     "warm.steps=1",
     "policy.steps=2",
     "policy.rows_per_step=2",
-    "policy.answers=2",
+    "policy.group_size=2",
     "policy.max_new_tokens=5",
     "exam.samples=2",
     "exam.prompts=world:prompts?n=2&split=eval",
@@ -26,7 +26,7 @@ SMALL = [
 
 
 def test_a_recipe_with_every_term_at_a_temperature(tmp_path) -> None:
-    """PPO with a value head, a leash in the loss, entropy and texts, sampled and read at 0.8; measured at 1."""
+    """PPO with a value head, KL control in the loss, entropy and texts, sampled and read at 0.8; measured at 1."""
     objective = "[ppo, {value_clipped: {weight: 0.1}}, {kl_k2: {weight: 0.1}}, {entropy: {weight: 0.01}}, ptx]"
     more = [f"policy.objective={objective}", "policy.temperature=0.8", "policy.pretrain=world:demonstrations?n=3"]
     assert running.run(check(GRPO, [*SMALL, *more]), tmp_path) == 0

@@ -33,9 +33,9 @@ stages:
   direct: {do: prefer, model: $base, data: $inputs.pairs, steps: 1, rows_per_step: 4, max_length: 200, thoughts: THOUGHTS}
   rm: {do: fit_reward, model: $base, data: $inputs.plain, steps: 2, rows_per_step: 4, max_length: 400}
   policy: {do: reinforce, model: $base, prompts: $inputs.prompts, rewards: [{format: {tags: [think, answer]}}, {verifier: {}}, $rm],
-           steps: 2, rows_per_step: 2, answers: 4, max_new_tokens: 16, max_length: 200, watch: [$rm], watch_prompts: $inputs.held}
-  drawn: {do: sample, model: $policy, prompts: $inputs.held, answers: 2, max_new_tokens: 8}
-  judged: {do: judge, data: $drawn, rewards: [$rm], keep: scores, unfinished: keep}
+           steps: 2, rows_per_step: 2, group_size: 4, max_new_tokens: 16, max_length: 200, monitor: [$rm], monitor_prompts: $inputs.held}
+  drawn: {do: sample, model: $policy, prompts: $inputs.held, samples_per_prompt: 2, max_new_tokens: 8}
+  judged: {do: judge, data: $drawn, rewards: [$rm], keep: scores, truncated: keep}
   exam: {do: evaluate, models: [$policy], against: $base, prompts: $inputs.held, judge: $rm, max_new_tokens: 8}
 """.replace("inputs: {", "inputs: {plain: plain.jsonl, ")
 
@@ -90,7 +90,7 @@ base: base
 inputs: {pairs: pairs.jsonl, prompts: prompts.jsonl, held: held.jsonl}
 stages:
   rm: {do: fit_reward, model: short, data: $inputs.pairs, steps: 1, rows_per_step: 4, max_length: 100}
-  policy: {do: reinforce, model: $base, prompts: $inputs.prompts, rewards: [$rm], steps: 1, rows_per_step: 4, answers: 2,
+  policy: {do: reinforce, model: $base, prompts: $inputs.prompts, rewards: [$rm], steps: 1, rows_per_step: 4, group_size: 2,
            max_new_tokens: 30, max_length: 300}
   exam: {do: evaluate, models: [$policy], against: $base, prompts: $inputs.held, judge: $rm, max_new_tokens: 30, best_of: 2,
          best_by: $rm}

@@ -18,7 +18,7 @@ SMALL = [
     "warm.steps=2",
     "policy.steps=2",
     "policy.rows_per_step=2",
-    "policy.answers=3",
+    "policy.group_size=3",
     "policy.max_new_tokens=5",
     "exam.samples=4",
     "exam.prompts=world:prompts?n=4&split=eval",
@@ -29,7 +29,7 @@ SMALL = [
 @pytest.mark.parametrize(
     ("objective", "columns"),
     [
-        ("grpo", {"score", "kl", "length", "cut_off", "equal_groups"}),
+        ("grpo", {"score", "kl", "length", "truncated", "equal_groups"}),
         ("[ppo, {value_clipped: {weight: 0.1}}]", {"score", "ppo", "value_clipped"}),
         ("dpo", {"score", "margin_nats", "accuracy"}),
     ],

@@ -27,7 +27,7 @@ def modelled(response, *, model: Model):
     return float(model is None)
 
 @reward(scope="response")
-def owned(response, *, late: float = 3.0, weight: float = 1.0):
+def owned(response, *, timeout_score: float = 3.0, weight: float = 1.0):
     return late + weight
 
 @reward(scope="response")
@@ -46,7 +46,7 @@ stages:
 """
 RM = "  rm: {do: fit_reward, model: $base, data: pairs.jsonl, steps: 2}\n"
 LEARN = (
-    "  learn: {{do: reinforce, model: $base, prompts: {prompts}, rewards: {rewards}, answers: 4, steps: 2, "
+    "  learn: {{do: reinforce, model: $base, prompts: {prompts}, rewards: {rewards}, group_size: 4, steps: 2, "
     "rows_per_step: 2, max_new_tokens: 6{more}}}\n"
 )
 
@@ -85,12 +85,12 @@ MISTAKES = {
     "[length, {cost: {of: $rm}}]": "a cost needs its budget",
     "[length, {cost: {of: $rm, budget: 1, rate: 0}}]": "cost: rate must be a number above 0",
     "[{cost: {of: $rm, budget: 1}}]": "rewards are all costs: name one that is to grow",
-    "[length, {regex: {pattern: a, within: 0.1}}]": "'within' has no effect without 'combine: lexicographic'",
-    "[{length: {late: low, per_token: 1}}]": "reward 'length': late must be a number",
-    "[{$rm: {late: 0}}]": "unknown option 'late'",
-    "[{mine.py:accuracy: {late: 0}}]": "'late' is for a function that reads one response at a time",
-    "[{program: {late: 0}}]": "'late' is not for programs, which have a limit of their own",
-    "[{mine.py:modelled: {model: $base, late: 0}}]": "'late' is for a function that reads no model",
+    "[length, {regex: {pattern: a, tie_tolerance: 0.1}}]": "'tie_tolerance' has no effect without 'combine: lexicographic'",
+    "[{length: {timeout_score: low, per_token: 1}}]": "reward 'length': late must be a number",
+    "[{$rm: {timeout_score: 0}}]": "unknown option 'timeout_score'",
+    "[{mine.py:accuracy: {timeout_score: 0}}]": "'timeout_score' is for a function that reads one response at a time",
+    "[{program: {timeout_score: 0}}]": "'timeout_score' is not for programs, which have a limit of their own",
+    "[{mine.py:modelled: {model: $base, timeout_score: 0}}]": "'timeout_score' is for a function that reads no model",
     "[mine.py:rude]": "mine.py:rude: unknown reward 'rude'",
     "[{mine.py:polite: {at_last: 1}}]": "reward 'mine.py:polite': unknown option 'at_last'. Did you mean 'at_least'",
 }
@@ -158,7 +158,7 @@ def test_several_rewards_and_a_cost_from_recipe_to_metrics(asked: Any) -> None:
 
 
 def test_answers_that_a_reward_hangs_on_are_worth_the_least_and_are_counted(asked: Any) -> None:
-    asked.write(recipe("[{mine.py:hanging: {late: -2}}]", ", time_limit: 1").replace(RM, ""))
+    asked.write(recipe("[{mine.py:hanging: {timeout_score: -2}}]", ", time_limit: 1").replace(RM, ""))
     assert asked.run() == 0, asked.said
     rows = [json.loads(line) for line in (asked.out / "learn/metrics.jsonl").read_text().splitlines()]
     kept = [
@@ -173,7 +173,7 @@ def test_answers_that_a_reward_hangs_on_are_worth_the_least_and_are_counted(aske
 
 
 def test_options_of_a_functions_own_go_before_those_that_all_share(asked: Any) -> None:
-    asked.write(recipe("[{mine.py:owned: {late: 5, weight: 2}}]").replace(RM, ""))
+    asked.write(recipe("[{mine.py:owned: {timeout_score: 5, weight: 2}}]").replace(RM, ""))
     assert asked.run() == 0, asked.said
     kept = parquet.read_table(asked.out / "learn/rollouts/round-00001.parquet").to_pylist()
     assert {r["score"] for r in kept} == {7.0} and {name for r in kept for name, _ in r["parts"]} == {"owned"}

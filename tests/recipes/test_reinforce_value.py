@@ -20,7 +20,7 @@ title: small
 base: {new: llama, hidden: 64, layers: 1, vocab: 300, text: pairs.jsonl}
 stages:
   rm: {do: fit_reward, model: $base, data: pairs.jsonl, steps: 2}
-  learn: {do: reinforce, model: $base, prompts: pairs.jsonl, rewards: [$rm], answers: 3, steps: 3, rows_per_step: 2,
+  learn: {do: reinforce, model: $base, prompts: pairs.jsonl, rewards: [$rm], group_size: 3, steps: 3, rows_per_step: 2,
           max_new_tokens: 6, learning_rate: 1e-3, """
 PPO = "objective: [ppo, {value_clipped: {weight: 0.1}}], beta: 0.05, value: $rm"
 
@@ -59,7 +59,7 @@ def prefix(ids: list[int]) -> Tree:
 
 def test_ipo_md_learns_from_answers_of_the_mixture(desk: Any) -> None:
     """In the first round policy and reference are one; later the log-probabilities kept are between the two."""
-    desk.write(HEAD + "objective: {ipo: {tau: 0.1}}, mixture: 0.5, unfinished_penalty: 0}\n")
+    desk.write(HEAD + "objective: {ipo: {tau: 0.1}}, mixture: 0.5, truncated_penalty: 0}\n")
     assert desk.run() == 0, desk.said
     first, last = (parquet.read_table(desk.out / f"learn/rollouts/round-0000{n}.parquet").to_pylist() for n in (1, 3))
     assert all(row["logp_T"] == pytest.approx(row["ref_logp_T"], abs=1e-4) for row in first)

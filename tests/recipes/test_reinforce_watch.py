@@ -13,14 +13,18 @@ stages:
     model: $base
     prompts: world:prompts?n=6
     rewards: gold
-    answers: 3
+    group_size: 3
     steps: 4
     rows_per_step: 2
     max_new_tokens: 5
     learning_rate: 1.0e-3
     objective: rloo
 """
-WATCH = ["watch: [gold, {length: {per_token: 1.0}}]", "watch_prompts: world:prompts?n=4&split=eval", "watch_every: 2"]
+WATCH = [
+    "monitor: [gold, {length: {per_token: 1.0}}]",
+    "monitor_prompts: world:prompts?n=4&split=eval",
+    "monitor_every: 2",
+]
 
 
 def recipe(*more: str) -> str:
@@ -31,15 +35,15 @@ def test_looks_are_in_the_folder_the_metrics_and_the_summary(desk) -> None:
     desk.write(recipe(*WATCH, "patience: 1", "beta: 0.05", "kl_target: 1.0", "normalise: running", "resample: 1"))
     assert desk.run() == 0, desk.said
     folder = desk.out / "learn"
-    looks = [json.loads(line) for line in (folder / "watch.jsonl").read_text().splitlines()]
+    looks = [json.loads(line) for line in (folder / "monitor.jsonl").read_text().splitlines()]
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert looks[0]["step"] == 0 and abs(looks[0]["kl"]) < 1e-3 and looks[0]["prompts"] == 4
     assert {"gold", "gold_se", "proxy", "proxy_se", "kl_se", "reward_length", "length_se"} <= set(looks[0])
     assert all(look["gold"] == look["proxy"] and look["reward_length"] == look["length"] for look in looks)
-    assert rows[1]["watch_gold"] == looks[1]["gold"] and {"beta", "resampled"} <= set(rows[0])
+    assert rows[1]["monitor_gold"] == looks[1]["gold"] and {"beta", "resampled"} <= set(rows[0])
     notes = " ".join(json.loads((folder / "summary.json").read_text())["notes"])
-    assert f"watched {len(looks)} times on 4 prompts: proxy" in notes and "the weights kept are those after" in notes
-    assert "watched after update 2: proxy" in desk.said
+    assert f"monitored {len(looks)} times on 4 prompts: proxy" in notes and "the weights kept are those after" in notes
+    assert "monitored after update 2: proxy" in desk.said
     assert (len(rows) < 4) == ("stopped after update" in notes)
     assert not any((folder / name).exists() for name in ("best", "references", "checkpoints")), "for a resume alone"
 
@@ -47,16 +51,16 @@ def test_looks_are_in_the_folder_the_metrics_and_the_summary(desk) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["watch: gold"], "'watch' needs 'watch_prompts'"),
-        (["patience: 2"], "'patience' has no effect without 'watch'"),
-        (["watch_every: 5"], "'watch_every' has no effect without 'watch'"),
-        (["watch_prompts: world:prompts?n=4"], "'watch_prompts' has no effect without 'watch'"),
+        (["monitor: gold"], "'monitor' needs 'monitor_prompts'"),
+        (["patience: 2"], "'patience' has no effect without 'monitor'"),
+        (["monitor_every: 5"], "'monitor_every' has no effect without 'monitor'"),
+        (["monitor_prompts: world:prompts?n=4"], "'monitor_prompts' has no effect without 'monitor'"),
         (
-            ["watch: gold", "watch_prompts: world:prompts?n=1&split=eval"],
+            ["monitor: gold", "monitor_prompts: world:prompts?n=1&split=eval"],
             "a mean over one monitored prompt has no error",
         ),
-        (["watch: goldd", "watch_prompts: world:prompts?n=4"], "unknown reward 'goldd'"),
-        (["beta: 0.1", "kl_horizon: 5"], "'kl_horizon' says nothing here, without kl_target"),
+        (["monitor: goldd", "monitor_prompts: world:prompts?n=4"], "unknown reward 'goldd'"),
+        (["beta: 0.1", "kl_horizon: 5"], "'kl_horizon' has no effect here, without kl_target"),
     ],
 )
 def test_what_cannot_be_watched_is_refused(more, said, desk) -> None:
@@ -66,9 +70,9 @@ def test_what_cannot_be_watched_is_refused(more, said, desk) -> None:
 
 def test_prompts_that_are_learned_from_are_not_watched(desk) -> None:
     """Of eight watched prompts six are those of the stage: the looks are at the other two."""
-    desk.write(recipe("watch: gold", "watch_prompts: world:prompts?n=8").replace("steps: 4", "steps: 1"))
+    desk.write(recipe("monitor: gold", "monitor_prompts: world:prompts?n=8").replace("steps: 4", "steps: 1"))
     assert desk.run() == 0, desk.said
-    looks = [json.loads(line) for line in (desk.out / "learn" / "watch.jsonl").read_text().splitlines()]
+    looks = [json.loads(line) for line in (desk.out / "learn" / "monitor.jsonl").read_text().splitlines()]
     assert [look["prompts"] for look in looks] == [2, 2]
     notes = " ".join(json.loads((desk.out / "learn" / "summary.json").read_text())["notes"])
     assert "begins as one that was trained on" in notes

@@ -197,7 +197,7 @@ def test_a_model_of_steps_is_no_reward_of_responses(desk: Any, given: None) -> N
             "exam: {do: evaluate, models: [$warm], against: $base, prompts: asked.jsonl, judge: $rm, samples: 2}",
             "exam: {do: evaluate, models: [$rm], against: $base, data: asked.jsonl}",
             "learn: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: $rm, steps: 1, rows_per_step: 2, "
-            "answers: 2, max_new_tokens: 4}",
+            "group_size: 2, max_new_tokens: 4}",
         )
         for way in ways[: 3 if read == "steps" else 2]:
             desk.write(f"{fitted}  {way}\n")

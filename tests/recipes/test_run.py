@@ -277,7 +277,7 @@ def test_real_pairs_end_to_end(hh, tmp_path, capsys) -> None:
 def test_a_run_that_diverges_stops_and_says_so(hh, tmp_path) -> None:
     recipe = check(
         RECIPES / "hh_dpo.yaml",
-        [f"data={hh}", "warm.steps=60", "warm.learning_rate=1e9", "warm.max_length=128", "warm.clip=1e9"],
+        [f"data={hh}", "warm.steps=60", "warm.learning_rate=1e9", "warm.max_length=128", "warm.max_grad_norm=1e9"],
     )
     with pytest.raises(RunFailed, match="the model was not updated"):
         running.run(recipe, tmp_path, quiet=True)

@@ -20,7 +20,7 @@ stages:
 """
 SPLIT = "  data: {do: split, data: pairs.jsonl, eval: 0.2}\n"
 LEARN = (
-    "  learn: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: REWARDS, answers: 4, "
+    "  learn: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: REWARDS, group_size: 4, "
     "rows_per_step: 2, max_new_tokens: 5, learning_rate: 1.0e-3MORE}\n"
 )
 MINE = """\
@@ -144,7 +144,9 @@ def test_counts_of_rounds_are_summed_over_the_stage_and_means_are_over_what_was_
     """A round that is learned from four times is counted once; a reward that is silent on some answers is a mean over
     the others of all rounds."""
     rewards = "[{verifier: {answer: number, wrong: -1}}, {length: {per_token: 0.01}}, 'mine.py:sometimes']"
-    asked.write(HEAD + LEARN.replace("REWARDS", rewards).replace("MORE", ", minibatches: 2, passes: 2, steps: 24"))
+    asked.write(
+        HEAD + LEARN.replace("REWARDS", rewards).replace("MORE", ", minibatches: 2, epochs_per_round: 2, steps: 24")
+    )
     assert asked.run() == 0, asked.said
     rows, summary = metrics(asked, "learn"), asked.read("learn/summary.json")
     files = sorted((asked.out / "learn/rollouts").glob("round-*.parquet"))
@@ -155,9 +157,9 @@ def test_counts_of_rounds_are_summed_over_the_stage_and_means_are_over_what_was_
     assert shown(asked, "learn")["unread verifier, in the whole stage"] == unread
     means, last = summary["last_tenth"]["means"], rows[-2:]
     assert summary["last_tenth"]["steps"] == [23, 24]
-    for name in ("score", "score_deviation", "length", "cut_off", "reward_verifier"):
-        assert means[name] == pytest.approx(pooled(last, name, "answers"), abs=1e-12), name
-    assert {"unread_verifier", "failed", "answers", "learning_rate"}.isdisjoint(means)
+    for name in ("score", "score_deviation", "length", "truncated", "reward_verifier"):
+        assert means[name] == pytest.approx(pooled(last, name, "responses"), abs=1e-12), name
+    assert {"unread_verifier", "failed", "responses", "learning_rate"}.isdisjoint(means)
     assert shown(asked, "learn")["score, mean of the last 2 of 24 steps"] == means["score"]
     assert "mean of the last 2 of 24 steps: score " in asked.said and "loss" not in asked.said
 
@@ -174,7 +176,7 @@ def test_a_reward_that_is_silent_on_some_answers_is_a_mean_over_the_others(asked
     assert means["reward_sometimes"] == pytest.approx(sum(values) / len(values), abs=1e-12)
 
 
-WATCH = ", watch: [{length: {per_token: PER}}], watch_prompts: held.jsonl, watch_every: 2, steps: 24PATIENCE"
+WATCH = ", monitor: [{length: {per_token: PER}}], monitor_prompts: held.jsonl, monitor_every: 2, steps: 24PATIENCE"
 
 
 def watched(desk: Any, per: float, patience: str, rate: str = "3.0e-2") -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -184,16 +186,16 @@ def watched(desk: Any, per: float, patience: str, rate: str = "3.0e-2") -> tuple
     text = LEARN.replace("REWARDS", "[{length: {per_token: -1.0}}]").replace("MORE", more)
     desk.write(HEAD + text.replace("1.0e-3", rate).replace("max_new_tokens: 5", "max_new_tokens: 12"))
     assert desk.run() == 0, desk.said
-    looks = [json.loads(line) for line in (desk.out / "learn" / "watch.jsonl").read_text().splitlines()]
+    looks = [json.loads(line) for line in (desk.out / "learn" / "monitor.jsonl").read_text().splitlines()]
     return looks, desk.read("learn/summary.json")
 
 
 def test_the_last_look_is_held_out_and_stands_first(asked: Any) -> None:
     looks, summary = watched(asked, -1.0, "", "1.0e-3")
-    assert summary["held_out"]["watch_reward_length"]["value"] == looks[-1]["reward_length"]
+    assert summary["held_out"]["monitor_reward_length"]["value"] == looks[-1]["reward_length"]
     first = summary["figures"][0]
     assert first["name"] == "held-out reward length, after update 24" and first["value"] == looks[-1]["reward_length"]
-    assert summary["held_out"]["watch_kl"]["interval"] == pytest.approx(mean_interval(looks[-1]["each"]["kl"]))
+    assert summary["held_out"]["monitor_kl"]["interval"] == pytest.approx(mean_interval(looks[-1]["each"]["kl"]))
     assert "kept" not in summary and summary["last_tenth"]["steps"] == [23, 24]
     assert "  after update 24: held-out reward length " in asked.said
     assert "| held-out reward length, after update 24 |" in card(asked, "learn")
@@ -205,7 +207,7 @@ def test_where_the_best_looks_weights_are_kept_the_figures_are_of_them(asked: An
     best = max(looks, key=lambda look: look["reward_length"])
     assert summary["kept"] == {"step": 0, "looks": len(looks), "by": "reward_length"} and best["step"] == 0
     assert len(metrics(asked, "learn")) == 4, "learned on until patience ran out"
-    found = summary["held_out"]["watch_reward_length"]
+    found = summary["held_out"]["monitor_reward_length"]
     assert (found["value"], found["interval"], found["best_of"]) == (looks[0]["reward_length"], None, len(looks))
     assert (
         summary["figures"][0]["name"]
@@ -227,18 +229,18 @@ def test_the_means_end_where_the_kept_weights_were_set_aside(asked: Any) -> None
     own = [row for row in rows if row["step"] <= kept]
     tenth = own[-max(1, len(own) // 10) :]
     assert summary["last_tenth"]["steps"] == [tenth[0]["step"], kept] and summary["last_tenth"]["of"] == kept
-    assert summary["last_tenth"]["means"]["score"] == pooled(tenth, "score", "answers")
+    assert summary["last_tenth"]["means"]["score"] == pooled(tenth, "score", "responses")
     (name,) = [name for name in shown(asked, "learn") if name.startswith("score, ")]
     assert name.endswith(f"of the {kept} steps up to the weights that are kept")
     look = next(look for look in looks if look["step"] == kept)
-    assert summary["held_out"]["watch_proxy"]["value"] == look["proxy"] and f"| {name} |" in card(asked, "learn")
+    assert summary["held_out"]["monitor_proxy"]["value"] == look["proxy"] and f"| {name} |" in card(asked, "learn")
 
 
 def test_a_resumed_stage_of_rounds_has_the_figures_of_an_unbroken_one(asked: Any, dies: Any) -> None:
     """Looks, kept weights, counts of rounds before the interruption and means across it."""
     held = [{"prompt": f"held out number {i}", "answer": "1", "tone": "warm"} for i in range(6)]
     (asked.folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
-    more = WATCH.replace("PER", "-1.0").replace("PATIENCE", ", patience: 20, checkpoint_every: 5, passes: 2")
+    more = WATCH.replace("PER", "-1.0").replace("PATIENCE", ", patience: 20, checkpoint_every: 5, epochs_per_round: 2")
     rewards = "[{length: {per_token: -1.0}}, {verifier: {answer: number}}]"
     asked.write(HEAD + LEARN.replace("REWARDS", rewards).replace("MORE", more))
     whole, asked.out = asked.out, asked.folder / "broken"

@@ -15,7 +15,7 @@ base: base
 chat_template_kwargs: {enable_thinking: false}
 stages:
   warm: {do: sft, model: $base, data: pairs.jsonl, steps: 1, max_length: 200}
-  asked: {do: sample, model: $warm, prompts: pairs.jsonl, answers: 1, max_new_tokens: 2}
+  asked: {do: sample, model: $warm, prompts: pairs.jsonl, samples_per_prompt: 1, max_new_tokens: 2}
 """
 
 

@@ -18,7 +18,7 @@ stages:
 """
 LEARN = (
     "  learn: {do: reinforce, model: $base, prompts: asked.jsonl, rewards: [{verifier: {answer: math, wrong: -1}}, "
-    "{length: {per_token: 0.01}}], answers: 4, steps: 2, rows_per_step: 2, max_new_tokens: 6MORE}\n"
+    "{length: {per_token: 0.01}}], group_size: 4, steps: 2, rows_per_step: 2, max_new_tokens: 6MORE}\n"
 )
 EXAM = (
     "  warm: {do: sft, model: $base, data: pairs.jsonl, steps: 1}\n"
@@ -26,8 +26,8 @@ EXAM = (
     "judge: {verifier: {answer: math}}}\n"
 )
 JUDGE = (
-    "  said: {do: sample, model: $base, prompts: asked.jsonl, answers: 2, max_new_tokens: 4}\n"
-    "  kept: {do: judge, data: $said, rewards: [{verifier: {answer: math}}], keep: scores, unfinished: keep}\n"
+    "  said: {do: sample, model: $base, prompts: asked.jsonl, samples_per_prompt: 2, max_new_tokens: 4}\n"
+    "  kept: {do: judge, data: $said, rewards: [{verifier: {answer: math}}], keep: scores, truncated: keep}\n"
 )
 NOTE = re.compile(r"reward 'verifier' could read no answer in (\d+) responses, which got its lowest score")
 
@@ -62,10 +62,10 @@ def test_unread_answers_of_training_are_in_metrics_rows_and_summary(asked: Any) 
 def test_unread_answers_are_seen_by_who_watches(asked: Any) -> None:
     rows = [{"prompt": f"watched {i}", "answer": i} for i in range(4)]
     (asked.folder / "watched.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    watch = ", watch: [{verifier: {answer: math}}], watch_prompts: watched.jsonl, watch_every: 1"
+    watch = ", monitor: [{verifier: {answer: math}}], monitor_prompts: watched.jsonl, monitor_every: 1"
     asked.write(HEAD + LEARN.replace("MORE", watch))
     assert asked.run() == 0, asked.said
-    looks = [json.loads(line) for line in (asked.out / "learn/watch.jsonl").read_text().splitlines()]
+    looks = [json.loads(line) for line in (asked.out / "learn/monitor.jsonl").read_text().splitlines()]
     assert all(0 < look["unread_verifier"] <= look["prompts"] == 4 for look in looks)
     assert all(look["unread_verifier"] == look["unread_proxy"] for look in looks)
 

@@ -70,10 +70,10 @@ def test_the_last_tenth_is_at_least_a_step_and_the_one_of_the_weights_that_are_k
 def test_each_mean_is_weighed_by_what_it_is_over() -> None:
     """Rows, learned tokens, responses, groups; what is over nothing by nothing; counts and looks have no mean."""
     last = [
-        row(20, learned_tokens=1, answers=1, groups=1, alone=1, reward_x=0.0, score=0.0, equal_groups=0.0, beta=0.0),
-        row(21, learned_tokens=3, answers=3, groups=4, alone=2, reward_x=1.0, score=1.0, equal_groups=1.0, beta=1.0),
+        row(20, learned_tokens=1, responses=1, groups=1, alone=1, reward_x=0.0, score=0.0, equal_groups=0.0, beta=0.0),
+        row(21, learned_tokens=3, responses=3, groups=4, alone=2, reward_x=1.0, score=1.0, equal_groups=1.0, beta=1.0),
     ]
-    last[0] |= {"loss": 0.0, "rows": 1, "accuracy": 0.0, "failed": 2.0, "unread_x": 3.0, "watch_x": 1.0}
+    last[0] |= {"loss": 0.0, "rows": 1, "accuracy": 0.0, "failed": 2.0, "unread_x": 3.0, "monitor_x": 1.0}
     last[1] |= {"loss": 1.0, "rows": 5, "accuracy": 1.0, "failed": 0.0, "scored_by_y": 2.0, "reward_y": 4.0}
     rows = [row(i) for i in range(1, 20)] + last
     stretch = last_tenth(rows, [Term("nll", 1.0, "learned_tokens")])
@@ -109,10 +109,10 @@ def test_the_interval_of_a_look_is_that_of_its_prompts_and_there_is_none_of_few_
     look = {"step": 4, "prompts": 14, "x": 4.2, "x_n": 12, "y": 1.0, "y_n": 9, "proxy": None, "kl": 1.0, "length": 3.0}
     each = {"x": [*values, None, None], "y": values[:9], "kl": [1.0] * 14}
     found = Evaluation(look | {"each": each}, ["x", "y"], 3, picked=False).figures()
-    assert list(found) == ["watch_x", "watch_y", "watch_kl", "watch_length"]
-    assert (found["watch_x"].n, found["watch_x"].interval) == (12, intervals.mean_interval(values))
-    assert all(found[f"watch_{name}"].interval is None for name in ("y", "kl", "length"))
-    best = Evaluation(look | {"each": each}, ["x"], 3, picked=True).figures()["watch_x"]
+    assert list(found) == ["monitor_x", "monitor_y", "monitor_kl", "monitor_length"]
+    assert (found["monitor_x"].n, found["monitor_x"].interval) == (12, intervals.mean_interval(values))
+    assert all(found[f"monitor_{name}"].interval is None for name in ("y", "kl", "length"))
+    best = Evaluation(look | {"each": each}, ["x"], 3, picked=True).figures()["monitor_x"]
     assert (best.interval, best.title) == (None, "monitored x, after update 4, the best of 3 evaluations")
 
 

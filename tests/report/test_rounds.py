@@ -32,13 +32,13 @@ def lived(folder: Path, word: str = "", again: bool = True) -> str:
     taught = {"anything": False, "nothing": f"all 96 responses scored the same{word}"}
     put(folder / "policy/summary.json", {"do": "reinforce", "paragraph": told, "taught": taught})
     rows = [
-        {"step": s, "rows": 8, "tokens": 90, "loss": 0.0, "answers": 8.0, "groups": 2.0, "score": s / 24}
+        {"step": s, "rows": 8, "tokens": 90, "loss": 0.0, "responses": 8.0, "groups": 2.0, "score": s / 24}
         | {
             "score_deviation": 0.3,
             "kl": s / 9,
             "length": 40.0 - s,
             "sampled_entropy": 2.0,
-            "cut_off": 0.5,
+            "truncated": 0.5,
             "equal_groups": 0.5,
         }
         for s in range(1, 25)
@@ -88,7 +88,7 @@ def test_an_online_stage_has_the_curves_it_is_judged_by(tmp_path: Path) -> None:
 
 
 def test_a_lone_answer_has_no_curve_of_equal_groups() -> None:
-    row = {"step": 1.0, "score": 1.0, "equal_groups": 1.0, "answers": 8.0, "groups": 8.0, "accuracy": 0.5}
+    row = {"step": 1.0, "score": 1.0, "equal_groups": 1.0, "responses": 8.0, "groups": 8.0, "accuracy": 0.5}
     assert rounds.curves_of([row]) == ["score", "accuracy"]
     assert rounds.curves_of([row | {"groups": 4.0}]) == ["score", "equal_groups", "accuracy"]
 

@@ -39,7 +39,7 @@ def test_prompts_groups_and_scores_are_counted(tmp_path: Path) -> None:
     failed = answer(3, 1, math.nan, parts=(), why="it broke")
     second = [answer(1, 0, 2.0), answer(1, 0, 2.0), failed, answer(3, 1, 0.25)]
     found = account.of(lives(tmp_path, first, second))
-    assert (found.rounds, found.prompts, found.requests, found.answers, found.failed, found.cut) == (2, 3, 4, 8, 1, 1)
+    assert (found.rounds, found.prompts, found.requests, found.responses, found.failed, found.cut) == (2, 3, 4, 8, 1, 1)
     assert (found.groups, found.equal) == (3, 2), "a lone answer is no group"
     assert (found.score.low, found.score.high, found.score.count) == (0.0, 2.0, 7)
     assert list(found.rewards) == ["mine"] and not found.rewards["mine"].level
@@ -48,7 +48,7 @@ def test_prompts_groups_and_scores_are_counted(tmp_path: Path) -> None:
 def test_what_differs_by_rounding_alone_is_level(tmp_path: Path) -> None:
     found = account.of(lives(tmp_path, [answer(1, 0, 0.1 + 0.2), answer(1, 0, 0.3)]))
     assert found.score.level and found.rewards["mine"].level and found.equal == found.groups == 1
-    assert account.of(tmp_path / "none").answers == 0
+    assert account.of(tmp_path / "none").responses == 0
 
 
 def test_a_prompt_that_came_again_is_followed(tmp_path: Path) -> None:

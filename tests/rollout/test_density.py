@@ -35,12 +35,12 @@ def test_the_reward_is_the_log_ratio_of_the_two_models(models) -> None:
 
 def test_a_log_probability_is_that_of_the_response_with_its_end(models) -> None:
     from truing.data.rendering.render import Renderer
-    from truing.data.trees import plant
+    from truing.data.trees import build_trees
     from truing.types import Demonstration, Records
 
     records = Records("said", (Demonstration(ASKED[0], (Message("assistant", SAID[0]),)),), (1,))
-    planted = plant(records, Renderer(models[0].tokenizer), max_length=200, shape="single")
-    assert log_probabilities(models[0], ASKED[:1], SAID[:1]) == pytest.approx(sums(models[0], planted.trees))
+    dataset = build_trees(records, Renderer(models[0].tokenizer), max_length=200, shape="single")
+    assert log_probabilities(models[0], ASKED[:1], SAID[:1]) == pytest.approx(sums(models[0], dataset.trees))
 
 
 def test_the_floor_bounds_it(models) -> None:

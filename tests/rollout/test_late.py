@@ -117,7 +117,7 @@ def own(tmp_path):
 def asked(own: Path, name: str, seconds: float = 30.0, worth: float = -1.0, **options: object) -> isolated.Watched:
     """One of them, in a process of its own."""
     whole = f"{own}:{name}"
-    return isolated.watched(whole, Call(registry.load(whole, "reward"), options, seconds), worth)
+    return isolated.isolated(whole, Call(registry.load(whole, "reward"), options, seconds), worth)
 
 
 def answers(*texts: str, **row: object) -> list[Answer]:

@@ -35,7 +35,7 @@ def wanted(scores, groups, raw, sample=False):
 @pytest.mark.parametrize("sample", [False, True])
 def test_a_round_has_the_advantages_of_the_formula(name, raw, sample, folder, tmp_path) -> None:
     scores = iter([x for row in REWARDS for x in row])
-    options = {"answers": 4, "rows_per_step": 2, "beta": 0.0, "sample_deviation": sample}
+    options = {"group_size": 4, "rows_per_step": 2, "beta": 0.0, "sample_deviation": sample}
     _, source = made(folder, tmp_path, name, judge=judged(lambda ids: [next(scores) for _ in ids]), **options)
     rows = collected(source, 0)
     round_ = round_of(source, rows)
@@ -51,7 +51,7 @@ def test_the_golden_numbers_are_those_of_the_round(folder, tmp_path) -> None:
         ("lite_ppo", "grpo_batch_std", "advantages", True),
     ):
         scores = iter([x for row in REWARDS for x in row])
-        options = {"answers": 4, "rows_per_step": 2, "beta": 0.0, "sample_deviation": sample}
+        options = {"group_size": 4, "rows_per_step": 2, "beta": 0.0, "sample_deviation": sample}
         judge = judged(lambda ids, scores=scores: [next(scores) for _ in ids])
         _, source = made(folder, tmp_path / name, name, judge=judge, **options)
         found = ADVANTAGES[source.builder.advantage](round_of(source, collected(source, 0)))[:, 0]
@@ -67,7 +67,7 @@ def test_a_recipe_trains_by_them(objective, raw, tmp_path) -> None:
     reference, so it is minus the mean over tokens of their advantages."""
     changed = [
         "base=world:desk/tiny", "prompts=world:prompts?n=6", "warm.data=world:demonstrations?n=8", "warm.steps=1",
-        "policy.steps=1", "policy.rows_per_step=3", "policy.answers=3", "policy.max_new_tokens=5", "exam.samples=4",
+        "policy.steps=1", "policy.rows_per_step=3", "policy.group_size=3", "policy.max_new_tokens=5", "exam.samples=4",
         "policy.rewards=[{length: {per_token: 1.0}}]", "exam.prompts=world:prompts?n=4&split=eval",
         "exam.max_new_tokens=5", f"policy.objective={objective}",
     ]  # fmt: skip

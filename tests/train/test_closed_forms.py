@@ -20,7 +20,7 @@ from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.types import Message
 
 ASKED = (20, 21, 22)
@@ -75,7 +75,7 @@ def trained(folder, out, terms, online, rows=1, own_value=False, stop_after=None
 
 def terms_of(**named):
     """A sum of objectives with their options; `weight` is the term's."""
-    return Sum(
+    return WeightedObjectives(
         [
             Term(registry.load(n, "objective"), {k: x for k, x in o.items() if k != "weight"}, o.get("weight", 1.0))
             for n, o in named.items()
@@ -86,7 +86,7 @@ def terms_of(**named):
 def test_ppo_with_a_value_model_reaches_the_optimum_under_its_leash(folder, tmp_path) -> None:
     beta, worth = 0.7, torch.tensor(list(WORTH.values()), dtype=torch.float64)
     terms = terms_of(ppo={}, value_clipped={"clip": 10.0, "weight": 0.5})
-    online = Online(answers=32, max_new_tokens=1, beta=beta)
+    online = Online(group_size=32, max_new_tokens=1, beta=beta)
     policy = trained(folder, tmp_path, terms, online, own_value=True, steps=30, learning_rate=4e-3)
     ref, found = law(load(folder)), law(policy)
     best, soft = closed_form.optimum(ref, worth, beta), closed_form.soft_value(ref, worth, beta).item()
@@ -107,7 +107,7 @@ def fixed_point(ref, tau, share):
     return found
 
 
-IPO, MIXED = {"tau": 0.3}, Online(answers=2, max_new_tokens=1, mixture=0.5)
+IPO, MIXED = {"tau": 0.3}, Online(group_size=2, max_new_tokens=1, mixture=0.5)
 
 
 def test_ipo_md_comes_to_the_fixed_point_of_its_mixture(folder, tmp_path) -> None:

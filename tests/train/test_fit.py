@@ -18,7 +18,7 @@ from truing.policy.reference import Reference, cached, compute
 from truing.settings import Training
 from truing.signals.observe import HEADS, SOURCES, observe
 from truing.train.fit import fit
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim, rate
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
@@ -52,7 +52,7 @@ def trees():
 
 
 def terms(*objectives):
-    return Sum([Term(o, {}, 0.1 if o is nll else 1.0) for o in objectives])
+    return WeightedObjectives([Term(o, {}, 0.1 if o is nll else 1.0) for o in objectives])
 
 
 def training(**more) -> Training:
@@ -219,7 +219,7 @@ def test_a_parameter_without_a_gradient_survives_a_resume(folder, trees, tmp_pat
 
 
 def test_two_terms_of_one_objective_are_both_recorded(folder, trees, tmp_path) -> None:
-    both = Sum([Term(dpo, {}), Term(dpo, {"beta": 5.0})])
+    both = WeightedObjectives([Term(dpo, {}), Term(dpo, {"beta": 5.0})])
     run(folder, trees, tmp_path, training(steps=2, epochs=1), both)
     row = metrics(tmp_path)[1]
     assert row["dpo"] != row["dpo_2"] and row["loss"] == pytest.approx(row["dpo"] + row["dpo_2"])

@@ -9,10 +9,10 @@ import torch
 
 from small_fit import apart
 from small_online import (
+    beta_of,
     collected,
     folder_of,
     judged,
-    leash_of,
     made,
     prompts,
     rewards_of,
@@ -35,7 +35,7 @@ from truing.rollout.engine import InProcess
 from truing.settings import Online, Training
 from truing.signals.observe import observe
 from truing.stages.reinforce import untaught
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 
 PREFERENCES = ["dpo", "ipo", "simpo", "dpo_ranked", "bco", "kldo", "nll"]
 METHODS = ["ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp", "awr", "rwr", "gdc"]
@@ -52,7 +52,7 @@ def test_every_method_begins_at_ratio_one_and_its_parts_change_nothing(name, fol
     """The first update is on-policy: loss and gradient are those of ratio 1. Memory changes nothing."""
     whole, rows = trained(folder, tmp_path / "a", name, steps=3)
     split, again = trained(folder, tmp_path / "b", name, steps=3, tokens_per_device=30)
-    assert ("kl" in rows[0]) == (leash_of(name) > 0 or terms_of(name).needs_reference)
+    assert ("kl" in rows[0]) == (beta_of(name) > 0 or terms_of(name).needs_reference)
     assert rows[0].get("kl", 0.0) == pytest.approx(0.0, abs=1e-3) and rows[0]["score"] == again[0]["score"]
     assert [r["loss"] for r in rows[:1]] == pytest.approx([r["loss"] for r in again[:1]], rel=1e-4, abs=1e-5)
     assert rows[0]["grad_norm"] == pytest.approx(again[0]["grad_norm"], rel=1e-3) and rows[0]["grad_norm"] > 0
@@ -63,7 +63,7 @@ def test_every_method_begins_at_ratio_one_and_its_parts_change_nothing(name, fol
 @pytest.mark.parametrize(("name", "stop_after"), [("ppo", 5), ("ppo", 4), ("grpo", 3), ("dapo", 6)])
 def test_killed_within_a_round_it_goes_on_bitwise(name, stop_after, folder, tmp_path) -> None:
     """Rounds of four updates: killed in the middle of one, or between two, with the last checkpoint before either."""
-    options = dict(steps=8, minibatches=2, passes=2, rows_per_step=2, checkpoint_every=3)
+    options = dict(steps=8, minibatches=2, epochs_per_round=2, rows_per_step=2, checkpoint_every=3)
     whole, rows = trained(folder, tmp_path / "a", name, **options)
     trained(folder, tmp_path / "b", name, stop_after=stop_after, **options)
     again, more = trained(folder, tmp_path / "b", name, **options)
@@ -112,20 +112,20 @@ def test_a_sampler_that_differs_from_the_trainer_stops_the_run(folder, tmp_path,
 
 
 def test_advantages_are_those_of_the_formulas(folder, tmp_path) -> None:
-    """By hand from a round: groups for grpo and rloo, generalised advantages under the leash for ppo."""
-    _, source = made(folder, tmp_path, "ppo", beta=0.3, unfinished_penalty=0.5)
+    """By hand from a round: groups for grpo and rloo, generalised advantages under KL control for ppo."""
+    _, source = made(folder, tmp_path, "ppo", beta=0.3, truncated_penalty=0.5)
     rows = collected(source, 0)
     whole = Round(rows, source.schedule.online)
     cut = [r.stop == "length" for r in rows]
     assert any(cut)
     assert whole.score.tolist() == pytest.approx([r.score - 0.5 * c for r, c in zip(rows, cut, strict=True)])
     kl = torch.tensor([sum(r.logp_T) - sum(r.ref_logp_T) for r in rows], dtype=torch.float64)
-    assert torch.allclose(whole.leashed, whole.score - 0.3 * kl)
-    assert torch.allclose(whole.rewards.sum(1), whole.leashed), "spread over tokens it is the same"
+    assert torch.allclose(whole.kl_penalised, whole.score - 0.3 * kl)
+    assert torch.allclose(whole.rewards.sum(1), whole.kl_penalised), "spread over tokens it is the same"
     for kind, wanted in (
-        ("centred", adv.centred(whole.leashed, whole.group)),
-        ("leave_one_out", adv.leave_one_out(whole.leashed, whole.group)),
-        ("standardised", adv.standardised(whole.leashed, whole.group)),
+        ("centred", adv.centred(whole.kl_penalised, whole.group)),
+        ("leave_one_out", adv.leave_one_out(whole.kl_penalised, whole.group)),
+        ("standardised", adv.standardised(whole.kl_penalised, whole.group)),
     ):
         found = advantages.ADVANTAGES[kind](whole)
         assert torch.allclose(found, wanted[:, None] * whole.mask), kind
@@ -152,7 +152,7 @@ def test_every_prompt_comes_once_before_any_comes_again(folder, tmp_path) -> Non
 
 
 def test_passes_and_minibatches_are_the_updates_of_a_round(folder, tmp_path) -> None:
-    _, source = made(folder, tmp_path, "grpo", minibatches=2, passes=3, rows_per_step=2, steps=12)
+    _, source = made(folder, tmp_path, "grpo", minibatches=2, epochs_per_round=3, rows_per_step=2, steps=12)
     trees = trees_of(source, collected(source, 0))
     parts = [[t.row for t in part] for part in source.schedule.parts(trees, 0)]
     assert len(parts) == source.schedule.updates == 6 and all(len(part) == 2 for part in parts)
@@ -218,7 +218,7 @@ def test_equal_scores_are_equal_whatever_their_sum_rounds_to(value) -> None:
     ],
 )
 def test_terms_that_cannot_stand_together_are_refused(names, said, folder, tmp_path) -> None:
-    both = Sum([term for name in names for term in terms_of(name).terms])
+    both = WeightedObjectives([term for name in names for term in terms_of(name).terms])
     every = OnlineOptions(Online(), Training(steps=1))
     with pytest.raises(UserError, match=said):
         rollout_source(load(folder), prompts(), judged(), both, every, Place(tmp_path))
@@ -229,7 +229,7 @@ def test_a_plug_in_that_does_not_say_which_advantages_it_reads_is_refused(folder
     def silent(logp_B, score_B):
         return -score_B * logp_B
 
-    every, terms = OnlineOptions(Online(), Training(steps=1)), Sum([Term(silent, {})])
+    every, terms = OnlineOptions(Online(), Training(steps=1)), WeightedObjectives([Term(silent, {})])
     with pytest.raises(UserError, match="'silent' learns from rollouts and does not say how its advantages are made"):
         rollout_source(load(folder), prompts(), judged(), terms, every, Place(tmp_path))
 
@@ -239,21 +239,21 @@ def test_a_plug_in_that_does_not_say_which_advantages_it_reads_is_refused(folder
     [
         ("dpo", {"beta": 0.1}),
         ("rwr", {"beta": 0.1}),
-        ("grpo", {"smoothing": 0.5}),
-        ("reinforce_pp", {"smoothing": 0.5}),
+        ("grpo", {"gae_lambda": 0.5}),
+        ("reinforce_pp", {"gae_lambda": 0.5}),
         ("rloo", {"passing": 1.0}),
         ("rloo", {"sample_deviation": True}),
         ("dapo", {"gamma": 0.9}),
     ],
 )
 def test_an_option_that_says_nothing_is_refused(name, option, folder, tmp_path) -> None:
-    with pytest.raises(UserError, match=f"'{next(iter(option))}' says nothing to this objective"):
+    with pytest.raises(UserError, match=f"'{next(iter(option))}' has no effect on this objective"):
         made(folder, tmp_path, name, **option)
 
 
 def test_a_round_that_is_lost_in_its_middle_is_not_sampled_anew(folder, tmp_path) -> None:
     """The policy has moved since: its answers would be another round's."""
-    options = dict(steps=8, minibatches=2, passes=2, rows_per_step=2, checkpoint_every=3)
+    options = dict(steps=8, minibatches=2, epochs_per_round=2, rows_per_step=2, checkpoint_every=3)
     trained(folder, tmp_path, "grpo", stop_after=3, **options)
     (tmp_path / "rollouts" / "round-00001.parquet").unlink()
     with pytest.raises(
@@ -309,7 +309,7 @@ def test_a_cost_is_kept_within_its_budget_and_resumed_bitwise(folder, tmp_path) 
         return [1.0 - 0.01 * i for i in range(len(responses))]
 
     judge = Judged(judged().text, rewards_of(good, harm, costs={"harm": Cost(0.5, 0.3, 2.0)}))
-    options = dict(steps=8, passes=2, rows_per_step=2, checkpoint_every=3, judge=judge)
+    options = dict(steps=8, epochs_per_round=2, rows_per_step=2, checkpoint_every=3, judge=judge)
     whole, rows = trained(folder, tmp_path / "a", "rloo", **options)
     curve = [row["multiplier_harm"] for row in rows]
     wanted = [2.0]
@@ -325,7 +325,7 @@ def test_a_cost_is_kept_within_its_budget_and_resumed_bitwise(folder, tmp_path) 
 
 def test_rewards_fall_to_what_is_asked_for(folder, tmp_path) -> None:
     """rloo learns what is rewarded: the mean score rises clearly within a few rounds."""
-    _, rows = trained(folder, tmp_path, "rloo", steps=25, answers=8, rows_per_step=6, learning_rate=1e-2, beta=0.0)
+    _, rows = trained(folder, tmp_path, "rloo", steps=25, group_size=8, rows_per_step=6, learning_rate=1e-2, beta=0.0)
     first, last = (sum(r["score"] for r in part) / 5 for part in (rows[:5], rows[-5:]))
     assert last > first + 0.2, (first, last)
 
@@ -340,9 +340,9 @@ def lived(*answers: tuple[float, int, int]) -> list[experience.Experience]:
 
 
 def test_the_options_of_advantages_reach_their_formulas() -> None:
-    """gamma, smoothing and the sample deviation, by hand: a reward at the end, seen from each token before it."""
+    """gamma, gae_lambda and the sample deviation, by hand: a reward at the end, seen from each token before it."""
     rows = lived((8.0, 3, 0), (4.0, 1, 0))
-    whole = Round(rows, Online(gamma=0.5, smoothing=0.25))
+    whole = Round(rows, Online(gamma=0.5, gae_lambda=0.25))
     assert whole.forecast[0].tolist() == [[0.125, 1.0, 8.0], [4.0, 0.0, 0.0]]
     returns = torch.tensor([[2.0, 4.0, 8.0], [4.0, 0.0, 0.0]], dtype=torch.float64)
     assert torch.allclose(advantages.ADVANTAGES["returns"](whole), adv.whitened(returns, whole.mask))

@@ -37,7 +37,7 @@ def test_scores_are_put_on_the_scale_of_their_round_or_of_all_so_far(kind, folde
 
 
 def test_normalised_over_a_run_a_kill_changes_nothing(folder, tmp_path) -> None:
-    options = dict(judge=judged(by_order), steps=8, passes=2, checkpoint_every=3, shaping=Shaping("running"))
+    options = dict(judge=judged(by_order), steps=8, epochs_per_round=2, checkpoint_every=3, shaping=Shaping("running"))
     whole, rows = trained(folder, tmp_path / "a", "ppo", **options)
     trained(folder, tmp_path / "b", "ppo", 5, **options)
     again, more = trained(folder, tmp_path / "b", "ppo", **options)
@@ -81,28 +81,28 @@ def test_overlong_answers_pay_before_the_limit(folder, tmp_path) -> None:
 
 
 def test_answers_that_were_cut_are_compared_with_and_not_learned_from(folder, tmp_path) -> None:
-    _, source = made(folder, tmp_path, "rloo", answers=8, max_new_tokens=40, beta=0.0)
+    _, source = made(folder, tmp_path, "rloo", group_size=8, max_new_tokens=40, beta=0.0)
     rows = collected(source, 0)
     cut = sum(r.stop == "length" for r in rows)
     assert 0 < cut < 16, cut
     every = trees_of(source, rows)
     _, masking = made(
-        folder, tmp_path, "rloo", answers=8, max_new_tokens=40, beta=0.0, shaping=Shaping(mask_unfinished=True)
+        folder, tmp_path, "rloo", group_size=8, max_new_tokens=40, beta=0.0, shaping=Shaping(mask_truncated=True)
     )
     left = trees_of(masking, rows)
     ended = [r.response_ids for r in rows if r.stop != "length"]
     assert [b.ids for tree in left for b in tree.branches] == ended
     facts = {b.ids: b.facts["advantage_B"] for tree in every for b in tree.branches}
     assert all(facts[b.ids] == b.facts["advantage_B"] for tree in left for b in tree.branches), "the baseline has them"
-    assert masking.told["cut_off"] == cut / 16
+    assert masking.told["truncated"] == cut / 16
 
 
 def test_a_round_in_which_no_answer_ended_teaches_nothing(folder, tmp_path) -> None:
     """Without masking it is learned from; masked there is no update, and it is told."""
     options = dict(max_new_tokens=1, steps=2)
     _, rows = trained(folder, tmp_path / "a", "rloo", **options)
-    assert rows[0]["cut_off"] == 1.0
-    _, source = made(folder, tmp_path / "b", "rloo", shaping=Shaping(mask_unfinished=True), **options)
+    assert rows[0]["truncated"] == 1.0
+    _, source = made(folder, tmp_path / "b", "rloo", shaping=Shaping(mask_truncated=True), **options)
     assert trees_of(source, collected(source, 0)) == []
 
 
@@ -110,7 +110,7 @@ def test_answers_that_are_empty_are_learned_from(folder, tmp_path, monkeypatch) 
     """Every answer ends at once: its end token is all that is read, scored and learned from."""
     monkeypatch.setattr(engine, "stop_ids", lambda policy: frozenset(range(300)))
     _, rows = trained(folder, tmp_path, "rloo", judge=judged(by_order), steps=2, beta=0.0)
-    assert all(row["length"] == 1.0 and row["cut_off"] == 0.0 and row["grad_norm"] > 0 for row in rows)
+    assert all(row["length"] == 1.0 and row["truncated"] == 0.0 and row["grad_norm"] > 0 for row in rows)
 
 
 def judged_by_prompt(rows):
@@ -146,7 +146,9 @@ def test_prompts_that_teach_nothing_give_way_to_others(folder, tmp_path) -> None
 
 
 def test_resampled_rounds_are_lived_again_bitwise(folder, tmp_path) -> None:
-    options = dict(judge=judged_by_prompt({1, 2, 3}), resample=2, steps=6, passes=2, checkpoint_every=3, beta=0.0)
+    options = dict(
+        judge=judged_by_prompt({1, 2, 3}), resample=2, steps=6, epochs_per_round=2, checkpoint_every=3, beta=0.0
+    )
     whole, rows = trained(folder, tmp_path / "a", "dapo", **options)
     trained(folder, tmp_path / "b", "dapo", 5, **options)
     again, more = trained(folder, tmp_path / "b", "dapo", **options)
@@ -164,7 +166,7 @@ def test_resampled_rounds_are_lived_again_bitwise(folder, tmp_path) -> None:
     ],
 )
 def test_shaping_that_says_nothing_is_refused(name, options, folder, tmp_path) -> None:
-    with pytest.raises(UserError, match="says nothing to this objective"):
+    with pytest.raises(UserError, match="has no effect on this objective"):
         made(folder, tmp_path, name, **options)
 
 

@@ -10,15 +10,15 @@ from small_fit import apart
 from small_online import folder_of, judged, made, prompts, rewards_of, run, trained
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import RunFailed
-from truing.online.generation import Desk, Prompt
+from truing.online.generation import GenerationClient, Prompt
 from truing.online.history import moments
-from truing.online.monitor import Looking, Watch, failure
+from truing.online.monitor import Monitor, MonitorLog, failure
 from truing.policy.load import load
 from truing.rewards.call import SILENT, Answer
 from truing.rewards.combine import Cost, Rewards
 from truing.rollout.engine import InProcess
-from truing.settings import Leash, Watching
-from truing.train.record.snapshots import Aside
+from truing.settings import KLControl, Monitoring
+from truing.train.record.snapshots import WeightSnapshots
 from truing.types import Message, Sampling, Score
 
 HELD_OUT = [Prompt(i + 1, (Message("user", "x"),), tuple(range(40 + i, 46 + i))) for i in range(4)]
@@ -36,22 +36,24 @@ def above(responses):
 
 
 def length(responses):
-    """Something of a name that a line of watch.jsonl has already."""
+    """Something of a name that a line of monitor.jsonl has already."""
     return [1.0 for _ in responses]
 
 
 def watch(out, every=2, patience=None, rewards=(above, length), on_error="stop"):
     out.mkdir(parents=True, exist_ok=True)
-    return Watch(out / "watch.jsonl", HELD_OUT, rewards_of(*rewards, on_error=on_error), Watching(every, patience))
+    return MonitorLog(
+        out / "monitor.jsonl", HELD_OUT, rewards_of(*rewards, on_error=on_error), Monitoring(every, patience)
+    )
 
 
 def looks(out):
-    return [json.loads(line) for line in (out / "watch.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (out / "monitor.jsonl").read_text().splitlines()]
 
 
 def test_a_look_has_every_mean_with_its_error_and_changes_nothing(folder, tmp_path) -> None:
     plain, _ = trained(folder, tmp_path / "a", "grpo", steps=5)
-    seen, rows = trained(folder, tmp_path / "b", "grpo", steps=5, watch=watch(tmp_path / "b"))
+    seen, rows = trained(folder, tmp_path / "b", "grpo", steps=5, monitor_log=watch(tmp_path / "b"))
     assert apart(plain, seen) == 0.0
     found = looks(tmp_path / "b")
     assert [look["step"] for look in found] == [0, 2, 4, 5]
@@ -64,7 +66,7 @@ def test_a_look_has_every_mean_with_its_error_and_changes_nothing(folder, tmp_pa
     assert not any("each" in key for row in rows for key in row)
     assert abs(found[0]["kl"]) < 1e-3 and abs(found[-1]["kl"]) > 0.01 and found[0]["tokens"] == 0 < found[1]["tokens"]
     assert all(look["proxy"] + look["above"] == pytest.approx(1.0) and look["prompts"] == 4 for look in found)
-    assert [row.get("watch_above") for row in rows] == [
+    assert [row.get("monitor_above") for row in rows] == [
         None,
         found[1]["above"],
         None,
@@ -81,7 +83,7 @@ def test_the_figures_of_a_look_are_those_of_its_answers(folder, tmp_path) -> Non
         kept.extend(json.loads(r) for r in responses)
         return [float(len(json.loads(r))) for r in responses]
 
-    policy, source = made(folder, tmp_path, "grpo", watch=watch(tmp_path, rewards=(mine,)))
+    policy, source = made(folder, tmp_path, "grpo", monitor_log=watch(tmp_path, rewards=(mine,)))
     with torch.no_grad():
         for parameter in source.kl.reference.model.parameters():
             parameter.mul_(1.1)
@@ -102,11 +104,11 @@ def test_the_figures_of_a_look_are_those_of_its_answers(folder, tmp_path) -> Non
 
 @pytest.mark.parametrize("stop_after", [3, 4])
 def test_killed_between_looks_it_goes_on_bitwise(stop_after, folder, tmp_path) -> None:
-    options = dict(steps=6, passes=2, checkpoint_every=3, leash=Leash(refresh_reference=1))
-    whole, rows = trained(folder, tmp_path / "a", "grpo", watch=watch(tmp_path / "a", patience=9), **options)
-    trained(folder, tmp_path / "b", "grpo", stop_after, watch=watch(tmp_path / "b", patience=9), **options)
+    options = dict(steps=6, epochs_per_round=2, checkpoint_every=3, kl_control=KLControl(refresh_reference=1))
+    whole, rows = trained(folder, tmp_path / "a", "grpo", monitor_log=watch(tmp_path / "a", patience=9), **options)
+    trained(folder, tmp_path / "b", "grpo", stop_after, monitor_log=watch(tmp_path / "b", patience=9), **options)
     assert len(looks(tmp_path / "b")) > 1
-    again, more = trained(folder, tmp_path / "b", "grpo", watch=watch(tmp_path / "b", patience=9), **options)
+    again, more = trained(folder, tmp_path / "b", "grpo", monitor_log=watch(tmp_path / "b", patience=9), **options)
     assert apart(whole, again) == 0.0 and looks(tmp_path / "a") == looks(tmp_path / "b")
     assert [{**row, "seconds": 0} for row in rows] == [{**row, "seconds": 0} for row in more]
 
@@ -114,8 +116,8 @@ def test_killed_between_looks_it_goes_on_bitwise(stop_after, folder, tmp_path) -
 def test_patience_ends_the_run_with_the_weights_of_the_best_look(folder, tmp_path) -> None:
     """What is watched falls while it learns the opposite: the best look is the first one, and its weights are kept."""
     before = {n: p.detach() for n, p in load(folder).model.named_parameters()}
-    options = dict(steps=40, answers=6, rows_per_step=6, learning_rate=2e-2, beta=0.0)
-    weights, rows = trained(folder, tmp_path, "rloo", watch=watch(tmp_path, 1, patience=3), **options)
+    options = dict(steps=40, group_size=6, rows_per_step=6, learning_rate=2e-2, beta=0.0)
+    weights, rows = trained(folder, tmp_path, "rloo", monitor_log=watch(tmp_path, 1, patience=3), **options)
     found = looks(tmp_path)
     assert len(rows) == found[-1]["step"] < 40
     best = made_best(found, "above")
@@ -133,28 +135,28 @@ def made_best(found, name):
 
 def test_a_run_that_ends_at_its_limit_keeps_the_best_look_too_after_a_kill(folder, tmp_path) -> None:
     """What is watched is what is rewarded: a later look is best, its weights are on disk and in the model."""
-    options = dict(steps=8, answers=4, rows_per_step=4, learning_rate=3e-2, beta=0.0, checkpoint_every=3)
+    options = dict(steps=8, group_size=4, rows_per_step=4, learning_rate=3e-2, beta=0.0, checkpoint_every=3)
 
     def given(out):
         return watch(out, 2, patience=50, rewards=(lambda_below,))
 
-    whole, _ = trained(folder, tmp_path / "a", "rloo", watch=given(tmp_path / "a"), **options)
-    trained(folder, tmp_path / "b", "rloo", 7, watch=given(tmp_path / "b"), **options)
-    again, _ = trained(folder, tmp_path / "b", "rloo", watch=given(tmp_path / "b"), **options)
+    whole, _ = trained(folder, tmp_path / "a", "rloo", monitor_log=given(tmp_path / "a"), **options)
+    trained(folder, tmp_path / "b", "rloo", 7, monitor_log=given(tmp_path / "b"), **options)
+    again, _ = trained(folder, tmp_path / "b", "rloo", monitor_log=given(tmp_path / "b"), **options)
     best = made_best(looks(tmp_path / "a"), "lambda_below")
     assert best > 0 and apart(whole, again) == 0.0
     policy = load(folder)
-    Aside(tmp_path / "a" / "best", tmp_path / "a" / "checkpoints").back(best, policy.model)
+    WeightSnapshots(tmp_path / "a" / "best", tmp_path / "a" / "checkpoints").back(best, policy.model)
     assert apart(whole, {n: p.detach() for n, p in policy.model.named_parameters()}) == 0.0
 
 
 def test_a_kill_between_the_first_look_and_its_weights_changes_nothing(folder, tmp_path) -> None:
     """The look is on disk and its weights are not: the run goes on, and in the end finds the best look's weights."""
-    options = dict(steps=2, answers=6, rows_per_step=6, learning_rate=2e-2, beta=0.0)
+    options = dict(steps=2, group_size=6, rows_per_step=6, learning_rate=2e-2, beta=0.0)
     before = {n: p.detach() for n, p in load(folder).model.named_parameters()}
-    trained(folder, tmp_path, "rloo", 1, watch=watch(tmp_path, 1, patience=9), **options)
+    trained(folder, tmp_path, "rloo", 1, monitor_log=watch(tmp_path, 1, patience=9), **options)
     (tmp_path / "best" / "step-00000000.safetensors").unlink()
-    weights, _ = trained(folder, tmp_path, "rloo", watch=watch(tmp_path, 1, patience=9), **options)
+    weights, _ = trained(folder, tmp_path, "rloo", monitor_log=watch(tmp_path, 1, patience=9), **options)
     assert made_best(looks(tmp_path), "above") == 0 and apart(before, weights) == 0.0
 
 
@@ -168,7 +170,7 @@ def test_the_policy_that_is_left_is_looked_at_whatever_rounds_teach_nothing(fold
             rounds.append(1)
         return [float(i == 0 and len(rounds) not in (2, 3, 6)) for i in range(len(ids))]
 
-    options = dict(judge=judged(solved), steps=6, watch=watch(tmp_path, 3))
+    options = dict(judge=judged(solved), steps=6, monitor_log=watch(tmp_path, 3))
     _, source, rows = run(folder, tmp_path, "bco", **options)
     assert [row["step"] for row in rows] == [1, 4, 5] and source.skipped == [2, 3, 6]
     assert [look["step"] for look in looks(tmp_path)] == [0, 4, 5]
@@ -185,22 +187,22 @@ def lambda_below(responses):
 
 
 def test_the_kl_of_a_look_ends_the_run_well(folder, tmp_path) -> None:
-    options = dict(steps=40, learning_rate=2e-2, beta=0.0, leash=Leash(stop_at_kl=0.5))
-    _, source, rows = run(folder, tmp_path, "rloo", watch=watch(tmp_path, 1), **options)
+    options = dict(steps=40, learning_rate=2e-2, beta=0.0, kl_control=KLControl(stop_at_kl=0.5))
+    _, source, rows = run(folder, tmp_path, "rloo", monitor_log=watch(tmp_path, 1), **options)
     found = looks(tmp_path)
     assert found[-1]["step"] == len(rows) < 40 and found[-1]["kl"] >= 0.5 > found[-2]["kl"]
     assert source.ended.startswith(f"stopped after update {len(rows)}: the KL of")
-    assert source.account()[0] == source.ended and "watched" in source.account()[1]
+    assert source.account()[0] == source.ended and "monitored" in source.account()[1]
 
 
 def test_a_watched_reward_that_fails_is_no_number(folder, tmp_path) -> None:
     def odd(responses):
         return [math.nan if i == 1 else 2.0 for i in range(len(responses))]
 
-    with pytest.raises(RunFailed, match="watched reward 'odd': gave nan"):
-        trained(folder, tmp_path / "a", "grpo", steps=1, watch=watch(tmp_path / "a", rewards=(odd,)))
+    with pytest.raises(RunFailed, match="monitored reward 'odd': gave nan"):
+        trained(folder, tmp_path / "a", "grpo", steps=1, monitor_log=watch(tmp_path / "a", rewards=(odd,)))
     dropping = watch(tmp_path / "b", rewards=(odd,), on_error="drop")
-    trained(folder, tmp_path / "b", "grpo", steps=1, watch=dropping, judge=judged(on_error="drop"))
+    trained(folder, tmp_path / "b", "grpo", steps=1, monitor_log=dropping, judge=judged(on_error="drop"))
     (look, _) = looks(tmp_path / "b")
     assert look["odd"] == 2.0 and look["odd_se"] == 0.0 and look["failed"] == 1
     assert look["each"]["odd"] == [2.0, None, 2.0, 2.0]
@@ -278,26 +280,26 @@ def test_a_proxy_without_a_sum_is_seen_by_its_first_reward(tmp_path) -> None:
     assert (row["half"], row["failed"], row["proxy"]) == (1.0, 1, 0.25)
 
 
-def looking_of(folder, out, temperature=1.0, patience=None):
+def monitor_of(folder, out, temperature=1.0, patience=None):
     """The looking side alone, of a policy that is its reference."""
     policy, reference = load(folder), load(folder)
     policy.temperature = reference.temperature = temperature
-    desk, bests = Desk(InProcess(policy), policy), Aside(out / "best", out / "checkpoints")
+    desk, bests = GenerationClient(InProcess(policy), policy), WeightSnapshots(out / "best", out / "checkpoints")
     seen = watch(out, patience=patience)
-    return Looking(seen, desk, reference, judged(), bests, Sampling(12, seed=3), lambda step: (0, ()), 999)
+    return Monitor(seen, desk, reference, judged(), bests, Sampling(12, seed=3), lambda step: (0, ()), 999)
 
 
 def test_looks_measure_the_kl_at_the_temperature_they_are_answered_at(folder, tmp_path) -> None:
     """At 1, wherever the policy is read to learn from; a policy that is its reference is at 0 from it."""
-    looking_of(folder, tmp_path, temperature=0.5).begin(0)
+    monitor_of(folder, tmp_path, temperature=0.5).begin(0)
     assert abs(looks(tmp_path)[0]["kl"]) < 1e-3
 
 
 def test_weights_of_looks_that_will_be_done_again_are_forgotten(folder, tmp_path) -> None:
     """A resume that goes back behind a best look has its weights no more; those of earlier ones stay."""
-    looking = looking_of(folder, tmp_path, patience=9)
+    looking = monitor_of(folder, tmp_path, patience=9)
     looking.begin(0)
     looking.bests.put(4, looking.desk.policy.model)
     assert looking.bests.steps() == [0, 4]
     looking.begin(2)
-    assert looking.bests.steps() == [0] and len(looking.watch.rows) == 1
+    assert looking.bests.steps() == [0] and len(looking.log.rows) == 1

@@ -23,7 +23,7 @@ from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.signals.observe import observe
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
@@ -35,10 +35,12 @@ def folder(tmp_path_factory) -> str:
     return str(build("llama", TEXT, tmp_path_factory.mktemp("penalties"), vocab=300))
 
 
-def terms_of(*named) -> Sum:
+def terms_of(*named) -> WeightedObjectives:
     """Terms from names, or from a name with its weight."""
     pairs = [name if isinstance(name, tuple) else (name, 1.0) for name in named]
-    return Sum([Term(registry.load(name, "objective"), {}, weight, longest=12) for name, weight in pairs])
+    return WeightedObjectives(
+        [Term(registry.load(name, "objective"), {}, weight, longest=12) for name, weight in pairs]
+    )
 
 
 def made(folder, out, terms, temperature=None, **options):
@@ -52,7 +54,9 @@ def made(folder, out, terms, temperature=None, **options):
         lambda policy, rollout: json.dumps(rollout.response_ids),
         Rewards((Scored("below", Call(RewardFunction(below, "response"), {}, 60.0)),)),
     )
-    online = Online(answers=3, max_new_tokens=12, **{k: options.pop(k) for k in ("passes",) if k in options})
+    online = Online(
+        group_size=3, max_new_tokens=12, **{k: options.pop(k) for k in ("epochs_per_round",) if k in options}
+    )
     training = Training(**{"steps": 6, "rows_per_step": 2, "learning_rate": 1e-2, "warmup": 0.0} | options)
     asked = [Prompt(i + 1, (Message("user", str(i)),), tuple(range(20 + i, 24 + 2 * i))) for i in range(6)]
     policy, reference = load(folder), load(folder)
@@ -102,7 +106,7 @@ BOTH = (("ppo", ("value_clipped", 0.1), ("entropy", 0.01), ("kl_k3", 0.1)), ("da
 @pytest.mark.parametrize("named", BOTH, ids=lambda named: named[0])
 def test_at_a_temperature_parts_and_a_kill_change_nothing(named, folder, tmp_path) -> None:
     """Rounds of two updates at 0.7, whose first is at ratio 1 (`fit` stops a run of which that is not so)."""
-    options = dict(temperature=0.7, passes=2, checkpoint_every=2)
+    options = dict(temperature=0.7, epochs_per_round=2, checkpoint_every=2)
     whole, rows = trained(folder, tmp_path / "a", terms_of(*named), **options)
     trained(folder, tmp_path / "b", terms_of(*named), stop_after=3, **options)
     again, more = trained(folder, tmp_path / "b", terms_of(*named), **options)

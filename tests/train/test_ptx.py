@@ -11,7 +11,7 @@ from small_models import build
 from truing import registry
 from truing.data.batch import Batch, Branch, Tree
 from truing.errors import UserError
-from truing.online.pretraining_mix import Given
+from truing.online.pretraining_mix import PretrainingMix
 from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy.load import load
 from truing.registry import RewardFunction
@@ -21,7 +21,7 @@ from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.signals.observe import observe
 from truing.train.fit import fit
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
 from truing.types import Message
@@ -48,18 +48,20 @@ def made(folder, out, weight, method="dapo", temperature=1.0, **options):
         lambda policy, rollout: json.dumps(rollout.response_ids),
         Rewards((Scored("below", Call(RewardFunction(below, "response"), {}, 60.0)),)),
     )
-    online = Online(answers=3, max_new_tokens=12, temperature=temperature, passes=2)
+    online = Online(group_size=3, max_new_tokens=12, temperature=temperature, epochs_per_round=2)
     training = Training(**{"steps": 6, "rows_per_step": 2, "learning_rate": 1e-2, "warmup": 0.0} | options)
     asked = [Prompt(i + 1, (Message("user", str(i)),), tuple(range(20 + i, 24 + 2 * i))) for i in range(4)]
     named = [method, *(["value_clipped"] if method == "ppo" else []), *(["ptx"] if weight is not None else [])]
     weights = {"ptx": weight or 0.0, "value_clipped": 0.1}
-    terms = Sum([Term(registry.load(n, "objective"), {}, weights.get(n, 1.0), longest=12) for n in named])
+    terms = WeightedObjectives(
+        [Term(registry.load(n, "objective"), {}, weights.get(n, 1.0), longest=12) for n in named]
+    )
     policy = replace(load(folder), temperature=temperature)
     if method == "ppo":
         policy.put_value_head()
-    given = Given(TEXTS if weight is not None else (), seed=3)
+    given = PretrainingMix(TEXTS if weight is not None else (), seed=3)
     place, every = Place(out / "rollouts"), OnlineOptions(online, training)
-    return policy, rollout_source(policy, asked, judged, terms, every, place, given=given)
+    return policy, rollout_source(policy, asked, judged, terms, every, place, mix=given)
 
 
 def trained(folder, out, weight, stop_after=None, **options):
@@ -83,7 +85,7 @@ def test_the_term_reads_the_texts_and_every_other_only_the_answers(folder, tmp_p
     _, free = trained(folder, tmp_path / "free", None, steps=2)
     _, rows = trained(folder, tmp_path / "with", 0.5, steps=2)
     policy, source = made(folder, tmp_path / "seen", 0.5)
-    read = [tree.shadow.row - 1 for tree in source.given.beside(TEXTS[:2], 1, 2)]
+    read = [tree.shadow.row - 1 for tree in source.mix.beside(TEXTS[:2], 1, 2)]
     each = nll(policy)
     wanted = sum(each[i] for i in read) / 2
     assert rows[0]["ptx"] == pytest.approx(wanted, rel=1e-5) and len(set(read)) == 2
@@ -109,7 +111,10 @@ def test_the_gradient_is_the_sum_of_both(folder, tmp_path) -> None:
 
     texts = Batch(tuple(tree.shadow for tree in batch.trees))
     lengths = torch.tensor([len(t.branches[0].ids) for t in texts.trees])
-    both, alone = gradients(total(source.builder.terms)), gradients(total(Sum(source.builder.terms.terms[:1])))
+    both, alone = (
+        gradients(total(source.builder.terms)),
+        gradients(total(WeightedObjectives(source.builder.terms.terms[:1]))),
+    )
     given = gradients((-2.0 * texts.sums(policy.logp(texts)) / lengths).mean())
     assert all(torch.allclose(both[n], alone[n] + given[n], atol=1e-5) for n in both)
     assert max(g.abs().max() for g in given.values()) > 1e-2
@@ -140,22 +145,24 @@ def test_a_kill_and_parts_change_nothing(method, folder, tmp_path) -> None:
     _, split = trained(folder, tmp_path / "c", 1.0, tokens_per_device=30, **options)
     for key in ("ptx", method, "grad_norm"):
         assert split[0][key] == pytest.approx(rows[0][key], rel=1e-3, abs=1e-6), key
-    other = Given(TEXTS, seed=4)
-    assert [t.row for t in drawn(other)] != [t.row for t in drawn(Given(TEXTS, seed=3))], "and the order has a seed"
+    other = PretrainingMix(TEXTS, seed=4)
+    assert [t.row for t in drawn(other)] != [t.row for t in drawn(PretrainingMix(TEXTS, seed=3))], (
+        "and the order has a seed"
+    )
 
 
-def drawn(given: Given) -> list[Tree]:
+def drawn(given: PretrainingMix) -> list[Tree]:
     return [tree.shadow for update in range(1, 6) for tree in given.beside(TEXTS[:2], update, 2)]
 
 
 def test_every_text_comes_once_before_any_comes_again() -> None:
-    rows = [t.row for t in drawn(Given(TEXTS, seed=3))]
+    rows = [t.row for t in drawn(PretrainingMix(TEXTS, seed=3))]
     assert sorted(rows[:5]) == sorted(rows[5:]) == [1, 2, 3, 4, 5] and rows[:5] != rows[5:]
 
 
 def test_without_texts_it_is_refused(folder, tmp_path) -> None:
     policy, source = made(folder, tmp_path, 1.0)
-    source.given = Given()
+    source.mix = PretrainingMix()
     (_, batch), *_ = source.since(0)
     with pytest.raises(UserError, match="learns from given texts"):
         observe(policy, batch, source.builder.terms.signals)

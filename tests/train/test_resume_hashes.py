@@ -18,14 +18,20 @@ from small_fit import apart
 from small_online import folder_of, rewards_of, trained
 from truing import seals
 from truing.errors import RunFailed, UserError
-from truing.online.monitor import Watch
+from truing.online.monitor import MonitorLog
 from truing.online.source import Prompt
 from truing.policy.reference import Reference, read
-from truing.settings import Leash, Watching
+from truing.settings import KLControl, Monitoring
 from truing.train.record import believed, checkpoint
 from truing.types import Message
 
-OPTIONS: dict[str, Any] = {"steps": 8, "minibatches": 2, "passes": 2, "rows_per_step": 2, "checkpoint_every": 3}
+OPTIONS: dict[str, Any] = {
+    "steps": 8,
+    "minibatches": 2,
+    "epochs_per_round": 2,
+    "rows_per_step": 2,
+    "checkpoint_every": 3,
+}
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder_of(tmp_path_factory)
 
 
-def watched(out: Path) -> Watch:
+def watched(out: Path) -> MonitorLog:
     """Looks at two prompts after every second update; the best weights are kept."""
 
     def low(responses: list[str]) -> list[float]:
@@ -41,12 +47,12 @@ def watched(out: Path) -> Watch:
         return [sum(i < 150 for i in row) / len(row) for row in ids]
 
     asked = [Prompt(i + 1, (Message("user", text),), tuple(range(30 + i, 36 + i))) for i, text in enumerate(("a", "b"))]
-    return Watch(out / "watch.jsonl", asked, rewards_of(low), Watching(watch_every=2, patience=9))
+    return MonitorLog(out / "monitor.jsonl", asked, rewards_of(low), Monitoring(monitor_every=2, patience=9))
 
 
 def lived(folder: str, out: Path, stop_after: int | None = None) -> Any:
     """A run with looks, a best and a reference that is renewed; it may die after an update."""
-    more = {"watch": watched(out), "leash": Leash(refresh_reference=1)}
+    more = {"monitor_log": watched(out), "kl_control": KLControl(refresh_reference=1)}
     return trained(folder, out, "grpo", stop_after=stop_after, **OPTIONS, **more)
 
 
@@ -93,11 +99,11 @@ SPOILS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "no round": (lambda out: out / "rollouts/round-00001.parquet", lambda p: p.unlink()),
     "a cut round": (lambda out: out / "rollouts/round-00001.parquet", lambda p: os.truncate(p, 100)),
     "a look": (
-        lambda out: out / "watch.jsonl",
+        lambda out: out / "monitor.jsonl",
         lambda p: p.write_text(p.read_text().replace('"kl": ', '"kl": 1', 1)),
     ),
-    "looks in another order": (lambda out: out / "watch.jsonl", reverse),
-    "no looks": (lambda out: out / "watch.jsonl", lambda p: p.unlink()),
+    "looks in another order": (lambda out: out / "monitor.jsonl", reverse),
+    "no looks": (lambda out: out / "monitor.jsonl", lambda p: p.unlink()),
     "metrics": (
         lambda out: out / "metrics.jsonl",
         lambda p: p.write_text(p.read_text().replace('"loss": ', '"loss": 1', 1)),
@@ -125,7 +131,7 @@ def test_untouched_it_goes_on_bitwise_and_what_a_kill_leaves_is_no_tampering(fol
     whole, _ = lived(folder, tmp_path / "a")
     lived(folder, tmp_path / "b", stop_after=7)
     out = tmp_path / "b"
-    for name in ("metrics.jsonl", "watch.jsonl"):
+    for name in ("metrics.jsonl", "monitor.jsonl"):
         with (out / name).open("a") as file:
             file.write('{"step": 7, "los')
     (out / "rollouts" / ".round-00003.parquet").write_bytes(b"PAR1")
@@ -178,10 +184,10 @@ def test_the_checkpoint_before_still_holds_when_the_newest_is_damaged(folder: st
 def test_what_is_believed_is_listed(begun: Path) -> None:
     manifest = json.loads((begun / "checkpoints" / "step-00000006" / "manifest.json").read_text())
     names = set(manifest["facts"]["believed"])
-    assert {"metrics.jsonl", "watch.jsonl", "rollouts/round-00001.parquet", "rollouts/round-00002.parquet"} < names
+    assert {"metrics.jsonl", "monitor.jsonl", "rollouts/round-00001.parquet", "rollouts/round-00002.parquet"} < names
     assert {name.partition("/")[0] for name in names} == {
         "metrics.jsonl",
-        "watch.jsonl",
+        "monitor.jsonl",
         "rollouts",
         "best",
         "references",

@@ -62,7 +62,7 @@ def test_ratios_are_exactly_1_at_a_rounds_first_update(folder, tmp_path, name, p
         return ""
 
     monkeypatch.setattr("truing.train.fit.trouble", seen)
-    policy, source = elsewhere(folder, tmp_path, name, passes=2, steps=4)
+    policy, source = elsewhere(folder, tmp_path, name, epochs_per_round=2, steps=4)
     for each in (policy, source.kl.reference):
         each.compute_in(precision)
     fitted(policy, source, source.builder.terms, tmp_path)
@@ -94,7 +94,7 @@ def test_rounding_is_measured_as_the_policy_grows(folder, tmp_path) -> None:
 
 def test_later_updates_of_a_round_are_held_to_the_policy_that_began_it(folder, tmp_path) -> None:
     """With several updates to a round, the trainer reads what another engine sampled before the first of them."""
-    policy, source = elsewhere(folder, tmp_path, "grpo", passes=2, sampler_cap=2.0)
+    policy, source = elsewhere(folder, tmp_path, "grpo", epochs_per_round=2, sampler_cap=2.0)
     rows = source.experience(source.plan(0), 0)
     with torch.no_grad():
         trees = trees_of(source, rows)
@@ -163,8 +163,8 @@ def answer(old, sampled):
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
 def test_weights_multiply_what_is_learned(folder, tmp_path, name) -> None:
     """Tokens by their own weight, whole answers by the product: the facts that the objectives read."""
-    _, plain = elsewhere(folder, tmp_path / "a", name, off=0.5, passes=2)
-    _, weighed = elsewhere(folder, tmp_path / "b", name, off=0.5, passes=2, sampler_cap=0.9)
+    _, plain = elsewhere(folder, tmp_path / "a", name, off=0.5, epochs_per_round=2)
+    _, weighed = elsewhere(folder, tmp_path / "b", name, off=0.5, epochs_per_round=2, sampler_cap=0.9)
     for mine, theirs in zip(facts(weighed), facts(plain), strict=True):
         tokens = [min(math.exp(-0.5 * (t % 2)), 0.9) for t in range(len(mine["advantage_BT"]))]
         assert mine["advantage_BT"] == pytest.approx(
@@ -180,13 +180,13 @@ def facts(source):
 
 
 def test_a_cap_that_nothing_reads_is_refused(folder, tmp_path) -> None:
-    with pytest.raises(UserError, match="'sampler_cap' says nothing to this objective"):
+    with pytest.raises(UserError, match="'sampler_cap' has no effect on this objective"):
         made(folder, tmp_path, "dpo", sampler_cap=2.0)
 
 
 def test_in_fp32_the_policy_is_read_once_less(folder, tmp_path) -> None:
     """The sampler in this process is as exact as the trainer, so a round costs no reading of its own."""
-    _, source = made(folder, tmp_path, "grpo", passes=2)
+    _, source = made(folder, tmp_path, "grpo", epochs_per_round=2)
     assert source.collector.client.exact and all(not row.old_logp_T for row in collected(source, 0))
     source.policy.compute_in("bf16")
     assert not source.collector.client.exact
@@ -202,7 +202,7 @@ def test_bf16_trains_and_resumes_bit_for_bit(folder, tmp_path, monkeypatch) -> N
         real(self, policy, *given, **named)
 
     monkeypatch.setattr(InProcess, "__init__", low)
-    options = dict(steps=4, minibatches=2, passes=2, checkpoint_every=1)
+    options = dict(steps=4, minibatches=2, epochs_per_round=2, checkpoint_every=1)
     whole, _ = trained(folder, tmp_path / "a", "grpo", **options)
     trained(folder, tmp_path / "b", "grpo", stop_after=2, **options)
     again, _ = trained(folder, tmp_path / "b", "grpo", **options)

@@ -21,7 +21,7 @@ from truing.policy.reference import compute
 from truing.settings import Training
 from truing.signals.observe import observe
 from truing.train.fit import fit
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
@@ -60,7 +60,7 @@ def traced(name, folder, out, stop_after=None, **options):
     objective, trees = registry.load(name, "objective"), fitting(name)
     policy = model_for(objective, folder)
     training = Training(**({"steps": 5, "rows_per_step": 6, "learning_rate": 1e-2} | options))
-    source, terms = DataSource(trees, training), Sum([Term(objective, {})])
+    source, terms = DataSource(trees, training), WeightedObjectives([Term(objective, {})])
     reference = compute(policy, everything(trees), 4096) if terms.needs_reference else None
     optim = Optim(policy.model, training, source.steps)
     tokens = sum(tree.tokens for tree in trees)
@@ -116,7 +116,7 @@ def test_the_statistics_are_those_of_all_rows_and_follow_the_row(folder) -> None
     assert len(parts) > 3 and sum(part.rows for part, _ in parts) == step.rows > len(trees)
     reference = compute(policy, everything(trees), 4096)
     reference.logp = reference.logp + torch.linspace(-1, 1, len(reference.logp))  # not where the policy is
-    terms = Sum([Term(kldo, {"beta": 0.5}), Term(bco, {"beta": 2.0, "rate": 0.25}), Term(kto, {})])
+    terms = WeightedObjectives([Term(kldo, {"beta": 0.5}), Term(bco, {"beta": 2.0, "rate": 0.25}), Term(kto, {})])
     survey = Survey(terms)
     survey.take(step, parts, lambda part, names: observe(policy, part, names, reference))
     s = read(policy, step, ["logp_B", "ref_logp_B", "desirable_B", "prompt_B"], reference)
@@ -150,7 +150,7 @@ def test_means_within_a_prompt_follow_the_prompt(folder) -> None:
     step = Batch(trees)
     reference = compute(policy, everything(trees), 4096)
     reference.logp = reference.logp + torch.linspace(-1, 1, len(reference.logp))
-    survey = Survey(Sum([Term(kldo, {"per_prompt": True})]))
+    survey = Survey(WeightedObjectives([Term(kldo, {"per_prompt": True})]))
     survey.take(step, [(p, 1.0) for p in step.split(20)], lambda p, names: observe(policy, p, names, reference))
     found = survey.of(step)["kldo"]
     both = torch.tensor([len(tree.branches) == 2 for tree in trees for _ in tree.branches])
@@ -179,7 +179,7 @@ def test_a_step_in_one_part_is_looked_at_once(folder, tmp_path) -> None:
         source = DataSource(trees, training)
         seen.clear()
         record = Record(tmp_path / str(tokens))
-        fit(policy, source, Sum([Term(kldo, {})]), Optim(policy.model, training, 1), record, reference)
+        fit(policy, source, WeightedObjectives([Term(kldo, {})]), Optim(policy.model, training, 1), record, reference)
         assert seen == looks
 
 
@@ -188,7 +188,7 @@ def test_what_a_sum_is_divided_by() -> None:
     labelled, steps = Batch(ragged("labelled", 6)), Batch(ragged("steps", 6))
     good = sum(len(b.ids) for b in labelled.branches if b.role == "desirable")
     assert good < sum(len(b.ids) for b in labelled.branches)
-    assert Sum([Term(kto, {}), Term(nll, {})]).counts(labelled).tolist() == [labelled.rows, good]
+    assert WeightedObjectives([Term(kto, {}), Term(nll, {})]).counts(labelled).tolist() == [labelled.rows, good]
     assert Term(prm, {}).count(steps) == sum(len(b.steps) for b in steps.branches)
     tokens = sum(len(b.ids) for b in steps.branches)
     counts = [Term(o, {}, longest=40).count(steps) for o in (grpo, dr_grpo, dapo)]
@@ -230,7 +230,7 @@ def test_comparisons_of_one_tree_are_rows_that_share_their_reading(folder) -> No
 
 def test_a_head_or_a_score_that_is_not_there_is_named(folder) -> None:
     policy, step = heads.fresh_reward(folder, seed=1), Batch(ragged("scored", 3))
-    signals = Sum([Term(regression, {}, head="clarity")]).signals
+    signals = WeightedObjectives([Term(regression, {}, head="clarity")]).signals
     assert signals == {"reward_B:clarity", "target_B:clarity"}
     with pytest.raises(UserError, match=r"reads the head 'clarity', and .* has one head without a name"):
         read(policy, step, signals)

@@ -8,7 +8,7 @@ from truing import registry, world
 from truing.data.batch import Batch
 from truing.data.kinds import shape_of, ties_of
 from truing.data.rendering.render import Renderer
-from truing.data.trees import plant, with_shadows
+from truing.data.trees import build_trees, with_shadows
 from truing.objectives.signals import SIGNALS, of_head
 from truing.policy.load import load
 from truing.signals.observe import observe
@@ -36,9 +36,9 @@ def test_the_world_has_what_every_objective_reads(name, policy) -> None:
     shape, ties = shape_of(needs), ties_of(needs)
     maker, _, more = OWN.get(name, SETS[shape]).partition("&")
     records = world.records(f"world:{maker}?n=10&{more}".rstrip("&"))
-    planted = plant(records, Renderer(policy.tokenizer), max_length=10**4, shape=shape, ties=ties)
-    assert len(planted.trees) == 10 and not planted.notes
-    batch = Batch(with_shadows(planted.trees, 0, 10**4))
+    dataset = build_trees(records, Renderer(policy.tokenizer), max_length=10**4, shape=shape, ties=ties)
+    assert len(dataset.trees) == 10 and not dataset.notes
+    batch = Batch(with_shadows(dataset.trees, 0, 10**4))
     head = "helpful" if shape == "scored" else ""
     wanted = {of_head(signal, head) for signal in needs if SIGNALS[signal].origin == "data"}
     found = observe(policy, batch, frozenset(wanted))

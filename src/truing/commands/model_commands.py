@@ -14,7 +14,7 @@ from truing.data import clock
 from truing.data.batch import Tree
 from truing.data.kinds import Shape
 from truing.data.rendering.render import Renderer
-from truing.data.trees import THOUGHT_OUT, Planted, plant
+from truing.data.trees import THOUGHT_OUT, TreeDataset, build_trees
 from truing.disk import as_json, check_target, made_beside, refuse_link, write_exact
 from truing.errors import DataError, UserError, unknown
 from truing.evaluate.exam import head_rewards, response_text, sums
@@ -142,16 +142,16 @@ def score(
     records, shape = scorable(reading.reported(data, unmarked=True))
     most = context_length(policy)
     dropping = reading.on_bad_row == "drop"
-    planted = plant(
+    dataset = build_trees(
         records, heads.renderer(policy), max_length=most, shape=shape, alike="kept", on_bad_row=reading.on_bad_row
     )
-    for note in (clock.note(policy.tokenizer), unread(planted)):
+    for note in (clock.note(policy.tokenizer), unread(dataset)):
         say(note)
-    unfit = {note.row for note in planted.notes if note.problem != THOUGHT_OUT}
-    trees = [tree for tree in planted.trees if tree.row not in unfit]
+    unfit = {note.row for note in dataset.notes if note.problem != THOUGHT_OUT}
+    trees = [tree for tree in dataset.trees if tree.row not in unfit]
     if unfit and (not dropping or not trees):
-        raise UserError(f"{data}: {model} reads {most} tokens, so not every row can be scored whole: {planted.text()}")
-    say(f"left out: {planted.text()}" if unfit else "")
+        raise UserError(f"{data}: {model} reads {most} tokens, so not every row can be scored whole: {dataset.text()}")
+    say(f"left out: {dataset.text()}" if unfit else "")
     at, rows = iter(read_branches(policy, trees)), []
     for tree in trees:
         facts = _facts([next(at) for _ in tree.branches], shape)
@@ -203,10 +203,10 @@ def export(model: str, out: Path | None, gguf: Path | None, dtype: str | None = 
     return [path for path in (gguf, out) if path is not None]
 
 
-def unread(planted: Planted) -> str:
+def unread(dataset: TreeDataset) -> str:
     """Report how many rows lost a thought to the chat template; empty where none did."""
-    count = sum(note.problem == THOUGHT_OUT for note in planted.notes)
-    return f"{count} of {len(planted.trees)} rows: {THOUGHT_OUT}" if count else ""
+    count = sum(note.problem == THOUGHT_OUT for note in dataset.notes)
+    return f"{count} of {len(dataset.trees)} rows: {THOUGHT_OUT}" if count else ""
 
 
 def scorable(records: Records) -> tuple[Records, Shape]:

@@ -23,7 +23,7 @@ THOUGHT_OUT = "its thought is taken out by the chat template"
 
 
 @dataclass(frozen=True)
-class Planted:
+class TreeDataset:
     """Trees of a data set, notes on its rows, and the data set's name."""
 
     trees: tuple[Tree, ...]
@@ -33,7 +33,7 @@ class Planted:
     def text(self) -> str:
         """One line for people, printed before training.
 
-        >>> Planted((), (RowNote(3, "prompt", "longer than max_length", "dropped"),)).text()
+        >>> TreeDataset((), (RowNote(3, "prompt", "longer than max_length", "dropped"),)).text()
         'kept 0 rows, truncated 0, dropped 1 (prompt longer than max_length: row 3)'
         """
         actions = Counter(note.action for note in self.notes)
@@ -51,7 +51,7 @@ def _some(rows: list[int]) -> str:
     return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:10]))}{more}"
 
 
-def plant(
+def build_trees(
     records: Records,
     renderer: Renderer,
     *,
@@ -62,7 +62,7 @@ def plant(
     ties: Ties = "refused",
     thoughts: Thoughts = "learn",
     alike: Literal["left out", "kept"] = "left out",
-) -> Planted:
+) -> TreeDataset:
     """Render every record into a tree of a `shape` (see `data.shapes`): `single` (one response a record), `pairs`, ...,
     or `text` (one response, and the prompt's tokens are learned too: pretraining).
 
@@ -109,8 +109,8 @@ def plant(
     if refused:
         raise _refusal(records, refused)
     if not trees:
-        raise UserError(f"{records.name}: no row is left to train on. " + Planted((), tuple(notes)).text())
-    return Planted(tuple(trees), tuple(notes), records.name)
+        raise UserError(f"{records.name}: no row is left to train on. " + TreeDataset((), tuple(notes)).text())
+    return TreeDataset(tuple(trees), tuple(notes), records.name)
 
 
 def _refusal(records: Records, refused: Sequence[tuple[int, DataError]]) -> DataError:

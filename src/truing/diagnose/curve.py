@@ -71,9 +71,9 @@ class Curve:
         return f"update {self.at[i]}" if self.form == "rl" else f"n = {self.at[i]}"
 
 
-def read_watch(path: Path, name: str, against: str = "", truth: str = "gold") -> Curve:
-    """The curve of a `watch.jsonl`: a line per evaluation, the first before any update. `truth` is the monitored reward
-    that counts as gold.
+def read_log(path: Path, name: str, against: str = "", truth: str = "gold") -> Curve:
+    """The curve of a `monitor.jsonl`: a line per evaluation, the first before any update. `truth` is the monitored
+    reward that counts as gold.
 
     An evaluation in which proxy or truth has no number is left out, and `notes` say so. Where every evaluation holds
     each prompt's score, evaluations are compared prompt by prompt, without the prompts that lack a score. UserError
@@ -110,7 +110,7 @@ def _evaluations(path: Path, truth: str) -> list[dict[str, Any]]:
     try:
         lines = door.read_text(path, most=door.LOG_BYTES).splitlines()
     except DataError as error:
-        way_out = f"A `reinforce` stage writes it that has `watch: [{truth}]` and `watch_prompts`."
+        way_out = f"A `reinforce` stage writes it that has `monitor: [{truth}]` and `monitor_prompts`."
         raise DataError(error.place, error.problem, way_out) from error
     rows = []
     for number, line in enumerate(lines, start=1):

@@ -16,7 +16,7 @@ from truing.objectives.signals import of_head
 from truing.policy.policy import Policy
 from truing.rewards.scoring import TOKENS
 from truing.signals.observe import observe
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.types import Finding, digest
 
 TIES = frozenset({"chosen_reward_B", "rejected_reward_B", "tie_B", "tie_logit_B"})
@@ -67,7 +67,9 @@ class HeldOut:
 Outcomes = list[Finding | str]
 
 
-def measure(name: str, policy: Policy, trees: Sequence[Tree], terms: Sum) -> tuple[list[Finding], list[str]]:
+def measure(
+    name: str, policy: Policy, trees: Sequence[Tree], terms: WeightedObjectives
+) -> tuple[list[Finding], list[str]]:
     """Measure a reward model that was fitted by these terms; return findings, and notes on what could not be
     measured."""
     observed = observe_rows(policy, trees, frozenset(key for term in terms.terms for key in needed(term)))

@@ -37,17 +37,17 @@ def shaped_rewards(score_B: Tensor, logp_BT: Tensor, ref_logp_BT: Tensor, mask_B
 
 
 def gae(
-    reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, *, gamma: float = 1.0, smoothing: float = 0.95
+    reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, *, gamma: float = 1.0, gae_lambda: float = 0.95
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantages and the returns the value head should forecast; both [B, T], 0 where masked.
 
-        A_t = r_t + gamma V_{t+1} - V_t + gamma * smoothing * A_{t+1},   V = A = 0 behind the end;   R = A + V
+        A_t = r_t + gamma V_{t+1} - V_t + gamma * gae_lambda * A_{t+1},   V = A = 0 behind the end;   R = A + V
 
-    Masked tokens in between (a tool's words) are passed over. `smoothing` is the source's lambda: 1 gives the return
-    minus the value, 0 the one-step error (Schulman et al. 2016, arXiv 1506.02438). UserError where gamma or smoothing
+    Masked tokens in between (a tool's words) are passed over. `gae_lambda` is the source's lambda: 1 gives the return
+    minus the value, 0 the one-step error (Schulman et al. 2016, arXiv 1506.02438). UserError where gamma or gae_lambda
     is not within 0 to 1: what is far would count for more than what is near.
     """
-    for name, share in (("gamma", gamma), ("smoothing", smoothing)):
+    for name, share in (("gamma", gamma), ("gae_lambda", gae_lambda)):
         if not 0 <= share <= 1:
             raise UserError(
                 f"{name} must be within 0 to 1, got {share:g}: what is far would count for more than the near"
@@ -58,7 +58,7 @@ def gae(
     for t in reversed(range(reward_BT.shape[1])):
         real = mask_BT[:, t] > 0
         error = reward_BT[:, t] + gamma * value - value_BT[:, t]
-        advantage = torch.where(real, error + gamma * smoothing * advantage, advantage)
+        advantage = torch.where(real, error + gamma * gae_lambda * advantage, advantage)
         value = torch.where(real, value_BT[:, t], value)
         advantages.append(torch.where(real, advantage, 0.0))
     advantage_BT = torch.stack(advantages[::-1], 1)
@@ -67,7 +67,7 @@ def gae(
 
 def returns(reward_BT: Tensor, mask_BT: Tensor, *, gamma: float = 1.0) -> Tensor:
     """Return-to-go of each token: the discounted sum of rewards from it on; [B, T], 0 where masked."""
-    return gae(reward_BT, torch.zeros_like(reward_BT), mask_BT, gamma=gamma, smoothing=1.0)[0]
+    return gae(reward_BT, torch.zeros_like(reward_BT), mask_BT, gamma=gamma, gae_lambda=1.0)[0]
 
 
 def whitened(x: Tensor, mask: Tensor, *, shift: bool = True, sample: bool = False) -> Tensor:

@@ -1,4 +1,4 @@
-"""One round of answers as numbers: what they earned, and how much better each token did than was expected."""
+"""One round of responses as numbers: what they earned, and how much better each token did than was expected."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from truing.online.history import Moments, moments
 from truing.online.reward_shaping import shaped
 from truing.online.unread import unread
 from truing.rollout.experience import Experience
-from truing.settings import Leash, Online, Shaping
-from truing.train.objective_sum import Sum
+from truing.settings import KLControl, Online, Shaping
+from truing.train.objective_sum import WeightedObjectives
 from truing.types import Advantage
 
 Advantages = Callable[["Round"], Tensor]
@@ -44,12 +44,12 @@ class Round:
         self.referred = any(r.ref_logp_T for r in rows)
         self.ref = padded([r.ref_logp_T or r.policy_logp_T for r in rows])
         self.values = padded([r.value_T or (0.0,) * len(r.response_ids) for r in rows])
-        self.score = shaped(rows, shaping, online.max_new_tokens, online.unfinished_penalty, scale)
+        self.score = shaped(rows, shaping, online.max_new_tokens, online.truncated_penalty, scale)
         self.group = torch.tensor([r.group for r in rows])
 
     @property
-    def leashed(self) -> Tensor:
-        """The score of every answer, minus beta times its summed log-ratio to the reference."""
+    def kl_penalised(self) -> Tensor:
+        """The score of every response, minus beta times its summed log-ratio to the reference."""
         return self.score - self.online.beta * ((self.logp - self.ref) * self.mask).sum(1)
 
     @property
@@ -61,12 +61,12 @@ class Round:
     def forecast(self) -> tuple[Tensor, Tensor]:
         """Generalised advantages, and the returns that the value head is to forecast."""
         o = self.online
-        return adv.gae(self.rewards, self.values, self.mask, gamma=o.gamma, smoothing=o.smoothing)
+        return adv.gae(self.rewards, self.values, self.mask, gamma=o.gamma, gae_lambda=o.gae_lambda)
 
     def scaled(self, *, raw: bool) -> Tensor:
         """Each score against its group's mean, over the deviation in the whole round of these differences, or of the
         `raw` scores."""
-        score_B = self.leashed
+        score_B = self.kl_penalised
         centre_B = adv.centred(score_B, self.group)
         spread_B = score_B if raw else centre_B
         return adv.batch_scaled(centre_B, spread_B, sample=self.online.sample_deviation, floor=adv.FLOOR)
@@ -79,17 +79,19 @@ class Round:
 ADVANTAGES: Mapping[str, Advantages] = {
     "gae": lambda r: adv.whitened(r.forecast[0], r.mask),
     "returns": lambda r: adv.whitened(adv.returns(r.rewards, r.mask, gamma=r.online.gamma), r.mask),
-    "standardised": lambda r: r.over_tokens(adv.standardised(r.leashed, r.group, sample=r.online.sample_deviation)),
-    "centred": lambda r: r.over_tokens(adv.centred(r.leashed, r.group)),
-    "leave_one_out": lambda r: r.over_tokens(adv.leave_one_out(r.leashed, r.group)),
+    "standardised": lambda r: r.over_tokens(
+        adv.standardised(r.kl_penalised, r.group, sample=r.online.sample_deviation)
+    ),
+    "centred": lambda r: r.over_tokens(adv.centred(r.kl_penalised, r.group)),
+    "leave_one_out": lambda r: r.over_tokens(adv.leave_one_out(r.kl_penalised, r.group)),
     "batch_centred": lambda r: r.over_tokens(r.scaled(raw=False)),
     "batch_raw": lambda r: r.over_tokens(r.scaled(raw=True)),
-    "none": lambda r: r.over_tokens(r.leashed),
+    "none": lambda r: r.over_tokens(r.kl_penalised),
 }
-"""From a round to the advantage of each token, [B, T]; those of whole answers are the same on all of its tokens."""
+"""From a round to the advantage of each token, [B, T]; those of whole responses are the same on all of its tokens."""
 
 
-def advantage_of(terms: Sum) -> Advantage | None:
+def advantage_of(terms: WeightedObjectives) -> Advantage | None:
     """The kind of advantages that the terms read, or None for a method of preferences. UserError where terms read
     different ones, a term does not say which it reads, a term imitates responses of which others unlearn some, or there
     are penalties and nothing that they stand beside."""
@@ -109,7 +111,7 @@ def advantage_of(terms: Sum) -> Advantage | None:
             )
         if named and shape_of(term.objective.needs) == "single":
             raise UserError(
-                f"objective '{term.name}' imitates whatever answer it reads, and '{next(iter(named))}' learns from "
+                f"objective '{term.name}' imitates whatever response it reads, and '{next(iter(named))}' learns from "
                 "good ones and bad ones; leave it out"
             )
     return next(iter(named.values()), None)
@@ -118,28 +120,28 @@ def advantage_of(terms: Sum) -> Advantage | None:
 def check_read(
     online: Online,
     shaping: Shaping,
-    leash: Leash,
+    limits: KLControl,
     advantage: Advantage | None,
     imitates: bool,
     compares: bool,
     referred: bool,
 ) -> None:
-    """UserError for an option that says nothing to this objective (see `unread`), or two that exclude each other."""
-    for _, why in unread(online, shaping, leash, advantage, imitates, compares, referred):
+    """UserError for an option that has no effect on this objective (see `unread`), or two that exclude each other."""
+    for _, why in unread(online, shaping, limits, advantage, imitates, compares, referred):
         raise UserError(why)
     if shaping.overlong_buffer is not None and shaping.overlong_buffer > online.max_new_tokens:
         raise UserError(
             f"overlong_buffer ({shaping.overlong_buffer}) is the end of max_new_tokens ({online.max_new_tokens}) and "
             "cannot be longer"
         )
-    if leash.stop_at_kl is not None and leash.stop_at_kl >= leash.kl_limit:
+    if limits.stop_at_kl is not None and limits.stop_at_kl >= limits.kl_limit:
         raise UserError(
-            f"stop_at_kl ({leash.stop_at_kl:g}) is never reached: a round beyond kl_limit ({leash.kl_limit:g}) fails "
+            f"stop_at_kl ({limits.stop_at_kl:g}) is never reached: a round beyond kl_limit ({limits.kl_limit:g}) fails "
             "the run; lower the one or raise the other"
         )
     if online.mixture and advantage is not None:
         raise UserError(
-            "'mixture' samples answers from the policy and its reference together, and this objective takes them for "
+            "'mixture' samples responses from the policy and its reference together, and this objective takes them for "
             "the policy's own; leave it out, or learn from preferences (ipo, dpo)"
         )
 
@@ -161,7 +163,7 @@ def sampler_weights(row: Experience, cap: float) -> tuple[list[float], float]:
 
 
 def weighed(row: Experience, advantage_T: Sequence[float], cap: float | None) -> dict[str, tuple[float, ...]]:
-    """The advantages of an answer by signal name, weighed for its sampler where there is a cap."""
+    """The advantages of a response by signal name, weighed for its sampler where there is a cap."""
     if cap is None:
         return {"advantage_BT": tuple(advantage_T), "advantage_B": tuple(advantage_T[:1])}
     each, together = sampler_weights(row, cap)
@@ -169,13 +171,13 @@ def weighed(row: Experience, advantage_T: Sequence[float], cap: float | None) ->
     return {"advantage_BT": tokens, "advantage_B": (advantage_T[0] * together,)}
 
 
-def check_horizon(leash: Leash, answers: int) -> None:
-    """UserError where one round of so many answers could turn the leash's sign: `kl_horizon` answers change beta by up
+def check_horizon(limits: KLControl, responses: int) -> None:
+    """UserError where one round of so many responses could turn beta's sign: `kl_horizon` responses change beta by up
     to a fifth."""
-    if leash.kl_target is not None and answers >= 5 * leash.kl_horizon:
+    if limits.kl_target is not None and responses >= 5 * limits.kl_horizon:
         raise UserError(
-            f"kl_horizon ({leash.kl_horizon}) is too short for rounds of {answers} answers: beta would fall to 0 or "
-            f"below within one; give at least {answers // 5 + 1}, better some hundred times the answers of a round"
+            f"kl_horizon ({limits.kl_horizon}) is too short for rounds of {responses} responses: beta would fall to "
+            f"0 or below within one; give at least {responses // 5 + 1}, better some hundred times a round's responses"
         )
 
 
@@ -185,7 +187,7 @@ def metrics_of(whole: Round) -> dict[str, float]:
     many responses and groups these are means over.
 
     The entropy is the sampled tokens' mean surprise (nats): what is expected of that is the entropy of the distribution
-    they were drawn from, and no second reading of the answers is needed."""
+    they were drawn from, and no second reading of the responses is needed."""
     scores = [r.score for r in whole.rows]
     lengths, groups = whole.mask.sum(1), len({r.group for r in whole.rows})
     kl = {"kl": ((whole.logp - whole.ref) * whole.mask).sum(1).mean().item()} if whole.referred else {}
@@ -195,15 +197,15 @@ def metrics_of(whole: Round) -> dict[str, float]:
         "score_deviation": moments(scores).deviation,
         "length": lengths.mean().item(),
         "sampled_entropy": surprise / max(1.0, lengths.sum().item()),
-        "cut_off": float(np.mean([r.stop == "length" for r in whole.rows])),
+        "truncated": float(np.mean([r.stop == "length" for r in whole.rows])),
         "equal_groups": len(equal(whole.rows)) / groups,
-        "answers": float(len(whole.rows)),
+        "responses": float(len(whole.rows)),
         "groups": float(groups),
     }
 
 
 def equal(rows: Sequence[Experience]) -> list[int]:
-    """The groups whose answers all scored the same, as far as they could be scored, in order."""
+    """The groups whose responses all scored the same, as far as they could be scored, in order."""
     scores: dict[int, list[float]] = {row.group: [] for row in rows}
     for row in (row for row in rows if not row.why):
         scores[row.group].append(row.score)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from truing.online.advantages import equal
-from truing.online.generation import Desk, Judged, Prompt, measure_anew, read_over
-from truing.online.history import Past
-from truing.online.monitor import answers_of
+from truing.online.generation import GenerationClient, Judged, Prompt, measure_anew, read_over
+from truing.online.history import RoundHistory
+from truing.online.monitor import responses_of
 from truing.online.schedule import RoundPlan
 from truing.policy.policy import Policy
 from truing.rollout import experience
@@ -37,7 +37,9 @@ class Readings:
 class Collector:
     """Samples and scores the responses of rounds. `client` samples, `judged` scores, `history` holds earlier rounds."""
 
-    def __init__(self, client: Desk, judged: Judged, online: Online, readings: Readings, history: Past) -> None:
+    def __init__(
+        self, client: GenerationClient, judged: Judged, online: Online, readings: Readings, history: RoundHistory
+    ) -> None:
         self.client, self.judged, self.online, self.readings = client, judged, online, readings
         self.history = history
 
@@ -65,7 +67,7 @@ class Collector:
         groups = list(prompts)
         seed = derived(plan.seed, draw) if draw else plan.seed
         sampling = Sampling(self.online.max_new_tokens, self.online.temperature, seed)
-        rollouts = self.client.ask(plan.version, list(prompts.values()), self.online.answers, sampling)
+        rollouts = self.client.ask(plan.version, list(prompts.values()), self.online.group_size, sampling)
         rollouts = [replace(r, group=groups[r.group]) for r in rollouts]
         asked_prompts = [prompts[r.group] for r in rollouts]
         texts = [self.judged.text(self.client.policy, r) for r in rollouts]
@@ -77,7 +79,7 @@ class Collector:
         self, plan: RoundPlan, prompts: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]
     ) -> list[Score]:
         """Score every response on rank 0 and broadcast the scores."""
-        responses = answers_of(prompts, texts, rollouts)
+        responses = responses_of(prompts, texts, rollouts)
 
         def work() -> str:
             scores = self.judged.rewards(responses, self.parts_before(plan.number))

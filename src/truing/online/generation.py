@@ -1,4 +1,4 @@
-"""Prompts to answer, how answers become text and scores, and what the reference and the value head say of them."""
+"""Prompts to answer, how responses become text and scores, and what the reference and the value head say of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Judged:
     rewards: Rewards
 
 
-class Desk:
+class GenerationClient:
     """A client of the engine that samples, which it tells when the weights have moved.
 
     RunFailed where responses come back that other weights gave, or too few, too many, or to another prompt.
@@ -54,7 +54,7 @@ class Desk:
         return isinstance(self.engine, InProcess) and unit(self.policy.dtype) <= unit(torch.float32)
 
     def ask(self, version: int, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Rollout]:
-        """`n` answers to each prompt, in the order of the prompts, by the policy as it is after `version` updates."""
+        """`n` responses to each prompt, in the order of the prompts, by the policy as it is after `version` updates."""
         if version != self.version:
             self.engine.sync(self.policy, version)
             self.version = version
@@ -68,12 +68,12 @@ class Desk:
         counts = Counter(r.group for r in rollouts)
         if any(counts[i] != n for i in range(len(prompts))) or len(counts) != len(prompts):
             raise RunFailed(
-                f"the engine gave {len(rollouts)} answers to {len(prompts)} prompts, and each was to have {n}; a "
+                f"the engine gave {len(rollouts)} responses to {len(prompts)} prompts, and each was to have {n}; a "
                 "rollout's `group` is the place of its prompt, from 0"
             )
         if any(tuple(r.prompt_ids) != prompts[r.group].ids for r in rollouts):
             raise RunFailed(
-                "the engine gave answers to other prompts than it was asked; see the `group` of its rollouts"
+                "the engine gave responses to other prompts than it was asked; see the `group` of its rollouts"
             )
         return sorted(rollouts, key=lambda r: r.group)
 
@@ -120,8 +120,8 @@ def read_over(
 
 
 def measure_anew(rows: Sequence[Experience], policy: Policy) -> None:
-    """Measure the rounding of a policy that has been trained since, on its newest answers, where it is measured: in low
-    precision, in which it grows with the logits."""
+    """Measure the rounding of a policy that has been trained since, on its newest responses, where it is measured: in
+    low precision, in which it grows with the logits."""
     if rows and unit(policy.dtype) > unit(torch.float32):
         first = [row for row in rows if row.group in {rows[0].group, rows[-1].group}]
         forward(policy.model, policy.measure)(Batch(tuple(grouped(first, lambda _: {}))))

@@ -15,7 +15,7 @@ from truing.objectives.equal import alike
 from truing.objectives.kl import adapted
 from truing.rollout import experience
 from truing.rollout.experience import Experience
-from truing.settings import Leash
+from truing.settings import KLControl
 
 
 @dataclass(frozen=True)
@@ -59,41 +59,41 @@ def moments(values: Sequence[float]) -> Moments:
 
 
 @dataclass(frozen=True)
-class Seen:
+class RoundSummary:
     """A round as later ones need it: its responses, their tokens, the mean over them of the summed log-ratio to the
     reference (nats; None where none was read), and the moments of the scores that there are."""
 
-    answers: int
+    responses: int
     tokens: int
     kl: float | None
     scores: Moments
 
 
-def summary(rows: Sequence[Experience]) -> Seen:
+def summary(rows: Sequence[Experience]) -> RoundSummary:
     """Sum up a round. A response that could not be scored has no score here either."""
     referred = [r for r in rows if r.ref_logp_T]
     ratios = [math.fsum(r.policy_logp_T) - math.fsum(r.ref_logp_T) for r in referred]
     kl = math.fsum(ratios) / len(ratios) if all(map(math.isfinite, ratios)) and ratios else math.nan if ratios else None
     tokens = sum(len(r.response_ids) for r in rows)
-    return Seen(len(rows), tokens, kl, moments([r.score for r in rows if not r.why]))
+    return RoundSummary(len(rows), tokens, kl, moments([r.score for r in rows if not r.why]))
 
 
-class Past:
+class RoundHistory:
     """The rounds of a stage that have been lived, by number from 0; each file is read once."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._known = folder, dict[int, Seen]()
+        self.folder, self._known = folder, dict[int, RoundSummary]()
 
     def path(self, number: int) -> Path:
         """The file of a round's experience."""
         return self.folder / f"round-{number + 1:05d}.parquet"
 
-    def note(self, number: int, rows: Sequence[Experience]) -> Seen:
+    def note(self, number: int, rows: Sequence[Experience]) -> RoundSummary:
         """Keep what a round showed that has just been lived or read."""
         self._known[number] = summary(rows)
         return self._known[number]
 
-    def of(self, number: int) -> Seen:
+    def of(self, number: int) -> RoundSummary:
         """The summary of a round; RunFailed where its file cannot be read."""
         return self._known.get(number) or self.note(number, experience.read(self.path(number)))
 
@@ -105,28 +105,28 @@ class Past:
         return whole
 
     def tokens(self, before: int) -> int:
-        """The tokens of all answers of the rounds before round `before`."""
+        """The tokens of all responses of the rounds before round `before`."""
         return sum(self.of(number).tokens for number in range(before))
 
-    def beta(self, number: int, begun: float, leash: Leash) -> float:
-        """The leash of a round: as it began, or where the KL has a target, adapted after every round since."""
+    def beta(self, number: int, begun: float, kl_control: KLControl) -> float:
+        """The beta of a round: as it began, or where the KL has a target, adapted after every round since."""
         beta = begun
-        for earlier in range(number if leash.kl_target is not None else 0):
+        for earlier in range(number if kl_control.kl_target is not None else 0):
             was = self.of(earlier)
-            if was.kl is None or leash.kl_target is None:
+            if was.kl is None or kl_control.kl_target is None:
                 continue
-            beta = adapted(beta, was.kl, target=leash.kl_target, rows=was.answers, horizon=leash.kl_horizon)
+            beta = adapted(beta, was.kl, target=kl_control.kl_target, rows=was.responses, horizon=kl_control.kl_horizon)
         return beta
 
 
-def check_kl(step: int, round_: Seen, limit: float) -> None:
-    """RunFailed where a round's answers are so far from the reference that it was lost, or the distance is no number.
-    `limit` in nats, of the mean over answers; `step` is the update that would have come next."""
+def check_kl(step: int, round_: RoundSummary, limit: float) -> None:
+    """RunFailed where a round's responses are so far from the reference that it was lost, or the distance is no number.
+    `limit` in nats, of the mean over responses; `step` is the update that would have come next."""
     if round_.kl is None or (math.isfinite(round_.kl) and round_.kl <= limit):
         return
-    problem = f"is {round_.kl:.1f} nats an answer, beyond kl_limit ({limit:g})"
+    problem = f"is {round_.kl:.1f} nats a response, beyond kl_limit ({limit:g})"
     problem = problem if math.isfinite(round_.kl) else "is not finite: a token's log-probability has overflown"
     raise RunFailed(
         f"step {step}: the KL to the reference {problem}; nothing was updated. Lower learning_rate, raise beta, or "
-        "learn fewer times from a round (passes)."
+        "learn fewer times from a round (epochs_per_round)."
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from truing.online.history import Past, check_kl
+from truing.online.history import RoundHistory, check_kl
 from truing.online.monitor import stopped
 from truing.online.schedule import RoundPlan
 from truing.policy.policy import Policy
 from truing.rollout.experience import Experience
-from truing.settings import Leash
-from truing.train.record.snapshots import Aside
+from truing.settings import KLControl
+from truing.train.record.snapshots import WeightSnapshots
 
 
 class KLController:
@@ -21,10 +21,10 @@ class KLController:
     where a resumed run finds them.
     """
 
-    def __init__(self, options: Leash, beta: float, history: Past, reference: Policy | None) -> None:
+    def __init__(self, options: KLControl, beta: float, history: RoundHistory, reference: Policy | None) -> None:
         self.options, self.first_beta, self.history, self.reference = options, beta, history, reference
         stage: Path = history.folder.parent
-        self.references = Aside(stage / "references", stage / "checkpoints")
+        self.references = WeightSnapshots(stage / "references", stage / "checkpoints")
 
     def beta(self, number: int) -> float:
         """The weight of the KL in a round, which follows from the KL of all rounds before."""

@@ -17,24 +17,24 @@ from truing import door
 from truing.data.batch import Batch, Branch, Tree, pack
 from truing.disk import appending, as_json, write_exact
 from truing.errors import RunFailed
-from truing.online.generation import Desk, Judged, Prompt, apart
+from truing.online.generation import GenerationClient, Judged, Prompt, apart
 from truing.online.history import Moments, moments
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
 from truing.rewards.call import SILENT, Answer
 from truing.rewards.combine import UNREAD, Parts, Rewards, shown
-from truing.settings import Watching
+from truing.settings import Monitoring
 from truing.train.distributed import process_group
 from truing.train.record.checkpoint import room
-from truing.train.record.snapshots import Aside
+from truing.train.record.snapshots import WeightSnapshots
 from truing.types import Rollout, Sampling, Score
 
 TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed", "each")
-"""Keys of a line of watch.jsonl that rewards cannot have: a monitored reward of such a name is `reward_length`
+"""Keys of a line of monitor.jsonl that rewards cannot have: a monitored reward of such a name is `reward_length`
 there."""
 
 
-class Watch:
+class MonitorLog:
     """The evaluations of one stage, in `path`: a JSON object a line. Rank 0 scores and writes, for all.
 
     `prompts` are asked at every evaluation, `rewards` are the monitored ones; `say` tells a person.
@@ -45,7 +45,7 @@ class Watch:
         path: Path,
         prompts: Sequence[Prompt],
         rewards: Rewards,
-        options: Watching,
+        options: Monitoring,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path, self.prompts, self.rewards, self.options, self.say = path, tuple(prompts), rewards, options, say
@@ -65,16 +65,16 @@ class Watch:
         self.rows = json.loads(process_group.lead(cut))
 
     def due(self, step: int, steps: int) -> bool:
-        """True if an evaluation is due after this update, of so many: at every multiple of `watch_every`, or the next
+        """True if an evaluation is due after this update, of so many: at every multiple of `monitor_every`, or the next
         update that there is, since rounds that teach nothing have none."""
-        every = self.options.watch_every
+        every = self.options.monitor_every
         return step // every > self.rows[-1]["step"] // every or step == steps
 
-    def look(
+    def evaluate(
         self,
         step: int,
         tokens: int,
-        answers: Sequence[Answer],
+        responses: Sequence[Answer],
         ratio_to_reference: Sequence[float],
         proxy: Rewards,
         before: Sequence[Parts],
@@ -82,7 +82,7 @@ class Watch:
         """Score and record the policy's responses after update `step`, one a prompt.
 
         `ratio_to_reference` is the summed log-ratio of each (nats), `tokens` what was sampled to learn from so far,
-        `proxy` the training reward, whose costs follow from `before`. RunFailed where a reward fails on an answer and
+        `proxy` the training reward, whose costs follow from `before`. RunFailed where a reward fails on a response and
         failures end the run, or where the distance to the reference is no number.
         """
         if not all(map(math.isfinite, ratio_to_reference)):
@@ -92,10 +92,10 @@ class Watch:
             )
 
         def work() -> str:
-            lengths = [float(len(answer.ids)) for answer in answers]
-            row: dict[str, Any] = {"step": step, "tokens": tokens, "prompts": len(answers)}
+            lengths = [float(len(response.ids)) for response in responses]
+            row: dict[str, Any] = {"step": step, "tokens": tokens, "prompts": len(responses)}
             row |= mean_and_error("kl", moments(ratio_to_reference)) | mean_and_error("length", moments(lengths))
-            row |= self.scored(proxy, answers, before)
+            row |= self.scored(proxy, responses, before)
             row["each"] |= {"kl": list(ratio_to_reference), "length": lengths}
             with room(self.path), appending(self.path) as file:
                 file.write(as_json(row, self.path.name) + "\n")
@@ -104,35 +104,35 @@ class Watch:
         self.rows.append(json.loads(process_group.lead(work)))
         self.say(line_of(self.rows[-1], self.names))
 
-    def scored(self, proxy: Rewards, answers: Sequence[Answer], before: Sequence[Parts]) -> dict[str, Any]:
+    def scored(self, proxy: Rewards, responses: Sequence[Answer], before: Sequence[Parts]) -> dict[str, Any]:
         """The means of the training reward and of the monitored ones. A failure is left out and counted, or, where it
         was not the response's own doing, ends the run, as in training. Where rewards go one before the other there is
         no sum: the mean of the first stands for it. `each` has the score of every prompt's response, or null."""
         alone = proxy.combine == "lexicographic"
-        results = {"proxy": proxy.terms[0].scores(answers) if alone else proxy(answers, before)}
-        results |= {name: term.scores(answers) for name, term in zip(self.names, self.rewards.terms, strict=True)}
+        results = {"proxy": proxy.terms[0].scores(responses) if alone else proxy(responses, before)}
+        results |= {name: term.scores(responses) for name, term in zip(self.names, self.rewards.terms, strict=True)}
         row: dict[str, Any] = {}
         for name, scores in results.items():
             failed = next((i for i, s in enumerate(scores) if failure(s) and s.blame == "reward"), None)
             if failed is not None and proxy.on_error == "stop":
                 raise RunFailed(
-                    f"watched reward '{name}': {scores[failed].why}. The answer was: "
-                    f"{shown(answers[failed].response)}\n"
-                    "  Mend the reward, or leave such answers out, counted, by on_error: drop."
+                    f"monitored reward '{name}': {scores[failed].why}. The response was: "
+                    f"{shown(responses[failed].response)}\n"
+                    "  Mend the reward, or leave such responses out, counted, by on_error: drop."
                 )
             values = [score.value for score in scores if not score.failed]
             row |= mean_and_error(name, moments(values)) | (
                 {f"{name}_n": len(values)} if len(values) < len(scores) else {}
             )
             row |= {f"unread_{name}": count for count in [sum(map(unread, scores))] if count}
-        row["failed"] = sum(any(map(failure, answer)) for answer in zip(*results.values(), strict=True))
+        row["failed"] = sum(any(map(failure, response)) for response in zip(*results.values(), strict=True))
         each = {name: [None if s.failed else s.value for s in scores] for name, scores in results.items()}
-        return row | {"each": each}  # prompt by prompt, so that looks can be compared so
+        return row | {"each": each}  # prompt by prompt, so that evaluations can be compared so
 
     def figures(self) -> dict[str, float]:
         """The last evaluation, for the metrics of its update."""
         hidden = ("step", "tokens", "each")
-        return {f"watch_{k}": v for k, v in self.rows[-1].items() if k not in hidden and v is not None}
+        return {f"monitor_{k}": v for k, v in self.rows[-1].items() if k not in hidden and v is not None}
 
     @property
     def best(self) -> Mapping[str, Any]:
@@ -147,10 +147,12 @@ class Watch:
         """The reason why the stage ends with the last evaluation, or an empty string."""
         last, patience = self.rows[-1], self.options.patience
         if stop_at_kl is not None and last["step"] and last["kl"] >= stop_at_kl:
-            return stopped(last["step"], f"the KL of the look is {last['kl']:.2f} nats (stop_at_kl {stop_at_kl:g})")
+            return stopped(
+                last["step"], f"the KL of the evaluation is {last['kl']:.2f} nats (stop_at_kl {stop_at_kl:g})"
+            )
         since = sum(row["step"] > self.best["step"] for row in self.rows)
         if patience is not None and since >= patience:
-            return stopped(last["step"], f"{self.names[0]} was no better in {since} looks (patience {patience})")
+            return stopped(last["step"], f"{self.names[0]} was no better in {since} evaluations (patience {patience})")
         return ""
 
 
@@ -200,24 +202,24 @@ def mean_and_error(name: str, of: Moments) -> dict[str, float | None]:
     return {name: of.mean if of.count else None, f"{name}_se": of.error}
 
 
-def summed_up(watch: Watch) -> str:
+def summed_up(log: MonitorLog) -> str:
     """All evaluations in a line: from what to what each figure went, and where the first monitored reward was best."""
-    first, last, best = watch.rows[0], watch.rows[-1], watch.best
+    first, last, best = log.rows[0], log.rows[-1], log.best
     figures = [
         f"{name} {first[name]:.3f} to {last[name]:.3f}"
-        for name in ("proxy", *watch.names, "kl", "length")
+        for name in ("proxy", *log.names, "kl", "length")
         if first[name] is not None and last[name] is not None
     ]
-    text = f"watched {len(watch.rows)} times on {last['prompts']} prompts: {', '.join(figures)}"
-    if best[watch.names[0]] is None:
+    text = f"monitored {len(log.rows)} times on {last['prompts']} prompts: {', '.join(figures)}"
+    if best[log.names[0]] is None:
         return text
-    return f"{text}; {watch.names[0]} was best after update {best['step']}, {best[watch.names[0]]:.3f}"
+    return f"{text}; {log.names[0]} was best after update {best['step']}, {best[log.names[0]]:.3f}"
 
 
 def line_of(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """An evaluation on one line."""
     figures = [f"{name} {row[name]:.3f}" for name in ("proxy", *names, "kl", "length") if row[name] is not None]
-    return f"watched after update {row['step']}: {', '.join(figures)}"
+    return f"monitored after update {row['step']}: {', '.join(figures)}"
 
 
 Known = Callable[[int], tuple[int, Sequence[Parts]]]
@@ -225,79 +227,79 @@ Known = Callable[[int], tuple[int, Sequence[Parts]]]
 the scores in the last of them, where costs follow from these."""
 
 
-class Looking:
-    """Has the policy of `desk` respond to the prompts of `watch`, with the same `sampling` each time, and keeps the
+class Monitor:
+    """Has the policy of `client` respond to the prompts of `monitor`, with the same `sampling` each time, and keeps the
     weights of the best evaluation among `bests`. `held` tokens are read by the reference at once."""
 
     def __init__(
         self,
-        watch: Watch,
-        desk: Desk,
+        log: MonitorLog,
+        client: GenerationClient,
         reference: Policy,
         judged: Judged,
-        bests: Aside,
+        bests: WeightSnapshots,
         sampling: Sampling,
         so_far: Known,
         held: int,
         stop_at_kl: float | None = None,
     ) -> None:
-        self.watch, self.desk, self.reference, self.judged, self.bests = watch, desk, reference, judged, bests
+        self.log, self.client, self.reference, self.judged, self.bests = log, client, reference, judged, bests
         self.sampling, self.known, self.held, self.stop_at_kl = sampling, so_far, held, stop_at_kl
-        self.picks = watch.options.patience is not None
+        self.picks = log.options.patience is not None
 
     def begin(self, step: int) -> None:
         """Go on from update `step`: evaluations of later ones will be done again. Where there is none yet, evaluate;
         where the best was at this very update, its weights are those of now, which a kill may have kept from the
         disk."""
         self.bests.forget(step)
-        self.watch.begin(step)
-        if not self.watch.rows:
-            self.look(step)
-        elif self.picks and self.watch.best["step"] == step:
-            self.bests.put(step, self.desk.policy.model)
+        self.log.begin(step)
+        if not self.log.rows:
+            self.evaluate(step)
+        elif self.picks and self.log.best["step"] == step:
+            self.bests.put(step, self.client.policy.model)
 
-    def look(self, step: int) -> None:
+    def evaluate(self, step: int) -> None:
         """Evaluate the policy as it is after update `step` by its responses to the monitored prompts."""
-        watch, policy = self.watch, self.desk.policy
-        rollouts = self.desk.ask(step, watch.prompts, 1, self.sampling)
-        reference = replace(self.reference, temperature=self.sampling.temperature)  # as the answers are sampled
+        log, policy = self.log, self.client.policy
+        rollouts = self.client.ask(step, log.prompts, 1, self.sampling)
+        reference = replace(self.reference, temperature=self.sampling.temperature)  # as the responses are sampled
         texts = [self.judged.text(policy, r) for r in rollouts]
-        answers = answers_of([watch.prompts[r.group] for r in rollouts], texts, rollouts)
-        reader = None if self.desk.exact else replace(policy, temperature=self.sampling.temperature)
+        responses = responses_of([log.prompts[r.group] for r in rollouts], texts, rollouts)
+        reader = None if self.client.exact else replace(policy, temperature=self.sampling.temperature)
         kl = ratios(rollouts, reference, self.held, reader)
         tokens, before = self.known(step)
-        watch.look(step, tokens, answers, kl, self.judged.rewards, before)
-        if self.picks and watch.best["step"] == step:
+        log.evaluate(step, tokens, responses, kl, self.judged.rewards, before)
+        if self.picks and log.best["step"] == step:
             self.bests.put(step, policy.model)
 
     def after(self, step: int, steps: int) -> bool:
         """Evaluate, where it is due after this update of so many; return whether it was."""
-        if not self.watch.due(step, steps):
+        if not self.log.due(step, steps):
             return False
-        self.look(step)
+        self.evaluate(step)
         return True
 
     def over(self) -> str:
         """The reason why the stage ends with the last evaluation, or an empty string."""
-        return self.watch.over(self.stop_at_kl)
+        return self.log.over(self.stop_at_kl)
 
     def end(self, step: int) -> None:
         """Evaluate after the last update, where that was not done: rounds that taught nothing came behind it, or the
         stage ended early. With `patience` the policy is, in the end, what it was at the best evaluation."""
-        if self.watch.rows[-1]["step"] < step:
-            self.look(step)
+        if self.log.rows[-1]["step"] < step:
+            self.evaluate(step)
         if self.picks:
-            self.bests.back(self.watch.best["step"], self.desk.policy.model)
+            self.bests.back(self.log.best["step"], self.client.policy.model)
 
     def account(self) -> list[str]:
         """All evaluations in a line, and, with `patience`, whose weights are kept."""
-        lines = [summed_up(self.watch)]
+        lines = [summed_up(self.log)]
         if self.picks:
-            lines.append(f"the weights kept are those after update {self.watch.best['step']}, the best look")
+            lines.append(f"the weights kept are those after update {self.log.best['step']}, the best evaluation")
         return lines
 
 
-def answers_of(prompts: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
+def responses_of(prompts: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
     """Responses as rewards read them."""
     responses = zip(prompts, texts, rollouts, strict=True)
     return [Answer(p.messages, text, r.response_ids, r.group, p.columns, whole=True) for p, text, r in responses]

@@ -1,4 +1,4 @@
-"""Texts that are learned from beside a policy's own answers: one a prompt, in every update."""
+"""Texts that are learned from beside a policy's own responses: one a prompt, in every update."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from truing.data.batch import Tree
 from truing.streams import Stream, generator
 
 
-class Given:
+class PretrainingMix:
     """Texts as trees; every one comes once before any comes again. Which are read in an update is a function of (seed,
     update) alone, so that a resumed run finds them again."""
 
@@ -22,7 +22,7 @@ class Given:
         """The trees of an update (counted from 1; it has at most so many), each with a text as its shadow; as they are
         where there are no texts.
 
-        >>> texts = Given([Tree((1,), (), i, i) for i in range(3)])
+        >>> texts = PretrainingMix([Tree((1,), (), i, i) for i in range(3)])
         >>> group = (Tree((2,), (), 0, 0), Tree((3,), (), 1, 1))
         >>> sorted(t.shadow.row for n in (1, 2, 3) for t in texts.beside(group, n, 2))
         [0, 0, 1, 1, 2, 2]

@@ -36,9 +36,8 @@ class RoundPlan:
 class PromptSchedule:
     """The prompts of every round and the updates in which a round is learned from.
 
-    `rows_per_step` is the prompts of one update; a round has `minibatches` times as many, learned from `passes` times.
-    The stage's name keeps the draws of several stages of one recipe apart.
-    """
+    `rows_per_step` is the prompts of one update; a round has `minibatches` times as many, learned from
+    `epochs_per_round` times. The stage's name keeps the draws of several stages of one recipe apart."""
 
     def __init__(
         self, prompts: Sequence[Prompt], online: Online, training: Training, seed: int = 0, stage: str = ""
@@ -49,7 +48,7 @@ class PromptSchedule:
         self.seed, self.stage = seed + training.seed, stage
         self.per_update = training.rows_per_step or 16
         self.per_round = self.per_update * online.minibatches
-        self.updates = online.minibatches * online.passes
+        self.updates = online.minibatches * online.epochs_per_round
 
     @cached_property
     def steps(self) -> int:
@@ -88,7 +87,7 @@ class PromptSchedule:
     def parts(self, trees: Sequence[Tree], number: int) -> Iterator[tuple[Tree, ...]]:
         """A round's trees by update: in order in its first epoch, then shuffled. Where fewer trees than updates are
         left, some are read twice."""
-        for epoch in range(self.online.passes):
+        for epoch in range(self.online.epochs_per_round):
             shuffled = generator(Stream.MINIBATCH_ORDER, self.seed, number, epoch).permutation(len(trees))
             order = shuffled if epoch else np.arange(len(trees))
             for places in np.array_split(order, self.online.minibatches):

@@ -15,11 +15,11 @@ from truing.data.batch import Batch, Tree
 from truing.errors import RunFailed, UserError
 from truing.online.advantages import check_horizon, check_read
 from truing.online.collector import Collector, Readings
-from truing.online.generation import Desk, Judged, Prompt
-from truing.online.history import Past
+from truing.online.generation import GenerationClient, Judged, Prompt
+from truing.online.history import RoundHistory
 from truing.online.kl_controller import KLController
-from truing.online.monitor import Looking, Watch
-from truing.online.pretraining_mix import Given
+from truing.online.monitor import Monitor, MonitorLog
+from truing.online.pretraining_mix import PretrainingMix
 from truing.online.schedule import PromptSchedule, RoundPlan
 from truing.online.tree_builder import TreeBuilder
 from truing.policy.policy import Policy
@@ -28,12 +28,12 @@ from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
 from truing.rollout.mixture import Mixture
 from truing.rollout.sample import check_ratio
-from truing.settings import Leash, Online, Shaping, Training
+from truing.settings import KLControl, Online, Shaping, Training
 from truing.streams import derived
 from truing.train.distributed import process_group
-from truing.train.objective_sum import Sum
+from truing.train.objective_sum import WeightedObjectives
 from truing.train.record.checkpoint import room
-from truing.train.record.snapshots import Aside
+from truing.train.record.snapshots import WeightSnapshots
 from truing.types import Engine, Sampling
 
 __all__ = ["Judged", "OnlineOptions", "Place", "Prompt", "RolloutSource", "rollout_source"]
@@ -43,7 +43,7 @@ class RolloutSource:
     """Steps over the responses of a policy as it is when each round begins.
 
     `schedule` plans the rounds, `collector` samples and scores their responses, `builder` makes trees of them, `kl`
-    keeps the policy near its reference; `looking` evaluates held-out prompts during training, and the texts of `given`
+    keeps the policy near its reference; `monitor` evaluates held-out prompts during training, and the texts of `mix`
     stand beside responses. `ended` says why the run ended early, if it did.
     """
 
@@ -53,11 +53,11 @@ class RolloutSource:
         collector: Collector,
         builder: TreeBuilder,
         kl: KLController,
-        looking: Looking | None = None,
-        mix: Given = Given(),
+        monitor: Monitor | None = None,
+        mix: PretrainingMix = PretrainingMix(),
     ) -> None:
         self.schedule, self.collector, self.builder, self.kl = schedule, collector, builder, kl
-        self.looking, self.given, self.history = looking, mix, collector.history
+        self.monitor, self.mix, self.history = monitor, mix, collector.history
         self.training, self.policy, self.folder = schedule.training, collector.client.policy, self.history.folder
         self.corrected = schedule.online.sampler_cap is not None
         self.skipped: list[int] = []
@@ -99,11 +99,11 @@ class RolloutSource:
             for at, group in enumerate(self.schedule.parts(trees, number), plan.version + 1):
                 if step < at <= self.steps and not self.ended:
                     last = at
-                    yield at, Batch(self.given.beside(group, at, self.schedule.per_update))
+                    yield at, Batch(self.mix.beside(group, at, self.schedule.per_update))
         if not last and not self.ended:
             raise RunFailed(account.barren(len(self.skipped), account.of(self.folder)))
-        if self.looking is not None:
-            self.looking.end(last)
+        if self.monitor is not None:
+            self.monitor.end(last)
 
     def begin(self, step: int) -> None:
         """Go on from update `step`: remove what later ones wrote, give the reference the weights of this round, and
@@ -113,9 +113,9 @@ class RolloutSource:
         rounds_begun = number + (step % updates > 0)
         process_group.lead(lambda: remove_rounds(self.folder, rounds_begun))
         self.kl.resume(step, number, updates)
-        if self.looking is not None:
-            self.looking.begin(step)
-            self.ended = self.looking.over() if step < self.steps else ""
+        if self.monitor is not None:
+            self.monitor.begin(step)
+            self.ended = self.monitor.over() if step < self.steps else ""
 
     def experience(self, plan: RoundPlan, step: int) -> list[Experience]:
         """A round's experience: read where the run was stopped within it, else collected now. RunFailed where its
@@ -145,15 +145,15 @@ class RolloutSource:
 
     def after(self, step: int) -> Mapping[str, float]:
         """The metrics of an update that has been done: its round's, and an evaluation's where one is due."""
-        if self.looking is None or not self.looking.after(step, self.steps):
+        if self.monitor is None or not self.monitor.after(step, self.steps):
             return self.metrics
-        self.ended = self.looking.over() if step < self.steps else ""
-        return self.metrics | self.looking.watch.figures()
+        self.ended = self.monitor.over() if step < self.steps else ""
+        return self.metrics | self.monitor.log.figures()
 
     def account(self) -> list[str]:
         """Remarks on the run when it is over: why it ended early, its evaluations, and whose weights are kept."""
         lines = [self.ended] if self.ended else []
-        return lines + (self.looking.account() if self.looking else [])
+        return lines + (self.monitor.account() if self.monitor else [])
 
 
 def remove_rounds(folder: Path, first: int) -> str:
@@ -171,7 +171,7 @@ class OnlineOptions:
     online: Online
     training: Training
     shaping: Shaping = field(default_factory=Shaping)
-    leash: Leash = field(default_factory=Leash)
+    kl_control: KLControl = field(default_factory=KLControl)
 
     def check(self, builder: TreeBuilder, reads_reference: bool, rollouts: int) -> None:
         """UserError for options that have no effect on the objective, or that exclude each other; a round has so many
@@ -179,13 +179,13 @@ class OnlineOptions:
         check_read(
             self.online,
             self.shaping,
-            self.leash,
+            self.kl_control,
             builder.advantage,
             builder.imitates,
             builder.compares,
             reads_reference,
         )
-        check_horizon(self.leash, rollouts)
+        check_horizon(self.kl_control, rollouts)
 
 
 @dataclass(frozen=True)
@@ -202,45 +202,45 @@ def rollout_source(
     policy: Policy,
     prompts: Sequence[Prompt],
     judged: Judged,
-    terms: Sum,
+    terms: WeightedObjectives,
     options: OnlineOptions,
     place: Place,
     *,
     reference: Policy | None = None,
-    watch: Watch | None = None,
-    mix: Given = Given(),
+    monitor_log: MonitorLog | None = None,
+    mix: PretrainingMix = PretrainingMix(),
     engine: Engine | None = None,
 ) -> RolloutSource:
     """Put together the source of a policy's own responses to `prompts`, scored by `judged`, for the objectives `terms`.
 
-    `reference` reads rollouts for KL control, where there is one; `watch` asks for evaluations during training;
+    `reference` reads rollouts for KL control, where there is one; `monitor_log` asks for evaluations during training;
     `engine` samples (the policy in this process unless another is given). UserError for options that do not go
     together.
     """
-    online, training, leash = options.online, options.training, options.leash
+    online, training, kl_control = options.online, options.training, options.kl_control
     schedule = PromptSchedule(prompts, online, training, place.seed, place.stage)
     check_ratio(Sampling(online.max_new_tokens, online.temperature), policy.temperature)
     if engine is not None and online.mixture:
         raise UserError("'mixture' is sampled in this process alone, and another engine is given; leave one out")
-    client = Desk(engine or InProcess(policy, mixture=mixture_of(online, reference)), policy)
-    history = Past(place.folder)
-    kl = KLController(leash, online.beta, history, reference)
-    if watch is not None and reference is None:
-        raise UserError("looks ('watch') measure the KL to a reference, and there is none")
+    client = GenerationClient(engine or InProcess(policy, mixture=mixture_of(online, reference)), policy)
+    history = RoundHistory(place.folder)
+    kl = KLController(kl_control, online.beta, history, reference)
+    if monitor_log is not None and reference is None:
+        raise UserError("'monitor' measures the KL to a reference, and there is none")
     builder = TreeBuilder(terms, online, options.shaping, history)
     reads_reference = online.beta > 0 or terms.needs_reference
-    options.check(builder, reads_reference, schedule.per_round * online.answers)
-    reads_reference = reads_reference or leash.stop_at_kl is not None
+    options.check(builder, reads_reference, schedule.per_round * online.group_size)
+    reads_reference = reads_reference or kl_control.stop_at_kl is not None
     # at a round's first update ratios are 1 without a second reading of the policy
     ratios = schedule.updates > 1 or reads_reference or online.sampler_cap is not None
     reads_policy = ratios and (online.mixture > 0 or not client.exact)
     read_by = reference if reads_reference else None
     readings = Readings(read_by, builder.values, reads_policy, training.tokens_per_device)
     collector = Collector(client, judged, online, readings, history)
-    looking = None
-    if watch is not None and reference is not None:
-        looking = looking_of(watch, collector, schedule, reference, leash.stop_at_kl)
-    return RolloutSource(schedule, collector, builder, kl, looking, mix)
+    monitor = None
+    if monitor_log is not None and reference is not None:
+        monitor = monitor_of(monitor_log, collector, schedule, reference, kl_control.stop_at_kl)
+    return RolloutSource(schedule, collector, builder, kl, monitor, mix)
 
 
 def mixture_of(online: Online, reference: Policy | None) -> Mixture | None:
@@ -252,9 +252,9 @@ def mixture_of(online: Online, reference: Policy | None) -> Mixture | None:
     return Mixture(reference, online.mixture)
 
 
-def looking_of(
-    watch: Watch, collector: Collector, schedule: PromptSchedule, reference: Policy, stop_at_kl: float | None
-) -> Looking:
+def monitor_of(
+    log: MonitorLog, collector: Collector, schedule: PromptSchedule, reference: Policy, stop_at_kl: float | None
+) -> Monitor:
     """The evaluations of a stage during training: at temperature 1, and of the policy alone where responses to learn
     from are sampled from a mixture."""
     online, policy, history = collector.online, collector.client.policy, collector.history
@@ -263,13 +263,13 @@ def looking_of(
         rounds_begun = -(-step // schedule.updates)
         return history.tokens(rounds_begun), collector.parts_before(step // schedule.updates)
 
-    return Looking(
-        watch,
-        Desk(InProcess(policy), policy) if online.mixture else collector.client,
+    return Monitor(
+        log,
+        GenerationClient(InProcess(policy), policy) if online.mixture else collector.client,
         reference,
         collector.judged,
-        Aside(history.folder.parent / "best", history.folder.parent / "checkpoints"),
-        Sampling(online.max_new_tokens, seed=derived(schedule.seed, schedule.stage, "watch")),
+        WeightSnapshots(history.folder.parent / "best", history.folder.parent / "checkpoints"),
+        Sampling(online.max_new_tokens, seed=derived(schedule.seed, schedule.stage, "monitor")),
         so_far,
         collector.readings.tokens,
         stop_at_kl,

@@ -11,14 +11,14 @@ from truing.data.kinds import WORDS, common_shape
 from truing.errors import UserError
 from truing.online.advantages import ADVANTAGES, Round, advantage_of, metrics_of, weighed
 from truing.online.generation import grouped
-from truing.online.history import Past
+from truing.online.history import RoundHistory
 from truing.online.preferences import SORTED, imitated
 from truing.online.schedule import RoundPlan, replaced
 from truing.rewards import combine
 from truing.rollout import experience
 from truing.rollout.experience import Experience
 from truing.settings import Online, Shaping
-from truing.train.objective_sum import Sum
+from truing.train.objective_sum import WeightedObjectives
 
 
 class TreeBuilder:
@@ -27,16 +27,16 @@ class TreeBuilder:
     UserError for objectives that cannot learn from scored responses, or not from the same ones.
     """
 
-    def __init__(self, terms: Sum, online: Online, shaping: Shaping, history: Past) -> None:
+    def __init__(self, terms: WeightedObjectives, online: Online, shaping: Shaping, history: RoundHistory) -> None:
         self.terms, self.online, self.shaping, self.history = terms, online, shaping, history
         self.advantage = advantage_of(terms)
         shape = common_shape((term.name, term.objective.needs) for term in terms.terms)
         if "mismatched_logp_B" in terms.all_signals:
-            raise UserError("an objective that holds answers against other prompts learns from given data only")
+            raise UserError("an objective that holds responses against other prompts learns from given data only")
         if shape not in SORTED:
-            raise UserError(f"an objective that learns from {WORDS[shape]} cannot learn from scored answers")
+            raise UserError(f"an objective that learns from {WORDS[shape]} cannot learn from scored responses")
         self.imitates = shape == "single" and self.advantage is None
-        self.compares = not self.imitates and self.advantage not in ("gae", "returns", "none") and online.answers > 1
+        self.compares = not self.imitates and self.advantage not in ("gae", "returns", "none") and online.group_size > 1
         self.sort = functools.partial(imitated, passing=online.passing) if self.imitates else SORTED[shape]
         self.values = "value_BT" in terms.all_signals
 
@@ -56,7 +56,7 @@ class TreeBuilder:
         if self.online.resample is not None:
             metrics["resampled"] = float(replaced(plan.prompts, rows))
         facts = self.facts(usable, whole)
-        masked = self.shaping.mask_unfinished
+        masked = self.shaping.mask_truncated
         learned = [i for i, row in enumerate(usable) if row.stop != "length" or not masked]
         trees = grouped([usable[i] for i in learned], lambda place: facts[learned[place]])
         sorted_trees = [tree for tree in map(self.sort, trees) if tree is not None]

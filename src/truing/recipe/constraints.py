@@ -13,15 +13,25 @@ from truing.online.unread import unread
 from truing.recipe.families import of_rollouts
 from truing.recipe.objective_spec import names_of
 from truing.recipe.references import Ref
-from truing.recipe.reward_spec import COST, GOLD, WEIGHT, WITHIN, options_of
+from truing.recipe.reward_spec import COST, GOLD, TIE_TOLERANCE, WEIGHT, options_of
 from truing.recipe.scope import Scope
-from truing.settings import Leash, Online, Shaping
+from truing.settings import KLControl, Online, Shaping
 from truing.signature import Part
 from truing.yaml_text.reading import Node
 
-Group = TypeVar("Group", Online, Shaping, Leash)
-WATCHING = ("watch_prompts", "watch_every", "patience")
-ANSWERED = ("judge", "aggregate", "lookup", "samples", "answers", "passing", "max_new_tokens", "temperature", "preview")
+Group = TypeVar("Group", Online, Shaping, KLControl)
+MONITORING = ("monitor_prompts", "monitor_every", "patience")
+ANSWERED = (
+    "judge",
+    "aggregate",
+    "lookup",
+    "samples",
+    "samples_per_prompt",
+    "passing",
+    "max_new_tokens",
+    "temperature",
+    "preview",
+)
 TRYING = ("labelled", "least_accuracy", "exact", "trusted", "trusted_samples")
 """Options that have no effect in an exam where no prompts are answered."""
 
@@ -29,8 +39,8 @@ TRYING = ("labelled", "least_accuracy", "exact", "trusted", "trusted_samples")
 def check_together(part: Part, options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> None:
     """Note every option that has no effect beside the others of its stage, and every one that lacks another."""
     problems: list[tuple[str, str]] = []
-    if part.option("watch"):
-        problems += [*watched(options, nodes, scope), *learned(part, options, nodes, scope)]
+    if part.option("monitor"):
+        problems += [*monitored(options, nodes, scope), *learned(part, options, nodes, scope)]
     if part.option("runs"):
         problems += diagnosed(options, scope)
     if part.option("lookup"):
@@ -73,31 +83,31 @@ def trusting(options: dict[str, Any], nodes: dict[str, Node]) -> Iterator[tuple[
         yield "trusted", "'trusted' is the judge itself; give a better one, or leave it out"
 
 
-def watched(options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> Iterator[tuple[str, str]]:
+def monitored(options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> Iterator[tuple[str, str]]:
     """Check that monitoring has rewards to evaluate, and prompts that nothing is learned from."""
-    if "watch" in nodes and "watch" not in options:  # a mistake already noted
+    if "monitor" in nodes and "monitor" not in options:  # a mistake already noted
         return
-    rewards = options.get("watch")
+    rewards = options.get("monitor")
     if rewards is None:
-        for name in WATCHING:
+        for name in MONITORING:
             if options.get(name) is not None:
-                yield name, f"'{name}' has no effect without 'watch' (rewards to monitor: [gold])"
+                yield name, f"'{name}' has no effect without 'monitor' (rewards to monitor: [gold])"
         return
-    if "watch_prompts" not in nodes:
+    if "monitor_prompts" not in nodes:
         yield (
-            "watch",
-            "'watch' needs 'watch_prompts', which nothing is learned from: a part of a split, or "
+            "monitor",
+            "'monitor' needs 'monitor_prompts', which nothing is learned from: a part of a split, or "
             "world:prompts?n=200&split=eval",
         )
     if any(COST in reward for reward in rewards):
-        yield "watch", "a cost is for learning; monitor the reward itself"
-    for key in (WEIGHT.name, WITHIN.name):
+        yield "monitor", "a cost is for learning; monitor the reward itself"
+    for key in (WEIGHT.name, TIE_TOLERANCE.name):
         if any(key in options_of(reward) for reward in rewards):
-            yield "watch", f"'{key}' has no effect on a monitored reward, each of which is evaluated by itself"
-    origin = scope.origin(options.get("watch_prompts"))
+            yield "monitor", f"'{key}' has no effect on a monitored reward, each of which is evaluated by itself"
+    origin = scope.origin(options.get("monitor_prompts"))
     if any("gold" in reward for reward in rewards) and isinstance(origin, str) and not origin.startswith("world:"):
         yield (
-            "watch",
+            "monitor",
             "the monitored reward is gold, which knows the truth of prompts of the world only, and these come "
             f"from '{origin}'; monitor a reward model, or a verifier",
         )
@@ -113,8 +123,8 @@ def learned(part: Part, options: dict[str, Any], nodes: dict[str, Node], scope: 
     if not terms:
         return
     alone = {term.advantage for term in terms} & {"gae", "returns", "none"}
-    if not alone and options.get("answers") == 1:
-        yield "answers", "responses are compared with each other; set answers to 2 or more"
+    if not alone and options.get("group_size") == 1:
+        yield "group_size", "responses are compared with each other; set group_size to 2 or more"
     yield from unheard(options, terms)
     read = {signal for term in terms for signal in (*term.needs, *term.optional, *term.surveyed)}
     if options.get("value") is not None and "value_BT" not in read:
@@ -142,9 +152,9 @@ def unheard(options: dict[str, Any], terms: list[Part]) -> Iterator[tuple[str, s
         imitates = advantage is None and common_shape((term.name, term.needs) for term in terms) == "single"
     except UserError:
         return
-    online, shaping, leash = group(Online, options), group(Shaping, options), group(Leash, options)
-    compares = not imitates and advantage not in ("gae", "returns", "none") and online.answers > 1
-    for name, why in unread(online, shaping, leash, advantage, imitates, compares, referred=True):
+    online, shaping, kl_control = group(Online, options), group(Shaping, options), group(KLControl, options)
+    compares = not imitates and advantage not in ("gae", "returns", "none") and online.group_size > 1
+    for name, why in unread(online, shaping, kl_control, advantage, imitates, compares, referred=True):
         owner = next((term.name for term in terms if term.option(name)), "")
         yield name, why + (f"; the objective has its own, {owner}: {{{name}: {options[name]}}}" if owner else "")
 
@@ -177,20 +187,20 @@ def diagnosed(options: dict[str, Any], scope: Scope) -> Iterator[tuple[str, str]
             yield "runs", "$base is no run that monitored itself"
         if not isinstance(run, Ref):
             continue
-        watching, made = scope.options[run.stage], scope.done[run.stage]
-        if made is None or not made.option("watch"):
+        monitoring, made = scope.options[run.stage], scope.done[run.stage]
+        if made is None or not made.option("monitor"):
             what = f"{run} ({made.name if made else '?'})"
-            yield "runs", f"{what} is no stage that monitors itself; name a reinforce stage with 'watch'"
-        elif watching.get("watch") is None:
-            yield "runs", f"{run} monitored nothing: give that stage watch: [gold] and watch_prompts"
+            yield "runs", f"{what} is no stage that monitors itself; name a reinforce stage with 'monitor'"
+        elif monitoring.get("monitor") is None:
+            yield "runs", f"{run} monitored nothing: give that stage monitor: [gold] and monitor_prompts"
         else:
-            names, truth = looks(watching["watch"]), options.get("truth", "gold")
+            names, truth = monitored_names(monitoring["monitor"]), options.get("truth", "gold")
             if names and truth not in names:
                 yield ("truth" if "truth" in options else "runs"), f"{run}: {unknown('monitored reward', truth, names)}"
 
 
-def looks(rewards: list[dict[str, Any]]) -> list[str]:
-    """Names of monitored rewards in watch.jsonl; none where the recipe alone does not tell them."""
+def monitored_names(rewards: list[dict[str, Any]]) -> list[str]:
+    """Names of monitored rewards in monitor.jsonl; none where the recipe alone does not tell them."""
     names: list[str] = []
     for reward in rewards:
         ((name, options),) = reward.items()
@@ -203,11 +213,11 @@ def looks(rewards: list[dict[str, Any]]) -> list[str]:
 
 def alike(part: Part, options: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Refuse several responses at temperature 0, where a model has one to a prompt however often it is sampled."""
-    answers = part.option("answers")
-    if options.get("temperature") != 0 or answers is None:
+    count = part.option("samples_per_prompt") or part.option("group_size")
+    if options.get("temperature") != 0 or count is None:
         return
-    times = options.get("answers", answers.default)
+    times = options.get(count.name, count.default)
     if isinstance(times, int) and times > 1:
-        yield "temperature", f"at temperature 0 all {times} responses to a prompt are the same; give answers: 1"
+        yield "temperature", f"at temperature 0 all {times} responses to a prompt are the same; give {count.name}: 1"
     if isinstance(options.get("best_of"), int) and options["best_of"] > 1:
         yield "best_of", "at temperature 0 all responses to a prompt are the same, and none is the best of several"

@@ -130,7 +130,7 @@ OpenRLHF | prompt_data | reinforce.prompts |
 verl | data.train_files train_files | reinforce.prompts |
 TRL | eval_dataset test_split_size | fit_reward.eval do: split | policies are measured by do: evaluate
 axolotl | val_set_size test_size | split.eval | of a stage {do: split, data: ...}
-verl | data.val_files val_files | watch_prompts evaluate.prompts |
+verl | data.val_files val_files | monitor_prompts evaluate.prompts |
 OpenRLHF | input_key output_key chosen_key rejected_key prompt_key label_key | columns | {prompt: question, chosen:
     better}
 TRL | dataset_text_field | columns | {text: body}; do: pretrain learns all of a text
@@ -157,7 +157,7 @@ TRL | shuffle_dataset shuffle data_seed | seed | data are always shuffled, by th
 # steps
 TRL | num_train_epochs | epochs |
 axolotl | num_epochs | epochs |
-OpenRLHF | max_epochs | epochs passes | passes where it is train_ppo's: how often a round is learned from
+OpenRLHF | max_epochs | epochs epochs_per_round | the second where it is train_ppo's: how often a round is learned from
 OpenRLHF | num_episodes | epochs | of reinforce an epoch is every prompt once
 verl | trainer.total_epochs total_epochs | epochs | an epoch is every prompt once
 TRL | max_steps | steps |
@@ -182,9 +182,8 @@ verl | actor_rollout_ref.actor.optim.lr optim.lr | learning_rate |
 TRL | lr_scheduler_type lr_scheduler | schedule | cosine, linear or constant
 TRL | warmup_ratio lr_warmup_steps_ratio | warmup | a share
 TRL | warmup_steps | warmup | a share of the steps, and not their number
-TRL | max_grad_norm | clip |
-axolotl | gradient_clipping | clip |
-verl | grad_clip | clip |
+axolotl | gradient_clipping | max_grad_norm |
+verl | grad_clip | max_grad_norm |
 TRL | optim adam_beta1 adam_beta2 adam_epsilon | | always AdamW with betas 0.9 and 0.95; leave it out
 axolotl | optimizer | | always AdamW; leave it out
 TRL | bf16 mixed_precision | precision | precision: bf16
@@ -206,14 +205,14 @@ TRL | save_steps save_strategy save_total_limit | checkpoint_every | the last on
 axolotl | saves_per_epoch | checkpoint_every | in steps
 verl | trainer.save_freq save_freq | checkpoint_every |
 TRL | resume_from_checkpoint | | on the command line: truing run RECIPE --resume
-TRL | eval_steps eval_strategy evaluation_strategy do_eval | watch_every | of reinforce, with watch and
-    watch_prompts; otherwise do: evaluate afterwards
-axolotl | evals_per_epoch | watch_every | of reinforce, with watch and watch_prompts; otherwise do: evaluate
+TRL | eval_steps eval_strategy evaluation_strategy do_eval | monitor_every | of reinforce, with monitor and
+    monitor_prompts; otherwise do: evaluate afterwards
+axolotl | evals_per_epoch | monitor_every | of reinforce, with monitor and monitor_prompts; otherwise do: evaluate
     afterwards
-verl | trainer.test_freq test_freq | watch_every |
+verl | trainer.test_freq test_freq | monitor_every |
 TRL | load_best_model_at_end early_stopping_patience | patience | of reinforce: evaluations without a better one, after
     which the best is kept
-TRL | compute_metrics metric_for_best_model | watch | rewards that are measured and never learned from; do: evaluate
+TRL | compute_metrics metric_for_best_model | monitor | rewards that are measured and never learned from; do: evaluate
     measures afterwards
 TRL | logging_steps logging_dir report_to run_name log_completions | | nothing to set: metrics.jsonl has every step,
     report.html the curves
@@ -231,14 +230,14 @@ TRL | accuracy_reward | rewards: verifier | answer: math; TRL's own is trl.rewar
 TRL | think_format_reward | rewards: format | tags: [think, answer]; TRL's own is trl.rewards:think_format_reward
 TRL | BestOfNSampler | judge.keep evaluate.best_of | keep: best makes data; truing sample --best-of writes the responses
 TRL | judge | reinforce.rewards | of online DPO: the reward that sorts responses
-TRL | num_generations num_return_sequences rloo_k | answers |
-OpenRLHF | n_samples_per_prompt | answers |
-verl | actor_rollout_ref.rollout.n rollout.n | answers |
+TRL | num_generations num_return_sequences rloo_k | reinforce.group_size sample.samples_per_prompt |
+OpenRLHF | n_samples_per_prompt | reinforce.group_size sample.samples_per_prompt |
+verl | actor_rollout_ref.rollout.n rollout.n | reinforce.group_size sample.samples_per_prompt |
 TRL | max_completion_length response_length | max_new_tokens |
 OpenRLHF | generate_max_len | max_new_tokens |
 verl | data.max_response_length max_response_length | max_new_tokens |
-TRL | num_iterations num_ppo_epochs | passes | how often a round is learned from
-verl | ppo_epochs actor_rollout_ref.actor.ppo_epochs | passes | how often a round is learned from
+TRL | num_iterations num_ppo_epochs | epochs_per_round | how often a round is learned from
+verl | ppo_epochs actor_rollout_ref.actor.ppo_epochs | epochs_per_round | how often a round is learned from
 TRL | num_mini_batches steps_per_generation generation_batch_size | minibatches | updates that a round is divided into
 OpenRLHF | rollout_batch_size | minibatches | a round is rows_per_step times minibatches prompts
 verl | data.train_batch_size ppo_mini_batch_size actor_rollout_ref.actor.ppo_mini_batch_size | rows_per_step
@@ -257,15 +256,15 @@ verl | algorithm.kl_ctrl.kl_coef actor_rollout_ref.actor.kl_loss_coef kl_loss_ty
     grpo.beta | in the reward; in the loss a term kl_k2 or kl_k3
 TRL | adap_kl_ctrl target_kl target | kl_target | beta then follows the KL
 verl | entropy_coeff entropy_coef entropy_loss_coef | objective: entropy | a term, {entropy: {weight: 0.01}}
-TRL | lam lambd cliprange_lambda | smoothing | lambda of generalised advantages
-verl | algorithm.lam | smoothing |
+TRL | lam lambd cliprange_lambda | gae_lambda | lambda of generalised advantages
+verl | algorithm.lam | gae_lambda |
 verl | algorithm.gamma | gamma |
 TRL | scale_rewards norm_adv_by_std_in_grpo | objective: dr_grpo | grpo divides by the group's deviation, dr_grpo
     does not
 TRL | whiten_rewards normalize_reward use_score_scaling use_score_norm | normalise | round or running
 OpenRLHF | reward_clip_range score_clip | clip_score | in deviations, with normalise
-TRL | missing_eos_penalty non_eos_penalty | unfinished_penalty |
-TRL | mask_truncated_completions | mask_unfinished |
+TRL | missing_eos_penalty non_eos_penalty | truncated_penalty |
+TRL | mask_truncated_completions | mask_truncated |
 OpenRLHF | overlong_buffer_len reward_model.overlong_buffer overlong_penalty_factor | overlong_buffer | up to 1 of
     reward
 OpenRLHF | dynamic_filtering filter_groups | resample |

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 COST, GOLD = "cost", "gold"
 WEIGHT = Option("weight", "float", 1.0, doc="what the reward counts for in the sum; below 0 it is avoided")
-WITHIN = Option(
-    "within", "NonNegative", 0.0, doc="of combine: lexicographic: units of reward by which two values count as equal"
+TIE_TOLERANCE = Option(
+    "tie_tolerance",
+    "NonNegative",
+    0.0,
+    doc="of combine: lexicographic: units of reward by which two values count as equal",
 )
-LATE = Option("late", "float", None, doc="reward of a response on which the function timed out")
-"""Options every reward accepts besides its own: `weight` in the sum, `within` when rewards are lexicographic, and
-`late`, the reward of a response on which it timed out. An option of that name that a function has itself is the
-function's."""
+TIMEOUT_SCORE = Option("timeout_score", "float", None, doc="reward of a response on which the function timed out")
+"""Options every reward accepts besides its own: `weight` in the sum, `tie_tolerance` when rewards are lexicographic,
+and `timeout_score`, the reward of a response on which it timed out. An option of that name that a function has itself
+is the function's."""
 BUDGET = (
     Option("budget", "float", None, True, "what the mean of the reward is not to exceed, in its own units"),
     Option("rate", "Positive", 0.05, doc="how fast the cost's weight follows its mean beyond the budget, a round"),
@@ -74,9 +77,13 @@ def check_one(node: Node, scope: Scope) -> Any:
         scope.mistakes.add(node.line, f"{scope.place}{problem}{meant(name, scope)}")
         return LOST
     part_options = {option.name: option for option in part.options}
-    values = checked(f"reward '{name}'", part_options, part.unread, options, scope, (WEIGHT, WITHIN, LATE))
-    if values is not LOST and LATE.name in values and (why := not_asked_apart(part)):
-        scope.mistakes.add(options.entries[LATE.name].line, f"{scope.place}'late' is {why}; leave it out")
+    values = checked(
+        f"reward '{name}'", part_options, part.unread, options, scope, (WEIGHT, TIE_TOLERANCE, TIMEOUT_SCORE)
+    )
+    if values is not LOST and TIMEOUT_SCORE.name in values and (why := not_asked_apart(part)):
+        scope.mistakes.add(
+            options.entries[TIMEOUT_SCORE.name].line, f"{scope.place}'timeout_score' is {why}; leave it out"
+        )
         return LOST
     lacking = [o.name for o in part.options if o.required and o.name not in options.entries]
     for option in lacking:
@@ -85,9 +92,9 @@ def check_one(node: Node, scope: Scope) -> Any:
 
 
 def not_asked_apart(part: Part) -> str:
-    """Reason why a reward with the option `late` cannot run in a process of its own; empty where it can, or where the
-    option is the function's own."""
-    if part.option(LATE.name) is not None:
+    """Reason why a reward with the option `timeout_score` cannot run in a process of its own; empty where it can, or
+    where the option is the function's own."""
+    if part.option(TIMEOUT_SCORE.name) is not None:
         return ""
     if part.scope != "response" or "response" not in part.needs:
         return f"for a function that reads one response at a time ('response'), and '{part.name}' does not"
@@ -113,7 +120,9 @@ def check_one_judging(node: Node, scope: Scope) -> Any:
     if name == COST:
         scope.mistakes.add(node.line, f"{scope.place}a cost is no judge; give the reward itself")
         return LOST
-    mute = [key for key in (WEIGHT.name, WITHIN.name) if isinstance(options.value, dict) and key in options.value]
+    mute = [
+        key for key in (WEIGHT.name, TIE_TOLERANCE.name) if isinstance(options.value, dict) and key in options.value
+    ]
     for key in mute:
         scope.mistakes.add(node.line, f"{scope.place}'{key}' has no effect on a reward that judges alone")
     reward = check_one(node, scope)
@@ -140,7 +149,7 @@ def checked(
     unread: tuple[str, ...],
     options: Node,
     scope: Scope,
-    shared: tuple[Option, ...] = (WEIGHT, WITHIN),
+    shared: tuple[Option, ...] = (WEIGHT, TIE_TOLERANCE),
 ) -> Any:
     """Options of one reward, its own and those it shares, in their own types; LOST where one is a mistake."""
     allowed = {option.name: option for option in shared} | part_options  # of one name the function's own goes first
@@ -192,8 +201,8 @@ def check_use(options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> 
     line, names = nodes["rewards"].line, [next(iter(term)) for term in terms]
     if options.get("combine") == "lexicographic" and COST in names:
         scope.mistakes.add(line, f"{scope.place}a cost is for sums; leave out 'combine: lexicographic', or the cost")
-    if options.get("combine") != "lexicographic" and any("within" in options_of(term) for term in terms):
-        scope.mistakes.add(line, f"{scope.place}'within' has no effect without 'combine: lexicographic'")
+    if options.get("combine") != "lexicographic" and any("tie_tolerance" in options_of(term) for term in terms):
+        scope.mistakes.add(line, f"{scope.place}'tie_tolerance' has no effect without 'combine: lexicographic'")
     prompts = options.get("prompts", options.get("data"))
     origin = scope.origin(prompts) if prompts is not None else None
     used = {next(iter(term["of"] if (term := reward.get(COST)) else reward)) for reward in terms}

@@ -14,7 +14,7 @@ COLUMNS = {
     "mean_score_delta": "gained",
     "mean_length_delta_tokens": "tokens longer",
     "kl_to_reference": "KL, nats",
-    "truncated_share": "cut off",
+    "truncated_share": "truncated",
 }
 """Checks of responses with the headings of their columns. `win_delta` repeats `win_rate` and has no column."""
 

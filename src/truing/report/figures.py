@@ -16,7 +16,7 @@ Row = Mapping[str, float]
 Interval = tuple[float, float]
 
 WHOLE = "in the whole stage"
-COLUMNS = ("learned_tokens", "labelled_steps", "texts", "answers", "groups")
+COLUMNS = ("learned_tokens", "labelled_steps", "texts", "responses", "groups")
 """Counts in a line of metrics that its means are over; `rows` is the one of all other means."""
 BOOKKEEPING = frozenset({"step", "seconds", "tokens", "computed_tokens", "rows", "learning_rate", "round", *COLUMNS})
 COUNTED, OF_A_REWARD = frozenset({"failed", "alone", "resampled"}), ("late_", "unread_")
@@ -24,11 +24,11 @@ COUNTED, OF_A_REWARD = frozenset({"failed", "alone", "resampled"}), ("late_", "u
 no mean."""
 PLAIN = ("grad_norm", "beta", "multiplier_")
 """Figures of an update that are means over nothing."""
-OF_ROUNDS = dict.fromkeys(("kl", "score", "score_deviation", "length", "cut_off"), "answers") | {
+OF_ROUNDS = dict.fromkeys(("kl", "score", "score_deviation", "length", "truncated"), "responses") | {
     "equal_groups": "groups"
 }
 FIRST = (
-    "loss", "score", "score_deviation", "accuracy", "best_first", "margin", "margin_nats", "kl", "length", "cut_off",
+    "loss", "score", "score_deviation", "accuracy", "best_first", "margin", "margin_nats", "kl", "length", "truncated",
     "equal_groups", "sampled_entropy",
 )  # fmt: skip
 UNITS = {"kl": "nats", "sampled_entropy": "nats", "length": "tokens"}
@@ -136,13 +136,13 @@ def mean_of(rows: Sequence[Row], name: str, column: str = "") -> float | None:
 
 def _weight(row: Row, name: str, column: str) -> float:
     """The number of items the mean of an update is over."""
-    if name.startswith("reward_") and not column and "answers" in row:
-        scored = row["answers"] + row.get("alone", 0.0)
+    if name.startswith("reward_") and not column and "responses" in row:
+        scored = row["responses"] + row.get("alone", 0.0)
         return row.get(name.replace("reward_", "scored_by_", 1), scored)
     if not column and name.startswith(PLAIN):
         return 1.0
     if name == "sampled_entropy" and not column:  # of a token, and so over the tokens of all responses
-        return row.get("answers", 1.0) * row.get("length", 1.0)
+        return row.get("responses", 1.0) * row.get("length", 1.0)
     return row.get(column or OF_ROUNDS.get(name, "rows"), 1.0)
 
 

@@ -9,18 +9,18 @@ from typing import Any
 from truing.report import figures, words
 from truing.report.folder import StagePieces, as_number
 
-CURVES = ("score", "kl", "length", "sampled_entropy", "cut_off", "equal_groups")
+CURVES = ("score", "kl", "length", "sampled_entropy", "truncated", "equal_groups")
 """Curves of every round, in this order; then those of preference methods and of held-out prompts."""
-BESIDE = ("accuracy", "margin_nats", "watch_proxy", "watch_kl")
+BESIDE = ("accuracy", "margin_nats", "monitor_proxy", "monitor_kl")
 TITLES = {
     "score": "reward",
     "kl": "KL to the reference",
     "length": "length of responses",
     "sampled_entropy": "entropy",
-    "cut_off": "share truncated",
+    "truncated": "share truncated",
     "equal_groups": "share of equal groups",
-    "watch_proxy": "reward, held-out prompts",
-    "watch_kl": "KL, held-out prompts",
+    "monitor_proxy": "reward, held-out prompts",
+    "monitor_kl": "KL, held-out prompts",
 }
 _MOST = 700  # characters of a text; what a stage wrote is no longer
 
@@ -37,7 +37,7 @@ def curves_of(rows: Sequence[Mapping[str, float]]) -> list[str]:
     ['score', 'length']
     """
     names = {name for row in rows for name in row}
-    alone = all(row.get("answers") == row.get("groups") for row in rows)  # a lone response is equal to itself
+    alone = all(row.get("responses") == row.get("groups") for row in rows)  # a lone response is equal to itself
     first = [name for name in CURVES if name in names and not (name == "equal_groups" and alone)]
     return [*first, *(name for name in BESIDE if name in names)]
 

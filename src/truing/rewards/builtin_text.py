@@ -34,10 +34,10 @@ def regex(
     *,
     pattern: Annotated[str, "Python regular expression that is searched for in the response"],
     whole: Annotated[bool, "whether all of the response has to match"] = False,
-    found: Annotated[float, "reward where it matches"] = 1.0,
+    present: Annotated[float, "reward where it matches"] = 1.0,
     missing: Annotated[float, "reward where it does not"] = 0.0,
 ) -> float:
-    """`found` where the response has a match of a regular expression, else `missing`; with `whole` all of it must
+    """`present` where the response has a match of a regular expression, else `missing`; with `whole` all of it must
     match.
 
     Python's `re`; the dot also stands for a new line.
@@ -47,7 +47,7 @@ def regex(
     """
     matcher = compiled(pattern)
     hit = matcher.fullmatch(response) if whole else matcher.search(response)
-    return missing if hit is None else found
+    return missing if hit is None else present
 
 
 @reward(scope="response", deterministic=True)
@@ -57,13 +57,13 @@ def format(
     *,
     tags: Annotated[list[str], "names of the tags in their order, as [think, answer]"],
     alone: Annotated[bool, "whether nothing but white space may stand outside the tags"] = True,
-    found: Annotated[float, "reward where every tag is there once and in order"] = 1.0,
+    present: Annotated[float, "reward where every tag is there once and in order"] = 1.0,
     missing: Annotated[float, "reward where they are not"] = 0.0,
     partial: Annotated[
         NonNegative, "reward for each single tag that is right, beside `missing`; eases the first steps"
     ] = 0.0,
 ) -> float:
-    """`found` where the response is made of these tags in order, `<think>...</think><answer>...</answer>`, each once.
+    """`present` where the response is made of these tags in order, `<think>...</think><answer>...</answer>`, each once.
 
     With `alone` nothing but white space may stand outside them. Otherwise `missing`, and `partial` for every tag that
     is there once, opened before it is closed. If a response is not known to be a `whole_turn`, the prompt may
@@ -78,7 +78,7 @@ def format(
     bodies = [rf"<{re.escape(t)}>(?:(?!</?{re.escape(t)}>).)*</{re.escape(t)}>" for t in tags]
     once = [response.count(f"<{t}>") == response.count(f"</{t}>") == 1 for t in tags]
     if all(once) and re.fullmatch(gap + gap.join(bodies) + gap, response, re.DOTALL):
-        return found
+        return present
     good = sum(ok and response.index(f"<{t}>") < response.index(f"</{t}>") for t, ok in zip(tags, once, strict=True))
     return missing + partial * good
 

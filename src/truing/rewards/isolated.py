@@ -46,7 +46,7 @@ BEGIN = (
 )
 
 
-class Line:
+class Channel:
     """A channel between two processes that sends and receives whole tuples of plain values."""
 
     def __init__(self, end: socket.socket) -> None:
@@ -72,13 +72,13 @@ class Line:
         return bytes(buffer)
 
 
-class Worker:
+class RewardProcess:
     """The process: `name` is the reward function's as in a recipe, `options` are its own."""
 
     def __init__(self, name: str, options: Mapping[str, Any], seconds: float) -> None:
         self.name, self.options, self.seconds = name, dict(options), seconds
         self.late: dict[str, None] = {}  # the responses on which it timed out since it last returned
-        self.line: Line | None = None
+        self.line: Channel | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, answer: Answer) -> Score | None:
@@ -133,7 +133,7 @@ class Worker:
             raise RunFailed(f"reward '{self.name}' was not loaded: {error}") from error
         finally:
             theirs.close()
-        self.line = Line(ours)
+        self.line = Channel(ours)
         self.ending = weakref.finalize(self, end, self.process)
         reply, problem = attempt(lambda: self._exchange(self.name, self.options, self.seconds, sys.path), START)
         if reply is None:
@@ -206,14 +206,14 @@ class Watched(Call):
     `late`, and its score says so."""
 
     late: float
-    worker: Worker
+    worker: RewardProcess
 
     def __call__(self, answers: Sequence[Answer]) -> list[Score]:
         """One score for each response, one call after the other."""
         return [self.worker.ask(answer) or Score(self.late, late=True) for answer in answers]
 
 
-def watched(name: str, call: Call, late: float) -> Watched:
+def isolated(name: str, call: Call, late: float) -> Watched:
     """Return a call in a process of its own. UserError for a function of several responses at once, where nobody could
     say on which of them it timed out, or of none."""
     if call.function.scope != "response" or "response" not in call.function.reads:
@@ -221,13 +221,13 @@ def watched(name: str, call: Call, late: float) -> Watched:
             f"reward '{name}': 'late' is for a function that reads one response at a time (its parameter 'response'); "
             "leave it out"
         )
-    worker = Worker(name, call.options, call.seconds)
+    worker = RewardProcess(name, call.options, call.seconds)
     return Watched(call.function, call.options, call.seconds, late=late, worker=worker)
 
 
 def serve(channel: int) -> None:
     """Serve in the process: load the function, then score one response after the other, until the channel closes."""
-    line = Line(socket.socket(fileno=channel))
+    line = Channel(socket.socket(fileno=channel))
     os.set_inheritable(channel, False)  # else what it starts would keep the channel open when it is gone
     os.register_at_fork(after_in_child=line.end.close)
     with suppress(OSError):

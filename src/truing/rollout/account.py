@@ -43,12 +43,12 @@ class Extent:
 @dataclass
 class Account:
     """The rounds of a stage, those that had no update too. `prompts` are different ones, `requests` with repeats;
-    `groups` are those with two scored answers or more, `equal` how many of these scored the same, `cut` the answers
+    `groups` are those with two scored responses or more, `equal` how many of these scored the same, `cut` the responses
     that ran into the limit. `score` and `rewards` (by name) say between what all scores lay, `lived` which rows of the
     data each round asked."""
 
     requests: int = 0
-    answers: int = 0
+    responses: int = 0
     failed: int = 0
     cut: int = 0
     groups: int = 0
@@ -80,7 +80,7 @@ class Account:
                 if ":" not in name:  # of these the rewards said nothing themselves
                     self.rewards.setdefault(name, Extent()).add(value)
         several = [scored for scored in groups.values() if len(scored) > 1]
-        self.requests, self.answers = self.requests + len(groups), self.answers + len(rows)
+        self.requests, self.responses = self.requests + len(groups), self.responses + len(rows)
         self.failed += sum(bool(row["why"]) for row in rows)
         self.cut += sum(row["stop"] == "length" for row in rows)
         self.groups, self.equal = self.groups + len(several), self.equal + sum(map(alike, several))
@@ -100,13 +100,13 @@ def barren(skipped: int, account: Account) -> str:
 
     >>> scored = Account(score=Extent(8, 0.0, 0.0), rewards={"polite": Extent(8, 0.0, 0.0)})
     >>> barren(2, scored).partition("\\n")[0]
-    'no answer of 2 rounds teaches the objective anything: all 8 scored the same (0), by polite.'
+    'no response of 2 rounds teaches the objective anything: all 8 scored the same (0), by polite.'
     """
-    begun = f"no answer of {skipped:,} rounds teaches the objective anything:"
+    begun = f"no response of {skipped:,} rounds teaches the objective anything:"
     if not account.score.level:
         return (
-            f"{begun} all of a prompt scored the same, none passed, or all were cut (mask_unfinished); give more "
-            "answers or prompts to a round, a finer reward, or more max_new_tokens"
+            f"{begun} all of a prompt scored the same, none passed, or all were cut (mask_truncated); give more "
+            "responses or prompts to a round, a finer reward, or more max_new_tokens"
         )
     level = [name for name, extent in account.rewards.items() if extent.level]
     return (
@@ -118,10 +118,10 @@ def barren(skipped: int, account: Account) -> str:
 
 
 def samples(folder: Path, account: Account) -> list[dict[str, Any]]:
-    """A few answers of the first, the middle and the last round, to the same prompts where any came more than once.
+    """A few responses of the first, the middle and the last round, to the same prompts where any came more than once.
     `account` is that of all rounds in the folder.
 
-    A prompt that came at the beginning and came again is followed to its later answers; where none was asked twice,
+    A prompt that came at the beginning and came again is followed to its later responses; where none was asked twice,
     each round shows its own first ones.
     """
     paths, lived = experience.rounds(folder), account.lived
@@ -159,16 +159,16 @@ def _rounds_of(row: int, lived: Mapping[int, set[int]], at: Sequence[int]) -> li
 
 
 def _shown(number: int, rows: Sequence[Mapping[str, Any]], only: Sequence[int] | None) -> Iterable[dict[str, Any]]:
-    """The answers of a round to some prompts, or to its first ones, as they are written."""
+    """The responses of a round to some prompts, or to its first ones, as they are written."""
     prompts = list(dict.fromkeys(row["row"] for row in rows)) if only is None else only
     for prompt in prompts[:PROMPTS]:
         responses = [row for row in rows if row["row"] == prompt][:ANSWERS]
-        answers = [
+        responses = [
             {"text": cut(row["response"]), "score": None if row["why"] else row["score"], "stop": row["stop"]}
             for row in responses
         ]
         turns = [{"role": turn["role"], "content": cut(turn["content"])} for turn in responses[0]["prompt"]]
-        yield {"round": number, "row": prompt, "prompt": turns, "responses": answers}
+        yield {"round": number, "row": prompt, "prompt": turns, "responses": responses}
 
 
 def cut(text: str) -> str:

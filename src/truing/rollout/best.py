@@ -1,4 +1,4 @@
-"""Best-of-n: of several answers to a prompt the one that a reward likes best, and what that is worth."""
+"""Best-of-n: of several responses to a prompt the one that a reward likes best, and what that is worth."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from truing.types import is_number
 T = TypeVar("T")
 
 
-def descending(answers: Iterable[T], score: Callable[[T], float]) -> list[T]:
-    """Answers by their scores, the best first; equal ones in the order they were given."""
-    return sorted(answers, key=score, reverse=True)
+def descending(responses: Iterable[T], score: Callable[[T], float]) -> list[T]:
+    """Responses by their scores, the best first; equal ones in the order they were given."""
+    return sorted(responses, key=score, reverse=True)
 
 
-def steps_down(answers: Iterable[T], score: Callable[[T], float]) -> list[T]:
-    """Answers from the best on, of equal ones (but for rounding) the first.
+def steps_down(responses: Iterable[T], score: Callable[[T], float]) -> list[T]:
+    """Responses from the best on, of equal ones (but for rounding) the first.
 
-    >>> steps_down(["a3", "b1", "c3", "d2"], lambda answer: float(answer[1]))
+    >>> steps_down(["a3", "b1", "c3", "d2"], lambda response: float(response[1]))
     ['a3', 'd2', 'b1']
     """
     distinct: list[T] = []
-    for answer in descending(answers, score):
-        if not distinct or not alike([score(answer), score(distinct[-1])]):
-            distinct.append(answer)
+    for response in descending(responses, score):
+        if not distinct or not alike([score(response), score(distinct[-1])]):
+            distinct.append(response)
     return distinct
 
 
@@ -56,11 +56,11 @@ def expected_best(proxy: Sequence[float], gold: Sequence[float], n: int) -> floa
     0.47
     """
     if len(proxy) != len(gold):
-        raise UserError(f"best-of-n: {len(proxy)} proxy scores and {len(gold)} gold ones are not of the same answers")
+        raise UserError(f"best-of-n: {len(proxy)} proxy scores and {len(gold)} gold ones are not of the same responses")
     if not 1 <= n <= len(proxy):
-        raise UserError(f"best-of-n: the best of {n} cannot be told from {len(proxy)} answers")
+        raise UserError(f"best-of-n: the best of {n} cannot be told from {len(proxy)} responses")
     if not all(map(is_number, (*proxy, *gold))):
-        raise UserError("best-of-n: an answer has no score; leave it out")
+        raise UserError("best-of-n: a response has no score; leave it out")
     equal: dict[float, list[float]] = {}
     for score, truth in sorted(zip(proxy, gold, strict=True), key=lambda pair: pair[0]):
         equal.setdefault(score, []).append(truth)

@@ -1,9 +1,8 @@
-"""The in-process engine: prompts in, sampled answers with their log-probabilities out.
+"""The in-process engine: prompts in, sampled responses with their log-probabilities out.
 
-A prompt is read once for all of its answers (policy/decoding.py); where a model cannot do so, every answer is a row of
-its own (rollout/rows.py). A policy's first prompts decide which: a few tokens are sampled in the first way and compared
-with what the trainer gives for them.
-"""
+A prompt is read once for all of its responses (policy/decoding.py); where a model cannot do so, every response is a row
+of its own (rollout/rows.py). A policy's first prompts decide which: a few tokens are sampled in the first way and
+compared with what the trainer gives for them."""
 
 from __future__ import annotations
 
@@ -31,13 +30,13 @@ __all__ = ["InProcess", "Sampling", "fits", "generate", "sampler_agrees", "stop_
 BATCH_TOKENS = 16384  # prompt and response tokens held at once
 PROBE_TOKENS = 4  # sampled to see whether prompts can be shared
 Row = tuple[int, int]
-"""An answer to be written: the place of its prompt, and which of the prompt's answers it is."""
+"""A response to be written: the place of its prompt, and which of the prompt's responses it is."""
 
 
 class InProcess:
     """The engine that samples from the policy in this process.
 
-    Its first answers at the temperature that the trainer reads at are read by it too; RunFailed where their
+    Its first responses at the temperature that the trainer reads at are read by it too; RunFailed where their
     log-probabilities differ. With a `mixture` it samples from that, and there is nothing of the trainer's to compare.
     """
 
@@ -45,7 +44,7 @@ class InProcess:
         self.policy, self.version, self.mixture, self.compared = policy, version, mixture, mixture is not None
 
     def generate(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling) -> list[Rollout]:
-        """`n` answers to each prompt, in the order of the prompts; see `generate`."""
+        """`n` responses to each prompt, in the order of the prompts; see `generate`."""
         rollouts = [
             dataclasses.replace(r, policy_version=self.version)
             for r in generate(self.policy, prompts, sampling, n, self.mixture)
@@ -74,12 +73,12 @@ def generate(
     n: int = 1,
     mixture: Mixture | None = None,
 ) -> list[Rollout]:
-    """`n` answers to each prompt, in the order of the prompts; with a `mixture` those of the policy and another one
+    """`n` responses to each prompt, in the order of the prompts; with a `mixture` those of the policy and another one
     together, with the log-probabilities of the mixture.
 
-    Every answer draws from its own counter (seed, prompt, answer), so that the way prompts are batched does not change
-    what is sampled. Prompts of like length are batched together; answers that have ended are taken out of the batch.
-    A prompt that with its answer would not fit into the model's context is an error, and so is an empty one.
+    Every response draws from its own counter (seed, prompt, response), so that the way prompts are batched does not
+    change what is sampled. Prompts of like length are batched together; responses that have ended are taken out of the
+    batch. A prompt that with its response would not fit into the model's context is an error, and so is an empty one.
     """
     check_sampling(sampling)
     check_prompts(policy, prompts, sampling)
@@ -109,7 +108,7 @@ def row_by_row(policies: Sequence[Policy]) -> Iterator[None]:
 
 def check_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
     """UserError for a prompt that is empty, has tokens that the model has not got, or leaves no room in the model's
-    context for the longest answer."""
+    context for the longest response."""
     for p, prompt in enumerate(prompts):
         if not prompt:
             raise UserError(f"prompt {p + 1} has no tokens, so there is nothing to answer")
@@ -148,7 +147,7 @@ def fits(policy: Policy, prompt: Sequence[int], sampling: Sampling) -> bool:
 
 
 def stop_ids(policy: Policy) -> frozenset[int]:
-    """The tokens that end an answer: those of the chat template, the tokenizer and the model's generation settings."""
+    """The tokens that end a response: those of the chat template, the tokenizer and the model's generation settings."""
     settings = getattr(policy.model, "generation_config", None)
     more = getattr(settings, "eos_token_id", None)
     listed = more if isinstance(more, list) else [more]
@@ -174,7 +173,7 @@ def shares_prompts(policy: Policy, prompts: Sequence[Sequence[int]], sampling: S
         policy.verified = verified  # what is trained on is another case
         policy.shares_prompts = not why
         if why:
-            policy.notes.append(f"prompts are read anew for each of their answers (slower): {why}")
+            policy.notes.append(f"prompts are read anew for each of their responses (slower): {why}")
     return policy.shares_prompts and policy.layout == "trees"
 
 
@@ -195,12 +194,12 @@ def sampler_agrees(policy: Policy, rollouts: Sequence[Rollout]) -> Gap:
 
 
 def trees_of(rollouts: Sequence[Rollout]) -> list[Tree]:
-    """One tree per prompt, with its answers; what the sampler said of their tokens is among their `facts`."""
-    answers: dict[tuple[int, ...], list[Branch]] = {}
+    """One tree per prompt, with its responses; what the sampler said of their tokens is among their `facts`."""
+    responses: dict[tuple[int, ...], list[Branch]] = {}
     for r in rollouts:
         branch = Branch("response", r.response_ids, (True,) * len(r.response_ids), facts={"logp": r.logp_T})
-        answers.setdefault(r.prompt_ids, []).append(branch)
-    return [Tree(prompt, tuple(branches), i, i) for i, (prompt, branches) in enumerate(answers.items())]
+        responses.setdefault(r.prompt_ids, []).append(branch)
+    return [Tree(prompt, tuple(branches), i, i) for i, (prompt, branches) in enumerate(responses.items())]
 
 
 @torch.no_grad()  # inference tensors would be in the way of a divided model's next update

@@ -82,12 +82,12 @@ def table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
 
 
 def plain(path: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the file as the fields of `Experience`; RunFailed where one that every answer has is missing."""
+    """A row of the file as the fields of `Experience`; RunFailed where one that every response has is missing."""
     absent = {"score": math.nan, "parts": (), "why": "", "old_logp_T": ()}
     empty = [name for name, value in row.items() if value is None and name not in absent]
     empty += [f"prompt.{name}" for message in row["prompt"] or () for name in message if message[name] is None]
     if empty:
-        raise RunFailed(f"{path}: an answer has no '{empty[0]}'; begin the stage anew with --restart")
+        raise RunFailed(f"{path}: a response has no '{empty[0]}'; begin the stage anew with --restart")
     fields_ = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     fields_["prompt"] = tuple(Message(**message) for message in row["prompt"])
     return fields_ | {name: other for name, other in absent.items() if fields_[name] is None}
@@ -138,7 +138,7 @@ def usable(rows: Sequence[Experience], fewest: int) -> tuple[list[Experience], i
     are. RunFailed where every single one failed: that is the reward's doing."""
     good = [row for row in rows if not row.why]
     if not good:
-        raise RunFailed(f"all {len(rows)} answers of this round failed; the first: {rows[0].why}")
+        raise RunFailed(f"all {len(rows)} responses of this round failed; the first: {rows[0].why}")
     count = Counter(row.group for row in good)
     grouped = [row for row in good if count[row.group] >= fewest]
     return grouped, len(good) - len(grouped)

@@ -1,4 +1,4 @@
-"""Answers of a policy and its reference together: both write the same rows in step, and each token is drawn from the
+"""Responses of a policy and its reference together: both write the same rows in step, and each token is drawn from the
 geometric mixture of what they say (IPO-MD)."""
 
 from __future__ import annotations

@@ -32,40 +32,40 @@ class Rows(Protocol):
 
 
 class Shared:
-    """Rows whose prompts are read once for all of their answers, `most` tokens each."""
+    """Rows whose prompts are read once for all of their responses, `most` tokens each."""
 
     def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], most: int) -> None:
         self.policy = policy
-        answers: dict[tuple[int, ...], list[int]] = {}
+        responses: dict[tuple[int, ...], list[int]] = {}
         for row, prompt in enumerate(prompts):
-            answers.setdefault(tuple(prompt), []).append(row)
-        trees = [Tree(prompt, (), i, i) for i, prompt in enumerate(sorted(answers, key=len))]
+            responses.setdefault(tuple(prompt), []).append(row)
+        trees = [Tree(prompt, (), i, i) for i, prompt in enumerate(sorted(responses, key=len))]
         blocks: list[Block] = []
         first: dict[int, Tensor] = {}
         for group in pack(trees, PROMPT_TOKENS):
             reading = Prompts(group, policy.device)
-            rows = [answers[tree.prompt] for tree in group]
+            rows = [responses[tree.prompt] for tree in group]
             logits = self._read(reading, Batch(group).ids_N, Batch(group).positions_N, reading.ends)
             first |= {row: z for z, those in zip(logits, rows, strict=True) for row in those}
             blocks += reading.blocks(rows)
         self.first: Tensor | None = torch.stack([first[row] for row in range(len(prompts))])
         self.begin = torch.tensor([len(prompt) for prompt in prompts])
-        self.answers, self.ids = Responses(blocks, most), self.begin
+        self.responses, self.ids = Responses(blocks, most), self.begin
 
     def logits(self) -> Tensor:
         """The logits of every row's next token, [rows, vocabulary]."""
         if self.first is not None:
             first, self.first = self.first, None
             return first
-        z = self._read(self.answers, self.ids, self.begin + self.answers.written)
-        self.answers.advance()
+        z = self._read(self.responses, self.ids, self.begin + self.responses.written)
+        self.responses.advance()
         return z
 
     def go_on(self, token: Tensor, keep: list[int]) -> list[int]:
         """Write a token to each row, and keep only these rows; returns the order in which they now stand."""
         order = filled(keep)
         if len(order) < len(token):
-            self.answers.keep(order)
+            self.responses.keep(order)
         index = torch.tensor(order)
         self.ids, self.begin = token.cpu()[index], self.begin[index]
         return order

@@ -30,7 +30,7 @@ def check_sampling(sampling: Sampling) -> None:
 
 
 def check_ratio(sampling: Sampling, temperature: float = 1.0) -> None:
-    """UserError where the log-probabilities of answers sampled in this way cannot enter the ratio of a trainer that
+    """UserError where the log-probabilities of responses sampled in this way cannot enter the ratio of a trainer that
     reads its policy at `temperature`."""
     named = {"top_p": sampling.top_p if sampling.top_p != 1 else None, "top_k": sampling.top_k}
     options = " and ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
@@ -41,14 +41,15 @@ def check_ratio(sampling: Sampling, temperature: float = 1.0) -> None:
         )
     if sampling.temperature != temperature or not sampling.enters_ratio:
         raise UserError(
-            f"answers are sampled at temperature {sampling.temperature:g} and the trainer reads its policy at "
+            f"responses are sampled at temperature {sampling.temperature:g} and the trainer reads its policy at "
             f"{temperature:g}: their log-probabilities cannot enter one ratio.\n  Give both the same, above 0."
         )
 
 
-def uniforms(sampling: Sampling, prompt: int, answer: int) -> NDArray[np.float64]:
-    """The numbers in [0, 1) that decide an answer, one for each token: a function of seed, prompt and answer alone."""
-    return generator(Stream.RESPONSE, sampling.seed, prompt, answer).random(sampling.max_new_tokens)
+def uniforms(sampling: Sampling, prompt: int, response: int) -> NDArray[np.float64]:
+    """The numbers in [0, 1) that decide a response, one for each token: a function of seed, prompt and response
+    alone."""
+    return generator(Stream.RESPONSE, sampling.seed, prompt, response).random(sampling.max_new_tokens)
 
 
 def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: NDArray[np.float64]) -> tuple[Tensor, Tensor]:

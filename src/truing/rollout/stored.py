@@ -1,4 +1,4 @@
-"""Answers that lie on disk, however they came there: with their prompts, their groups and what was said of them."""
+"""Responses that lie on disk, however they came there: with their prompts, their groups and what was said of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMPTY = "says nothing, or holds a NUL character"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One answer. Those of one `group` are compared with each other. `ids` are the policy's tokens, empty where the
+    """One response. Those of one `group` are compared with each other. `ids` are the policy's tokens, empty where the
     text alone is known; `score` is None where there is none, and `why` says why it could not be scored; `rater` is who
     scored it; `columns` is what else stands in the row of its prompt, and `row` the number of that."""
 
@@ -36,7 +36,7 @@ class Given:
 
     @property
     def message(self) -> Messages:
-        """The answer as a record holds it."""
+        """The response as a record holds it."""
         return (Message("assistant", self.response),)
 
     @property
@@ -46,7 +46,7 @@ class Given:
 
 
 def of_rollouts(files: Sequence[Path], columns: Mapping[int, Mapping[str, Any]] | None = None) -> list[Given]:
-    """Every answer of some rounds, in order; a group is one as it was sampled. `columns` are the prompts' by row."""
+    """Every response of some rounds, in order; a group is one as it was sampled. `columns` are the prompts' by row."""
     groups: dict[tuple[int, int], int] = {}
     responses = []
     for number, file in enumerate(files):
@@ -72,7 +72,7 @@ def of_records(records: Records) -> list[Given]:
         for response, score in scored_responses(record):
             if len(response) > 1:
                 raise DataError(
-                    f"{records.name}, row {row}", "the response has several turns", "Give answers of one turn each."
+                    f"{records.name}, row {row}", "the response has several turns", "Give responses of one turn each."
                 )
             rater, beside = "" if score is None else f"scores in {records.name}", record.meta.get("columns", {})
             responses.append(
@@ -80,7 +80,7 @@ def of_records(records: Records) -> list[Given]:
             )
     if not responses:
         raise DataError(
-            records.name, "holds prompts alone, and no answer to judge", "Let a stage `sample` answer them."
+            records.name, "holds prompts alone, and no response to judge", "Let a stage `sample` response them."
         )
     return responses
 
@@ -94,7 +94,7 @@ def scored_responses(record: Demonstration | Judgement) -> Iterator[tuple[Messag
 
 
 def by_group(responses: Iterable[Given]) -> list[list[Given]]:
-    """The answers of each group, in the order met."""
+    """The responses of each group, in the order met."""
     groups: dict[int, list[Given]] = {}
     for response in responses:
         groups.setdefault(response.group, []).append(response)
@@ -102,8 +102,8 @@ def by_group(responses: Iterable[Given]) -> list[list[Given]]:
 
 
 def as_records(responses: Sequence[Given], name: str) -> Records:
-    """Answers as a data set: of scored ones a record a group, its responses with their scores, of others a record an
-    answer. What no record can hold is left out and noted. DataError where nothing is left."""
+    """Responses as a data set: of scored ones a record a group, its responses with their scores, of others a record an
+    response. What no record can hold is left out and noted. DataError where nothing is left."""
     records: list[Demonstration | Judgement] = []
     rows, notes = [], []
     for number, group in enumerate(units(responses), start=1):
@@ -116,8 +116,8 @@ def as_records(responses: Sequence[Given], name: str) -> Records:
             rows.append(number)
             records.append(record_of(usable))
     if not records:
-        why = notes[0].problem if notes else "there is no answer"
-        raise DataError(name, f"none of {len(responses)} answers can be used; the first: {why}")
+        why = notes[0].problem if notes else "there is no response"
+        raise DataError(name, f"none of {len(responses)} responses can be used; the first: {why}")
     return Records(name, tuple(records), tuple(rows), tuple(notes), content_digest(records))
 
 
@@ -128,7 +128,7 @@ def units(responses: Sequence[Given]) -> list[list[Given]]:
 
 
 def record_of(responses: Sequence[Given]) -> Demonstration | Judgement:
-    """Answers to one prompt as a record: with scores where they have them, else the first as a demonstration."""
+    """Responses to one prompt as a record: with scores where they have them, else the first as a demonstration."""
     first, scores = responses[0], [response.score for response in responses]
     if None in scores:
         return Demonstration(first.prompt, first.message)

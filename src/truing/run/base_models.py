@@ -9,14 +9,14 @@ from typing import Any
 from truing import caches, world
 from truing.data.likeness import fingerprint
 from truing.data.rendering.render import Renderer
-from truing.data.trees import plant
+from truing.data.trees import build_trees
 from truing.policy import fresh, heads
 from truing.policy.files import lineage
 from truing.policy.gguf import dequantised
 from truing.policy.load import load
 from truing.run.console import Show
 from truing.train.fit import fit
-from truing.train.objective_sum import Sum, Term
+from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
@@ -72,13 +72,13 @@ def pretrain(size: str, folder: Path, show: Show) -> None:
     records = world.records(tiny.text_name(size))
     fresh.make(tiny.SIZES[size], records.texts(), folder, positions=tiny.POSITIONS)
     policy = load(str(folder))
-    planted = plant(records, Renderer(policy.tokenizer), max_length=tiny.TRAINING.max_length, shape="single")
+    dataset = build_trees(records, Renderer(policy.tokenizer), max_length=tiny.TRAINING.max_length, shape="single")
     from truing.objectives import nll
 
-    source = DataSource(planted.trees, tiny.TRAINING)
+    source = DataSource(dataset.trees, tiny.TRAINING)
     show.begin()
     record = Record(folder / "training", show=show.step)
-    fit(policy, source, Sum([Term(nll, {})]), Optim(policy.model, tiny.TRAINING, source.steps), record)
+    fit(policy, source, WeightedObjectives([Term(nll, {})]), Optim(policy.model, tiny.TRAINING, source.steps), record)
     heads.save(policy, folder)
     text = lineage.Learned("", "world", f"desk/{size}", records.name, False, fingerprint(records))
     lineage.write(folder, lineage.Lineage((text,)))

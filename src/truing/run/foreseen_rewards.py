@@ -16,7 +16,7 @@ from truing.rewards.call import KNOWN, TRL_KNOWN
 from truing.signature import TRL, Function, Part
 from truing.types import Records
 
-ASKED = (("prompts", "rewards"), ("watch_prompts", "watch"), ("prompts", "judge"), ("prompts", "trusted"))
+ASKED = (("prompts", "rewards"), ("monitor_prompts", "monitor"), ("prompts", "judge"), ("prompts", "trusted"))
 """Options with prompts, and options with the rewards that judge responses to them."""
 MODELS = ("Model", "RewardModel")
 SHOWN = 10

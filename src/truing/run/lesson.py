@@ -121,16 +121,16 @@ def _by(names: Sequence[str]) -> str:
 def _remarks(rounds: Rounds) -> tuple[str, ...]:
     """Remarks on what held back a stage that learned from scored responses."""
     account, remarks = rounds.account, []
-    equal, cut = account.equal / max(1, account.groups), account.cut / max(1, account.answers)
+    equal, cut = account.equal / max(1, account.groups), account.cut / max(1, account.responses)
     if rounds.compares and equal >= MANY:
         teaches = f"teaches by {rounds.beside} alone" if rounds.beside else "teaches nothing"
         remarks.append(
             f"{share(equal)} of {account.groups:,} groups scored the same throughout, which {teaches}: a finer "
-            "reward, more answers to a prompt, or resample"
+            "reward, a larger group_size, or resample"
         )
     if cut >= MANY:
         remarks.append(
-            f"{share(cut)} of {account.answers:,} responses were truncated at max_new_tokens ({rounds.longest})"
+            f"{share(cut)} of {account.responses:,} responses were truncated at max_new_tokens ({rounds.longest})"
         )
     return tuple(remarks)
 

@@ -51,7 +51,7 @@ def rewarded(run: StageRun, model: Any) -> list[Any]:
         options = run.recipe.stage(model.stage).options
         rewards.append(options.get("rewards"))
         if options.get("patience") is not None:
-            rewards.append(options.get("watch"))
+            rewards.append(options.get("monitor"))
         data = options.get("data")
         if isinstance(data, Ref):
             rewards.append(run.recipe.stage(data.stage).options.get("rewards"))
@@ -65,8 +65,8 @@ def by_stage(run: StageRun, options: Mapping[str, Any]) -> list[Records]:
     sources = []
     if options.get("prompts") is not None:  # it learned from its own responses to these
         sources.append(run.records(options["prompts"], on_bad_row, want="prompts", columns=columns))
-    if options.get("patience") is not None and options.get("watch_prompts") is not None:
-        sources.append(run.records(options["watch_prompts"], want="prompts"))
+    if options.get("patience") is not None and options.get("monitor_prompts") is not None:
+        sources.append(run.records(options["monitor_prompts"], want="prompts"))
     if options.get("data") is not None:
         sources.append(taught_from(run, options["data"], options.get("without"), on_bad_row, columns))
     if options.get("pretrain") is not None:

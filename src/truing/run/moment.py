@@ -20,8 +20,8 @@ def summary(rows: Sequence[Row]) -> str:
 
     >>> summary([{"step": 1, "rows": 2, "loss": 0.69, "accuracy": 0.5, "margin_nats": 0.0}])
     'margin 0 nats  accuracy 50 %  loss 0.69'
-    >>> metrics = {"score": 0.25, "score_deviation": 0.4, "equal_groups": 0.5, "cut_off": 0.0, "length": 12.0}
-    >>> summary([{"step": 1, "rows": 8, "loss": 0.0, "answers": 8, "groups": 2, "failed": 0.0} | metrics])
+    >>> metrics = {"score": 0.25, "score_deviation": 0.4, "equal_groups": 0.5, "truncated": 0.0, "length": 12.0}
+    >>> summary([{"step": 1, "rows": 8, "loss": 0.0, "responses": 8, "groups": 2, "failed": 0.0} | metrics])
     'reward 0.25 ± 0.4  equal groups 50 %  truncated 0 %  length 12 tokens'
     """
     if not rows:
@@ -35,9 +35,9 @@ def _of_rounds(rows: Sequence[Row]) -> list[str]:
         return []
     spread = _text(rows, "score_deviation")
     parts = [f"reward {_text(rows, 'score')}{f' ± {spread}' if spread else ''}"]
-    if any(row.get("answers", 0.0) > row.get("groups", 0.0) for row in rows):  # a single response is equal to itself
+    if any(row.get("responses", 0.0) > row.get("groups", 0.0) for row in rows):  # a single response is equal to itself
         parts.append(f"equal groups {_text(rows, 'equal_groups', share=True)}")
-    parts.append(f"truncated {_text(rows, 'cut_off', share=True)}")
+    parts.append(f"truncated {_text(rows, 'truncated', share=True)}")
     parts += [f"KL {_text(rows, 'kl')} nats"] if "kl" in rows[-1] else []
     parts.append(f"length {_text(rows, 'length')} tokens")
     failed = math.fsum(row.get("failed", 0.0) for row in rows)

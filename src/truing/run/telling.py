@@ -42,7 +42,7 @@ def _of_rounds(rounds: Rounds, data: str, there: int) -> str:
     again = f" (sampled {account.requests:,} times in all)" if account.requests > account.prompts else ""
     scored = f", scored by {joined(list(account.rewards))}" if account.rewards else ""
     return (
-        f"its own responses to {prompts}{again}{scored}; {counted(account.answers, 'response')} in "
+        f"its own responses to {prompts}{again}{scored}; {counted(account.responses, 'response')} in "
         f"{counted(account.rounds, 'round')}"
     )
 

@@ -68,15 +68,15 @@ class View:
             return shadows.sums(self.policy.logp(shadows))
 
     def texts(self) -> Batch:
-        """The texts that stand beside answers; UserError where there are none."""
+        """The texts that stand beside responses; UserError where there are none."""
         shadows = self.batch.shadows()
         if not shadows.trees:
             raise UserError("this objective learns from given texts (pretrain), and the stage has none")
         return shadows
 
     def given_M(self) -> Tensor:
-        """The policy's log-probability of every given text, summed in fp64, at temperature 1 whatever that of answers:
-        a look of its own."""
+        """The policy's log-probability of every given text, summed in fp64, at temperature 1 whatever that of
+        responses: a look of its own."""
         return self.texts().sums(replace(self.policy, temperature=1.0).logp(self.texts()))
 
     def ref_mismatched(self) -> Tensor:
@@ -136,7 +136,7 @@ class View:
         return pad_sequence([pieces[m] for m in self.batch.singles], batch_first=True)
 
     def ranked(self, value_M: Tensor) -> Tensor:
-        """One value a branch, padded with zeros to [B, K]: the answers of each tree, best first."""
+        """One value a branch, padded with zeros to [B, K]: the responses of each tree, best first."""
         return pad_sequence(value_M.split([len(tree.branches) for tree in self.batch.trees]), batch_first=True)
 
     def better(self, value_M: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from truing import seals
-from truing.diagnose.curve import read_watch
+from truing.diagnose.curve import read_log
 from truing.recipe.references import Ref
 from truing.registry import Models, stage
 from truing.run.stage_run import StageRun
 from truing.stages.diagnosis import tell
 
-WATCH = "watch.jsonl"
+LOG = "monitor.jsonl"
 
 
 @stage(gives="findings")
@@ -22,9 +22,9 @@ def diagnose(
     runs: Annotated[Models, "the reinforce stages, or model folders, that monitored held-out prompts"],
     truth: Annotated[str, "the monitored reward that counts as the truth"] = "gold",
 ) -> None:
-    """Measure whether the reward was over-optimised, from what `reinforce` stages monitored (`watch`, `watch_prompts`):
-    the reward that they were trained on, the proxy, and `truth`, a reward that they only monitored, over the KL to
-    their start.
+    """Measure whether the reward was over-optimised, from what `reinforce` stages monitored (`monitor`,
+    `monitor_prompts`): the reward that they were trained on, the proxy, and `truth`, a reward that they only monitored,
+    over the KL to their start.
 
     Finds where gold was highest, what was lost by the last evaluation, and whether the proxy rose meanwhile; fits Gao's
     form d (alpha - beta ln d). A run from elsewhere is named by its model's folder.
@@ -34,18 +34,18 @@ def diagnose(
     for value in named:  # its findings are about these weights
         run.model(value)
     curves = [
-        read_watch(watched(run, model), name, started(run, model), truth)
+        read_log(monitored(run, model), name, started(run, model), truth)
         for name, model in zip(names, named, strict=True)
     ]
     tell(run, curves, truth)
 
 
-def watched(run: StageRun, model: Any) -> Path:
-    """Return the path of a run's watch.jsonl: in the stage's folder, beside its model."""
+def monitored(run: StageRun, model: Any) -> Path:
+    """Return the path of a run's monitor.jsonl: in the stage's folder, beside its model."""
     if isinstance(model, Ref):
-        return run.stage(model) / WATCH
-    beside = Path(model).parent / WATCH
-    path = beside if beside.is_file() else Path(model) / WATCH
+        return run.stage(model) / LOG
+    beside = Path(model).parent / LOG
+    path = beside if beside.is_file() else Path(model) / LOG
     seals.check_file(path)
     return path
 

@@ -28,7 +28,7 @@ def evaluate(
     coefficient: Annotated[NonNegative | None, "of uncertainty: share of members' variance subtracted (0.5)"] = None,
     lookup: Annotated[bool, "add the world's template look-up as a contestant"] = False,
     samples: Annotated[Count, "the most prompts that are answered; more narrow the intervals"] = 500,
-    answers: Annotated[Count, "responses to each prompt; several give pass@k and narrower intervals"] = 1,
+    samples_per_prompt: Annotated[Count, "responses to each prompt; several give pass@k and narrower intervals"] = 1,
     passing: Annotated[float | None, "score from which a response counts as right, for pass@k"] = None,
     best_of: Annotated[Count | None, "add the best of so many responses, by `best_by`, as a contestant"] = None,
     best_by: Annotated[RewardModel | None, "the reward model that chooses among `best_of` responses"] = None,
@@ -51,12 +51,13 @@ def evaluate(
     Finds, for each model against each of `against`, paired by prompt: win rate, mean score, change of length; and KL to
     the first of them. Reward models among `models`, and policies on `data`, are measured by accuracy; an ensemble by
     its members' disagreement on responses and on `data`; a judge of several heads head by head; `passing` adds pass@k
-    for k = 1, 2, 4, ... up to `answers`. A judge that errs is tried first, on pairs of `labelled` and `data` that it
-    did not learn from: below `least_accuracy` it decides nothing, above it win rates are corrected for its errors, with
-    `trusted` by prediction-powered inference.
-    """
+    for k = 1, 2, 4, ... up to `samples_per_prompt`. A judge that errs is tried first, on pairs of `labelled` and `data`
+    that it did not learn from: below `least_accuracy` it decides nothing, above it win rates are corrected for its
+    errors, with `trusted` by prediction-powered inference."""
     sampling = Sampling(max_new_tokens, temperature, derived(run.seed + seed, run.name))
-    sitting = exam.Exam(run, models, against, sampling, answers=answers, passing=passing, preview=preview)
+    sitting = exam.Exam(
+        run, models, against, sampling, samples_per_prompt=samples_per_prompt, passing=passing, preview=preview
+    )
     held_out = run.records(data, columns=columns) if data is not None else None
     if held_out is not None:
         sitting.order(held_out)

@@ -49,11 +49,11 @@ def fit_reward(
     whole = lora.lora_rank is None or lora.lora_merge
     policy = learner(run, fresh_reward(run.model(model), seed=run.seed, whole=whole, heads=heads), training, lora)
     records = run.records(data, on_bad_row, columns=columns)
-    planted, held_out = prepare.plant_for(run, policy, records, training, shape, on_bad_row, terms=terms), None
+    dataset, held_out = prepare.trees_for(run, policy, records, training, shape, on_bad_row, terms=terms), None
     if eval is not None:
         left = splitting.unseen(run.records(eval, on_bad_row, columns=columns), [records])
-        held_out = prepare.plant_for(run, policy, left, training, shape, on_bad_row, terms=terms)
-    prepare.begin_ties(policy, planted, terms)
+        held_out = prepare.trees_for(run, policy, left, training, shape, on_bad_row, terms=terms)
+    prepare.begin_ties(policy, dataset, terms)
 
     def measured() -> Measured:
         if held_out is None:
@@ -62,4 +62,4 @@ def fit_reward(
         outputs.write_findings(run, findings)
         return Measured(findings, notes=missing)
 
-    train(run, policy, planted, terms, training, measure=measured)
+    train(run, policy, dataset, terms, training, measure=measured)

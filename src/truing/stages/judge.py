@@ -40,7 +40,7 @@ def judge(
         "what is made of a prompt's responses: best against worst, order, scores, the best, all that pass",
     ] = "pair",
     passing: Annotated[float | None, "least score that `keep: passing` keeps"] = None,
-    unfinished: Annotated[Literal["drop", "keep"], "leave out truncated responses, or keep them"] = "drop",
+    truncated: Annotated[Literal["drop", "keep"], "leave out truncated responses, or keep them"] = "drop",
     combine: Annotated[Literal["sum", "lexicographic"], "by weight, or each only between equals of the last"] = "sum",
     on_error: Annotated[Literal["stop", "drop"], "drop leaves out, and counts, a response that has no score"] = "stop",
     time_limit: Annotated[Positive, "seconds after which a call of your own reward has failed"] = 60.0,
@@ -50,12 +50,12 @@ def judge(
 
     `keep` says what is made of the responses to a prompt: the best against the worst (`pair`), all in their order
     (`ranking`), all with their `scores`, the `best` as a demonstration, or every one whose score is at least `passing`.
-    Responses that could not be scored, are empty, repeat another or (unless `unfinished: keep`) were truncated are left
+    Responses that could not be scored, are empty, repeat another or (unless `truncated: keep`) were truncated are left
     out and counted; of equal scores there is no pair.
     """
     check(run, keep, passing)
     responses = responses_of(run, data, columns, rewards is not None)
-    count = Counter(dict.fromkeys(WORDS, 0) | {"answers": len(responses)})
+    count = Counter(dict.fromkeys(WORDS, 0) | {"responses": len(responses)})
     reward_notes: list[str] = []
     if rewards is not None:
         responses, reward_notes = scored(run, responses, rewards, combine, on_error, time_limit)
@@ -64,7 +64,7 @@ def judge(
     make = FORMS[keep] if keep != "passing" else lambda group: reaching(group, passing or 0.0)
     rows: dict[str, Row] = {}
     for group in lying.by_group(responses):
-        candidates = usable(group, count, unfinished == "keep")
+        candidates = usable(group, count, truncated == "keep")
         made = make(candidates) if candidates else []
         if candidates and not made:
             count["below" if keep == "passing" else "alone" if len(candidates) == 1 else "equal"] += 1
@@ -89,10 +89,10 @@ def judge(
 
 
 WORDS = {
-    "answers": "responses",
+    "responses": "responses",
     "unscored": "responses that could not be scored",
     "empty": "responses that are empty or hold a NUL character",
-    "unfinished": "truncated responses",
+    "truncated": "truncated responses",
     "repeated": "responses or rows that repeat an earlier one",
     "alone": "prompts with a single response left",
     "equal": "prompts whose responses are equal in score",
@@ -102,7 +102,7 @@ WORDS = {
 }
 """The counts by their keys, each in words."""
 
-WAY_OUT = "Give more responses to a prompt, a finer reward, a longer max_new_tokens, or unfinished: keep."
+WAY_OUT = "Give more responses to a prompt, a finer reward, a longer max_new_tokens, or truncated: keep."
 
 
 def counts_line(count: Mapping[str, int]) -> str:

@@ -202,16 +202,16 @@ class Better:
     samples: int
     _met: dict[str, tuple[Reward, Trust, list[float]]] = field(default_factory=dict, repr=False)
 
-    def powered(self, contestant: Responses, rival: Responses, prompts: Sequence[Messages], answers: int) -> Powered:
-        """The win rate of a contestant by both judges; every prompt is repeated `answers` times in a row."""
-        count = len(prompts) // answers
+    def powered(self, contestant: Responses, rival: Responses, prompts: Sequence[Messages], per_prompt: int) -> Powered:
+        """The win rate of a contestant by both judges; every prompt is repeated `per_prompt` times in a row."""
+        count = len(prompts) // per_prompt
         draws = generator(Stream.BETTER_JUDGE, self.trial.run.seed)
         part = sorted(draws.permutation(count)[: self.samples].tolist())
-        places = [i for prompt in part for i in range(prompt * answers, (prompt + 1) * answers)]
+        places = [i for prompt in part for i in range(prompt * per_prompt, (prompt + 1) * per_prompt)]
         chosen = [prompts[i] for i in places]
         reward, trust, theirs = self._of_rival(rival.at(places), chosen)
         ours = values_of(reward, chosen, contestant.at(places).texts)
-        lost = {i // answers for i, pair in enumerate(zip(ours, theirs, strict=True)) if any(map(math.isnan, pair))}
+        lost = {i // per_prompt for i, pair in enumerate(zip(ours, theirs, strict=True)) if any(map(math.isnan, pair))}
         read = [i for i in range(len(part)) if i not in lost]
         judge = self.trial.judge.judged_by
         if lost:
@@ -221,11 +221,11 @@ class Better:
         if len(read) < 2:
             raise UserError(f"{judge} can read the responses to {len(read)} prompts; give more trusted_samples")
         within = getattr(reward, "tie_tolerance", 0.0)
-        ours, theirs = ([v for i, v in enumerate(side) if i // answers not in lost] for side in (ours, theirs))
-        truth = by_prompt(points_of(ours, theirs, within), answers, range(len(read)))
+        ours, theirs = ([v for i, v in enumerate(side) if i // per_prompt not in lost] for side in (ours, theirs))
+        truth = by_prompt(points_of(ours, theirs, within), per_prompt, range(len(read)))
         points = points_of(contestant.values, rival.values, max(contestant.within, rival.within))
-        judged_part = by_prompt(points, answers, [part[i] for i in read])
-        rest = by_prompt(points, answers, sorted(set(range(count)) - set(part)))
+        judged_part = by_prompt(points, per_prompt, [part[i] for i in read])
+        rest = by_prompt(points, per_prompt, sorted(set(range(count)) - set(part)))
         rate, weight = powered_rate(truth, judged_part, rest) if len(rest) > 1 else (mean_of(truth), 0.0)
         return Powered(rate, weight, trust)
 
@@ -244,14 +244,14 @@ def values_of(reward: Reward, prompts: Sequence[Messages], texts: Sequence[str])
     return [math.nan if s.failed else s.value for s in judged(reward, prompts, texts, strict=False)]
 
 
-def per(values: Sequence[float], prompt: int, answers: int) -> Sequence[float]:
+def per(values: Sequence[float], prompt: int, per_prompt: int) -> Sequence[float]:
     """The values of one prompt's responses."""
-    return values[prompt * answers : (prompt + 1) * answers]
+    return values[prompt * per_prompt : (prompt + 1) * per_prompt]
 
 
-def by_prompt(points: Sequence[float], answers: int, prompts: Sequence[int]) -> list[float]:
+def by_prompt(points: Sequence[float], per_prompt: int, prompts: Sequence[int]) -> list[float]:
     """The mean point of each of these prompts."""
-    return [math.fsum(per(points, prompt, answers)) / answers for prompt in prompts]
+    return [math.fsum(per(points, prompt, per_prompt)) / per_prompt for prompt in prompts]
 
 
 def pairs_of(records: Records) -> tuple[list[Pair], dict[str, int]]:

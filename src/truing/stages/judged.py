@@ -17,11 +17,11 @@ Row = tuple[Record, dict[str, Any]]
 """A record, and the row that is written for a person to read: its columns, with the rewards and the rater."""
 
 
-def usable(group: Sequence[Given], count: Counter[str], unfinished: bool) -> list[Given]:
+def usable(group: Sequence[Given], count: Counter[str], truncated: bool) -> list[Given]:
     """The responses of a group that a row can be made of, each wording once; the others are counted."""
     by_text: dict[str, Given] = {}
     for stored in group:
-        why = left_out(stored, unfinished, stored.response in by_text)
+        why = left_out(stored, truncated, stored.response in by_text)
         if why:
             count[why] += 1
         else:
@@ -29,14 +29,14 @@ def usable(group: Sequence[Given], count: Counter[str], unfinished: bool) -> lis
     return list(by_text.values())
 
 
-def left_out(stored: Given, unfinished: bool, repeated: bool) -> str:
+def left_out(stored: Given, truncated: bool, repeated: bool) -> str:
     """The reason why no row is made of a response, as the key it is counted under; empty where one can be."""
     if stored.score is None:
         return "unscored"
     if stored.unfit == lying.EMPTY:
         return "empty"
-    if stored.unfit and not unfinished:
-        return "unfinished"
+    if stored.unfit and not truncated:
+        return "truncated"
     return "repeated" if repeated else ""
 
 

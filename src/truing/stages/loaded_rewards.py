@@ -10,12 +10,12 @@ from truing import registry
 from truing.data import clock
 from truing.errors import UserError
 from truing.policy.load import load
-from truing.recipe.reward_spec import COST, LATE, WEIGHT, WITHIN, options_of
+from truing.recipe.reward_spec import COST, TIE_TOLERANCE, TIMEOUT_SCORE, WEIGHT, options_of
 from truing.registry import RewardFunction
 from truing.rewards import sandbox
 from truing.rewards.call import Call
 from truing.rewards.combine import Combine, Cost, OnError, Rewards, Term
-from truing.rewards.isolated import watched
+from truing.rewards.isolated import isolated
 from truing.rewards.scoring import RewardModel
 from truing.run import foreseen_rewards
 from truing.run.foreseen_rewards import Rows
@@ -63,14 +63,14 @@ def term_of(run: StageRun, entry: dict[str, Any], first: First, seconds: float, 
     declared = {option.name for option in function.options}
     weight, within, late = (
         shared.default if shared.name in declared else options.pop(shared.name, shared.default)
-        for shared in (WEIGHT, WITHIN, LATE)
+        for shared in (WEIGHT, TIE_TOLERANCE, TIMEOUT_SCORE)
     )
     called = label(run, function, options, taken)
     loaded = {key: with_models(run, function, key, value) for key, value in options.items()}
     if name == "program":
         run.note(sandbox.unkept(options.get("isolate", True)))
     call = Call(function, loaded, seconds)
-    scorer = made(call, first) if late is None else watched(name, call, late)
+    scorer = made(call, first) if late is None else isolated(name, call, late)
     return Term(called, scorer, weight, within, cost)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from truing import seals
-from truing.data.trees import Planted
+from truing.data.trees import TreeDataset
 from truing.disk import replacing
 from truing.evaluate.exam import response_text
 from truing.policy.policy import Policy
@@ -22,10 +22,10 @@ from truing.types import Finding
 SAMPLES = 8
 
 
-def write_samples(run: StageRun, policy: Policy, planted: Planted) -> None:
+def write_samples(run: StageRun, policy: Policy, dataset: TreeDataset) -> None:
     """Write the trained model's responses to a few prompts of its own data: samples.parquet."""
     sampling = Sampling(seed=derived(run.seed, run.name, "samples"))
-    prompts = [tree.prompt for tree in planted.trees if fits(policy, tree.prompt, sampling)][:SAMPLES]
+    prompts = [tree.prompt for tree in dataset.trees if fits(policy, tree.prompt, sampling)][:SAMPLES]
     rollouts = generate(policy, prompts, sampling)
     table = {
         "prompt": [policy.tokenizer.decode(p) for p in prompts],

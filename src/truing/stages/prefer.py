@@ -36,6 +36,6 @@ def prefer(
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
     records = run.records(data, on_bad_row, columns=columns)
     shape = prepare.shape_for(terms)
-    planted = prepare.plant_for(run, policy, records, training, shape, on_bad_row, terms=terms, thoughts=thoughts)
-    before = reference_of(run, policy, planted, training, reference) if terms.needs_reference else None
-    train(run, policy, planted, terms, training, before)
+    dataset = prepare.trees_for(run, policy, records, training, shape, on_bad_row, terms=terms, thoughts=thoughts)
+    before = reference_of(run, policy, dataset, training, reference) if terms.needs_reference else None
+    train(run, policy, dataset, terms, training, before)

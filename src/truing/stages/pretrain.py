@@ -31,5 +31,5 @@ def pretrain(
     """
     policy = learner(run, load(run.model(model), seed=run.seed), training)
     records = taught_from(run, data, without, on_bad_row, columns)
-    planted = prepare.plant_for(run, policy, records, training, "text", on_bad_row)
-    train(run, policy, planted, prepare.compile_objective("nll"), training)
+    dataset = prepare.trees_for(run, policy, records, training, "text", on_bad_row)
+    train(run, policy, dataset, prepare.compile_objective("nll"), training)

@@ -16,11 +16,11 @@ from truing.data.batch import Batch, Branch, Tree
 from truing.data.formats.loading import without_tools
 from truing.data.rendering.render import Renderer
 from truing.data.split import unseen
-from truing.data.trees import Planted
+from truing.data.trees import TreeDataset
 from truing.errors import DataError, UserError
 from truing.evaluate.exam import response_text
-from truing.online.monitor import Looking, Watch
-from truing.online.pretraining_mix import Given
+from truing.online.monitor import Monitor, MonitorLog
+from truing.online.pretraining_mix import PretrainingMix
 from truing.online.schedule import replaced
 from truing.online.source import Judged, OnlineOptions, Place, Prompt, RolloutSource, rollout_source
 from truing.policy.load import context_length, load
@@ -32,14 +32,14 @@ from truing.rollout import account, experience
 from truing.rollout.engine import Sampling, fits, generate
 from truing.run.lesson import Rounds
 from truing.run.stage_run import StageRun
-from truing.settings import Leash, Lora, Online, Shaping, Training, Watching
+from truing.settings import KLControl, Lora, Monitoring, Online, Shaping, Training
 from truing.stages import prepare
 from truing.stages.learner import learner
 from truing.stages.loaded_rewards import First, appointed, columns_of
 from truing.stages.stage_figures import Evaluation, Measured
 from truing.stages.training import learn
 from truing.streams import derived
-from truing.train.objective_sum import Sum
+from truing.train.objective_sum import WeightedObjectives
 from truing.types import Messages, Positive, Records, RowNote
 
 SETTLING = 64
@@ -63,12 +63,12 @@ def reinforce(
         RewardModel | None, "the reward model from which the value model starts; else a head on the policy"
     ] = None,
     pretrain: Annotated[Data | None, "texts of which every token is learned beside the responses, with `ptx`"] = None,
-    watch: Annotated[RewardSpec | None, "rewards that are monitored during training and never learned from"] = None,
-    watch_prompts: Annotated[Data | None, "held-out prompts that are answered for `watch`"] = None,
-    watching: Watching = Watching(),
+    monitor: Annotated[RewardSpec | None, "rewards that are monitored during training and never learned from"] = None,
+    monitor_prompts: Annotated[Data | None, "held-out prompts that are answered for `monitor`"] = None,
+    monitoring: Monitoring = Monitoring(),
     online: Online = Online(),
     shaping: Shaping = Shaping(),
-    leash: Leash = Leash(),
+    kl_control: KLControl = KLControl(),
     training: Training = Training(learning_rate=1e-5, rows_per_step=16),
     lora: Lora = Lora(),
 ) -> None:
@@ -76,44 +76,42 @@ def reinforce(
     the other (`truing list rewards`; your own function, or TRL's, as `mine.py:name`).
 
     A response that a reward fails on ends the run, or with `on_error: drop` is left out and counted; a call of your own
-    reward fails after `time_limit` seconds.
-    `rows_per_step` counts prompts, each with `answers` responses; an epoch is every prompt once. The reference, if the
-    objective or KL control (`beta`) needs one, is the policy as this stage received it. An objective with
-    `value_clipped` beside it gives the model a value head for the length of the stage, or with `value` a value model
-    apart from the policy, which starts from that reward model. With `ptx` beside it, every prompt of an update brings a
-    text of `pretrain` along, of which each token is learned, prompts included.
+    reward fails after `time_limit` seconds. `rows_per_step` counts prompts, each with `group_size` responses; an epoch
+    is every prompt once. The reference, if the objective or KL control (`beta`) needs one, is the policy as this stage
+    received it. An objective with `value_clipped` beside it gives the model a value head for the length of the stage,
+    or with `value` a value model apart from the policy, which starts from that reward model. With `ptx` beside it,
+    every prompt of an update brings a text of `pretrain` along, of which each token is learned, prompts included.
 
-    With `watch`, rewards that nothing is learned from, the policy is evaluated on `watch_prompts` during training, and
-    watch.jsonl holds these rewards, the training reward (`proxy`) and the KL to the reference.
-    """
+    With `monitor`, rewards that nothing is learned from, the policy is evaluated on `monitor_prompts` during training,
+    and monitor.jsonl holds these rewards, the training reward (`proxy`) and the KL to the reference."""
     terms = limited(prepare.compile_objective(objective), online)
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
     policy.temperature = online.temperature
     records = run.records(prompts, want="prompts", columns=columns)
-    usable, planted = askable(run, policy, records, training, online)
+    usable, dataset = askable(run, policy, records, training, online)
     kl_controlled = online.beta > 0 or terms.needs_reference or online.mixture > 0
-    reference = frozen(policy) if kl_controlled or watch is not None or leash.stop_at_kl is not None else None
+    reference = frozen(policy) if kl_controlled or monitor is not None or kl_control.stop_at_kl is not None else None
     put_value_model(run, policy, value, terms, training, online, usable)
     rows, first = [(p.row, p.columns) for p in usable], first_responses(run, policy, usable, online)
     ptx_texts = texts(run, policy, pretrain, training)
     judged = Judged(response_text, appointed(run, rewards, rows, first, combine, on_error, time_limit))
     limits = (training, online)
-    monitor = monitor_of(run, policy, watch, watch_prompts, records, watching, limits, on_error, time_limit)
-    options = OnlineOptions(online, training, shaping, leash)
+    log = monitor_of(run, policy, monitor, monitor_prompts, records, monitoring, limits, on_error, time_limit)
+    options = OnlineOptions(online, training, shaping, kl_control)
     place = Place(run.folder / "rollouts", run.seed, run.name)
-    more: dict[str, Any] = {"reference": reference, "mix": ptx_texts, "watch": monitor}
+    more: dict[str, Any] = {"reference": reference, "mix": ptx_texts, "monitor_log": log}
 
     def source_of(learner: Policy) -> RolloutSource:
         return rollout_source(learner, usable, judged, terms, options, place, **more)
 
-    run_loop(run, policy, planted, terms, training, usable, source_of)
+    run_loop(run, policy, dataset, terms, training, usable, source_of)
 
 
 def run_loop(
     run: StageRun,
     policy: Policy,
-    planted: Planted,
-    terms: Sum,
+    dataset: TreeDataset,
+    terms: WeightedObjectives,
     training: Training,
     prompts: Sequence[Prompt],
     source: Callable[[Policy], RolloutSource],
@@ -132,9 +130,9 @@ def run_loop(
         run.write("responses.json", account.samples(folder, whole))
         longest, more = source.schedule.online.max_new_tokens, beside(source)
         rounds = Rounds(whole, source.builder.compares, source.builder.imitates, longest, more)
-        return Measured(evaluation=evaluation_of(source.looking), counts=counts(source), notes=notes, rounds=rounds)
+        return Measured(evaluation=evaluation_of(source.monitor), counts=counts(source), notes=notes, rounds=rounds)
 
-    learn(run, policy, planted, terms, training, Batch((first_of(prompts),)), make_source, measure=measured)
+    learn(run, policy, dataset, terms, training, Batch((first_of(prompts),)), make_source, measure=measured)
     if run.leads:
         for name in ("checkpoints", "best", "references"):  # a resume needs them: its checkpoints go first
             shutil.rmtree(run.folder / name, ignore_errors=True)
@@ -142,18 +140,18 @@ def run_loop(
 
 def beside(source: RolloutSource) -> str:
     """Name what a stage learns from beside the scores of its responses; empty where that is nothing."""
-    costs = source.schedule.online.unfinished_penalty > 0 or source.builder.shaping.overlong_buffer is not None
-    texts = bool(source.given.trees)
+    costs = source.schedule.online.truncated_penalty > 0 or source.builder.shaping.overlong_buffer is not None
+    texts = bool(source.mix.trees)
     return " and ".join(["the cost of a response's length"] * costs + ["the texts of pretrain"] * texts)
 
 
-def evaluation_of(looking: Looking | None) -> Evaluation | None:
+def evaluation_of(monitor: Monitor | None) -> Evaluation | None:
     """The evaluation of the weights that a stage leaves: the last one, or with `patience` the best."""
-    if looking is None:
+    if monitor is None:
         return None
-    watch = looking.watch
-    row = watch.best if looking.picks else watch.rows[-1]
-    return Evaluation(row, watch.names, len(watch.rows), looking.picks)
+    log = monitor.log
+    row = log.best if monitor.picks else log.rows[-1]
+    return Evaluation(row, log.names, len(log.rows), monitor.picks)
 
 
 def counts(source: RolloutSource) -> dict[str, int]:
@@ -170,7 +168,13 @@ def counts(source: RolloutSource) -> dict[str, int]:
 
 
 def put_value_model(
-    run: StageRun, policy: Policy, value: Any, terms: Sum, training: Training, online: Online, prompts: Sequence[Prompt]
+    run: StageRun,
+    policy: Policy,
+    value: Any,
+    terms: WeightedObjectives,
+    training: Training,
+    online: Online,
+    prompts: Sequence[Prompt],
 ) -> None:
     """Give the policy a value head, or the model that `value` names as its value model, if a term reads values.
 
@@ -190,12 +194,12 @@ def put_value_model(
         )
 
 
-def texts(run: StageRun, policy: Policy, pretrain: Any, training: Training) -> Given:
+def texts(run: StageRun, policy: Policy, pretrain: Any, training: Training) -> PretrainingMix:
     """The texts that `ptx` learns from beside responses."""
     if pretrain is None:
-        return Given()
-    planted = prepare.plant_for(run, policy, run.records(pretrain), training, "text")
-    return Given(planted.trees, run.seed + training.seed)
+        return PretrainingMix()
+    dataset = prepare.trees_for(run, policy, run.records(pretrain), training, "text")
+    return PretrainingMix(dataset.trees, run.seed + training.seed)
 
 
 def first_of(prompts: Sequence[Prompt]) -> Tree:
@@ -209,11 +213,11 @@ def monitor_of(
     spec: Any,
     prompts: Any,
     unlike: Records,
-    watching: Watching,
+    monitoring: Monitoring,
     limits: tuple[Training, Online],
     on_error: Literal["stop", "drop"],
     time_limit: float,
-) -> Watch | None:
+) -> MonitorLog | None:
     """The monitor of a stage: rewards, and held-out prompts, each different one once, that are not among those it
     learns from (`unlike`)."""
     if spec is None:
@@ -222,16 +226,16 @@ def monitor_of(
     usable, _ = askable(run, policy, unseen(once, [unlike]), *limits)
     if len(usable) < 2:
         raise UserError(
-            f"stage {run.name}: a mean over one monitored prompt has no error; give watch_prompts more of them"
+            f"stage {run.name}: a mean over one monitored prompt has no error; give monitor_prompts more of them"
         )
     rows, first = [(p.row, p.columns) for p in usable], first_responses(run, policy, usable, limits[1])
     rewards = appointed(run, spec, rows, first, "sum", on_error, time_limit)
-    return Watch(run.folder / "watch.jsonl", usable, rewards, watching, lambda text: run.show.say(f"  {text}"))
+    return MonitorLog(run.folder / "monitor.jsonl", usable, rewards, monitoring, lambda text: run.show.say(f"  {text}"))
 
 
-def limited(terms: Sum, online: Online) -> Sum:
+def limited(terms: WeightedObjectives, online: Online) -> WeightedObjectives:
     """The terms, with the length of the longest response."""
-    return Sum([replace(term, longest=online.max_new_tokens) for term in terms.terms])
+    return WeightedObjectives([replace(term, longest=online.max_new_tokens) for term in terms.terms])
 
 
 def distinct(records: Records) -> Records:
@@ -242,7 +246,7 @@ def distinct(records: Records) -> Records:
 
 def askable(
     run: StageRun, policy: Policy, records: Records, training: Training, online: Online
-) -> tuple[list[Prompt], Planted]:
+) -> tuple[list[Prompt], TreeDataset]:
     """The prompts as tokens, and notes on those that leave no room for a response."""
     renderer, most = Renderer(policy.tokenizer), min(training.max_length, context_length(policy))
     usable, notes = [], list(without_tools(records).notes)
@@ -258,10 +262,10 @@ def askable(
     if not usable:
         raise UserError(f"stage {run.name}: no prompt of {records.name} leaves room for a response in {most} tokens")
     trees = tuple(Tree(p.ids, (), i, p.row) for i, p in enumerate(usable))
-    planted = Planted(trees, tuple(notes), records.name)
-    run.note(f"{records.name}: {planted.text()}")
+    dataset = TreeDataset(trees, tuple(notes), records.name)
+    run.note(f"{records.name}: {dataset.text()}")
     run.note(clock.note(policy.tokenizer))
-    return usable, planted
+    return usable, dataset
 
 
 def first_responses(run: StageRun, policy: Policy, prompts: Sequence[Prompt], online: Online) -> First:

@@ -24,7 +24,7 @@ def sample(
     *,
     model: Annotated[Model, "the model that answers"],
     prompts: Annotated[Data, "the prompts to answer, each different one once"],
-    answers: Annotated[Count, "responses to each prompt"] = 4,
+    samples_per_prompt: Annotated[Count, "responses to each prompt"] = 4,
     max_new_tokens: Annotated[Count, "tokens at which a response is truncated"] = 64,
     temperature: Annotated[NonNegative, "1 samples as the model says, smaller is greedier, 0 the likeliest"] = 1.0,
     top_p: Annotated[
@@ -35,7 +35,8 @@ def sample(
     seed: Annotated[int, "added to the recipe's seed; another number draws other responses"] = 0,
     columns: Annotated[Columns | None, "which column of the prompts' file has which role, {prompt: question}"] = None,
 ) -> None:
-    """Let a model answer prompts, each different one `answers` times, and write responses and log-probabilities.
+    """Let a model answer prompts, each different one `samples_per_prompt` times, and write responses and
+    log-probabilities.
 
     They are data: `judge` labels them, `sft` learns them as they are. A killed stage is run again, to the same
     responses.
@@ -46,8 +47,8 @@ def sample(
     usable, _ = askable(run, policy, once, *limits)
     drawn = derived(run.seed + seed, run.name)
     sampling = Sampling(max_new_tokens, temperature, drawn, top_p, top_k, tuple(stop_strings or ()))
-    run.show.say(f"  {len(usable)} prompts, {answers} responses to each")
-    rollouts = InProcess(policy).generate([p.ids for p in usable], answers, sampling)
+    run.show.say(f"  {len(usable)} prompts, {samples_per_prompt} responses to each")
+    rollouts = InProcess(policy).generate([p.ids for p in usable], samples_per_prompt, sampling)
     rows = []
     for r in rollouts:
         p, text = usable[r.group], response_text(policy, r)
@@ -57,7 +58,7 @@ def sample(
     truncated = sum(r.stop == "length" for r in rollouts)
     figures = [
         {"name": "prompts", "value": len(usable), "unit": ""},
-        {"name": "answers", "value": len(rows), "unit": ""},
+        {"name": "responses", "value": len(rows), "unit": ""},
         {"name": "mean length", "value": sum(len(r.response_ids) for r in rollouts) / len(rows), "unit": "tokens"},
         {"name": "ran into max_new_tokens", "value": truncated, "unit": "responses"},
     ]

@@ -37,5 +37,5 @@ def sft(
     """
     policy = learner(run, load(run.model(model), seed=run.seed), training, lora)
     records = taught_from(run, data, without, on_bad_row, columns)
-    planted = prepare.plant_for(run, policy, records, training, "single", on_bad_row, turns, thoughts=thoughts)
-    train(run, policy, planted, prepare.compile_objective(objective), training)
+    dataset = prepare.trees_for(run, policy, records, training, "single", on_bad_row, turns, thoughts=thoughts)
+    train(run, policy, dataset, prepare.compile_objective(objective), training)

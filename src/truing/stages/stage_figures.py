@@ -18,7 +18,7 @@ from typing import Any
 from truing import door
 from truing.data.batch import trees_digest
 from truing.data.formats.files import SUFFIXES
-from truing.data.trees import Planted
+from truing.data.trees import TreeDataset
 from truing.disk import write_text
 from truing.evaluate.intervals import mean_interval
 from truing.policy.policy import Policy
@@ -30,7 +30,7 @@ from truing.run import telling
 from truing.run.lesson import NOTHING, Lesson, Rounds, lesson
 from truing.run.stage_run import StageRun
 from truing.settings import Training
-from truing.train.objective_sum import Sum
+from truing.train.objective_sum import WeightedObjectives
 from truing.types import Finding
 
 CHOSEN = "the evaluation was chosen by {}, so it has no interval"
@@ -38,7 +38,7 @@ CHOSEN = "the evaluation was chosen by {}, so it has no interval"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation, on monitored prompts, of the weights that a stage leaves: its line of watch.jsonl, the names of
+    """The evaluation, on monitored prompts, of the weights that a stage leaves: its line of monitor.jsonl, the names of
     the monitored rewards (evaluations are compared by the first), how many evaluations there were, and whether the
     weights are those of the best."""
 
@@ -69,7 +69,7 @@ class Evaluation:
             spread = None if best or not values else mean_interval(values)
             unit = {"kl": "nats", "length": "tokens"}.get(name, "")
             note = CHOSEN.format(words.label(self.names[0])) if best else ""
-            by_name[f"watch_{name}"] = Figure(f"{kind} {title}", value, of, unit, spread, n, note)
+            by_name[f"monitor_{name}"] = Figure(f"{kind} {title}", value, of, unit, spread, n, note)
         return by_name
 
 
@@ -95,7 +95,7 @@ class StageFigures:
     """The figures of a stage: `rows` are its lines of metrics."""
 
     rows: Sequence[Mapping[str, float]]
-    terms: Sum
+    terms: WeightedObjectives
     measured: Measured
     lesson: Lesson = field(default_factory=Lesson)
 
@@ -125,16 +125,16 @@ class StageFigures:
         best = self.measured.evaluation
         return {"step": best.step, "looks": best.evaluations, "by": best.names[0]} if best and best.picked else {}
 
-    def listed(self, planted: Planted, training: Training) -> list[Figure]:
+    def listed(self, dataset: TreeDataset, training: Training) -> list[Figure]:
         """All of them in the order in which they are shown: held out, what was done, means, counts."""
         whole, best = self.whole(), self.best()
         rounds = self.measured.rounds
         done = [Figure("objective", described(self.terms)), Figure("updates", whole["updates"])]
         done += [Figure("weights kept", f"those after update {best['step']}, the best evaluation")] if best else []
         if rounds is None:
-            done.append(Figure("rows of data", len(planted.trees)))
+            done.append(Figure("rows of data", len(dataset.trees)))
         else:
-            done.append(Figure("prompts asked", rounds.account.prompts, f"of {len(planted.trees):,} in the data"))
+            done.append(Figure("prompts asked", rounds.account.prompts, f"of {len(dataset.trees):,} in the data"))
         done += [
             Figure("rows learned from, repeats counted", whole["rows"]),
             Figure("data tokens learned from, repeats counted", whole["tokens"]),
@@ -182,7 +182,13 @@ class StageFigures:
 
 
 def tell(
-    run: StageRun, policy: Policy, planted: Planted, training: Training, terms: Sum, measured: Measured, moved: bool
+    run: StageRun,
+    policy: Policy,
+    dataset: TreeDataset,
+    training: Training,
+    terms: WeightedObjectives,
+    measured: Measured,
+    moved: bool,
 ) -> None:
     """Write the model's card and summary.json, and show the figures and, if by `moved` and the metrics the stage taught
     nothing, the reason."""
@@ -190,18 +196,18 @@ def tell(
     best_step = evaluation.step if evaluation and evaluation.picked else None
     taught = lesson(rows, moved, training.learning_rate, measured.rounds, best_step)
     made = StageFigures(rows, terms, measured, taught)
-    write_card(run, policy, planted, made, training)
+    write_card(run, policy, dataset, made, training)
     notes = [*made.broken(), *measured.notes, *taught.lines()]
     for line in (*made.lines(), *notes):
         run.show.say(f"  {line}")
-    shown = [figure.as_json() for figure in made.listed(planted, training)]
+    shown = [figure.as_json() for figure in made.listed(dataset, training)]
     body = {"do": run.do, "headline": made.headline(), **made.as_json(), "figures": shown, TAUGHT: taught.as_json()}
     body["paragraph"] = telling.paragraph(
         run.name,
         where_from(run, policy.name),
         described(terms),
-        planted.name,
-        len(planted.trees),
+        dataset.name,
+        len(dataset.trees),
         made.whole(),
         measured.rounds,
     )
@@ -213,10 +219,10 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return [row for _, row in door.read_log(folder / "metrics.jsonl")]
 
 
-def write_card(run: StageRun, policy: Policy, planted: Planted, made: StageFigures, training: Training) -> None:
+def write_card(run: StageRun, policy: Policy, dataset: TreeDataset, made: StageFigures, training: Training) -> None:
     """The model's README.md: base, method, how to load it, what it was trained on, and its figures."""
     monitored = made.held_out.values() if made.measured.evaluation else ()
-    done = [f for f in made.listed(planted, training) if f.name in ("updates", "weights kept")]
+    done = [f for f in made.listed(dataset, training) if f.name in ("updates", "weights kept")]
     shown = [*monitored, *done, *figures.of_stretch(made.stretch)]
     base_model, before = card.named_on_card(Path(policy.name))
     text = card.model_card(
@@ -224,10 +230,10 @@ def write_card(run: StageRun, policy: Policy, planted: Planted, made: StageFigur
         base=where_from(run, policy.name),
         method=f"{run.do}: {described(made.terms)}",
         data={os.path.basename(name): content for name, content in run.read.items()}
-        | {"token ids": trees_digest(planted.trees)},
+        | {"token ids": trees_digest(dataset.trees)},
         figures={f.title: f.text() for f in shown},
         findings=made.measured.findings,
-        notes=[planted.text(), *made.lesson.lines()],
+        notes=[dataset.text(), *made.lesson.lines()],
         kind="reward" if policy.is_reward else "language",
         adapter=policy.adapter is not None,
         base_model=base_model,
@@ -255,6 +261,6 @@ def hub_names(read: Iterable[str]) -> list[str]:
     return [m[1] for m in matches if m and not m[1].endswith(SUFFIXES) and not Path(m[1]).exists()]
 
 
-def described(terms: Sum) -> str:
+def described(terms: WeightedObjectives) -> str:
     """An objective in words: `dpo + 0.1 nll`."""
     return " + ".join(t.name if t.weight == 1 else f"{t.weight} {t.name}" for t in terms.terms)

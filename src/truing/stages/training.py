@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from truing.data.batch import Batch
-from truing.data.trees import Planted
+from truing.data.trees import TreeDataset
 from truing.errors import UserError
 from truing.evaluate.exam import same_tokens
 from truing.policy import heads
@@ -24,7 +24,7 @@ from truing.stages.stage_figures import Measured
 from truing.train.distributed.fsdp import sharded
 from truing.train.distributed.reference_logp import compute_shared
 from truing.train.fit import fit
-from truing.train.objective_sum import Sum
+from truing.train.objective_sum import WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record.checkpoint import room
 from truing.train.record.metrics import Record, learned_digest
@@ -34,22 +34,22 @@ from truing.train.source import DataSource, Source
 def train(
     run: StageRun,
     policy: Policy,
-    planted: Planted,
-    terms: Sum,
+    dataset: TreeDataset,
+    terms: WeightedObjectives,
     training: Training,
     reference: Reference | None = None,
     measure: Callable[[], Measured] = Measured,
 ) -> None:
     """Learn from a data set: see `learn`."""
-    source = DataSource(planted.trees, training, run.seed)
-    learn(run, policy, planted, terms, training, Batch(source.epoch(0)[0]), lambda _: source, reference, measure)
+    source = DataSource(dataset.trees, training, run.seed)
+    learn(run, policy, dataset, terms, training, Batch(source.epoch(0)[0]), lambda _: source, reference, measure)
 
 
 def learn(
     run: StageRun,
     policy: Policy,
-    planted: Planted,
-    terms: Sum,
+    dataset: TreeDataset,
+    terms: WeightedObjectives,
     training: Training,
     first: Batch,
     source_for: Callable[[Policy], Source],
@@ -61,7 +61,7 @@ def learn(
     process; `source_for` takes the policy as it is trained and returns the source of the steps."""
     if policy.layout != "trees":
         run.show.say(f"  {policy.model.config.model_type} cannot attend by mask: reading rows of responses (slower)")
-    agreement.check_content(run.name, policy, planted.trees)
+    agreement.check_content(run.name, policy, dataset.trees)
     run.show.begin()
     record = Record(run.folder, key=run.key, every=training.checkpoint_every, show=run.show.step)
     before = learned_digest(policy)
@@ -76,12 +76,14 @@ def learn(
         heads.save(policy, run.folder / "model")
         lineage.write(run.folder / "model", of_stage(run))
         if not policy.is_reward:
-            write_samples(run, policy, planted)
+            write_samples(run, policy, dataset)
         moved = learned_digest(policy) != before
-        stage_figures.tell(run, policy, planted, training, terms, measure(), moved)
+        stage_figures.tell(run, policy, dataset, training, terms, measure(), moved)
 
 
-def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Training, model: Any = None) -> Reference:
+def reference_of(
+    run: StageRun, policy: Policy, dataset: TreeDataset, training: Training, model: Any = None
+) -> Reference:
     """The reference of a stage: the policy as it is now, or another `model`; read by every process and written by
     rank 0."""
     path, reader = (
@@ -89,7 +91,7 @@ def reference_of(run: StageRun, policy: Policy, planted: Planted, training: Trai
         policy if model is None else other(run, policy, model, training),
     )
     with room(path):
-        trees = (*planted.trees, *(tree.shadow for tree in planted.trees if tree.shadow is not None))
+        trees = (*dataset.trees, *(tree.shadow for tree in dataset.trees if tree.shadow is not None))
         logps = cached(reader, trees, path, training.tokens_per_device, compute_shared, run.leads)
     logps.left = reader is not policy and reader.weights_digest() != policy.weights_digest()
     return logps

@@ -15,7 +15,7 @@ from torch import Tensor
 from truing.data.batch import Batch
 from truing.policy.policy import Policy
 from truing.policy.precision import Gap, unit
-from truing.train.objective_sum import Sum
+from truing.train.objective_sum import WeightedObjectives
 
 RATIO = "old_"
 """Prefixes of the signals that a ratio to the sampling policy is formed with."""
@@ -27,7 +27,7 @@ SIGNED = {
 """The signals by which metrics tell ties, and those of whose differences they count the signs."""
 
 
-def compared(objective: Sum, step: int, fresh: bool, alike: bool) -> frozenset[str]:
+def compared(objective: WeightedObjectives, step: int, fresh: bool, alike: bool) -> frozenset[str]:
     """The readings that `trouble` compares at this step, and what metrics tell ties by.
 
     `fresh`: the policy gave the step's rollouts itself, just now; `alike`: before the first update it is its own
@@ -75,7 +75,7 @@ def trouble(
             return (
                 f"step {step}: the sampler's log-probabilities differ from the trainer's by {text(gap, allowed)} "
                 "before any update, so other weights sampled; nothing was updated. Where the sampler computes in "
-                "another precision, weigh its answers by the difference: sampler_cap: 2"
+                "another precision, weigh its responses by the difference: sampler_cap: 2"
             )
     return "" if math.isfinite(loss) else not_finite(step, part, loss)
 

@@ -17,7 +17,7 @@ from truing.signals.observe import observe
 from truing.train.checks import at_sampling, compared, trouble, with_own
 from truing.train.distributed import process_group
 from truing.train.interrupt import Stopping
-from truing.train.objective_sum import Sum
+from truing.train.objective_sum import WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
 from truing.train.source import Source, share
@@ -27,7 +27,12 @@ Observe: TypeAlias = Callable[..., dict[str, torch.Tensor]]
 
 
 def fit(
-    policy: Policy, source: Source, objective: Sum, optim: Optim, record: Record, reference: Reference | None = None
+    policy: Policy,
+    source: Source,
+    objective: WeightedObjectives,
+    optim: Optim,
+    record: Record,
+    reference: Reference | None = None,
 ) -> None:
     """Train `policy` in place until the source ends.
 

@@ -65,7 +65,7 @@ class Term:
         return losses
 
 
-class Sum:
+class WeightedObjectives:
     """A sum of terms: what `fit` optimises."""
 
     def __init__(self, terms: Sequence[Term]) -> None:
@@ -76,7 +76,7 @@ class Sum:
         """The terms' names, for the record; two terms of one objective are told apart by a number.
 
         >>> from truing.objectives import dpo, nll
-        >>> Sum([Term(dpo, {}), Term(nll, {}), Term(dpo, {"beta": 0.5})]).names
+        >>> WeightedObjectives([Term(dpo, {}), Term(nll, {}), Term(dpo, {"beta": 0.5})]).names
         ['dpo', 'nll', 'dpo_2']
         """
         names = [term.name for term in self.terms]

@@ -47,7 +47,7 @@ class Optim:
 
     def step(self, number: int) -> dict[str, float]:
         """One update; returns its gradient norm and learning rate. One that is not finite stops the run first."""
-        norm = full(nn.utils.clip_grad_norm_(self.named.values(), self.training.clip))
+        norm = full(nn.utils.clip_grad_norm_(self.named.values(), self.training.max_grad_norm))
         if not torch.isfinite(norm):
             raise RunFailed(f"step {number}: the gradient is not finite; the model was not updated")
         lr = rate(self.training, number, self.steps)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from truing.data.batch import Batch
 from truing.train.distributed import process_group
-from truing.train.objective_sum import Sum
+from truing.train.objective_sum import WeightedObjectives
 
 Look: TypeAlias = Callable[[Batch, frozenset[str]], dict[str, Tensor]]
 Parts: TypeAlias = Sequence[tuple[Batch, float]]
@@ -25,7 +25,7 @@ Known: TypeAlias = dict[str, dict[str, Tensor]]
 class Survey:
     """The statistics of one objective. `state` holds those that move, by term: what a checkpoint keeps."""
 
-    def __init__(self, objective: Sum) -> None:
+    def __init__(self, objective: WeightedObjectives) -> None:
         self.terms = {n: t for n, t in zip(objective.names, objective.terms, strict=True) if t.objective.coupled}
         self.signals = frozenset(key for t in self.terms.values() for key in t.keys(t.objective.surveyed).values())
         self.state: dict[str, dict[str, float]] = {}

@@ -17,7 +17,7 @@ from truing.train.distributed.fsdp import full, piece
 from truing.train.record.checkpoint import cannot_write
 
 
-class Aside:
+class WeightSnapshots:
     """The weights that are trained, as they were after some updates, in `folder`: one safetensors file an update.
 
     What a resume from one of `checkpoints` could ask for stays; what none could is removed.
