@@ -90,25 +90,40 @@ def rooms(source: Source) -> dict[str, tuple[int, int]]:
     return out
 
 
-def bindings(source: Source) -> list[str]:
-    """Every name that is bound: variables, parameters, fields, functions and classes."""
+def bindings(source: Source) -> list[tuple[str, str]]:
+    """Every name that is bound and its place: variables, parameters, fields, functions and classes."""
     out = []
-    for _, tree in source.modules.values():
+    for path, tree in source.modules.values():
         for node in ast.walk(tree):
+            name = ""
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                out.append(node.id)
+                name = node.id
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                name = node.attr
             elif isinstance(node, ast.arg):
-                out.append(node.arg)
+                name = node.arg
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                out.append(node.name)
+                name = node.name
+            if name:
+                out.append((name, f"{path}:{getattr(node, 'lineno', 0)}"))
     return out
 
 
+def vague_names(source: Source) -> list[str]:
+    """The places of names that are contentless words."""
+    return [f"{place}: {name}" for name, place in bindings(source) if name.strip("_") in CONTENTLESS]
+
+
 def docstrings(source: Source) -> list[str]:
-    """Every docstring of a module, class or function."""
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = (node for _, tree in source.modules.values() for node in ast.walk(tree) if isinstance(node, kinds))
-    return [text for node in nodes if (text := ast.get_docstring(node))]
+    """Every docstring of a module, class or function, and every string below a constant."""
+    nodes = (node for _, tree in source.modules.values() for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    values = (node.value.value for node in nodes if isinstance(node.value, ast.Constant))
+    return [value.strip() for value in values if isinstance(value, str)]
+
+
+def unclear_docstrings(source: Source) -> list[str]:
+    """The docstrings that leave their subject open."""
+    return [text for text in docstrings(source) if UNCLEAR.match(text)]
 
 
 def longest_constructor(source: Source) -> tuple[int, str]:
@@ -129,8 +144,7 @@ def figures(source: Source) -> dict[str, str]:
     lines, files = sum(n for _, n in spaces.values()), sum(n for n, _ in spaces.values())
     largest = max(spaces, key=lambda room: spaces[room][1])
     names, texts = bindings(source), docstrings(source)
-    vague = sum(name.strip("_") in CONTENTLESS for name in names)
-    unclear = sum(bool(UNCLEAR.match(text)) for text in texts)
+    vague, unclear = len(vague_names(source)), len(unclear_docstrings(source))
     parameters, owner = longest_constructor(source)
     graph = {module: set(source.imports(module)) for module in source.modules}
     return {

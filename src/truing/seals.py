@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from truing import door
+from truing import __version__, door
 from truing.errors import DataError, UserError, cleaned
 
 SEAL = "seal"
@@ -46,6 +46,25 @@ def file_hash(path: Path) -> str:
     if settled:
         _hashes[key] = content
     return content
+
+
+def made_by(manifest: Mapping[str, Any]) -> Any:
+    """The version of truing that wrote the manifest of a run; None where it does not say."""
+    versions = manifest.get("versions")
+    return versions.get("truing") if isinstance(versions, Mapping) else None
+
+
+def check_version(place: Path, version: Any) -> None:
+    """UserError for something that another version of truing made: it has other names for options and figures, which
+    this version would not find. `version` is that one, or no text where it is not known."""
+    if not isinstance(version, str) or version.split(".")[:2] == __version__.split(".")[:2]:
+        return
+    made = cleaned(version)
+    raise UserError(
+        f"{place}: was made by truing {made}, and this is {__version__}, which has other names for options and "
+        f"figures.\n  Open it with that version (pip install truing=={made}), or run the recipe again, with another "
+        "--out or with --overwrite. Models of any version open."
+    )
 
 
 def seal_of(body: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ import pytest
 from truing import registry
 from truing.errors import RecipeError
 from truing.recipe import check, hints, other_names
+from truing.recipe.reward_spec import TIE_TOLERANCE, TIMEOUT_SCORE
 
 LINES = [line for section in other_names.sections().values() for line in section]
 PREFER = "stages:\n  a: {do: prefer, model: world:desk/small, data: 'world:comparisons?n=50', %s}\n"
@@ -29,16 +30,19 @@ def exists(address: str) -> bool:
     owner, _, option = address.rpartition(".")
     parts = {name: part for kind in kinds.values() for name, part in registry.parts(kind).items()}
     if not owner:
-        return any(part.option(option) for part in registry.parts("stage").values())
+        return option in SHARED or any(part.option(option) for part in registry.parts("stage").values())
     weighted = option == "weight" and owner in registry.parts("objective")
     return owner in parts and (weighted or parts[owner].option(option) is not None or hints.has("stage", owner, option))
+
+
+SHARED = (TIE_TOLERANCE.name, TIMEOUT_SCORE.name)
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line.system}-{line.name}")
 def test_every_right_hand_word_exists(line) -> None:
     assert all(map(exists, line.here)), line.here
     assert line.here or line.remark
-    assert line.system in ("TRL", "axolotl", "OpenRLHF", "verl")
+    assert line.system in ("TRL", "axolotl", "OpenRLHF", "verl", other_names.EARLIER)
 
 
 def test_the_table_is_long_and_names_each_once_a_system() -> None:
@@ -56,7 +60,23 @@ def test_the_table_is_long_and_names_each_once_a_system() -> None:
         (PREFER % "gamma: 1.5", "It is an option of the objective: objective: {simpo: {gamma: 1.5}}."),
         (PREFER % "rewards: gold", "It is an option of stages judge, reinforce."),
         (PREFER % "gradient_accumulation_steps: 4", "TRL's gradient_accumulation_steps is 'rows_per_step' or"),
-        (PREFER % "max_grad_norm: 1", "TRL's max_grad_norm is 'clip' here (clip: largest norm of a step's gradient"),
+        (
+            PREFER % "grad_clip: 1",
+            "verl's grad_clip is 'max_grad_norm' here (max_grad_norm: largest norm of a step's gr",
+        ),
+        (PREFER % "clip: 1", "truing 0.1's clip is 'max_grad_norm' here: clip is now the ratio's alone"),
+        (REINFORCE % "passes: 2", "truing 0.1's passes is 'epochs_per_round' here (epochs_per_round: how often"),
+        (REINFORCE % "answers: 4", "truing 0.1's answers is 'reinforce.group_size' or 'sample.samples_per_prompt' or"),
+        (REINFORCE % "smoothing: 1", "truing 0.1's smoothing is 'gae_lambda' here"),
+        (REINFORCE % "watch: gold", "truing 0.1's watch is 'reinforce.monitor' here"),
+        (REINFORCE % "watch_every: 5", "truing 0.1's watch_every is 'monitor_every' here"),
+        (REINFORCE % "unfinished_penalty: 1", "truing 0.1's unfinished_penalty is 'truncated_penalty' here"),
+        (REINFORCE % "mask_unfinished: true", "truing 0.1's mask_unfinished is 'mask_truncated' here"),
+        (REINFORCE.replace("gold", "{length: {late: 0}}") % "steps: 1", "truing 0.1's late is 'timeout_score' here"),
+        (
+            REINFORCE.replace("gold", "{length: {within: 0}}") % "steps: 1",
+            "truing 0.1's within is 'tie_tolerance' here",
+        ),
         (PREFER % "bf16: true", "TRL's bf16 is 'precision' here: precision: bf16."),
         (PREFER % "packing: true", "TRL's packing: always on"),
         (PREFER % "load_in_4bit: true", "TRL's load_in_4bit: not built"),

@@ -55,8 +55,11 @@ def test_an_option_of_two_meanings_has_both() -> None:
 
 
 def test_a_name_of_another_systems_brings_the_option_that_it_is_here() -> None:
-    text = lookup.option("max_grad_norm")
-    assert text.startswith("TRL's max_grad_norm is 'clip' here.\nclip  Positive") and "objective" not in text
+    text = lookup.option("grad_clip")
+    assert (
+        text.startswith("verl's grad_clip is 'max_grad_norm' here.\nmax_grad_norm  Positive")
+        and "objective" not in text
+    )
     assert "of objective grpo\n" in (text := lookup.option("epsilon")) + "\n" and "stage" not in text
     with pytest.raises(UserError, match=r"unknown option 'lerning_rate'\. Did you mean 'learning_rate'"):
         lookup.option("lerning_rate")

@@ -96,7 +96,7 @@ def whole(run: Path, word: str = "") -> Path:
         "seed": 7,
         "started": "2026-11-21 09:14 UTC",
         "seconds": 412.4,
-        "versions": {"python": "3.11.7", "truing": "0.1.0", "torch": "2.11.0"},
+        "versions": {"python": "3.11.7", "truing": "0.2.0", "torch": "2.11.0"},
         "threads": 2,
         "instructions": "AVX2",
         "machine": f"2 cores, Linux{word}",

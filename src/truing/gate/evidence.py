@@ -104,6 +104,7 @@ def of_run(folder: Path) -> Evidence:
     path = folder / seals.MANIFEST
     manifest = _object(path, AGAIN)
     seals.check(path, manifest, AGAIN)
+    seals.check_version(folder, seals.made_by(manifest))
     if manifest.get("state") != "done":
         why = f" ({manifest['reason']})" if manifest.get("reason") else ""
         raise UserError(f"{folder}: this run is not done, it is '{manifest.get('state')}'{why}.\n  {AGAIN}")

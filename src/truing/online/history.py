@@ -82,7 +82,7 @@ class RoundHistory:
     """The rounds of a stage that have been lived, by number from 0; each file is read once."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._known = folder, dict[int, RoundSummary]()
+        self.folder, self._summaries = folder, dict[int, RoundSummary]()
 
     def path(self, number: int) -> Path:
         """The file of a round's experience."""
@@ -90,12 +90,12 @@ class RoundHistory:
 
     def note(self, number: int, rows: Sequence[Experience]) -> RoundSummary:
         """Keep what a round showed that has just been lived or read."""
-        self._known[number] = summary(rows)
-        return self._known[number]
+        self._summaries[number] = summary(rows)
+        return self._summaries[number]
 
     def of(self, number: int) -> RoundSummary:
         """The summary of a round; RunFailed where its file cannot be read."""
-        return self._known.get(number) or self.note(number, experience.read(self.path(number)))
+        return self._summaries.get(number) or self.note(number, experience.read(self.path(number)))
 
     def scores(self, upto: int) -> Moments:
         """The moments of all scores up to and with round `upto`."""

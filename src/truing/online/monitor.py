@@ -222,7 +222,7 @@ def line_of(row: Mapping[str, Any], names: Sequence[str]) -> str:
     return f"monitored after update {row['step']}: {', '.join(figures)}"
 
 
-Known = Callable[[int], tuple[int, Sequence[Parts]]]
+SoFar = Callable[[int], tuple[int, Sequence[Parts]]]
 """The rounds before an evaluation after so many updates: the tokens that were sampled to learn from, and the parts of
 the scores in the last of them, where costs follow from these."""
 
@@ -239,12 +239,12 @@ class Monitor:
         judged: Judged,
         bests: WeightSnapshots,
         sampling: Sampling,
-        so_far: Known,
+        so_far: SoFar,
         held: int,
         stop_at_kl: float | None = None,
     ) -> None:
         self.log, self.client, self.reference, self.judged, self.bests = log, client, reference, judged, bests
-        self.sampling, self.known, self.held, self.stop_at_kl = sampling, so_far, held, stop_at_kl
+        self.sampling, self.so_far, self.held, self.stop_at_kl = sampling, so_far, held, stop_at_kl
         self.picks = log.options.patience is not None
 
     def begin(self, step: int) -> None:
@@ -267,7 +267,7 @@ class Monitor:
         responses = responses_of([log.prompts[r.group] for r in rollouts], texts, rollouts)
         reader = None if self.client.exact else replace(policy, temperature=self.sampling.temperature)
         kl = ratios(rollouts, reference, self.held, reader)
-        tokens, before = self.known(step)
+        tokens, before = self.so_far(step)
         log.evaluate(step, tokens, responses, kl, self.judged.rewards, before)
         if self.picks and log.best["step"] == step:
             self.bests.put(step, policy.model)

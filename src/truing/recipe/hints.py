@@ -32,7 +32,8 @@ def unknown_option(what: str, word: str, options: Iterable[Option], elsewhere: s
     """
     docs = {option.name: option.doc for option in options}
     slip = "" if other_names.called(word) else near(word, docs, SLIP)
-    meant = "" if slip else elsewhere or translated(word, docs)
+    renamed = translated(word, docs) if other_names.renamed(word) else ""
+    meant = "" if slip else (renamed or elsewhere or translated(word, docs))
     rest = "" if meant else f"{slip or near(word, docs)} Known: {listed(sorted(docs))}"
     return f"unknown {what} '{short(word)}'.{meant}{rest}"
 

@@ -276,9 +276,25 @@ OpenRLHF | ptx_coef | objective: ptx | a term, {ptx: {weight: 0.1}}, with pretra
 TRL | delta | ppo.dual_clip | a bound on the ratio where the advantage is negative
 TRL | top_entropy_quantile | | not built
 TRL | environment_factory tools | | not built: a response is one turn
+# earlier versions
+truing 0.1 | clip | max_grad_norm | clip is now the ratio's alone, an option of objectives
+truing 0.1 | smoothing | gae_lambda |
+truing 0.1 | passes | epochs_per_round |
+truing 0.1 | answers | reinforce.group_size sample.samples_per_prompt evaluate.samples_per_prompt |
+truing 0.1 | unfinished_penalty | truncated_penalty |
+truing 0.1 | mask_unfinished | mask_truncated |
+truing 0.1 | unfinished | judge.truncated |
+truing 0.1 | watch | reinforce.monitor |
+truing 0.1 | watch_prompts | monitor_prompts |
+truing 0.1 | watch_every | monitor_every |
+truing 0.1 | late | timeout_score |
+truing 0.1 | within | tie_tolerance |
+truing 0.1 | found | regex.present format.present |
 """
 """A line each: system | its names | what they are here | remark. `#` begins a section, blanks go on with a line."""
 
+EARLIER = "truing 0.1"
+"""The version of truing whose options had other names."""
 ADDRESS = re.compile(r"(?:do|objective|rewards): \S+|\S+")
 
 
@@ -304,5 +320,15 @@ def called(word: str) -> list[OtherName]:
     [('tokens_per_device',)]
     """
     plain = word.lower().strip("-").replace("-", "_")
-    lines = (line for section in sections().values() for line in section)
-    return [line for line in lines if line.name.lower().replace("-", "_") == plain]
+    every = (line for section in sections().values() for line in section)
+    lines = [line for line in every if line.name.lower().replace("-", "_") == plain]
+    return sorted(lines, key=lambda line: line.system != EARLIER)
+
+
+def renamed(word: str) -> bool:
+    """True if an earlier version of truing had an option of that name.
+
+    >>> renamed("smoothing"), renamed("gae_lambda")
+    (True, False)
+    """
+    return any(line.system == EARLIER for line in called(word))

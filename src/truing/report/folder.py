@@ -57,6 +57,7 @@ def read_run(folder: Path) -> RunPieces:
         raise UserError(f"{folder}: there is no such run; a run's folder has a manifest.json")
     damaged: list[str] = []
     manifest = _mapping(_json(folder / seals.MANIFEST, damaged))
+    seals.check_version(folder, seals.made_by(manifest))
     listed = {str(row.get("name", "")): row for row in _rows(manifest.get("stages"))}
     stages = []
     for name, row in listed.items():

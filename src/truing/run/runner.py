@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from truing import registry, seals
+from truing import __version__, registry, seals
 from truing.data import clock
 from truing.data.rendering import template_choice
 from truing.disk import check_target, locked, remove_whole, write_json
@@ -77,6 +77,8 @@ def lead(recipe: Recipe, out: Path, resume: bool, restart: bool, overwrite: bool
     from truing.train.distributed import process_group
 
     with only_writer(out):
+        if not overwrite:
+            seals.check_version(out, seals.made_by(read_json(out / seals.MANIFEST)))
         steps = plan(recipe, out, resume=resume, restart=restart)
         moment, earlier = moment_of(out), read_json(out / seals.MANIFEST)
         allowed = allow(recipe, steps, out, earlier, overwrite=overwrite, restart=restart)
@@ -260,7 +262,7 @@ def check_read(folder: Path, now: dict[str, str]) -> None:
 def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, Any]:
     """Facts of a run: recipe, versions, machine, and the `moment` that chat templates write. The environment is not
     written, so no secret can be."""
-    names = ("truing", "torch", "transformers", "numpy")
+    names = ("torch", "transformers", "numpy")
     import torch
 
     rows = [{"name": s.spec.name, "do": s.spec.do, "key": s.key, "state": "pending", "seconds": None} for s in steps]
@@ -274,7 +276,9 @@ def manifest(recipe: Recipe, steps: list[Step], moment: datetime) -> dict[str, A
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "moment": moment.isoformat(),
         "seconds": 0.0,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in names}
+        | {"truing": __version__},
         "code": source_digest(),
         "data": {},
         "threads": torch.get_num_threads(),

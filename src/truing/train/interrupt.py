@@ -22,7 +22,7 @@ class Stopping:
     """
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._sent = 0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -37,15 +37,15 @@ class Stopping:
         self._before = {}
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self._asked and process_group.world() == 1:
+        if self._sent and process_group.world() == 1:
             self.obey(number)
-        self._asked = number
+        self._sent = number
         process_group.Bond.stopping = True
 
     def signal_sent(self) -> int:
         """The signal that some rank was sent, or 0; the same response on every rank."""
         numbers = torch.zeros(process_group.world())
-        numbers[process_group.rank() if process_group.world() > 1 else 0] = self._asked
+        numbers[process_group.rank() if process_group.world() > 1 else 0] = self._sent
         return int(process_group.total(numbers).max())
 
     def obey(self, number: int) -> None:

@@ -19,7 +19,7 @@ from truing.train.objective_sum import WeightedObjectives
 
 Look: TypeAlias = Callable[[Batch, frozenset[str]], dict[str, Tensor]]
 Parts: TypeAlias = Sequence[tuple[Batch, float]]
-Known: TypeAlias = dict[str, dict[str, Tensor]]
+SignalsByTerm: TypeAlias = dict[str, dict[str, Tensor]]
 
 
 class Survey:
@@ -30,7 +30,7 @@ class Survey:
         self.signals = frozenset(key for t in self.terms.values() for key in t.keys(t.objective.surveyed).values())
         self.state: dict[str, dict[str, float]] = {}
         self._places: dict[int, range] = {}
-        self._known: Known = {}
+        self._signals: SignalsByTerm = {}
 
     def take(self, step: Batch, parts: Parts, look: Look) -> None:
         """Make the statistics of a step, of which `parts` are this rank's; `look` computes signals of a part."""
@@ -45,12 +45,12 @@ class Survey:
             signals = {signal: whole[key] for signal, key in term.keys(term.objective.surveyed).items()}
             previous = {s: torch.tensor(v, dtype=torch.float64) for s, v in self.state.get(name, {}).items()}
             made = term.objective.statistics(signals, term.options, previous)
-            self._known[name] = {signal: value.double().cpu() for signal, value in made.items()}
+            self._signals[name] = {signal: value.double().cpu() for signal, value in made.items()}
             moving = [signal for signal, statistic in term.objective.coupled.items() if statistic.stateful]
             if moving:
-                self.state[name] = {signal: self._known[name][signal].item() for signal in moving}
+                self.state[name] = {signal: self._signals[name][signal].item() for signal in moving}
 
-    def of(self, part: Batch) -> Known:
+    def of(self, part: Batch) -> SignalsByTerm:
         """The statistics as each term reads them for the rows of this part."""
         if not self.terms:
             return {}
@@ -60,7 +60,7 @@ class Survey:
                 signal: value.expand(len(places)) if value.ndim == 0 else value[places]
                 for signal, value in signals.items()
             }
-            for name, signals in self._known.items()
+            for name, signals in self._signals.items()
         }
 
     def _rows(self, part: Batch) -> list[int]:

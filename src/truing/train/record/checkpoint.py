@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from truing import door, seals
+from truing import __version__, door, seals
 from truing.disk import as_json, file_digest, share_alike
 from truing.errors import DataError, RunFailed, UserError
 from truing.train.distributed import process_group
@@ -88,6 +88,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, torch.Tenso
     if not problem:
         files = {name: rest for _, rows in why for name, *rest in rows}
         manifest = {"step": step, "world": process_group.world(), "files": files, "facts": dict(facts)}
+        manifest["truing"] = __version__
         problem = process_group.lead(lambda: _finish(part, target, manifest))
     if problem:
         process_group.lead(lambda: _clear(part))
@@ -144,6 +145,7 @@ def latest(folder: Path) -> tuple[Stored | None, list[str]]:
             if not seals.fits(manifest) or path.name != f"step-{manifest['step']:08d}":
                 damaged.append(f"{path.name} is damaged ({seals.MANIFEST} is not what was written there)")
                 continue
+            seals.check_version(path, manifest.get("truing", "0.1"))
             files = {name: (digest, starts) for name, (digest, starts) in manifest["files"].items()}
             wrong = [n for n, (steps, _) in files.items() if not FILE.fullmatch(n) or file_digest(path / n) != steps]
             if not wrong:
