@@ -190,10 +190,12 @@ class Statistic:
 class Stage:
     """One step of a recipe. Called with the run and its options; the fields of `Training` are given flat or whole."""
 
-    def __init__(self, fn: Callable[..., Any], gives: str, parts: tuple[str, ...], keeps: tuple[str, ...]) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], gives: str, parts: tuple[str, ...], keeps: tuple[str, ...], trains: bool = False
+    ) -> None:
         functools.update_wrapper(self, fn)
         self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
-        self.gives, self.parts, self.keeps, self.options = gives, parts, keeps, options_of(fn)
+        self.gives, self.parts, self.keeps, self.trains, self.options = gives, parts, keeps, trains, options_of(fn)
         self.groups = {p.name: p.default for p in inspect.signature(fn).parameters.values() if is_group(p.default)}
         self.place = ""  # of a user's own: file:function
 
@@ -252,9 +254,11 @@ def stage(
     gives: Literal["model", "reward", "data", "findings", "decision"],
     parts: tuple[str, ...] = (),
     keeps: tuple[str, ...] = (),
+    trains: bool = False,
 ) -> Callable[[Callable[..., Any]], Stage]:
-    """Make a function a stage. `gives` is what later stages refer to, `parts` name several; `keeps` folders of data."""
-    return lambda fn: Stage(fn, gives, parts, keeps)
+    """Make a function a stage. `gives` is what later stages refer to, `parts` name several; `keeps` folders of data. A
+    stage that `trains` runs on every process of a run that several share, any other on rank 0 alone."""
+    return lambda fn: Stage(fn, gives, parts, keeps, trains)
 
 
 def reward(

@@ -195,3 +195,42 @@ def test_of_the_stages_before_a_judge_only_verdicts_count(tmp_path) -> None:
     assert names(verdicts(run, [Ref("reward_model", "judge"), "someone/elses"])) == [own, earlier]
     taught = ["world:prompts?n=5", "world:text?n=3", earlier, "world:demonstrations?n=7"]
     assert names(learned(run, Ref("model", "policy"))) == taught
+
+
+OWN = '''
+from typing import Annotated
+from truing.registry import Data, stage
+
+
+@stage(gives="data")
+def evaluate(
+    run,
+    *,
+    data: Annotated[Data, "rows"],
+    lookup: Annotated[bool, "whether they are looked up"] = False,
+    monitor: Annotated[int, "a screen"] = 0,
+    patience: Annotated[int, "how long"] = 1,
+    runs: Annotated[int, "how often"] = 1,
+    samples: Annotated[int, "how many"] = 1,
+    samples_per_prompt: Annotated[int, "how many of each"] = 2,
+    temperature: Annotated[float, "degrees"] = 0.0,
+    aggregate: Annotated[str, "a rock"] = "",
+    coefficient: Annotated[float, "a factor"] = 1.0,
+    reference: Annotated[str, "a book"] = "",
+    objective: Annotated[str, "a lens"] = "",
+    trusted_samples: Annotated[int, "how many"] = 1,
+) -> None:
+    """Say what was given."""
+    print(run, data, lookup, monitor, patience, runs, samples, samples_per_prompt, temperature, aggregate)
+    print(coefficient, reference, objective, trusted_samples)
+'''
+
+
+def test_a_stage_of_ones_own_inherits_no_rule_whatever_its_options_are_called(tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "r.yaml").write_text(
+        "stages:\n  it: {do: mine.py:evaluate, data: world:demonstrations?n=5, lookup: true, patience: 3, runs: 4, samples: 5,\n"
+        "       samples_per_prompt: 6, temperature: 0, aggregate: granite, coefficient: 2, reference: Bible, objective: Zeiss,\n"
+        "       trusted_samples: 3}\n"
+    )
+    assert check(tmp_path / "r.yaml").stages[0].options["samples_per_prompt"] == 6

@@ -75,14 +75,15 @@ def check_options(name: str, part: Part, nodes: dict[str, Node], line: int, scop
             scope.mistakes.add(line, f"stage '{name}' ({part.name}) needs '{option.name}'")
     check_pairs(name, options, nodes, scope.mistakes)
     check_lora(name, options, nodes, scope.mistakes)
-    check_gold(part, options, nodes, scope)
     check_use(options, nodes, scope)
-    check_judged(part, options, nodes, scope)
-    check_judge(part, options, nodes, scope)
-    check_weights(part, options, nodes, scope)
-    check_reference(part, options, nodes, scope)
     check_columns(options, nodes, scope)
-    check_together(part, options, nodes, scope)
+    if registry.parts("stage").get(part.name) == part:  # a user's own stage inherits no rule of truing's
+        check_gold(part, options, nodes, scope)
+        check_judged(part, options, nodes, scope)
+        check_judge(part, options, nodes, scope)
+        check_weights(part, options, nodes, scope)
+        check_reference(part, options, nodes, scope)
+        check_together(part, options, nodes, scope)
     return options
 
 

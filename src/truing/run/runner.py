@@ -30,7 +30,6 @@ from truing.run.lesson import NOTHING
 from truing.run.overwrite import ALLOWED, allow
 from truing.run.plan import Step, plan, read_by, read_json
 from truing.run.stage_run import StageRun
-from truing.settings import Training
 from truing.types import source_digest
 
 LONGEST = 100
@@ -132,15 +131,10 @@ def train_along(recipe: Recipe, out: Path, steps: Sequence[Step]) -> None:
             continue
         process_group.meet()  # its folder is ready
         stage = registry.load(step.spec.do, "stage", recipe.folder)
-        if trains(stage):
+        if stage.trains:
             work = StageRun(recipe, step.spec.name, step.spec.do, out, step.tie, Show(quiet=True), leads=False)
             stage(work, **step.spec.options)
         process_group.meet()  # it is done
-
-
-def trains(stage: registry.Stage) -> bool:
-    """True if a stage runs the training loop, and so on every process: it takes the options of `Training`."""
-    return any(isinstance(group, Training) for group in stage.groups.values())
 
 
 def moment_of(root: Path) -> datetime:
@@ -231,7 +225,7 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     began = time.monotonic()
     stage = registry.load(work.do, "stage", recipe.folder)
     process_group.meet()
-    with nullcontext() if trains(stage) else process_group.alone():
+    with nullcontext() if stage.trains else process_group.alone():
         stage(work, **step.spec.options)
     seconds = round(time.monotonic() - began, 1)
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)

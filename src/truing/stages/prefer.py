@@ -13,7 +13,7 @@ from truing.stages.learner import learner
 from truing.stages.training import reference_of, train
 
 
-@stage(gives="model")
+@stage(gives="model", trains=True)
 def prefer(
     run: StageRun,
     *,

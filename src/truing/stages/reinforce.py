@@ -45,7 +45,7 @@ from truing.types import Messages, Positive, Records, RowNote
 SETTLING = 64
 
 
-@stage(gives="model", keeps=("rollouts",))
+@stage(gives="model", keeps=("rollouts",), trains=True)
 def reinforce(
     run: StageRun,
     *,

@@ -1,4 +1,4 @@
-"""Options of a stage that go together: refused when the recipe is checked where one has no effect without another."""
+"""Rules between the options of `reinforce`: monitored rewards, and options that the objective reads."""
 
 from __future__ import annotations
 
@@ -8,82 +8,23 @@ from typing import Any, TypeVar
 
 from truing import registry
 from truing.data.kinds import common_shape
-from truing.errors import UserError, unknown
+from truing.errors import UserError
 from truing.online.unread import unread
 from truing.recipe.families import of_rollouts
 from truing.recipe.objective_spec import names_of
-from truing.recipe.references import Ref
-from truing.recipe.reward_spec import COST, GOLD, TIE_TOLERANCE, WEIGHT, options_of
+from truing.recipe.reward_spec import COST, TIE_TOLERANCE, WEIGHT, options_of
 from truing.recipe.scope import Scope
 from truing.settings import KLControl, Online, Shaping
 from truing.signature import Part
 from truing.yaml_text.reading import Node
 
 Group = TypeVar("Group", Online, Shaping, KLControl)
+
+
 MONITORING = ("monitor_prompts", "monitor_every", "patience")
-ANSWERED = (
-    "judge",
-    "aggregate",
-    "lookup",
-    "samples",
-    "samples_per_prompt",
-    "passing",
-    "max_new_tokens",
-    "temperature",
-    "preview",
-)
-TRYING = ("labelled", "least_accuracy", "exact", "trusted", "trusted_samples")
-"""Options that have no effect in an exam where no prompts are answered."""
 
 
-def check_together(part: Part, options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> None:
-    """Note every option that has no effect beside the others of its stage, and every one that lacks another."""
-    problems: list[tuple[str, str]] = []
-    if part.option("monitor"):
-        problems += [*monitored(options, nodes, scope), *learned(part, options, nodes, scope)]
-    if part.option("runs"):
-        problems += diagnosed(options, scope)
-    if part.option("lookup"):
-        problems += examined(options, nodes)
-    problems += alike(part, options)
-    for option, problem in problems:
-        scope.mistakes.add(nodes[option].line, scope.place + problem)
-
-
-def examined(options: dict[str, Any], nodes: dict[str, Node]) -> Iterator[tuple[str, str]]:
-    """Check that an exam has prompts to answer or pairs to order, and that its judge is tried only where it may err."""
-    if "prompts" in nodes:
-        yield from trusting(options, nodes)
-        return
-    if "data" not in nodes and "models" in nodes:
-        yield "models", "there is nothing to measure: give prompts (to answer) or data (pairs to order)"
-        return
-    for name in (*ANSWERED, *TRYING):
-        if name in options:
-            yield name, f"'{name}' has no effect without 'prompts' (to answer)"
-
-
-def trusting(options: dict[str, Any], nodes: dict[str, Node]) -> Iterator[tuple[str, str]]:
-    """Check that the options about a judge's errors go together."""
-    judge = options.get("judge", "" if "judge" in nodes else GOLD)
-    if "judge" in nodes and "judge" not in options:  # a mistake already noted
-        return
-    if judge == GOLD or options.get("exact"):
-        why = (
-            "judge is gold, which makes no errors"
-            if judge == GOLD
-            else "'exact' declares that the judge makes no errors"
-        )
-        for name in (n for n in TRYING if n in options and (n != "exact" or judge == GOLD)):
-            yield name, f"'{name}' has no effect where {why}; leave it out"
-        return
-    if options.get("trusted_samples") is not None and "trusted" not in nodes:
-        yield "trusted_samples", "'trusted_samples' has no effect without 'trusted' (a better judge, such as gold)"
-    if options.get("trusted") is not None and options["trusted"] == judge:
-        yield "trusted", "'trusted' is the judge itself; give a better one, or leave it out"
-
-
-def monitored(options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> Iterator[tuple[str, str]]:
+def monitored(part: Part, options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> Iterator[tuple[str, str]]:
     """Check that monitoring has rewards to evaluate, and prompts that nothing is learned from."""
     if "monitor" in nodes and "monitor" not in options:  # a mistake already noted
         return
@@ -177,47 +118,3 @@ def objectives(part: Part, options: dict[str, Any], nodes: dict[str, Node], scop
     if None in (objective if isinstance(objective, list) else [objective]):
         return []
     return [registry.resolve(name, "objective", scope.folder) for name in names_of(objective)]
-
-
-def diagnosed(options: dict[str, Any], scope: Scope) -> Iterator[tuple[str, str]]:
-    """Check that every diagnosed run monitored a reward, and the one that is its truth."""
-    named = options.get("runs")
-    for run in named if isinstance(named, list) else [named]:
-        if run is not None and run == scope.base:
-            yield "runs", "$base is no run that monitored itself"
-        if not isinstance(run, Ref):
-            continue
-        monitoring, made = scope.options[run.stage], scope.done[run.stage]
-        if made is None or not made.option("monitor"):
-            what = f"{run} ({made.name if made else '?'})"
-            yield "runs", f"{what} is no stage that monitors itself; name a reinforce stage with 'monitor'"
-        elif monitoring.get("monitor") is None:
-            yield "runs", f"{run} monitored nothing: give that stage monitor: [gold] and monitor_prompts"
-        else:
-            names, truth = monitored_names(monitoring["monitor"]), options.get("truth", "gold")
-            if names and truth not in names:
-                yield ("truth" if "truth" in options else "runs"), f"{run}: {unknown('monitored reward', truth, names)}"
-
-
-def monitored_names(rewards: list[dict[str, Any]]) -> list[str]:
-    """Names of monitored rewards in monitor.jsonl; none where the recipe alone does not tell them."""
-    names: list[str] = []
-    for reward in rewards:
-        ((name, options),) = reward.items()
-        model = options.get("model") if name == "reward_model" else None
-        if name not in registry.parts("reward") or not (model is None or isinstance(model, Ref)):
-            return []
-        names.append(model.stage if isinstance(model, Ref) else "reward_length" if name == "length" else name)
-    return names if len(set(names)) == len(names) else []
-
-
-def alike(part: Part, options: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Refuse several responses at temperature 0, where a model has one to a prompt however often it is sampled."""
-    count = part.option("samples_per_prompt") or part.option("group_size")
-    if options.get("temperature") != 0 or count is None:
-        return
-    times = options.get(count.name, count.default)
-    if isinstance(times, int) and times > 1:
-        yield "temperature", f"at temperature 0 all {times} responses to a prompt are the same; give {count.name}: 1"
-    if isinstance(options.get("best_of"), int) and options["best_of"] > 1:
-        yield "best_of", "at temperature 0 all responses to a prompt are the same, and none is the best of several"
