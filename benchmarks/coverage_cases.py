@@ -24,7 +24,7 @@ from truing.evaluate.intervals import Interval, mean_interval, share_interval
 from truing.evaluate.passes import pass_at
 from truing.evaluate.reward_model import spearman, under_curve
 from truing.evaluate.winrate import win_rate
-from truing.types import Finding
+from truing.records import Finding
 
 Rng = np.random.Generator
 Measure = Callable[[Any], Interval | None]

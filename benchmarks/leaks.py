@@ -24,7 +24,7 @@ from typing import Any
 from truing.data import likeness
 from truing.data.likeness import KINDS, Questions, fingerprint
 from truing.policy.files.lineage import size
-from truing.types import Demonstration, Message, Messages, Records
+from truing.records import Demonstration, Message, Messages, Records
 
 COLUMNS = ("prompt", "question", "problem", "input", "prompt_text", "instruction", "turns", "chosen")
 LEASTS = (0.5, 0.6, 0.7, 0.8, 0.9)

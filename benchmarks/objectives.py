@@ -27,13 +27,13 @@ from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, compute
 from truing.recipe.families import of_reward, of_rollouts
+from truing.records import OWED
 from truing.settings import Training
 from truing.signals.observe import observe
 from truing.train.fit import reading
 from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.step_statistics import Survey
-from truing.types import OWED
 
 TREES, PROMPT, LENGTH = 8, 200, 60
 ROLES = {"pairs": ("chosen", "rejected"), "ranked": ("chosen", "rejected"), "labelled": ("desirable", "undesirable")}

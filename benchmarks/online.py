@@ -62,6 +62,7 @@ def truing(args: argparse.Namespace) -> Line:
     from truing.online.schedule import PromptSchedule
     from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
     from truing.policy.load import load
+    from truing.records import Message, Rollout, Sampling
     from truing.registry import RewardFunction
     from truing.rewards.call import Call
     from truing.rewards.combine import Rewards
@@ -72,7 +73,6 @@ def truing(args: argparse.Namespace) -> Line:
     from truing.train.objective_sum import Term, WeightedObjectives
     from truing.train.optim import Optim
     from truing.train.record.metrics import Record
-    from truing.types import Message, Rollout, Sampling
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -160,7 +160,7 @@ def as_rollouts(policy: Any, groups: Sequence[tuple[tuple[int, ...], list[list[i
     import torch
 
     from truing.data.batch import Batch, Branch, Tree
-    from truing.types import Rollout
+    from truing.records import Rollout
 
     trees = [
         Tree(ids, tuple(Branch("response", tuple(a), (True,) * len(a)) for a in answers), i, i)

@@ -19,13 +19,13 @@ from truing.data.trees import build_trees  # noqa: E402
 from truing.objectives import bradley_terry, dpo, nll  # noqa: E402
 from truing.policy import reference  # noqa: E402
 from truing.policy.load import load  # noqa: E402
+from truing.records import Judgement, Message, Records, Verdict  # noqa: E402
 from truing.settings import Training  # noqa: E402
 from truing.train.fit import fit  # noqa: E402
 from truing.train.objective_sum import Term, WeightedObjectives  # noqa: E402
 from truing.train.optim import Optim  # noqa: E402
 from truing.train.record.metrics import Record  # noqa: E402
 from truing.train.source import DataSource  # noqa: E402
-from truing.types import Judgement, Message, Records, Verdict  # noqa: E402
 
 
 class InOrder(DataSource):

@@ -30,10 +30,10 @@ from truing.gate.evidence import read_findings
 from truing.gate.rules import Rule
 from truing.recipe.check import check
 from truing.recipe.references import Recipe, Ref
+from truing.records import Finding, source_digest
 from truing.report import words
 from truing.report.exam_table import trained
 from truing.run.plan import read_json
-from truing.types import Finding, source_digest
 from truing.yaml_text import reading
 
 HERE = Path(__file__).parent

@@ -9,13 +9,13 @@ from small_models import build
 from truing import registry
 from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy.load import load
+from truing.records import Message
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Term_
 from truing.settings import Online, Training
 from truing.train.objective_sum import Term, WeightedObjectives
-from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 

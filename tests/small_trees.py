@@ -7,7 +7,7 @@ from truing.data.batch import Branch, Tree
 from truing.data.kinds import Comparison, shape_of
 from truing.data.trees import with_shadows
 from truing.recipe.families import of_rollouts
-from truing.types import OWED
+from truing.records import OWED
 
 ROLES = {
     "single": ["response"],

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from truing.errors import UserError
-from truing.types import digest
+from truing.records import digest
 
 
 def plug_in(name: str, kind: str, folder: Path | None = None) -> tuple[Path, str]:

@@ -13,7 +13,7 @@ import functools
 import importlib
 import inspect
 import traceback
-import types as python_types
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +23,9 @@ from truing import settings
 from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.module_names import all_parts, part_called, refusal
 from truing.plugins import executed, home, installed, plug_in, source_file
+from truing.records import Advantage, Mean, default_mean, per_of
 from truing.signature import TRL, TRL_OPTIONS, Kind, Option, Part, checked, fits_trl, group_options, read_parts, spelt
-from truing.types import Advantage, Mean, default_mean, per_of
-from truing.typewords import words_and_doc
+from truing.type_words import words_and_doc
 
 __all__ = [
     "Columns",
@@ -95,9 +95,9 @@ class Objective:
         self,
         fn: Callable[..., Tensor],
         source: str,
-        exempt: Mapping[str, str] = python_types.MappingProxyType({}),
+        exempt: Mapping[str, str] = types.MappingProxyType({}),
         differs: str = "",
-        coupled: Mapping[str, Callable[..., Tensor]] = python_types.MappingProxyType({}),
+        coupled: Mapping[str, Callable[..., Tensor]] = types.MappingProxyType({}),
         mean: Mean | None = None,
         estimates: str = "",
         advantage: Advantage | None = None,
@@ -233,9 +233,9 @@ class RewardFunction:
 
 def objective(
     source: str,
-    exempt: Mapping[str, str] = python_types.MappingProxyType({}),
+    exempt: Mapping[str, str] = types.MappingProxyType({}),
     differs: str = "",
-    coupled: Mapping[str, Callable[..., Tensor]] = python_types.MappingProxyType({}),
+    coupled: Mapping[str, Callable[..., Tensor]] = types.MappingProxyType({}),
     mean: Mean | None = None,
     estimates: str = "",
     advantage: Advantage | None = None,
@@ -373,7 +373,7 @@ def load_own(where: str, kind: Kind, folder: Path | None = None) -> dict[str, An
     return {name: taken(module, name.rpartition(":")[2], kind, file, name) for name in names}
 
 
-def taken(module: python_types.ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
+def taken(module: types.ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
     """The part of that name out of a user's module; UserError where there is none, or something else."""
     part: Any = getattr(module, attribute, None)
     if kind == "reward" and is_trl(part):

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from truing.types import Cap, Count, Fraction, NonNegative, Positive
+from truing.records import Cap, Count, Fraction, NonNegative, Positive
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The signature is the schema: options and signals of a part, read from its source text without running it.
 
-Nothing is declared twice. The words that the type of an option may use are those of `typewords`.
+Nothing is declared twice. The words that the type of an option may use are those of `type_words`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import truing.settings
 from truing.errors import UserError, short, unknown
 from truing.plugins import module_file
-from truing.types import Advantage, Mean, Per, default_mean, per_of
-from truing.typewords import REFERENCES, convert, describe, guess, parse_type, reason, type_and_doc
+from truing.records import Advantage, Mean, Per, default_mean, per_of
+from truing.type_words import REFERENCES, convert, describe, guess, parse_type, reason, type_and_doc
 
 Kind: TypeAlias = Literal["objective", "stage", "reward"]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from truing.types import digest
+from truing.records import digest
 
 PLACES = (1 << 36, 1 << 20)
 """Numbers of different first and second places that a stream has room for."""

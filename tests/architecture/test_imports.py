@@ -52,7 +52,7 @@ LAYERS = [
     {"feedback", "objectives"},
     {
         "consistency",
-        "types",
+        "records",
         "settings",
         "streams",
         "registry",
@@ -61,7 +61,7 @@ LAYERS = [
         "secret_shapes",
         "signature",
         "module_names",
-        "typewords",
+        "type_words",
         "plugins",
         "disk",
         "door",
@@ -74,7 +74,7 @@ LAYERS = [
 LEVEL = {part: len(LAYERS) - i for i, layer in enumerate(LAYERS) for part in layer}
 BOTTOM = LAYERS[-1]
 TORCH_FREE = [
-    "types",
+    "records",
     "errors",
     "registry",
     "signature",

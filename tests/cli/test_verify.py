@@ -12,8 +12,8 @@ from truing import contract
 from truing.cli import app
 from truing.errors import UserError
 from truing.recipe.check import check
+from truing.records import OWED
 from truing.run import runner as running
-from truing.types import OWED
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
 EXAMPLE = PAGE.partition("```python\n")[2].partition("```")[0]

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from truing import contract, registry
 from truing.contract.clauses import others
+from truing.records import Positive
 from truing.registry import Option, objective
-from truing.types import Positive
 
 NAMES = sorted(registry.parts("objective"))
 DOC = """A fixture.

@@ -67,7 +67,7 @@ def test_the_command_line_lists_sentences_of_parts_and_of_the_worlds_data() -> N
 PLAIN = """
 from typing import Annotated
 from truing.registry import objective, reward, Model
-from truing.types import Positive, Count
+from truing.records import Positive, Count
 
 @objective(source="ours")
 def mine(logp_B, *, a: Annotated[Positive, "nats of it"] = 1.0, b: Annotated[Count | None, "rows"] = None,

@@ -8,7 +8,7 @@ import pytest
 
 from truing.data.formats.loading import describe, load, summary
 from truing.errors import DataError
-from truing.types import Demonstration, Judgement
+from truing.records import Demonstration, Judgement
 
 ASK = {"prompt": "and the dog", "response": "no"}
 PAIR = {"prompt": "q", "chosen": "good", "rejected": "bad"}

@@ -15,7 +15,7 @@ from truing.data.rendering.render import Renderer
 from truing.errors import UserError
 from truing.policy.files import portable
 from truing.policy.load import load_tokenizer
-from truing.types import Message
+from truing.records import Message
 
 ASK = (Message("user", "two and two?"),)
 THEN = datetime(2024, 2, 29, 7, 8, 9)

@@ -11,7 +11,7 @@ import pytest
 
 from truing.data.formats.loading import as_demonstration, describe, load, summary
 from truing.errors import DataError, UserError
-from truing.types import Demonstration, Judgement, Message, Messages
+from truing.records import Demonstration, Judgement, Message, Messages
 
 Write = Callable[..., str]
 

@@ -10,7 +10,7 @@ import pytest
 from truing import world
 from truing.data.formats.loading import as_row, load, record_json
 from truing.errors import DataError, UserError
-from truing.types import Judgement, Message, Verdict
+from truing.records import Judgement, Message, Verdict
 
 Write = Callable[..., str]
 ONE = {"prompt": "q", "response": "a"}

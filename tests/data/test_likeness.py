@@ -11,7 +11,7 @@ from truing.data.likeness import Kind, Questions, fingerprint
 from truing.data.normal import segments, tokens_of
 from truing.data.split import split, unseen, without
 from truing.errors import DataError
-from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict, prompt_id
+from truing.records import Demonstration, Judgement, Message, Messages, Records, Verdict, prompt_id
 
 TOPICS = (
     ("How far is the harbour of Genoa from the old lighthouse", "What do bees eat in a winter without flowers"),

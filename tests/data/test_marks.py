@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from truing.data.formats.loading import as_row, describe, load
 from truing.data.rendering.render import Renderer
 from truing.errors import DataError
-from truing.types import Demonstration, Judgement
+from truing.records import Demonstration, Judgement
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -13,8 +13,8 @@ import pytest
 
 from truing.data.formats.loading import load
 from truing.errors import DataError
+from truing.records import Demonstration, Message
 from truing.run.inputs import Reading
-from truing.types import Demonstration, Message
 
 Write = Callable[..., str]
 ASKED = [(Message("user", "one"),), (Message("user", "two"),)]

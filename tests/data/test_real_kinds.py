@@ -21,7 +21,7 @@ from truing.data.rendering.render import Renderer
 from truing.data.trees import TreeDataset, build_trees
 from truing.errors import DataError
 from truing.policy.fresh import tokenizer_from
-from truing.types import Judgement, Records
+from truing.records import Judgement, Records
 
 pytestmark = pytest.mark.data
 Write = Callable[..., str]

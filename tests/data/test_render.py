@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from truing.data.formats.loading import load
 from truing.data.rendering.render import Renderer, as_demonstration
 from truing.errors import DataError, UserError
-from truing.types import Demonstration, Judgement, Message, Messages
+from truing.records import Demonstration, Judgement, Message, Messages
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

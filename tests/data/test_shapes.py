@@ -9,7 +9,7 @@ import pytest
 from truing.data.kinds import Shape
 from truing.data.shapes import Shaped, shaped
 from truing.errors import DataError
-from truing.types import Demonstration, Judgement, Message, Messages, Verdict
+from truing.records import Demonstration, Judgement, Message, Messages, Verdict
 
 PROMPT: Messages = (Message("user", "q"),)
 

@@ -10,7 +10,7 @@ import pytest
 from truing.data.formats.loading import content_digest, load
 from truing.data.split import overlap, split, unseen
 from truing.errors import DataError, UserError
-from truing.types import Demonstration, Message, Records, RowNote
+from truing.records import Demonstration, Message, Records, RowNote
 
 
 def demonstrations(prompts: list[str], groups: list[str] | None = None) -> Records:

@@ -11,7 +11,7 @@ from truing.data.rendering import template_program
 from truing.data.rendering.template import ChatTemplate
 from truing.errors import DataError, UserError
 from truing.policy.fresh import tokenizer_from
-from truing.types import Message
+from truing.records import Message
 
 ASKED = (Message("user", "A word"),)
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {}}}]

@@ -15,8 +15,8 @@ from truing.data.rendering.whole_conversation import WholeConversation
 from truing.data.thoughts import answer_of, parted
 from truing.data.trees import THOUGHT_OUT, build_trees
 from truing.errors import DataError
+from truing.records import Demonstration, Judgement, Message, Messages, Records, Verdict
 from truing.rewards.builtin_verifier import verifier
-from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict
 
 ASK = (Message("user", "two and two?"),)
 ROW = "<think>\nwe add them\n</think>\n\nfour"

@@ -7,7 +7,7 @@ from truing.data.rendering.render import Renderer
 from truing.data.trees import build_trees, with_shadows
 from truing.errors import DataError, UserError
 from truing.policy.fresh import tokenizer_from
-from truing.types import Demonstration, Judgement, Message, Records, Verdict
+from truing.records import Demonstration, Judgement, Message, Records, Verdict
 
 WORDS = "one two three four five six seven eight nine ten"
 

@@ -12,7 +12,7 @@ import pytest
 
 from truing.data.formats.loading import describe, load
 from truing.errors import DataError
-from truing.types import Judgement
+from truing.records import Judgement
 
 TWO = {"prompt": "q", "response_a": "good", "response_b": "bad"}
 SIDES = {"chosen": "response_a", "rejected": "response_b"}

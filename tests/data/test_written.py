@@ -14,7 +14,7 @@ import pytest
 from truing.data.formats.loading import describe, load
 from truing.data.formats.written import python
 from truing.errors import DataError
-from truing.types import Demonstration, Judgement
+from truing.records import Demonstration, Judgement
 
 ASK = [{"role": "user", "content": 'it\'s "2 + 2"?\nQuick!'}]
 GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "content": "'5'\\n"}]

@@ -14,7 +14,7 @@ from truing.commands.model_commands import write_lines
 from truing.data.split import write
 from truing.disk import as_json, write_json
 from truing.errors import DataError, RunFailed
-from truing.types import Demonstration, Message, Records
+from truing.records import Demonstration, Message, Records
 
 NONE = [math.nan, math.inf, -math.inf]
 
@@ -38,7 +38,7 @@ def test_json_is_written_in_one_place():
     known = {
         "disk.py",
         "errors.py",
-        "types.py",
+        "records.py",
         "seals.py",
         "data/formats/nested.py",
         "data/rendering/template_choice.py",

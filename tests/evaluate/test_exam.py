@@ -15,9 +15,9 @@ from truing.evaluate.exam import Responses, answer, compare, drift, no_kl, same_
 from truing.policy import heads
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
+from truing.records import Message, Messages, Score
 from truing.rewards.scoring import RewardModel, scores
 from truing.rollout.engine import Sampling, fits, generate
-from truing.types import Message, Messages, Score
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 5
 OTHER = ["zebras gallop over yellow meadows", "quick brown foxes jump"] * 5

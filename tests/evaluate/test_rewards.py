@@ -10,8 +10,8 @@ from scipy import stats
 
 from truing.errors import RunFailed, UserError
 from truing.evaluate import reward_model
+from truing.records import Message, Score
 from truing.rewards.scoring import Ensemble, ensemble, of_models, scores
-from truing.types import Message, Score
 
 ASKED = [(Message("user", f"{i}"),) for i in range(4)]
 SAID = ["a", "bb", "ccc", "dddd"]

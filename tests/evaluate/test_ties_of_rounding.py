@@ -16,12 +16,12 @@ from truing.policy.load import load
 from truing.policy.precision import Rounding
 from truing.policy.reference import compute
 from truing.policy.scalars import Heads
+from truing.records import Message
 from truing.rewards.scoring import RewardModel
 from truing.signals.observe import observe
 from truing.train.checks import compared
 from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.record.metrics import describe
-from truing.types import Message
 
 OFF = 1e-7
 

@@ -17,7 +17,7 @@ from truing.evaluate.trust import (
     uncorrected,
 )
 from truing.evaluate.winrate import win_rate
-from truing.types import Finding
+from truing.records import Finding
 
 PROMPTS = [str(i) for i in range(200)]
 JUDGE = "reward model rm"

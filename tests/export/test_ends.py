@@ -20,11 +20,11 @@ from truing.evaluate.exam import same_tokens
 from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.recipe.check import check
+from truing.records import Message
 from truing.report.usage import TESTED
 from truing.rollout.engine import stop_ids
 from truing.run.runner import run
 from truing.settings import Lora
-from truing.types import Message
 
 ENDS = {  # the taught end, and the tokenizer's EOS in the folder that is left
     "chatml": ("<|im_end|>", "<|im_end|>"),

@@ -23,8 +23,8 @@ from truing.policy import adapters, heads, llama_cpp
 from truing.policy.fresh import make
 from truing.policy.load import load
 from truing.policy.plain import own_attention
+from truing.records import Message
 from truing.settings import Lora
-from truing.types import Message
 
 QWEN = Regex(llama_cpp.LETTERS + r"\p{N}" + llama_cpp.REST)
 CUTS = {

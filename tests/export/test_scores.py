@@ -17,8 +17,8 @@ from truing.data.rendering.whole_conversation import WholeConversation
 from truing.data.trees import build_trees
 from truing.policy import heads
 from truing.policy.load import load
+from truing.records import Message
 from truing.rewards.scoring import RewardModel
-from truing.types import Message
 
 LAST = {  # what stands last in a conversation as the template writes it
     "chatml": "<|im_end|>\n",

@@ -19,11 +19,11 @@ from truing.errors import RunFailed, UserError
 from truing.evaluate.exam import response_logp
 from truing.policy.load import load, load_tokenizer
 from truing.policy.reference import compute
+from truing.records import Message, Score
 from truing.rewards.scoring import RewardModel, gold, scores
 from truing.rollout.engine import Sampling, generate
 from truing.settings import Training
 from truing.train.optim import Optim
-from truing.types import Message, Score
 
 ASKED = ((Message("user", "is it good?"),), (Message("user", "a longer question: is a refund due?"),))
 

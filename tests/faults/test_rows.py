@@ -9,7 +9,7 @@ import pytest
 from truing.data.rendering.render import Renderer
 from truing.data.trees import build_trees
 from truing.policy.load import load_tokenizer
-from truing.types import Demonstration, Message, Records
+from truing.records import Demonstration, Message, Records
 
 
 def said_by(rows):

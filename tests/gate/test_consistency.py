@@ -7,7 +7,7 @@ import math
 import pytest
 
 from truing.consistency import contradiction, range_of
-from truing.types import Finding
+from truing.records import Finding
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from truing.evaluate import intervals
 from truing.gate.decide import FEWEST, decide, each_once, write_decision
 from truing.gate.evidence import read_findings
 from truing.gate.rules import Rule
-from truing.types import Finding
+from truing.records import Finding
 
 LOW = Rule(check="win_delta", end="lower", min=0.0, samples=200)
 SHORT = Rule(check="mean_length_delta_tokens", end="upper", max=20)

@@ -12,7 +12,7 @@ from truing.errors import UserError
 from truing.gate.decide import decide
 from truing.gate.looks import check_kept, error_of, interval_at, look_number, read_looks
 from truing.gate.rules import Rule
-from truing.types import Finding
+from truing.records import Finding
 
 RULE = Rule(check="mean_score_delta", min=0.0)
 

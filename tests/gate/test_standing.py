@@ -6,7 +6,7 @@ import pytest
 
 from truing.gate.decide import decide
 from truing.gate.rules import Rule
-from truing.types import Finding
+from truing.records import Finding
 
 
 def won(model: str, against: str, value: float = 0.6, check: str = "win_rate") -> Finding:

@@ -16,6 +16,7 @@ from truing.objectives import advantage, closed_form, kl
 from truing.objectives.unpaired import balanced_weights
 from truing.online.reward_shaping import overlong
 from truing.policy.logp import token_logp_and_entropy
+from truing.records import Message
 from truing.registry import RewardFunction
 from truing.rewards.call import Answer, Call
 from truing.rewards.combine import Rewards, Term
@@ -23,7 +24,6 @@ from truing.rewards.scoring import aggregated
 from truing.rollout.best import best_places, expected_best
 from truing.rollout.stored import Given
 from truing.stages import judged
-from truing.types import Message
 
 CASES = {c["id"]: c for c in json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))["cases"]}
 TABLE = {}

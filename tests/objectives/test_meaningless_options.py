@@ -15,7 +15,7 @@ from truing.errors import RecipeError, UserError
 from truing.objectives import advantage
 from truing.recipe.check import check
 from truing.signature import Option
-from truing.typewords import NUMBERS, WHY, members, parse_type, word_of
+from truing.type_words import NUMBERS, WHY, members, parse_type, word_of
 
 HEAD = "base: world:desk/tiny\nstages:\n  warm: {do: sft, model: $base, data: world:demonstrations}\n"
 PREFER = HEAD + "  next: {do: prefer, model: $warm, data: world:comparisons, objective: %s}\n"

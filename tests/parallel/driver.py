@@ -38,6 +38,7 @@ from truing.policy import adapters, heads
 from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
 from truing.policy.value import put_on
+from truing.records import Message
 from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Scored
@@ -52,7 +53,6 @@ from truing.train.optim import Optim
 from truing.train.record import checkpoint
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.types import Message
 
 
 def ragged(count: int, seed: int = 5) -> tuple[Tree, ...]:

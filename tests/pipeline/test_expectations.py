@@ -9,8 +9,8 @@ import pytest
 
 from truing.errors import RecipeError, UserError
 from truing.recipe.check import check
+from truing.records import Finding
 from truing.run.expectations import Expected, unmet
-from truing.types import Finding
 
 
 def won(value: float, half: float | None, against: str = "warm", slice: str = "all", **more) -> Finding:

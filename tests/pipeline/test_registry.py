@@ -9,11 +9,11 @@ import pytest
 
 from truing import plugins, registry
 from truing.errors import UserError
+from truing.records import Count, Positive
 from truing.registry import Objective, Option
 from truing.settings import Training
 from truing.signature import read_parts
-from truing.types import Count, Positive
-from truing.typewords import describe, parse_type
+from truing.type_words import describe, parse_type
 
 OBJECTIVES = '''
 raise SystemExit("executed")
@@ -240,7 +240,7 @@ def test_names_of_built_in_parts():
 
 PLUG_IN = """
 from truing.registry import objective
-from truing.types import Positive
+from truing.records import Positive
 
 @objective(source="mine")
 def mine(logp_B, *, scale: Positive = 1.0):

@@ -15,7 +15,7 @@ from truing.data.likeness import Part, Print, Questions, fingerprint
 from truing.policy.files import lineage
 from truing.policy.files.folder_digest import LINEAGE, model_digest
 from truing.policy.files.lineage import Learned, Lineage
-from truing.types import Demonstration, Message, Records
+from truing.records import Demonstration, Message, Records
 
 SECRET = "the vault of Mrs Pym opens with seven turns to the left and two to the right on odd days only"
 

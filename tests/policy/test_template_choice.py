@@ -21,7 +21,7 @@ from truing.data.trees import build_trees
 from truing.errors import DataError, UserError
 from truing.policy import heads
 from truing.policy.load import load, load_tokenizer
-from truing.types import Message
+from truing.records import Message
 
 PLAINLY = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"

@@ -19,13 +19,13 @@ from truing.policy.load import load
 from truing.policy.recompute import recompute_layers
 from truing.policy.scalars import Heads
 from truing.policy.value import put_on, take_off
+from truing.records import Message
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Scored
 from truing.settings import Lora, Online, Training
 from truing.train.objective_sum import Term, WeightedObjectives
-from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 ROWS = (((20, 21, 22), ((30, 31), (40, 41, 42, 43), (50,))), ((25, 26), ((60, 61, 62), (70, 71))))

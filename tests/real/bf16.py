@@ -30,7 +30,7 @@ from truing.errors import TruingError
 from truing.policy.load import load
 from truing.policy.plain import own_logp
 from truing.policy.precision import Gap
-from truing.types import OWED
+from truing.records import OWED
 
 
 def online() -> list[str]:

@@ -18,6 +18,7 @@ from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.policy import Policy
 from truing.policy.reference import Reference, compute
+from truing.records import Message
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
@@ -28,7 +29,6 @@ from truing.train.checks import at_sampling, compared, trouble, with_own
 from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.source import DataSource
 from truing.train.step_statistics import Survey
-from truing.types import Message
 
 QUESTIONS = ("What is a refund?", "Name a colour.", "Say hello to my friend.", "What is two plus two?")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from truing.recipe.check import check
+from truing.records import Finding
 from truing.run import runner as running
-from truing.types import Finding
 
 HOME = Path(__file__).parent.parent.parent
 LOSSES = ("dpo", "ipo", "simpo")

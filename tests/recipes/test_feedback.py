@@ -14,10 +14,10 @@ from truing.data.formats import loading
 from truing.errors import RecipeError
 from truing.recipe.check import check
 from truing.recipe.references import Ref
+from truing.records import Demonstration, Judgement, Message
 from truing.rollout import experience, stored
 from truing.rollout.experience import Experience
 from truing.run import plan as planning
-from truing.types import Demonstration, Judgement, Message
 
 PROMPTS = [(Message("system", "Be brief."), Message("user", f"question {i}")) for i in range(4)]
 LIVED = [  # group, answer, score, stop, why

@@ -14,9 +14,9 @@ from truing.disk import write_json
 from truing.errors import UserError
 from truing.recipe.check import check
 from truing.recipe.families import of_reward
+from truing.records import OWED, Finding
 from truing.report.exam_table import table
 from truing.run import runner as running
-from truing.types import OWED, Finding
 
 HOME = Path(__file__).parent.parent.parent
 RECIPE = HOME / "recipes" / "objectives.yaml"

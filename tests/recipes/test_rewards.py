@@ -15,7 +15,7 @@ from truing.data.batch import Batch, Branch, Tree
 from truing.data.formats import loading
 from truing.policy.load import load
 from truing.policy.probes import plain_rows
-from truing.types import Judgement, Message, Records, Verdict
+from truing.records import Judgement, Message, Records, Verdict
 
 BASE = "base: {new: llama, hidden: 64, layers: 1, vocab: 300, text: pairs.jsonl}\n"
 TREES = tuple(

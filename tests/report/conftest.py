@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from truing.types import Finding
+from truing.records import Finding
 
 RECIPE = """title: Support desk, DPO
 base: world:desk/small

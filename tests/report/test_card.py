@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import yaml
 
+from truing.records import Finding
 from truing.report.card import model_card, named_on_card
-from truing.types import Finding
 
 
 def front(card: str) -> dict[str, object]:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from truing.evaluate import intervals
+from truing.records import Finding
 from truing.report import html
 from truing.report.figures import Stretch, Term, last_tenth, lines, of_finding, of_stretch
 from truing.stages.prepare import compile_objective
 from truing.stages.stage_figures import Evaluation, Measured, StageFigures, read_metrics
-from truing.types import Finding
 
 
 def row(step: int, **metrics: float) -> dict[str, float]:

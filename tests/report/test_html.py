@@ -13,9 +13,9 @@ import pytest
 
 from truing.errors import UserError
 from truing.evaluate.winrate import win_rate
+from truing.records import Finding
 from truing.report import html, words
 from truing.report.curves import choose, curve, intervals
-from truing.types import Finding
 
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'></script></style></svg>--><!--\u202e{{7*7}}$x_1$"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from truing.records import Finding
 from truing.report import brief, html, rounds
 from truing.report.curves import curve
 from truing.report.folder import RunPieces, StagePieces
-from truing.types import Finding
 
 NASTY = "<script>alert(1)</script>\u202e\x1b[31m\"'>"
 

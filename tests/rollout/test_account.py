@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from truing.records import Message
 from truing.rollout import account, experience
 from truing.rollout.experience import Experience
-from truing.types import Message
 
 
 def answer(row: int, group: int, score: float, **more: Any) -> Experience:

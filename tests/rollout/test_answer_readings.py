@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 
 from truing.errors import UserError
+from truing.records import NotRead
 from truing.rewards.builtin_verifier import verifier
-from truing.types import NotRead
 
 Case = tuple[str, str, str, float | None]
 

@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 from answer_table import Case, cases, made_answers, real_answers
+from truing.records import Message
 from truing.rewards.builtin_verifier import verifier
 from truing.rewards.call import Answer, Call
 from truing.rewards.combine import Rewards, Term, round_metrics
-from truing.types import Message
 
 ASKED = (Message("user", "what is it?"),)
 UNREADABLE = (

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from truing.errors import UserError
+from truing.records import Message, NotRead, Score
 from truing.rewards.answers import Unread
 from truing.rewards.answers.compare import agree
 from truing.rewards.answers.units import unit
 from truing.rewards.builtin_verifier import number, verifier
 from truing.rewards.call import Answer, Call
 from truing.rewards.combine import count_notes
-from truing.types import Message, NotRead, Score
 
 SAME = (
     (r"\mathbb{R}", r"(-\infty, \infty)"),

@@ -15,12 +15,12 @@ from truing.errors import RunFailed
 from truing.policy.heads import fresh_reward
 from truing.policy.load import load
 from truing.policy.scalars import Heads
+from truing.records import Message, Messages, Score
 from truing.registry import RewardFunction
 from truing.rewards.call import Answer, Call, failed
 from truing.rewards.combine import Rewards, Term
 from truing.rewards.density_ratio import log_probabilities
 from truing.rewards.scoring import RewardModel, ensemble, of_models, scores
-from truing.types import Message, Messages, Score
 
 ASK = (Message("user", "two and two?"),)
 ODD = [

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from truing.errors import RunFailed, UserError
+from truing.records import Message
 from truing.rewards import box, sandbox
 from truing.rewards.builtin_program import program
 from truing.rewards.call import Answer, Call
 from truing.rewards.combine import Rewards, Term
-from truing.types import Message
 
 apart = pytest.mark.skipif(
     not (sandbox.works("bubblewrap") or sandbox.works("unshare")),

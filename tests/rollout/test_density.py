@@ -10,8 +10,8 @@ from truing.errors import UserError
 from truing.evaluate.exam import sums
 from truing.objectives import closed_form
 from truing.policy.load import load
+from truing.records import Message
 from truing.rewards.density_ratio import DensityRatio, log_probabilities
-from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 SAID = ["no refund is due", "the rule says so", "a refund within thirty days", "the desk"]
@@ -36,7 +36,7 @@ def test_the_reward_is_the_log_ratio_of_the_two_models(models) -> None:
 def test_a_log_probability_is_that_of_the_response_with_its_end(models) -> None:
     from truing.data.rendering.render import Renderer
     from truing.data.trees import build_trees
-    from truing.types import Demonstration, Records
+    from truing.records import Demonstration, Records
 
     records = Records("said", (Demonstration(ASKED[0], (Message("assistant", SAID[0]),)),), (1,))
     dataset = build_trees(records, Renderer(models[0].tokenizer), max_length=200, shape="single")

@@ -9,10 +9,10 @@ from small_models import CONFIGS, build
 from truing.errors import RunFailed, UserError
 from truing.policy import decoding
 from truing.policy.load import load
+from truing.records import Engine
 from truing.rollout import engine as engines
 from truing.rollout import rows
 from truing.rollout.engine import InProcess, Sampling, batches, generate, sampler_agrees, stop_ids
-from truing.types import Engine
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 5
 MANY = tuple(range(10, 20))

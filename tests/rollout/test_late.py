@@ -12,10 +12,10 @@ import pytest
 
 from truing import registry
 from truing.errors import RunFailed, UserError
+from truing.records import Message
 from truing.rewards import isolated
 from truing.rewards.call import Answer, Call
 from truing.rewards.combine import Rewards, Term, count_notes, round_metrics
-from truing.types import Message
 
 OWN = '''
 import os

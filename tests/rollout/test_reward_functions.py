@@ -11,11 +11,11 @@ import torch
 from truing import registry
 from truing.errors import RunFailed, UserError
 from truing.objectives import advantage as adv
+from truing.records import Message, Score
 from truing.registry import RewardFunction, reward
 from truing.rewards.builtin_verifier import number, verifier
 from truing.rewards.call import Answer, Call
 from truing.rewards.combine import Cost, Rewards, Term, round_metrics
-from truing.types import Message, Score
 
 ASKED = (Message("user", "what is 6 times 7"),)
 SAID = ["42", "it is 41", "forty-two", "#### 42.0"]
@@ -312,7 +312,7 @@ def test_form_and_length() -> None:
 
 def test_the_decorator_says_what_a_recipe_may_set(tmp_path) -> None:
     text = (
-        "from truing.registry import reward\nfrom truing.types import Positive\n"
+        "from truing.registry import reward\nfrom truing.records import Positive\n"
         "@reward(scope='group')\nasync def unlike(responses, *, power: Positive = 1.0):\n    '''Spread.'''\n"
         "    return [power] * len(responses)\n"
     )

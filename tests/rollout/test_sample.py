@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from truing.errors import UserError
+from truing.records import Sampling
 from truing.rollout.sample import BLOCK, check_ratio, check_sampling, cut, draw, has_stop, uniforms
-from truing.types import Sampling
 
 
 def logits(rows: int, tokens: int) -> torch.Tensor:

@@ -15,9 +15,9 @@ import torch
 from truing.errors import RunFailed
 from truing.policy import heads
 from truing.policy.load import load
+from truing.records import Engine, Rollout, Sampling, Score
 from truing.rewards.scoring import scores
 from truing.rollout.engine import InProcess, generate, sampler_agrees
-from truing.types import Engine, Rollout, Sampling, Score
 
 PROMPTS = [(25, 30, 41), tuple(range(20, 45)), (77,)]
 

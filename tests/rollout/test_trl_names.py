@@ -9,9 +9,9 @@ import pytest
 from truing import registry
 from truing.errors import RecipeError, UserError
 from truing.recipe import check
+from truing.records import Message
 from truing.rewards.call import Answer, Call
 from truing.run.plan import own_digests
-from truing.types import Message
 
 FILES = {
     # laid out as such packages are: public names are imported for type checkers, and given lazily at run time

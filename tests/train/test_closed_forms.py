@@ -15,13 +15,13 @@ from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.plain import own_logits
 from truing.policy.value import put_on
+from truing.records import Message
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
 from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.train.objective_sum import Term, WeightedObjectives
-from truing.types import Message
 
 ASKED = (20, 21, 22)
 WORTH = dict(zip(range(30, 36), (1.0, 0.2, 0.6, 1.4, 1.8, 0.4), strict=True))

@@ -362,7 +362,7 @@ def test_every_signal_can_be_observed_or_is_owed() -> None:
     """OWED is what the loop owes the objectives; whoever adds a source takes its name off. A statistic of a step is
     made by its objective and has no source."""
     from truing.objectives.signals import SIGNALS
-    from truing.types import OWED
+    from truing.records import OWED
 
     observable = {name for name, signal in SIGNALS.items() if signal.origin != "step"}
     assert set(SOURCES) | set(HEADS) == observable - OWED and observable >= OWED

@@ -14,12 +14,12 @@ from truing.online.generation import GenerationClient, Prompt
 from truing.online.history import moments
 from truing.online.monitor import Monitor, MonitorLog, failure
 from truing.policy.load import load
+from truing.records import Message, Sampling, Score
 from truing.rewards.call import SILENT, Answer
 from truing.rewards.combine import Cost, Rewards
 from truing.rollout.engine import InProcess
 from truing.settings import KLControl, Monitoring
 from truing.train.record.snapshots import WeightSnapshots
-from truing.types import Message, Sampling, Score
 
 HELD_OUT = [Prompt(i + 1, (Message("user", "x"),), tuple(range(40 + i, 46 + i))) for i in range(4)]
 

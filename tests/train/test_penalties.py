@@ -17,6 +17,7 @@ from truing.online.advantages import advantage_of
 from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy.load import load
 from truing.recipe.check import check
+from truing.records import Message
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
@@ -24,7 +25,6 @@ from truing.rewards.combine import Term as Scored
 from truing.settings import Online, Training
 from truing.signals.observe import observe
 from truing.train.objective_sum import Term, WeightedObjectives
-from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 GRPO = Path(__file__).parent.parent.parent / "recipes" / "grpo.yaml"

@@ -14,6 +14,7 @@ from truing.errors import UserError
 from truing.online.pretraining_mix import PretrainingMix
 from truing.online.source import Judged, OnlineOptions, Place, Prompt, rollout_source
 from truing.policy.load import load
+from truing.records import Message
 from truing.registry import RewardFunction
 from truing.rewards.call import Call
 from truing.rewards.combine import Rewards
@@ -24,7 +25,6 @@ from truing.train.fit import fit
 from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
-from truing.types import Message
 
 TEXT = ["the desk grants a refund within thirty days", "no refund is due, the rule says so"] * 8
 TEXTS = tuple(

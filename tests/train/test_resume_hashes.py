@@ -21,9 +21,9 @@ from truing.errors import RunFailed, UserError
 from truing.online.monitor import MonitorLog
 from truing.online.source import Prompt
 from truing.policy.reference import Reference, read
+from truing.records import Message
 from truing.settings import KLControl, Monitoring
 from truing.train.record import believed, checkpoint
-from truing.types import Message
 
 OPTIONS: dict[str, Any] = {
     "steps": 8,

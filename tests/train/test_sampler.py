@@ -118,7 +118,7 @@ def test_a_kl_begins_at_0_in_bf16(folder, tmp_path, name) -> None:
 def test_a_look_at_equal_weights_has_no_distance_in_bf16(folder) -> None:
     from small_online import prompts
     from truing.online.monitor import ratios
-    from truing.types import Sampling
+    from truing.records import Sampling
 
     policy, reference = load(folder), load(folder)
     for each in (policy, reference):

@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from truing.errors import UserError
-from truing.types import digest, messages_json
+from truing.records import digest, messages_json
 from truing.world import desk, names
 from truing.world.answers import possible
 from truing.world.facts import parse

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from truing.errors import UserError
-from truing.types import Message, Messages
+from truing.records import Message, Messages
 from truing.world import desk
 from truing.world.facts import Facts, Order, Rule, parse, render
 

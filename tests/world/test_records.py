@@ -16,7 +16,7 @@ import pytest
 from truing import world
 from truing.data.split import unseen
 from truing.errors import UserError
-from truing.types import Demonstration, Judgement, digest, source_digest
+from truing.records import Demonstration, Judgement, digest, source_digest
 from truing.world import arithmetic, desk, makers, tiny
 from truing.world.raters import FEATURES, rater
 from truing.world.reading import step_label

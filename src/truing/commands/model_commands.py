@@ -22,13 +22,13 @@ from truing.policy import heads, llama_cpp
 from truing.policy.files import lineage
 from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
+from truing.records import Judgement, Messages, Records, Verdict, messages_json
 from truing.rewards import scoring
 from truing.rollout.best import best_places
 from truing.rollout.engine import Sampling, generate
 from truing.run import base_models
 from truing.run.console import Show
 from truing.run.inputs import OnBadRow, Reading
-from truing.types import Judgement, Messages, Records, Verdict, messages_json
 
 
 def sample(

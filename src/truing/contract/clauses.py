@@ -25,7 +25,7 @@ from truing.contract.example import (
 )
 from truing.objectives.signals import SIGNALS
 from truing.registry import Objective, Option
-from truing.typewords import choices, is_list, members, parse_type, word_of
+from truing.type_words import choices, is_list, members, parse_type, word_of
 
 Clause = Callable[[Objective], str]
 UP = ("logp_BT", "logp_B", "chosen_logp_B", "chosen_reward_B", "given_logp_B")

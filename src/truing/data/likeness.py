@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from truing.data.formats.conventions import Record
 from truing.data.normal import core, segments
 from truing.data.questions import Question, opening, questions, system, turns
-from truing.types import Records
+from truing.records import Records
 
 Kind: TypeAlias = Literal["overlapping", "contained", "normalised", "exact"]
 KINDS: tuple[Kind, ...] = ("overlapping", "contained", "normalised", "exact")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from truing.data.formats.conventions import Record
 from truing.data.formats.loading import record_json
 from truing.data.normal import segments
-from truing.types import Demonstration, Messages, Records, messages_json
+from truing.records import Demonstration, Messages, Records, messages_json
 
 LATER = 20
 """Tokens the last turn of a conversation must have to be a question that stands for itself."""
@@ -29,7 +29,7 @@ def opening(record: Record) -> str:
 
     Under another system message (other rules, other facts) the same question is another one.
 
-    >>> from truing.types import Demonstration, Message
+    >>> from truing.records import Demonstration, Message
     >>> prompt = (Message("system", "Be kind."), Message("user", "What?"))
     >>> opening(Demonstration(prompt, (Message("assistant", "c"),)))
     'be kind. | what?'
@@ -40,7 +40,7 @@ def opening(record: Record) -> str:
 def first_turn(record: Record) -> str:
     """The first user turn, case and blanks aside; of a plain text, the text.
 
-    >>> from truing.types import Demonstration, Message
+    >>> from truing.records import Demonstration, Message
     >>> first_turn(Demonstration((Message("user", " What  IS it?"),), (Message("assistant", "a"),)))
     'what is it?'
     """

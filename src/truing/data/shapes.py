@@ -9,7 +9,7 @@ from typing import Any
 
 from truing.data.kinds import COLUMNS, WORDS, Comparison, Shape, Ties
 from truing.errors import DataError, listed
-from truing.types import Demonstration, Judgement, Messages
+from truing.records import Demonstration, Judgement, Messages
 
 
 @dataclass(frozen=True)

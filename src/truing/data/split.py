@@ -14,7 +14,7 @@ from truing.data.likeness import KINDS, Kind, Print, Questions, fingerprint
 from truing.data.questions import first_turn, opening
 from truing.disk import as_json, write_exact
 from truing.errors import DataError, UserError, unknown
-from truing.types import Demonstration, Records, RowNote, digest, prompt_id
+from truing.records import Demonstration, Records, RowNote, digest, prompt_id
 
 
 def split(

@@ -15,8 +15,8 @@ from truing.data.rendering.whole_conversation import common
 from truing.data.shapes import Shaped, shaped
 from truing.data.thoughts import Thoughts
 from truing.errors import DataError, UserError
+from truing.records import Demonstration, Judgement, Messages, Records, RowNote
 from truing.streams import Stream, generator
-from truing.types import Demonstration, Judgement, Messages, Records, RowNote
 
 THOUGHT_OUT = "its thought is taken out by the chat template"
 """Note on a response that is read without its thought."""

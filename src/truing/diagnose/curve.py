@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from truing import door
 from truing.errors import DataError, UserError, unknown
-from truing.types import is_number
+from truing.records import is_number
 
 Form = Literal["rl", "best_of"]
 Array = NDArray[np.float64]

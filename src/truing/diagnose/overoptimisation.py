@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 from truing.diagnose.curve import Array, Curve
 from truing.diagnose.form import LOOKS, Fit, fitted
 from truing.evaluate.intervals import FEWEST, Interval
-from truing.types import Finding
+from truing.records import Finding
 
 
 @dataclass(frozen=True)

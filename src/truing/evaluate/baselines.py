@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from truing.evaluate.intervals import Array, Interval, finite, mean_interval, vary
-from truing.types import Finding
+from truing.records import Finding
 
 
 def over_commonest(

@@ -13,7 +13,7 @@ from truing.evaluate.intervals import (
     same_length,
     share_interval,
 )
-from truing.types import Finding
+from truing.records import Finding
 
 
 def length_delta(

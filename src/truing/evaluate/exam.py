@@ -16,9 +16,9 @@ from truing.evaluate.corrected import Mean, mean_of, points_of
 from truing.evaluate.held_out import is_tie
 from truing.policy.files.portable import settled
 from truing.policy.policy import Policy
+from truing.records import Finding, Messages, Reward, Rollout, digest, prompt_id
 from truing.rewards.scoring import TOKENS, judged
 from truing.rollout.engine import Sampling, generate
-from truing.types import Finding, Messages, Reward, Rollout, digest, prompt_id
 
 UNMOVED = "training moved it too little to be seen here (learning_rate, epochs), or both are one model"
 """The conclusion from two contestants' responses being word for word the same."""

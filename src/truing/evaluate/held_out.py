@@ -14,10 +14,10 @@ from truing.data.kinds import Comparison, Shape, shape_of
 from truing.evaluate import reward_model
 from truing.objectives.signals import of_head
 from truing.policy.policy import Policy
+from truing.records import Finding, digest
 from truing.rewards.scoring import TOKENS
 from truing.signals.observe import observe
 from truing.train.objective_sum import Term, WeightedObjectives
-from truing.types import Finding, digest
 
 TIES = frozenset({"chosen_reward_B", "rejected_reward_B", "tie_B", "tie_logit_B"})
 """The signals of an objective whose loss is that of the outcomes win, loss and tie, and of nothing else."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from truing.errors import UserError
 from truing.evaluate.intervals import finite, mean_interval, same_length, share_interval
 from truing.evaluate.winrate import held_against
-from truing.types import Finding
+from truing.records import Finding
 
 
 def pass_at(k: int, answers: int, right: int) -> float:

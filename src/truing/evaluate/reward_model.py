@@ -26,7 +26,7 @@ from truing.evaluate.intervals import (
     share_interval,
 )
 from truing.evaluate.winrate import held_against
-from truing.types import Finding
+from truing.records import Finding
 
 
 def accuracy(

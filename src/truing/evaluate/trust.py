@@ -9,7 +9,7 @@ from typing import Literal
 from truing.evaluate.corrected import Mean, corrected_rate
 from truing.evaluate.intervals import Interval
 from truing.evaluate.winrate import held_against
-from truing.types import Finding
+from truing.records import Finding
 
 LEAST = 0.6
 """The default bound that the lower end of a judge's accuracy must reach before anything is decided by it."""

@@ -15,7 +15,7 @@ from truing.evaluate.intervals import (
     settled,
     share_interval,
 )
-from truing.types import Finding
+from truing.records import Finding
 
 
 def win_rate(

@@ -15,7 +15,7 @@ from truing.errors import DataError, UserError, nearest, redacted, visible
 from truing.gate.looks import error_of, evidence_hash, interval_at
 from truing.gate.rules import Rule, Side
 from truing.gate.standing import COMPARISONS, released, unread
-from truing.types import Finding
+from truing.records import Finding
 
 Verdict = Literal["ship", "hold", "undecided"]
 State = Literal["passed", "failed", "straddles", "no interval", "too few", "reserved", "missing"]

@@ -17,7 +17,7 @@ from truing.errors import DataError, UserError, short, unknown
 from truing.gate.decide import each_once
 from truing.gate.standing import measured
 from truing.policy.files.folder_digest import model_digest
-from truing.types import Finding, is_number
+from truing.records import Finding, is_number
 
 FINDINGS = "findings.json"
 SAID = 1000

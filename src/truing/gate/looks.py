@@ -12,7 +12,7 @@ from truing.consistency import Ends, range_of
 from truing.disk import as_json, write_exact
 from truing.errors import DataError, UserError
 from truing.gate.rules import Rule
-from truing.types import Finding, digest
+from truing.records import Finding, digest
 
 ALPHA = 0.025
 """The share of decisions that a gate may get wrong by chance at its first look, on one side."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from truing import door
 from truing.errors import UserError, unknown
-from truing.types import Finding
+from truing.records import Finding
 from truing.yaml_text import reading
 
 _LARGEST = 300_000

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from truing.gate.rules import Rule
-from truing.types import Finding
+from truing.records import Finding
 
 COMPARISONS: dict[str, float] = {"win_rate": 0.5, "win_delta": 0.0, "mean_score_delta": 0.0, "pass_at_1_delta": 0.0}
 """Comparisons that show whether a model is better than another, each with its value where the two are level."""

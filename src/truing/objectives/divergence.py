@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from truing.objectives.ratio import log_mean_exp, log_ratio, softplus, tangent_exp
+from truing.records import Positive, PositiveFraction
 from truing.registry import objective
-from truing.types import Positive, PositiveFraction
 
 
 def class_weight(desirable_B: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Annotated
 from torch import Tensor
 
 from truing.objectives.ratio import log_mean_exp
+from truing.records import Positive
 from truing.registry import objective
-from truing.types import Positive
 
 
 @objective(

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from truing.objectives.ratio import log_ratio, softplus, tangent_expm1
+from truing.records import Positive, PositiveFraction, PositiveSmoothing, Smoothing
 from truing.registry import objective
-from truing.types import Positive, PositiveFraction, PositiveSmoothing, Smoothing
 
 
 @objective(

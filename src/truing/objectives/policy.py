@@ -12,8 +12,8 @@ from torch import Tensor
 
 from truing.objectives.kl import k3, k3_corrected
 from truing.objectives.ratio import bounded_ratio, log_mean_exp
+from truing.records import Cap, Clip, DualClip, NonNegative, Positive
 from truing.registry import objective
-from truing.types import Cap, Clip, DualClip, NonNegative, Positive
 
 
 def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:

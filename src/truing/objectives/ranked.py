@@ -8,8 +8,8 @@ from torch import Tensor
 
 from truing.objectives.ratio import log_ratio
 from truing.objectives.reward import ranking_loss
+from truing.records import Positive
 from truing.registry import objective
-from truing.types import Positive
 
 
 @objective(source="Rafailov et al. 2023, appendix A.3 (Plackett-Luce), arXiv 2305.18290")

@@ -7,8 +7,8 @@ from typing import Annotated
 from torch import Tensor
 
 from truing.objectives.ratio import softplus
+from truing.records import NonNegative, Positive
 from truing.registry import objective
-from truing.types import NonNegative, Positive
 
 
 @objective(source="Zhao et al. 2023, SLiC-HF, arXiv 2305.10425")

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from truing.objectives.ratio import softplus
+from truing.records import Fraction, NonNegative
 from truing.registry import objective
-from truing.types import Fraction, NonNegative
 
 
 @objective(

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from truing.errors import UserError
 from truing.objectives.ratio import log_ratio, softplus
+from truing.records import Positive, PositiveFraction
 from truing.registry import objective
-from truing.types import Positive, PositiveFraction
 
 
 def kl_baseline(mismatched_logp_B: Tensor, ref_mismatched_logp_B: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from truing.records import Positive
 from truing.registry import objective
-from truing.types import Positive
 
 
 @objective(source="Ziegler et al. 2019 (released code), arXiv 1909.08593", advantage="gae")

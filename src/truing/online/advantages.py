@@ -19,10 +19,10 @@ from truing.objectives.signals import SIGNALS, alone
 from truing.online.history import Moments, moments
 from truing.online.reward_shaping import shaped
 from truing.online.unread import unread
+from truing.records import Advantage
 from truing.rollout.experience import Experience
 from truing.settings import KLControl, Online, Shaping
 from truing.train.objective_sum import WeightedObjectives
-from truing.types import Advantage
 
 Advantages = Callable[["Round"], Tensor]
 

@@ -12,12 +12,12 @@ from truing.online.history import RoundHistory
 from truing.online.monitor import responses_of
 from truing.online.schedule import RoundPlan
 from truing.policy.policy import Policy
+from truing.records import Rollout, Sampling
 from truing.rollout import experience
 from truing.rollout.experience import Experience
 from truing.settings import Online
 from truing.streams import derived
 from truing.train.distributed import process_group
-from truing.types import Rollout, Sampling
 
 Score = tuple[float, dict[str, float], str]
 """The score of a response, its parts by reward, and where it has no score the reason."""

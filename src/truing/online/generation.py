@@ -14,10 +14,10 @@ from truing.errors import RunFailed
 from truing.policy.divided import forward
 from truing.policy.policy import Beside, Policy
 from truing.policy.precision import unit
+from truing.records import Engine, Messages, Rollout, Sampling
 from truing.rewards.combine import Rewards
 from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
-from truing.types import Engine, Messages, Rollout, Sampling
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from truing.online.generation import GenerationClient, Judged, Prompt, apart
 from truing.online.history import Moments, moments
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
+from truing.records import Rollout, Sampling, Score
 from truing.rewards.call import SILENT, Answer
 from truing.rewards.combine import UNREAD, Parts, Rewards, shown
 from truing.settings import Monitoring
 from truing.train.distributed import process_group
 from truing.train.record.checkpoint import room
 from truing.train.record.snapshots import WeightSnapshots
-from truing.types import Rollout, Sampling, Score
 
 TAKEN = ("step", "tokens", "kl", "proxy", "length", "prompts", "failed", "each")
 """Keys of a line of monitor.jsonl that rewards cannot have: a monitored reward of such a name is `reward_length`

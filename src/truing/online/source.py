@@ -23,6 +23,7 @@ from truing.online.pretraining_mix import PretrainingMix
 from truing.online.schedule import PromptSchedule, RoundPlan
 from truing.online.tree_builder import TreeBuilder
 from truing.policy.policy import Policy
+from truing.records import Engine, Sampling
 from truing.rollout import account, experience
 from truing.rollout.engine import InProcess
 from truing.rollout.experience import Experience
@@ -34,7 +35,6 @@ from truing.train.distributed import process_group
 from truing.train.objective_sum import WeightedObjectives
 from truing.train.record.checkpoint import room
 from truing.train.record.snapshots import WeightSnapshots
-from truing.types import Engine, Sampling
 
 __all__ = ["Judged", "OnlineOptions", "Place", "Prompt", "RolloutSource", "rollout_source"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from truing.records import Advantage
 from truing.settings import KLControl, Online, Shaping
-from truing.types import Advantage
 
 
 def unread(

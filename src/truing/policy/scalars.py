@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from truing import door
 from truing.errors import UserError
-from truing.types import is_number
+from truing.records import is_number
 
 FILE = "heads.json"
 UNNAMED = "LABEL_0"

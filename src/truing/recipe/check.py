@@ -13,8 +13,8 @@ from truing.recipe.loops import STAGES, check_entry
 from truing.recipe.references import Recipe, Ref, StageSpec
 from truing.recipe.scope import Scope
 from truing.recipe.yaml_document import LOST, Mistakes
+from truing.records import is_number
 from truing.signature import Option
-from truing.types import is_number
 from truing.yaml_text.reading import Node
 
 __all__ = ["Recipe", "Ref", "StageSpec", "check"]

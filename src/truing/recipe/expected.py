@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from truing.types import Finding
+from truing.records import Finding
 
 TAUGHT = "taught"
 """Check name of the finding that records whether a stage taught its model anything."""

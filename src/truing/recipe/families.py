@@ -6,8 +6,8 @@ from __future__ import annotations
 from truing import registry
 from truing.data.kinds import shape_of
 from truing.objectives.signals import SIGNALS
+from truing.records import OWED
 from truing.signature import Part
-from truing.types import OWED
 
 
 def of_reward(part: Part) -> bool:

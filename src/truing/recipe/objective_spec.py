@@ -13,8 +13,8 @@ from truing.objectives.signals import alone
 from truing.recipe import hints
 from truing.recipe.families import gives, of_reward, of_rollouts, own_objective, trains
 from truing.recipe.yaml_document import LOST, Mistakes
+from truing.records import OWED, is_number
 from truing.signature import Kind, Option, Part
-from truing.types import OWED, is_number
 from truing.yaml_text.reading import Node
 
 WEIGHT = Option("weight", "NonNegative", 1.0, doc="what the term counts for in the sum of losses")

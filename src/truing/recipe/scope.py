@@ -15,7 +15,7 @@ from truing.recipe.model_labels import LOOKUP, best_of, labels
 from truing.recipe.references import Ref
 from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
 from truing.signature import Option, Part
-from truing.typewords import REFERENCES, describe, parse_type
+from truing.type_words import REFERENCES, describe, parse_type
 from truing.yaml_text.reading import Node
 
 TURN = re.compile(r"\$turn\b")

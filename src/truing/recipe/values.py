@@ -10,7 +10,7 @@ from truing.recipe.scope import Scope
 from truing.recipe.sources import HUB
 from truing.recipe.yaml_document import LOST, Mistakes
 from truing.signature import Option
-from truing.typewords import guess, parse_type
+from truing.type_words import guess, parse_type
 from truing.yaml_text.reading import Node
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from truing.records import Finding
 from truing.report.folder import RunPieces, StagePieces
-from truing.types import Finding
 
 _WORDS = {
     "ship": "It may ship: every condition of the gate is met.",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from truing import door
 from truing.errors import DataError, redacted, visible
+from truing.records import Finding
 from truing.report.usage import PIPELINE, Kind, usage
 from truing.report.words import figure, interval, label, unit
-from truing.types import Finding
 from truing.yaml_text import reading, writing
 from truing.yaml_text.reading import YamlError
 

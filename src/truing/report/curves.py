@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from truing.errors import redacted, visible
 from truing.evaluate.intervals import FEWEST, student
+from truing.records import Finding
 from truing.report import figures
 from truing.report.distance import Way
 from truing.report.words import label
-from truing.types import Finding
 
 # Stand-ins that matplotlib draws with and that become the page's own colours afterwards.
 _INK, _MUTED, _GRID, _LINE, _BETTER, _WORSE = "#010201", "#010202", "#010203", "#010204", "#010205", "#010206"

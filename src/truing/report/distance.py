@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from truing.records import is_number
 from truing.report import words
-from truing.types import is_number
 
 COLUMNS = (
     "curve", "gold", "evaluations", "prompts", "highest at", "KL there", "gold first", "gold there", "gold last",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from truing.records import Finding
 from truing.report import words
-from truing.types import Finding
 
 COLUMNS = {
     "win_rate": "win rate",

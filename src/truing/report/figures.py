@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from truing.records import Finding, is_number
 from truing.report import words
-from truing.types import Finding, is_number
 
 Row = Mapping[str, float]
 Interval = tuple[float, float]

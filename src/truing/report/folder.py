@@ -10,8 +10,8 @@ from typing import Any
 
 from truing import door, seals
 from truing.errors import DataError, UserError
+from truing.records import Finding, is_number
 from truing.report.distance import Way
-from truing.types import Finding, is_number
 
 UNFINISHED = ("pending", "running")
 """States of a stage whose folder may hold what an earlier run left."""

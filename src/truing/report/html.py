@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from truing.disk import write_text
 from truing.errors import redacted, visible
+from truing.records import Finding
 from truing.report import brief, curves, figures, rounds, words
 from truing.report.distance import COLUMNS
 from truing.report.folder import RunPieces, StagePieces, as_number, read_run
-from truing.types import Finding
 
 _EXAMPLES, _LETTERS, _ROWS = 6, 1500, 20  # shown at most: examples, characters of a response, odd rows of a problem
 _SPREAD = {"score": "score_deviation"}  # what is drawn around a curve

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from truing.types import Finding
+from truing.records import Finding
 
 
 def unit(check: str) -> str:

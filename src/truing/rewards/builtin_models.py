@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from truing.data.thoughts import answer_of
+from truing.records import BelowOne, Messages, NonNegative, Positive, Reward, Score
 from truing.registry import Model, RewardModel, reward
-from truing.types import BelowOne, Messages, NonNegative, Positive, Reward, Score
 
 if TYPE_CHECKING:
     from truing.rewards import scoring

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from truing.data.thoughts import answer_of
 from truing.errors import UserError
+from truing.records import Count, Positive, Score
 from truing.registry import reward
-from truing.types import Count, Positive, Score
 
 FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 

@@ -6,8 +6,8 @@ import re
 from typing import Annotated
 
 from truing.errors import UserError
+from truing.records import NonNegative
 from truing.registry import reward
-from truing.types import NonNegative
 
 
 @reward(scope="response")

@@ -9,9 +9,9 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeAlias
 
 from truing.errors import UserError
+from truing.records import NotRead
 from truing.registry import reward
 from truing.rewards.answers import Unread, compare, final, forms, structure
-from truing.types import NotRead
 
 Form: TypeAlias = Literal["number", "math", "text"]
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from truing.errors import TruingError, UserError, redacted
+from truing.records import Messages, NotRead, Score, is_number, messages_json
 from truing.registry import RewardFunction
 from truing.signature import TRL, TRL_TAKES
-from truing.types import Messages, NotRead, Score, is_number, messages_json
 
 KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first", "whole_turn"})
 """The argument names that truing itself fills; any other name is a column's."""

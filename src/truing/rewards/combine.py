@@ -21,8 +21,8 @@ import torch
 from truing.errors import RunFailed, UserError
 from truing.objectives.advantage import lagrangian, next_multiplier
 from truing.objectives.equal import alike
+from truing.records import Score, digest, messages_json
 from truing.rewards.call import SILENT, Answer, Call, failed
-from truing.types import Score, digest, messages_json
 
 Combine: TypeAlias = Literal["sum", "lexicographic"]
 OnError: TypeAlias = Literal["stop", "drop"]

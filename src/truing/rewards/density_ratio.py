@@ -13,9 +13,9 @@ from truing.data.rendering.render import Renderer
 from truing.errors import UserError
 from truing.objectives.closed_form import floored_log_ratio
 from truing.policy.policy import Policy
+from truing.records import Messages, Score
 from truing.rewards.call import failed
 from truing.rewards.readable import readable
-from truing.types import Messages, Score
 
 TOKENS = 16384
 

@@ -26,11 +26,11 @@ from typing import Any
 
 from truing import registry
 from truing.errors import RunFailed, TruingError, UserError
+from truing.records import Score
 from truing.rewards.call import Answer, Call, attempt, failed
 from truing.rewards.combine import shown
 from truing.rewards.process_limits import kill
 from truing.terminal import redacting
-from truing.types import Score
 
 START = 120.0
 """Seconds within which the process has to have loaded the function."""

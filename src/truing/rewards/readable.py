@@ -9,8 +9,8 @@ from truing.data.rendering.render import Renderer
 from truing.errors import DataError
 from truing.policy.load import context_length
 from truing.policy.policy import Policy
+from truing.records import Messages, Score
 from truing.rewards.call import failed
-from truing.types import Messages, Score
 
 
 def readable(

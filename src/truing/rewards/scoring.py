@@ -17,9 +17,9 @@ from truing.data.thoughts import answer_of
 from truing.errors import RunFailed, UserError
 from truing.objectives.equal import rounding
 from truing.policy.policy import Policy
+from truing.records import Messages, Reward, Score, is_number
 from truing.rewards.call import failed
 from truing.rewards.readable import readable
-from truing.types import Messages, Reward, Score, is_number
 from truing.world.reading import gold as world_gold
 
 TOKENS = 16384

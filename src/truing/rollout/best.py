@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from truing.errors import UserError
 from truing.objectives.equal import alike
-from truing.types import is_number
+from truing.records import is_number
 
 T = TypeVar("T")
 

@@ -20,10 +20,10 @@ from truing.policy.load import context_length
 from truing.policy.policy import Policy
 from truing.policy.precision import Gap, unit
 from truing.policy.trees import NAME
+from truing.records import Rollout, Sampling, Stop
 from truing.rollout.mixture import Lockstep, Mixture
 from truing.rollout.rows import Anew, Cached, Rows, Shared, recurrent
 from truing.rollout.sample import check_sampling, draw, has_stop, uniforms
-from truing.types import Rollout, Sampling, Stop
 
 __all__ = ["InProcess", "Sampling", "fits", "generate", "sampler_agrees", "stop_ids"]
 

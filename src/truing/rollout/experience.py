@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 from truing.data.formats import parquet as checked
 from truing.disk import replacing
 from truing.errors import DataError, RunFailed
-from truing.types import Message, Messages, messages_json
+from truing.records import Message, Messages, messages_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from truing.errors import UserError
+from truing.records import Sampling
 from truing.streams import Stream, generator
-from truing.types import Sampling
 
 BLOCK = 128
 """Tokens whose probabilities are summed together first: a running sum over the whole vocabulary is several times slower

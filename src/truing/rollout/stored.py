@@ -10,8 +10,8 @@ from typing import Any
 
 from truing.data.formats.loading import content_digest
 from truing.errors import DataError
+from truing.records import Demonstration, Judgement, Message, Messages, Records, RowNote, Verdict, is_number, prompt_id
 from truing.rollout import experience
-from truing.types import Demonstration, Judgement, Message, Messages, Records, RowNote, Verdict, is_number, prompt_id
 
 CUT_OFF = "ran into max_new_tokens, and as text would be taught as if it ended there"
 EMPTY = "says nothing, or holds a NUL character"

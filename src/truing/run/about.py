@@ -6,10 +6,10 @@ from typing import Any
 
 from truing import registry
 from truing.policy.files.folder_digest import model_digest
+from truing.records import digest, source_digest
 from truing.run.deciding import production
 from truing.run.plan import plain
 from truing.run.stage_run import StageRun
-from truing.types import digest, source_digest
 
 JUDGES = ("judge", "aggregate", "coefficient", "best_by", "reward", "truth")
 """Options by which a stage names its judge."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from truing import registry
 from truing.errors import TruingError, UserError
 from truing.recipe.references import Recipe
+from truing.records import digest
 from truing.run.plan import HARMLESS, changes, parts_of, plain
-from truing.types import digest
 
 if TYPE_CHECKING:
     from torch import nn

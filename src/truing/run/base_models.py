@@ -14,13 +14,13 @@ from truing.policy import fresh, heads
 from truing.policy.files import lineage
 from truing.policy.gguf import dequantised
 from truing.policy.load import load
+from truing.records import Records, digest, source_digest
 from truing.run.console import Show
 from truing.train.fit import fit
 from truing.train.objective_sum import Term, WeightedObjectives
 from truing.train.optim import Optim
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
-from truing.types import Records, digest, source_digest
 from truing.world import tiny
 
 

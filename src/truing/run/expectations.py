@@ -10,9 +10,9 @@ from typing import Any, Literal
 from truing.errors import UserError
 from truing.gate.decide import each_once
 from truing.recipe.expected import Expected
+from truing.records import Finding
 from truing.run.lesson import finding as taught
 from truing.run.plan import read_json
-from truing.types import Finding
 
 
 @dataclass(frozen=True)

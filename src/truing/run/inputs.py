@@ -13,7 +13,7 @@ from truing.data.formats import bounds, column_hints, file_nature, files, loadin
 from truing.data.formats.conventions import ROLES, Want
 from truing.data.formats.loading import without_tools
 from truing.errors import DataError, UserError, short
-from truing.types import Message, Messages, Records
+from truing.records import Message, Messages, Records
 from truing.yaml_text import reading
 
 OnBadRow: TypeAlias = Literal["error", "drop"]

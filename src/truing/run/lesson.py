@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from truing.recipe.expected import TAUGHT
+from truing.records import Finding, is_number
 from truing.report import words
-from truing.types import Finding, is_number
 
 if TYPE_CHECKING:  # checking a recipe reads what is below without torch
     from truing.rollout.account import Account

@@ -12,9 +12,9 @@ from truing.data.likeness import Print, fingerprint
 from truing.policy.files.lineage import Learned, Lineage, read
 from truing.recipe.references import Ref
 from truing.recipe.reward_spec import GOLD
+from truing.records import Judgement, Records
 from truing.registry import Columns
 from truing.run.stage_run import StageRun
-from truing.types import Judgement, Records
 
 
 def verdicts(run: StageRun, model: Any) -> list[Records]:

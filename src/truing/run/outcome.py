@@ -7,8 +7,8 @@ from typing import Any
 
 from truing import seals
 from truing.gate import decide, evidence
+from truing.records import digest
 from truing.run.plan import read_json
-from truing.types import digest
 
 WORST_FIRST: tuple[decide.Verdict, ...] = ("hold", "undecided", "ship")
 

@@ -35,12 +35,12 @@ from truing.recipe.model_labels import LOOKUP, best_of, labels
 from truing.recipe.objective_spec import names_of
 from truing.recipe.references import Recipe, Ref, StageSpec
 from truing.recipe.yaml_document import Mistakes
+from truing.records import Messages, Records
 from truing.report.exam_table import COLUMNS
 from truing.run import foreseen_rewards
 from truing.run.deciding import contestants, foreseen
 from truing.run.plan import read_by
 from truing.signature import Part
-from truing.types import Messages, Records
 from truing.world import tiny
 
 ROWS = 1000

@@ -14,8 +14,8 @@ from truing.errors import DataError, UserError, cleaned
 from truing.plugins import sources
 from truing.policy.files import adapter_files
 from truing.recipe.references import Recipe, Ref, StageSpec
+from truing.records import digest, source_digest
 from truing.signature import Kind, Option, Part
-from truing.types import digest, source_digest
 
 Action: TypeAlias = Literal["reuse", "resume", "run"]
 HARMLESS = frozenset({"tokens_per_device", "gradient_checkpointing", "checkpoint_every", "preview"})

@@ -22,6 +22,7 @@ from truing.disk import check_target, locked, remove_whole, write_json
 from truing.errors import UserError, listed, redacted
 from truing.gate import looks
 from truing.recipe.check import Recipe
+from truing.records import source_digest
 from truing.report import html
 from truing.run import agreement, expectations, outcome
 from truing.run.console import Show
@@ -30,7 +31,6 @@ from truing.run.lesson import NOTHING
 from truing.run.overwrite import ALLOWED, allow
 from truing.run.plan import Step, plan, read_by, read_json
 from truing.run.stage_run import StageRun
-from truing.types import source_digest
 
 LONGEST = 100
 """Most characters of a title that name its folder."""

@@ -16,8 +16,8 @@ from truing.gate import evidence
 from truing.policy.files.folder_digest import model_digest
 from truing.recipe import model_labels
 from truing.recipe.references import Recipe, Ref
+from truing.records import Records
 from truing.run.console import Show
-from truing.types import Records
 
 
 @dataclass

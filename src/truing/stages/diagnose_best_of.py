@@ -11,6 +11,7 @@ from truing.errors import UserError
 from truing.evaluate.exam import response_text
 from truing.policy.load import context_length, load
 from truing.recipe.reward_spec import GOLD
+from truing.records import Count
 from truing.registry import Columns, Data, Model, RewardModel, stage
 from truing.rewards.scoring import scores
 from truing.rollout.engine import InProcess, Sampling
@@ -21,7 +22,6 @@ from truing.stages.diagnosis import tell
 from truing.stages.exam_judge import appoint
 from truing.stages.reinforce import askable, distinct
 from truing.streams import derived
-from truing.types import Count
 
 
 @stage(gives="findings")

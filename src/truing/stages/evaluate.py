@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from truing.errors import UserError
+from truing.records import Count, Fraction, NonNegative
 from truing.registry import Columns, Data, Models, RewardModel, RewardSpec, Rivals, stage
 from truing.rollout.engine import Sampling
 from truing.run.stage_run import StageRun
 from truing.stages import exam, judge_trial, outputs
 from truing.stages.exam_judge import appoint
 from truing.streams import derived
-from truing.types import Count, Fraction, NonNegative
 
 
 @stage(gives="findings")
@@ -55,9 +55,7 @@ def evaluate(
     that it did not learn from: below `least_accuracy` it decides nothing, above it win rates are corrected for its
     errors, with `trusted` by prediction-powered inference."""
     sampling = Sampling(max_new_tokens, temperature, derived(run.seed + seed, run.name))
-    sitting = exam.Exam(
-        run, models, against, sampling, samples_per_prompt=samples_per_prompt, passing=passing, preview=preview
-    )
+    sitting = exam.Exam(run, models, against, sampling, per_prompt=samples_per_prompt, passing=passing, preview=preview)
     held_out = run.records(data, columns=columns) if data is not None else None
     if held_out is not None:
         sitting.order(held_out)

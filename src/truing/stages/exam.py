@@ -37,6 +37,7 @@ from truing.policy.load import context_length, load, load_any
 from truing.policy.policy import Policy
 from truing.recipe.model_labels import LOOKUP, best_of
 from truing.recipe.references import Ref
+from truing.records import Finding, Messages, Records, Reward
 from truing.report.exam_table import table, trained
 from truing.rewards import scoring
 from truing.rewards.combine import Parts, count_notes
@@ -49,7 +50,6 @@ from truing.stages.exam_judge import Judge
 from truing.stages.first_look import show_preview
 from truing.stages.judge_trial import Better, Trial, models_of
 from truing.stages.leaks import not_met
-from truing.types import Finding, Messages, Records, Reward
 
 EXAMPLES = 6
 CHOSE = "the judge itself chose this best of several responses, and errs most on those it chose; give a trusted judge"
@@ -68,7 +68,7 @@ class Choice:
 class Exam:
     """Contestants and the findings about them; `notes` is what a reader must know beside these, and `judged` before
     them: who judged, and how often that judge is right (its `trial`, before which it judges nothing; `better` judges a
-    part too). Policies load once. Each gives `samples_per_prompt` responses to a prompt, which are right if they score
+    part too). Policies load once. Each gives `per_prompt` responses to a prompt, which are right if they score
     at least `passing`. With a `choice` the best responses of each are a contestant too. All are compared with each
     model of `against`; the first of these is the reference if there can be only one. `preview` prompts come first."""
 
@@ -80,7 +80,7 @@ class Exam:
     examples: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     judged: list[str] = field(default_factory=list)
-    samples_per_prompt: int = 1
+    per_prompt: int = 1
     passing: float | None = None
     choice: Choice | None = None
     preview: int | None = None
@@ -171,17 +171,17 @@ class Exam:
     ) -> Reward:
         """Let every model answer these prompts, and compare the responses."""
         answering = self.rivals | speakers
-        prompts = [prompt for prompt in readable for _ in range(self.samples_per_prompt)]
-        rollouts = respond(self.rival, readable, self.sampling, self.samples_per_prompt)
+        prompts = [prompt for prompt in readable for _ in range(self.per_prompt)]
+        rollouts = respond(self.rival, readable, self.sampling, self.per_prompt)
         reward = judge.settled(prompts, [response_text(self.rival, r) for r in rollouts])
         self._try(judge, reward, [*speakers, *choosing])
         responses = {self.other: scored(self.other, self.rival, prompts, reward, rollouts)}
         for name, policy in answering.items():
             if name == self.other:
                 continue
-            times = f", {self.samples_per_prompt} times each" if self.samples_per_prompt > 1 else ""
+            times = f", {self.per_prompt} times each" if self.per_prompt > 1 else ""
             self.run.show.say(f"  {name} answers {len(readable)} prompts{times}")
-            more = respond(policy, readable, self.sampling, self.samples_per_prompt)
+            more = respond(policy, readable, self.sampling, self.per_prompt)
             responses[name] = scored(name, policy, prompts, reward, more)
         chosen = [self._best(name, policy, readable, prompts, reward) for name, policy in choosing.items()]
         responses |= {best.name: best for best in chosen}
@@ -197,7 +197,7 @@ class Exam:
             for contestant in responses.values():
                 self.findings += self._compared(contestant, table, prompts, judge.judged_by)
         self.findings = list({(f.check, f.model, f.against, f.slice): f for f in self.findings}.values())
-        self.examples = side_by_side(prompts, list(responses.values()), self.samples_per_prompt)
+        self.examples = side_by_side(prompts, list(responses.values()), self.per_prompt)
         return reward
 
     def _fresh(self, records: Records, names: Sequence[str]) -> Records:
@@ -229,13 +229,13 @@ class Exam:
     ) -> tuple[list[Messages], dict[str, Responses]]:
         """The prompts of which every response could be scored; the others are left out and counted. (A response longer
         than the judge reads has no score.)"""
-        gone = {place // self.samples_per_prompt for theirs in responses.values() for place in theirs.unscored}
-        places = [i for i in range(len(prompts)) if i // self.samples_per_prompt not in gone]
+        gone = {place // self.per_prompt for theirs in responses.values() for place in theirs.unscored}
+        places = [i for i in range(len(prompts)) if i // self.per_prompt not in gone]
         if gone:
             why = "a response to them is longer than the judge reads"
             if not places:
                 raise UserError(f"stage {self.run.name}: no prompt is left: {why}; lower max_new_tokens")
-            self.note(f"{len(gone)} of {len(prompts) // self.samples_per_prompt} prompts left out: {why}")
+            self.note(f"{len(gone)} of {len(prompts) // self.per_prompt} prompts left out: {why}")
         return [prompts[i] for i in places], {name: theirs.at(places) for name, theirs in responses.items()}
 
     def _beside(self, ours: Responses, rival: Responses, prompts: Sequence[Messages], judge: Judge) -> list[Finding]:
@@ -251,9 +251,7 @@ class Exam:
     ) -> list[Finding]:
         """Win rate and scores of a contestant beside the rival, as far as the judge is trusted."""
         findings = compare(ours, rival, prompts, judged_by)
-        powered = (
-            self.better.powered(ours, rival, prompts, self.samples_per_prompt) if self.better is not None else None
-        )
+        powered = self.better.powered(ours, rival, prompts, self.per_prompt) if self.better is not None else None
         if self.better is not None and powered is not None:
             self.findings += self.better.trial.findings
             line = f"On a part of the prompts: {powered.trust.sentence}"
@@ -300,12 +298,11 @@ class Exam:
     def _best(
         self, name: str, policy: Policy, readable: Sequence[Messages], prompts: Sequence[Messages], reward: Reward
     ) -> Responses:
-        """The best of several responses of a model to every one of `prompts` (`readable`, each `samples_per_prompt`
-        times)."""
+        """The best of several responses of a model to every one of `prompts` (`readable`, each `per_prompt` times)."""
         assert self.choice is not None
         n, called = self.choice.of, best_of(name, self.choice.of)
         self.run.show.say(f"  {called} answers {len(readable)} prompts")
-        rollouts = respond(policy, readable, self.sampling, n * self.samples_per_prompt)
+        rollouts = respond(policy, readable, self.sampling, n * self.per_prompt)
         repeated, texts = [p for p in prompts for _ in range(n)], [response_text(policy, r) for r in rollouts]
         scores = scoring.scores(self.choice.judge.settled(repeated, texts), repeated, texts, strict=False)
         chosen_by, limit = self.choice.judge.judged_by, closed_form.best_of_bound(n)
@@ -319,9 +316,7 @@ class Exam:
         """Measure pass@k of both, if `passing` says which responses are right."""
         if self.passing is None:
             return []
-        return passes(
-            ours.name, ours.values, other.name, other.values, self.samples_per_prompt, self.passing, judged_by
-        )
+        return passes(ours.name, ours.values, other.name, other.values, self.per_prompt, self.passing, judged_by)
 
     def disagree(self, records: Records | None, judge: Judge, reward: Reward, named: Any, samples: int) -> None:
         """Measure how far the members of an ensemble are apart on held-out data, if there are any: the baseline for
@@ -394,15 +389,12 @@ def look_up(prompts: Sequence[Messages], reward: Reward) -> Responses:
     return Responses(LOOKUP, texts, tuple(scoring.scores(reward, prompts, texts)))
 
 
-def side_by_side(
-    prompts: Sequence[Messages], sides: Sequence[Responses], samples_per_prompt: int = 1
-) -> list[dict[str, Any]]:
-    """A few prompts with each model's first response, for the report. Each prompt is repeated `samples_per_prompt`
-    times."""
+def side_by_side(prompts: Sequence[Messages], sides: Sequence[Responses], per_prompt: int = 1) -> list[dict[str, Any]]:
+    """A few prompts with each model's first response, for the report. Each prompt comes `per_prompt` times."""
     return [
         {
             "prompt": "\n".join(f"{m.role}: {m.content}" for m in prompt),
             "responses": {a.name: {"text": a.texts[i], "score": round(a.values[i], 3)} for a in sides},
         }
-        for i, prompt in list(enumerate(prompts))[: EXAMPLES * samples_per_prompt : samples_per_prompt]
+        for i, prompt in list(enumerate(prompts))[: EXAMPLES * per_prompt : per_prompt]
     ]

@@ -11,6 +11,7 @@ from truing.errors import UserError
 from truing.evaluate import behaviour
 from truing.evaluate.exam import Responses, by_head, by_part, judged_rate
 from truing.evaluate.trust import Trust, concluded
+from truing.records import Finding, Judgement, Messages, Records, Reward, Score, prompt_id
 from truing.report.exam_table import PARTS
 from truing.rewards import scoring
 from truing.rewards.call import Answer
@@ -18,7 +19,6 @@ from truing.rewards.combine import Parts, counted
 from truing.rewards.scoring import DISAGREEMENT, How, Panel
 from truing.run.stage_run import StageRun
 from truing.stages.loaded_rewards import check_columns, check_rows, columns_of, reward_model, term_of
-from truing.types import Finding, Judgement, Messages, Records, Reward, Score, prompt_id
 
 COEFFICIENT = 0.5
 """The share of the variance that `aggregate: uncertainty` subtracts by default."""

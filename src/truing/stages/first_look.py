@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from truing.types import Messages
+from truing.records import Messages
 
 if TYPE_CHECKING:
     from truing.stages.exam import Exam

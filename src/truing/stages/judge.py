@@ -13,6 +13,7 @@ from truing.data.formats import loading
 from truing.disk import as_json, write_exact
 from truing.errors import RunFailed, UserError
 from truing.objectives.equal import alike
+from truing.records import Positive, digest
 from truing.registry import Columns, Data, RewardSpec, stage
 from truing.rewards.call import Answer
 from truing.rewards.combine import Rewards, count_notes
@@ -24,7 +25,6 @@ from truing.signature import TRL
 from truing.stages.judged import FORMS, Row, reaching, usable, value
 from truing.stages.loaded_rewards import appointed, columns_of
 from truing.stages.reinforce import SETTLING
-from truing.types import Positive, digest
 
 
 @stage(gives="data")

@@ -17,12 +17,12 @@ from truing.evaluate.exam import Responses
 from truing.evaluate.trust import LEAST, WORDS, Origin, Powered, Tried, Trust
 from truing.recipe.references import Ref
 from truing.recipe.reward_spec import GOLD
+from truing.records import Finding, Messages, Records, Reward, Score, prompt_id
 from truing.rewards.scoring import judged
 from truing.run.lineage import judging, verdict_prints, verdicts
 from truing.run.stage_run import StageRun
 from truing.stages.exam_judge import Judge, appoint, by_reward
 from truing.streams import Stream, generator
-from truing.types import Finding, Messages, Records, Reward, Score, prompt_id
 
 PAIRS = 2000
 """The most labelled pairs of one source on which a judge is tried."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from truing.data.formats import loading
 from truing.data.formats.conventions import Record
+from truing.records import Demonstration, Judgement, Verdict, messages_json, prompt_id
 from truing.rollout import stored as lying
 from truing.rollout.best import descending, steps_down
 from truing.rollout.stored import Given
-from truing.types import Demonstration, Judgement, Verdict, messages_json, prompt_id
 
 Row = tuple[Record, dict[str, Any]]
 """A record, and the row that is written for a person to read: its columns, with the rewards and the rater."""

@@ -9,9 +9,9 @@ from typing import Any
 from truing.data.likeness import KINDS, Kind, Questions
 from truing.data.split import left_of, merged, met
 from truing.policy.files.lineage import Learned
+from truing.records import Records
 from truing.run.lineage import lineages
 from truing.run.stage_run import StageRun
-from truing.types import Records
 
 
 def not_met(run: StageRun, records: Records, models: Mapping[str, Any]) -> tuple[Records, list[str]]:

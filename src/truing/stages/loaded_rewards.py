@@ -11,6 +11,7 @@ from truing.data import clock
 from truing.errors import UserError
 from truing.policy.load import load
 from truing.recipe.reward_spec import COST, TIE_TOLERANCE, TIMEOUT_SCORE, WEIGHT, options_of
+from truing.records import Demonstration, Judgement, Messages, Reward
 from truing.registry import RewardFunction
 from truing.rewards import sandbox
 from truing.rewards.call import Call
@@ -21,7 +22,6 @@ from truing.run import foreseen_rewards
 from truing.run.foreseen_rewards import Rows
 from truing.run.stage_run import StageRun
 from truing.signature import TRL
-from truing.types import Demonstration, Judgement, Messages, Reward
 
 First = Callable[[], tuple[Sequence[Messages], Sequence[str]]]
 """Prompts, and the policy's first responses to them, by which rewards are put on one scale."""

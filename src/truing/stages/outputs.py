@@ -13,11 +13,11 @@ from truing.data.trees import TreeDataset
 from truing.disk import replacing
 from truing.evaluate.exam import response_text
 from truing.policy.policy import Policy
+from truing.records import Finding
 from truing.rollout.engine import Sampling, fits, generate
 from truing.run.about import about
 from truing.run.stage_run import StageRun
 from truing.streams import derived
-from truing.types import Finding
 
 SAMPLES = 8
 

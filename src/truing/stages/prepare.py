@@ -20,10 +20,10 @@ from truing.policy.load import context_length
 from truing.policy.policy import Policy
 from truing.policy.scalars import Read
 from truing.recipe.objective_spec import check_heads
+from truing.records import Records, RowNote
 from truing.run.stage_run import StageRun
 from truing.settings import Training
 from truing.train.objective_sum import Term, WeightedObjectives
-from truing.types import Records, RowNote
 
 READ: Mapping[Shape, Read] = {"steps": "steps", "outcomes": "tokens"}
 """The position at which a reward model is trained to be read, for data of these shapes; for all others the end of a

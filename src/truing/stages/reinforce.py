@@ -26,6 +26,7 @@ from truing.online.source import Judged, OnlineOptions, Place, Prompt, RolloutSo
 from truing.policy.load import context_length, load
 from truing.policy.policy import Policy
 from truing.policy.value import put_on
+from truing.records import Messages, Positive, Records, RowNote
 from truing.registry import Columns, Data, Model, ObjectiveSpec, RewardModel, RewardSpec, stage
 from truing.rewards.combine import count_notes, counted_parts
 from truing.rollout import account, experience
@@ -40,7 +41,6 @@ from truing.stages.stage_figures import Evaluation, Measured
 from truing.stages.training import learn
 from truing.streams import derived
 from truing.train.objective_sum import WeightedObjectives
-from truing.types import Messages, Positive, Records, RowNote
 
 SETTLING = 64
 

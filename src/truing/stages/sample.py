@@ -7,6 +7,7 @@ from typing import Annotated
 
 from truing.evaluate.exam import response_text
 from truing.policy.load import context_length, load
+from truing.records import Count, NonNegative, PositiveFraction
 from truing.registry import Columns, Data, Model, stage
 from truing.rollout import experience
 from truing.rollout.engine import InProcess, Sampling
@@ -15,7 +16,6 @@ from truing.run.stage_run import StageRun
 from truing.settings import Online, Training
 from truing.stages.reinforce import askable, distinct
 from truing.streams import derived
-from truing.types import Count, NonNegative, PositiveFraction
 
 
 @stage(gives="data")

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from truing.data import split as splitting
 from truing.data.formats import loading
 from truing.recipe.references import Ref
+from truing.records import Fraction
 from truing.registry import Columns, Data, stage
 from truing.run.stage_run import StageRun
-from truing.types import Fraction
 
 
 @stage(gives="data", parts=("train", "eval"))

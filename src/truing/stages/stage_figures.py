@@ -23,6 +23,7 @@ from truing.disk import write_text
 from truing.evaluate.intervals import mean_interval
 from truing.policy.policy import Policy
 from truing.recipe.expected import TAUGHT
+from truing.records import Finding
 from truing.report import card, figures, words
 from truing.report.exam_table import LOOP_TIME
 from truing.report.figures import WHOLE, Figure, Stretch
@@ -31,7 +32,6 @@ from truing.run.lesson import NOTHING, Lesson, Rounds, lesson
 from truing.run.stage_run import StageRun
 from truing.settings import Training
 from truing.train.objective_sum import WeightedObjectives
-from truing.types import Finding
 
 CHOSEN = "the evaluation was chosen by {}, so it has no interval"
 

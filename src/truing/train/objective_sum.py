@@ -38,7 +38,7 @@ class Term:
         return {signal: of_head(signal, self.head) for signal in signals}
 
     def count(self, batch: Batch) -> int:
-        """The count that its sum of losses is divided by, over these trees: see `types.Mean`."""
+        """The count that its sum of losses is divided by, over these trees: see `records.Mean`."""
         if "given_logp_B" in self.objective.signals:
             return len(batch.shadows().trees)
         if self.objective.mean == "token":

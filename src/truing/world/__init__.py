@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from truing.errors import UserError, unknown
-from truing.types import Records
-from truing.typewords import words_and_doc
+from truing.records import Records
+from truing.type_words import words_and_doc
 from truing.world import tiny
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Annotated
 
 from truing.errors import UserError, unknown
-from truing.types import Demonstration, Message, Records, digest
+from truing.records import Demonstration, Message, Records, digest
 from truing.world import options
 
 VERSION = 1

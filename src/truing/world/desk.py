@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from truing.errors import UserError, unknown
-from truing.types import Messages
+from truing.records import Messages
 from truing.world import answers, names
 from truing.world.answers import FLAWS, draw_flaws
 from truing.world.facts import Facts, Order, Rule, Truth, decide, parse, render

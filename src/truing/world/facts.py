@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from truing.errors import UserError
-from truing.types import Message, Messages
+from truing.records import Message, Messages
 from truing.world import names
 
 HEAD = "You answer for the shop desk."

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from truing.errors import UserError
-from truing.types import Demonstration, Judgement, Message, Messages, Records, Verdict, digest, prompt_id
+from truing.records import Demonstration, Judgement, Message, Messages, Records, Verdict, digest, prompt_id
 from truing.world import names, options
 from truing.world.answers import answer, draw_flaws
 from truing.world.desk import Case, best, case, cases, gold, held_out

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from truing.errors import UserError, unknown
-from truing.types import Messages, Verdict
+from truing.records import Messages, Verdict
 from truing.world.reading import Reading, gold, read
 
 TEMPERATURES: Mapping[str, float] = MappingProxyType({"careful": 0.05, "ordinary": 0.25, "hasty": 0.8})

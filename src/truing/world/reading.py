@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-from truing.types import Messages, Score
+from truing.records import Messages, Score
 from truing.world import names
 from truing.world.facts import Facts, Truth, decide, parse
 

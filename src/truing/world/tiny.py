@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from truing.errors import UserError, unknown
+from truing.records import digest, source_digest
 from truing.settings import Training
-from truing.types import digest, source_digest
 
 PREFIX = "world:desk/"
 SIZES: dict[str, dict[str, Any]] = {

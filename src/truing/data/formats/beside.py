@@ -17,7 +17,7 @@ from truing.data.formats.oddities import Oddities, Unusable
 from truing.data.formats.verdicts import Sides, Verdicts, turned
 from truing.door import kind, shown
 from truing.errors import DataError, short
-from truing.types import ColumnNote, Demonstration, Message, Messages, prompt_id
+from truing.records import ColumnNote, Demonstration, Message, Messages, prompt_id
 
 UNREAD, KEPT = "not read", "kept for rewards that read them"
 READ_AS = {

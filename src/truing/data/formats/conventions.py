@@ -11,7 +11,7 @@ from truing.data.formats import conversation as talk
 from truing.data.formats.files import Row
 from truing.data.formats.oddities import Oddities, Unusable
 from truing.errors import DataError
-from truing.types import Demonstration, Judgement, Message, Messages, Verdict, prompt_id
+from truing.records import Demonstration, Judgement, Message, Messages, Verdict, prompt_id
 
 Want = Literal["pairs", "demonstrations", "prompts", "any"]
 Gives = Literal["pairs", "demonstrations", "prompts"]

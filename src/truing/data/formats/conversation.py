@@ -14,7 +14,7 @@ from truing.data.thoughts import KEYS, parted
 from truing.data.thoughts import joined as joined_thought
 from truing.door import kind
 from truing.errors import listed, nearest, short
-from truing.types import Message, Messages
+from truing.records import Message, Messages
 
 ROLES = ("system", "user", "assistant", "tool")
 SHAREGPT = {

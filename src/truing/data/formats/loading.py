@@ -17,7 +17,7 @@ from truing.data.formats.oddities import Oddities, Unusable
 from truing.data.formats.recognise import find
 from truing.data.thoughts import joined, parted
 from truing.errors import DataError, UserError, listed, one_line, short, unknown
-from truing.types import (
+from truing.records import (
     ColumnNote,
     Demonstration,
     Messages,

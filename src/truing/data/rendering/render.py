@@ -20,7 +20,7 @@ from truing.data.rendering.ids import Ids
 from truing.data.rendering.template import ChatTemplate, Tools, left_out, never_closed, not_a_prefix
 from truing.data.thoughts import CLOSE, OPEN, Parted, Thoughts
 from truing.errors import DataError, UserError
-from truing.types import Demonstration, Message, Messages
+from truing.records import Demonstration, Message, Messages
 
 __all__ = ["Rendered", "Renderer", "Turns", "as_demonstration", "renderer_of"]
 

@@ -11,7 +11,7 @@ from truing.data import clock
 from truing.data.rendering import template_program
 from truing.data.thoughts import CLOSE, OPEN, Form, form_of
 from truing.errors import DataError, UserError
-from truing.types import Message, Messages
+from truing.records import Message, Messages
 
 Tools: TypeAlias = list[dict[str, Any]] | None
 ASK = (Message("user", "A"),)

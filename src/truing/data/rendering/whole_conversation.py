@@ -14,7 +14,7 @@ from typing import Any
 from truing.data.rendering.render import WORD, Rendered, Renderer
 from truing.data.rendering.template import ChatTemplate, Tools, left_out
 from truing.data.thoughts import Thoughts
-from truing.types import Message, Messages
+from truing.records import Message, Messages
 
 
 @dataclass(frozen=True)

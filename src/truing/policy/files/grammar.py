@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from truing import door
 from truing.policy.files import patterns
-from truing.types import is_number
+from truing.records import is_number
 
 
 class Kind(NamedTuple):

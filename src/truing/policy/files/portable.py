@@ -19,7 +19,7 @@ from truing.data.rendering.render import TEXT_END, Renderer
 from truing.data.rendering.template import ChatTemplate
 from truing.disk import write_exact
 from truing.errors import DataError, UserError
-from truing.types import Message, Messages
+from truing.records import Message, Messages
 
 PROBES: tuple[tuple[Messages, Messages], ...] = (
     ((Message("user", "A"),), (Message("assistant", "B"),)),

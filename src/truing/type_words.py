@@ -1,6 +1,6 @@
 """The type words of options: the name of each type's values, and the conversion of a value to it.
 
-The words are those of `truing.types` (`Positive`, `Count`, ...), plain `int float str bool None`, `Literal[...]`,
+The words are those of `truing.records` (`Positive`, `Count`, ...), plain `int float str bool None`, `Literal[...]`,
 `list[...]`, `dict`, unions of them, and a recipe's references (`Model`, `Data`, ...).
 """
 
@@ -10,11 +10,11 @@ import ast
 import functools
 import math
 import sys
-import types as python_types
+import types
 import typing
 from typing import Any, Literal
 
-from truing import types
+from truing import records
 from truing.errors import UserError, nearest
 
 REFERENCES: dict[str, tuple[frozenset[str], str]] = {
@@ -115,7 +115,7 @@ def type_and_doc(annotation: ast.expr) -> tuple[str, str]:
 def words_and_doc(annotation: Any) -> tuple[str, str]:
     """The same of an annotation at run time, whether or not the module postpones annotations.
 
-    >>> words_and_doc(typing.Annotated[types.Positive, "nats"]), words_and_doc(types.Positive)
+    >>> words_and_doc(typing.Annotated[records.Positive, "nats"]), words_and_doc(records.Positive)
     (('Positive', 'nats'), ('Positive', ''))
     """
     if isinstance(annotation, str):
@@ -128,8 +128,8 @@ def words_and_doc(annotation: Any) -> tuple[str, str]:
 
 
 def named(origin: Any, notes: tuple[Any, ...]) -> str:
-    """The type word of `truing.types` that is this type with these notes, or an empty string."""
-    words = ((word, getattr(types, word, None)) for word in NUMBERS)
+    """The type word of `truing.records` that is this type with these notes, or an empty string."""
+    words = ((word, getattr(records, word, None)) for word in NUMBERS)
     return next(
         (w for w, t in words if (getattr(t, "__origin__", 0), getattr(t, "__metadata__", 0)) == (origin, notes)), ""
     )
@@ -138,7 +138,7 @@ def named(origin: Any, notes: tuple[Any, ...]) -> str:
 def type_words(annotation: Any) -> str:
     """An annotation without a sentence as the text it was written in.
 
-    >>> type_words(types.Count | None)
+    >>> type_words(records.Count | None)
     'Count | None'
     """
     if isinstance(annotation, str):
@@ -148,7 +148,7 @@ def type_words(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return f"Literal[{', '.join(map(repr, arguments))}]"
-    if origin in (typing.Union, python_types.UnionType):
+    if origin in (typing.Union, types.UnionType):
         return " | ".join(type_words(a) for a in arguments)
     if origin is list:
         return f"list[{type_words(arguments[0])}]"
