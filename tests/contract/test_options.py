@@ -16,7 +16,7 @@ from truing.signature import TRL_OPTIONS, Option
 
 SHARED = [
     *check.NEW_MODEL.values(), *TRL_OPTIONS, *reward_spec.BUDGET, REPEAT, objective_spec.WEIGHT, objective_spec.HEAD,
-    reward_spec.WEIGHT, reward_spec.WITHIN, reward_spec.LATE,
+    reward_spec.WEIGHT, reward_spec.TIE_TOLERANCE, reward_spec.TIMEOUT_SCORE,
 ]  # fmt: skip
 PARTS = {
     f"{kind} {name}": part for kind in ("objective", "stage", "reward") for name, part in registry.parts(kind).items()

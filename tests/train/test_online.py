@@ -188,7 +188,7 @@ def test_a_group_is_sorted_by_its_scores() -> None:
 
 def test_rounds_in_which_no_answer_is_better_have_no_update(folder, tmp_path) -> None:
     """A solved round is passed over and told; a run of nothing else has failed."""
-    with pytest.raises(RunFailed, match=r"no answer of 6 rounds .* all \d+ scored the same \(1\)"):
+    with pytest.raises(RunFailed, match=r"no response of 6 rounds .* all \d+ scored the same \(1\)"):
         trained(folder, tmp_path / "a", "dpo", judge=judged(lambda ids: [1.0] * len(ids)))
     rounds = []
 
@@ -214,7 +214,7 @@ def test_equal_scores_are_equal_whatever_their_sum_rounds_to(value) -> None:
     ("names", "said"),
     [
         (("grpo", "dr_grpo"), "different advantages: centred, standardised"),
-        (("grpo", "nll"), "'nll' imitates whatever answer it reads, and 'grpo' learns from good ones and bad ones"),
+        (("grpo", "nll"), "'nll' imitates whatever response it reads, and 'grpo' learns from good ones and bad ones"),
     ],
 )
 def test_terms_that_cannot_stand_together_are_refused(names, said, folder, tmp_path) -> None:
@@ -290,7 +290,7 @@ def test_answers_that_fail_leave_their_group_and_are_counted(folder, tmp_path) -
     assert source.metrics["failed"] == 4 and source.metrics["alone"] == 0 and source.metrics["reward_below"] == 1.5
     one = [replace(r, why="late") if i == 2 else r for i, r in enumerate(rows)]
     assert trees_of(source, one) == [], "where one alone is left, nothing is compared"
-    with pytest.raises(RunFailed, match="all 6 answers of this round failed; the first: late"):
+    with pytest.raises(RunFailed, match="all 6 responses of this round failed; the first: late"):
         trees_of(source, [replace(r, why="late") for r in rows])
     _, alone = made(folder, tmp_path / "b", "reinforce_pp", judge=dropping)
     assert [len(t.branches) for t in trees_of(alone, one)] == [1], "a method that compares no answers learns from one"

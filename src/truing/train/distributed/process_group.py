@@ -208,7 +208,7 @@ def agree(problem: str) -> None:
 
 @contextmanager
 def reaching() -> Iterator[None]:
-    """Within this block, a rank that is gone or does not response becomes a RunFailed that says so."""
+    """Within this block, a rank that is gone or does not answer becomes a RunFailed that says so."""
     try:
         yield
     except RuntimeError as error:
@@ -216,6 +216,6 @@ def reaching() -> Iterator[None]:
             raise
         why = str(error).strip().splitlines()[0][:200]
         raise RunFailed(
-            f"rank {rank()}: another rank has ended or did not response within {time_limit().total_seconds():g} s "
+            f"rank {rank()}: another rank has ended or did not answer within {time_limit().total_seconds():g} s "
             f"(TRUING_TIMEOUT); the model on disk is that of the last checkpoint: go on with --resume.\n  ({why})"
         ) from error
