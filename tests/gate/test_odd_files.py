@@ -172,7 +172,7 @@ def test_rounds_that_are_not_what_was_written_end_the_run(tmp_path):
     assert experience.read(path)[0].response == "a" and experience.is_experience(path)
     for name in ("prompt", "response", "group", "logp_T"):
         parquet.write_table(pa.Table.from_pylist([said | {name: None}], schema=experience.SCHEMA), path)
-        with pytest.raises(RunFailed, match=f"round-00001.parquet: an answer has no '{name}'"):
+        with pytest.raises(RunFailed, match=f"round-00001.parquet: a response has no '{name}'"):
             experience.read(path)
     parquet.write_table(pa.table({"text": ["a"]}), path)
     assert not experience.is_experience(path)

@@ -139,7 +139,7 @@ def test_a_policy_that_cannot_share_its_prompts_answers_row_by_row(folder, polic
     other = load(str(folder))
     rollouts = generate(other, asked(), sampling, 2)
     assert other.shares_prompts is False and other.model.config._attn_implementation == "tree"
-    assert "prompts are read anew for each of their answers (slower): log-probabilities" in other.notes[0]
+    assert "prompts are read anew for each of their responses (slower): log-probabilities" in other.notes[0]
     assert [r.response_ids for r in rollouts] == [r.response_ids for r in wanted]
     assert sampler_agrees(other, rollouts).largest < 1e-4
 

@@ -68,7 +68,7 @@ def test_the_kl_of_a_round_ends_the_run_well(folder, tmp_path) -> None:
 def test_a_policy_that_is_lost_stops_the_run(folder, tmp_path) -> None:
     """Caused by a learning rate that ruins it: the step, the figure and what to do; the limit is far from a good run."""
     with pytest.raises(
-        RunFailed, match=r"step \d+: the KL to the reference is [\d.]+ nats an answer, beyond kl_limit"
+        RunFailed, match=r"step \d+: the KL to the reference is [\d.]+ nats a response, beyond kl_limit"
     ) as said:
         trained(
             folder, tmp_path, "rloo", steps=30, learning_rate=1.0, beta=0.001, max_new_tokens=60, warmup=0.0,
@@ -226,7 +226,7 @@ def test_what_a_round_showed_is_read_from_its_file(folder, tmp_path) -> None:
 def test_bounds_of_the_leash_are_exact() -> None:
     """A round at kl_limit goes on, one that could take beta to 0 is refused, and so is an end that is the limit."""
     check_kl(1, RoundSummary(1, 1, 2.0, Moments()), 2.0)
-    with pytest.raises(RunFailed, match=r"step 1: the KL to the reference is 2\.1 nats an answer, beyond kl_limit"):
+    with pytest.raises(RunFailed, match=r"step 1: the KL to the reference is 2\.1 nats a response, beyond kl_limit"):
         check_kl(1, RoundSummary(1, 1, 2.1, Moments()), 2.0)
     check_horizon(KLControl(kl_target=1.0, kl_horizon=2), 9)
     with pytest.raises(UserError, match="give at least 3, better"):
