@@ -14,7 +14,7 @@ seed: 010
 base: world:desk/tiny
 stages:
   data: {do: split, data: world:comparisons?n=50, eval: 0.2}
-  no: {do: sft, model: $base, data: $data.train, epochs: 1e0, learning_rate: 1e-5, clip: .5}
+  no: {do: sft, model: $base, data: $data.train, epochs: 1e0, learning_rate: 1e-5, max_grad_norm: .5}
   yes: {do: sft, model: $no, data: world:demonstrations?n=20&seed=3, epochs: 0x2, learning_rate: 1E-3}
 """
 
@@ -29,7 +29,7 @@ def test_numbers_words_and_names_of_the_world_need_no_quotes():
     assert (recipe.title, recipe.seed) == ("on", 10)
     assert options["data"]["data"] == "world:comparisons?n=50"
     assert options["yes"]["data"] == "world:demonstrations?n=20&seed=3"
-    assert (options["no"]["epochs"], options["no"]["learning_rate"], options["no"]["clip"]) == (1.0, 1e-5, 0.5)
+    assert (options["no"]["epochs"], options["no"]["learning_rate"], options["no"]["max_grad_norm"]) == (1.0, 1e-5, 0.5)
     assert (options["yes"]["epochs"], options["yes"]["learning_rate"]) == (2.0, 1e-3)
 
 

@@ -149,7 +149,7 @@ def test_weights_set_aside_stay_while_a_resume_could_ask_for_them(folder, tmp_pa
         (
             "rloo",
             dict(kl_control=KLControl(kl_target=1.0, kl_horizon=1)),
-            "too short for rounds of 6 answers.* at least 2",
+            "too short for rounds of 6 responses.* at least 2",
         ),
     ],
 )
@@ -208,7 +208,7 @@ def test_an_engine_may_answer_in_any_order_and_has_to_answer_all(folder, tmp_pat
     _, turned = made(folder, tmp_path / "b", "grpo", engine=Backwards(policy))
     assert collected(turned, 0) == collected(plain, 0)
     _, short = made(folder, tmp_path / "c", "grpo", engine=Tired(policy))
-    with pytest.raises(RunFailed, match="gave 5 answers to 2 prompts, and each was to have 3"):
+    with pytest.raises(RunFailed, match="gave 5 responses to 2 prompts, and each was to have 3"):
         collected(short, 0)
     with pytest.raises(UserError, match="'mixture' is sampled in this process alone"):
         made(folder, tmp_path / "d", "ipo", mixture=0.5, engine=InProcess(policy))

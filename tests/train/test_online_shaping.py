@@ -94,7 +94,7 @@ def test_answers_that_were_cut_are_compared_with_and_not_learned_from(folder, tm
     assert [b.ids for tree in left for b in tree.branches] == ended
     facts = {b.ids: b.facts["advantage_B"] for tree in every for b in tree.branches}
     assert all(facts[b.ids] == b.facts["advantage_B"] for tree in left for b in tree.branches), "the baseline has them"
-    assert masking.told["truncated"] == cut / 16
+    assert masking.metrics["truncated"] == cut / 16
 
 
 def test_a_round_in_which_no_answer_ended_teaches_nothing(folder, tmp_path) -> None:

@@ -87,7 +87,7 @@ def test_the_figures_of_a_look_are_those_of_its_answers(folder, tmp_path) -> Non
     with torch.no_grad():
         for parameter in source.kl.reference.model.parameters():
             parameter.mul_(1.1)
-    source.begin(0, 0)
+    source.begin(0)
     (look,) = looks(tmp_path)
     trees = [
         Tree(p.ids, (Branch("response", tuple(a), (True,) * len(a)),), i, i)

@@ -25,12 +25,13 @@ Score = tuple[float, dict[str, float], str]
 
 @dataclass(frozen=True)
 class Readings:
-    """Readings of sampled responses before they are learned from: their log-probabilities by `reference`, forecasts
-    by the value head (`values`), and by the policy itself (`policy`); `tokens` are read at once."""
+    """Readings of sampled responses before they are learned from: their log-probabilities by `reference`, forecasts by
+    the value head (`values`), and by the policy itself where `ratios` are formed and its sampler is not exact; `tokens`
+    are read at once."""
 
     reference: Policy | None
     values: bool
-    policy: bool
+    ratios: bool
     tokens: int
 
 
@@ -49,7 +50,8 @@ class Collector:
         policy, readings = self.client.policy, self.readings
         rows = self.resample(plan, self.sample(plan, dict(enumerate(plan.prompts))), replacements)
         measure_anew(rows, policy)
-        return read_over(rows, policy, readings.reference, readings.values, readings.tokens, readings.policy)
+        by_policy = readings.ratios and (self.online.mixture > 0 or not self.client.exact)
+        return read_over(rows, policy, readings.reference, readings.values, readings.tokens, by_policy)
 
     def resample(self, plan: RoundPlan, rows: list[Experience], replacements: Iterator[Prompt]) -> list[Experience]:
         """The round with the prompts whose responses all scored the same replaced, as long as there are others and for

@@ -233,9 +233,8 @@ def rollout_source(
     reads_reference = reads_reference or kl_control.stop_at_kl is not None
     # at a round's first update ratios are 1 without a second reading of the policy
     ratios = schedule.updates > 1 or reads_reference or online.sampler_cap is not None
-    reads_policy = ratios and (online.mixture > 0 or not client.exact)
     read_by = reference if reads_reference else None
-    readings = Readings(read_by, builder.values, reads_policy, training.tokens_per_device)
+    readings = Readings(read_by, builder.values, ratios, training.tokens_per_device)
     collector = Collector(client, judged, online, readings, history)
     monitor = None
     if monitor_log is not None and reference is not None:
