@@ -254,12 +254,12 @@ def test_looks_end_a_run_at_their_bounds(tmp_path) -> None:
     """At the KL itself, never before the first update; after as many looks as patience has, not one more. A gain within
     its own standard error is none."""
     assert resumed(tmp_path, [look(0, kl=2.0)]).over(1.0) == ""
-    assert "the KL of the look is 1.00 nats (stop_at_kl 1)" in resumed(tmp_path, [look(0), look(2, kl=1.0)]).over(1.0)
+    assert "the KL of the evaluation is 1.00 nats (stop_at_kl 1)" in resumed(tmp_path, [look(0), look(2, kl=1.0)]).over(1.0)
     assert resumed(tmp_path, [look(0), look(2, kl=0.99)]).over(1.0) == ""
     still = [look(0), look(2, above=0.6), look(4, above=0.7, error=0.1), look(6, above=0.1)]
     waiting = resumed(tmp_path, still, patience=3)
     assert waiting.best["step"] == 2 and waiting.over(None) == ""
-    assert "above was no better in 2 looks (patience 2)" in resumed(tmp_path, still, patience=2).over(None)
+    assert "above was no better in 2 evaluations (patience 2)" in resumed(tmp_path, still, patience=2).over(None)
 
 
 def test_a_proxy_without_a_sum_is_seen_by_its_first_reward(tmp_path) -> None:
@@ -299,7 +299,7 @@ def test_weights_of_looks_that_will_be_done_again_are_forgotten(folder, tmp_path
     """A resume that goes back behind a best look has its weights no more; those of earlier ones stay."""
     looking = monitor_of(folder, tmp_path, patience=9)
     looking.begin(0)
-    looking.bests.put(4, looking.desk.policy.model)
+    looking.bests.put(4, looking.client.policy.model)
     assert looking.bests.steps() == [0, 4]
     looking.begin(2)
     assert looking.bests.steps() == [0] and len(looking.log.rows) == 1
