@@ -153,16 +153,16 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A reward's score of one response. A reward that failed has `failed=True` and says why; it is never 0.0. `late`:
-    the score is low because the reward timed out on the response; `unread`: because the response has no answer that the
-    reward can read. `blame`: whether it failed by the response's own doing (it is longer than can be read), which ends
-    no run, or by the reward's or the data's."""
+    """A reward's score of one response. A reward that failed has `failed=True` and says why; it is never 0.0.
+    `timed_out`: the score is low because the reward timed out on the response; `unread`: because the response has no
+    answer that the reward can read. `blame`: whether it failed by the response's own doing (it is longer than can be
+    read), which ends no run, or by the reward's or the data's."""
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
     failed: bool = False
     why: str = ""
-    late: bool = False
+    timed_out: bool = False
     unread: bool = False
     blame: Literal["reward", "response"] = "reward"
 

@@ -28,7 +28,7 @@ def modelled(response, *, model: Model):
 
 @reward(scope="response")
 def owned(response, *, timeout_score: float = 3.0, weight: float = 1.0):
-    return late + weight
+    return timeout_score + weight
 
 @reward(scope="response")
 def hanging(response):
@@ -86,7 +86,7 @@ MISTAKES = {
     "[length, {cost: {of: $rm, budget: 1, rate: 0}}]": "cost: rate must be a number above 0",
     "[{cost: {of: $rm, budget: 1}}]": "rewards are all costs: name one that is to grow",
     "[length, {regex: {pattern: a, tie_tolerance: 0.1}}]": "'tie_tolerance' has no effect without 'combine: lexicographic'",
-    "[{length: {timeout_score: low, per_token: 1}}]": "reward 'length': late must be a number",
+    "[{length: {timeout_score: low, per_token: 1}}]": "reward 'length': timeout_score must be a number",
     "[{$rm: {timeout_score: 0}}]": "unknown option 'timeout_score'",
     "[{mine.py:accuracy: {timeout_score: 0}}]": "'timeout_score' is for a function that reads one response at a time",
     "[{program: {timeout_score: 0}}]": "'timeout_score' is not for programs, which have a limit of their own",
@@ -167,8 +167,8 @@ def test_answers_that_a_reward_hangs_on_are_worth_the_least_and_are_counted(aske
     hung = [r for r in kept if len(r["response"]) % 4 == 0]
     assert 0 < len(hung) < len(kept)
     assert [r["score"] for r in kept] == [-2.0 if r in hung else 1.0 for r in kept]
-    assert sum(row.get("late_hanging", 0) for row in rows) == len(hung)
-    assert all(dict(r["parts"]).get("late:hanging") == 1 for r in hung)
+    assert sum(row.get("timed_out_hanging", 0) for row in rows) == len(hung)
+    assert all(dict(r["parts"]).get("timed_out:hanging") == 1 for r in hung)
     assert not any(row["failed"] for row in rows)
 
 

@@ -70,7 +70,10 @@ def test_ipo_md_learns_from_answers_of_the_mixture(desk: Any) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("objective: grpo, mixture: 0.5", "'mixture' samples responses from the policy and its reference together, and"),
+        (
+            "objective: grpo, mixture: 0.5",
+            "'mixture' samples responses from the policy and its reference together, and",
+        ),
         ("objective: rwr, mixture: 0.5", "this objective takes them for the policy's own; leave it out, or learn from"),
         ("objective: grpo, value: $rm", "'value' has no effect on this objective, which reads no value estimates"),
         (PPO.replace("$rm", "[$rm, $rm]"), "'value' is one reward model, not a list of them"),

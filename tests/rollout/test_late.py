@@ -132,14 +132,14 @@ def test_an_answer_it_does_not_come_back_from_is_worth_the_least_and_is_counted(
     found = Rewards((Term("tidy", call),))(answers("b", HANGS, "aa"))
     assert [score.value for score in found] == [0.0, -1.0, 2.0]
     assert not any(score.failed for score in found)
-    assert [score.late for score in call(answers("b", HANGS))] == [False, True]
-    assert dict(found[1].parts) == {"tidy": -1.0, "late:tidy": 1.0}
+    assert [score.timed_out for score in call(answers("b", HANGS))] == [False, True]
+    assert dict(found[1].parts) == {"tidy": -1.0, "timed_out:tidy": 1.0}
     assert count_notes([score.parts for score in found]) == [
         "reward 'tidy' timed out on 1 responses, which got its lowest score"
     ]
     assert round_metrics([(score.parts, score.why) for score in found]) == {
         "reward_tidy": pytest.approx(1 / 3),
-        "late_tidy": 1.0,
+        "timed_out_tidy": 1.0,
         "failed": 0.0,
     }
     assert first is not None and first.returncode == -9
@@ -188,21 +188,21 @@ def test_a_file_that_cannot_be_loaded_there_fails_the_run(own) -> None:
 @pytest.mark.parametrize("how", ["group", "own"])
 def test_what_it_has_started_is_ended_with_it(how, own, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert asked(own, "starts", seconds=2.0)(answers(how))[0].late
+    assert asked(own, "starts", seconds=2.0)(answers(how))[0].timed_out
     assert not lives(int((tmp_path / how).read_text()))
 
 
 def test_one_that_ended_by_itself_has_failed_whatever_still_holds_the_channel(own, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     [score] = asked(own, "starts", seconds=20.0)(answers("forked"))
-    assert score.failed and score.why == "its process ended with 9" and not score.late
+    assert score.failed and score.why == "its process ended with 9" and not score.timed_out
     assert not lives(int((tmp_path / "forked").read_text()))
 
 
 def test_what_is_no_exception_has_failed_and_is_not_late(own) -> None:
     for call in (asked(own, "stops"), Call(registry.load(f"{own}:stops", "reward"), {}, 30.0)):
         [score] = call(answers("a"))
-        assert score.failed and score.why == "KeyboardInterrupt: " and not score.late
+        assert score.failed and score.why == "KeyboardInterrupt: " and not score.timed_out
 
 
 def test_what_was_late_once_is_asked_again(own, tmp_path) -> None:
@@ -241,7 +241,7 @@ def test_a_program_that_had_to_be_ended_is_counted(tmp_path) -> None:
     tests = {"tests": [["", "ok"]]}
     found = call(answers("print('ok')", "while True: pass", "raise SystemExit(3)", **tests))
     assert [score.value for score in found] == [1.0, -0.5, -0.5]
-    assert [score.late for score in found] == [False, True, False]
+    assert [score.timed_out for score in found] == [False, True, False]
 
 
 def test_late_answers_between_others_are_their_own_fault(own, monkeypatch) -> None:

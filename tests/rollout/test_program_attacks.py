@@ -166,7 +166,7 @@ while True:
 """
     before = time.monotonic()
     ended = attack(kind, code, seconds=3)
-    assert not ended.well and ended.late, ended
+    assert not ended.well and ended.timed_out, ended
     assert time.monotonic() - before < 30
     assert not alive(word)
 

@@ -340,11 +340,14 @@ def test_a_multiplier_follows_the_answers_that_a_cost_was_known_of() -> None:
 
 
 def test_a_reward_may_be_called_like_what_is_told_of_others() -> None:
-    rows = [({"late_days": 0.5, "multiplier_effect": 2.0, "late:x": 1.0, "multiplier:x": 3.0}, ""), ({"x": 1.0}, "")]
+    rows = [
+        ({"late_days": 0.5, "multiplier_effect": 2.0, "timed_out:x": 1.0, "multiplier:x": 3.0}, ""),
+        ({"x": 1.0}, ""),
+    ]
     assert round_metrics(rows) == {
         "reward_late_days": 0.5,
         "reward_multiplier_effect": 2.0,
-        "late_x": 1.0,
+        "timed_out_x": 1.0,
         "multiplier_x": 3.0,
         "reward_x": 1.0,
         "scored_by_late_days": 1.0,

@@ -254,7 +254,9 @@ def test_looks_end_a_run_at_their_bounds(tmp_path) -> None:
     """At the KL itself, never before the first update; after as many looks as patience has, not one more. A gain within
     its own standard error is none."""
     assert resumed(tmp_path, [look(0, kl=2.0)]).over(1.0) == ""
-    assert "the KL of the evaluation is 1.00 nats (stop_at_kl 1)" in resumed(tmp_path, [look(0), look(2, kl=1.0)]).over(1.0)
+    assert "the KL of the evaluation is 1.00 nats (stop_at_kl 1)" in resumed(tmp_path, [look(0), look(2, kl=1.0)]).over(
+        1.0
+    )
     assert resumed(tmp_path, [look(0), look(2, kl=0.99)]).over(1.0) == ""
     still = [look(0), look(2, above=0.6), look(4, above=0.7, error=0.1), look(6, above=0.1)]
     waiting = resumed(tmp_path, still, patience=3)

@@ -19,7 +19,7 @@ WHOLE = "in the whole stage"
 COLUMNS = ("learned_tokens", "labelled_steps", "texts", "responses", "groups")
 """Counts in a line of metrics that its means are over; `rows` is the one of all other means."""
 BOOKKEEPING = frozenset({"step", "seconds", "tokens", "computed_tokens", "rows", "learning_rate", "round", *COLUMNS})
-COUNTED, OF_A_REWARD = frozenset({"failed", "alone", "resampled"}), ("late_", "unread_")
+COUNTED, OF_A_REWARD = frozenset({"failed", "alone", "resampled"}), ("timed_out_", "unread_")
 """Figures that count responses or prompts of a round, some of them for each reward: they have a sum over the stage, and
 no mean."""
 PLAIN = ("grad_norm", "beta", "multiplier_")

@@ -34,7 +34,7 @@ def program(
     program is the last ``` block of the answer, or all of it. It runs apart, once a test, and never sees the expected
     output: what it prints is compared here, white space at the ends of lines aside. `seconds` and `megabytes` bound all
     its processes together. A program that times out, crashes or writes without end is wrong; those that had to be
-    killed are counted (`late_program`). A machine that cannot run it is a failure of the reward. See SECURITY.md.
+    killed are counted (`timed_out_program`). A machine that cannot run it is a failure of the reward. See SECURITY.md.
     """
     from truing.rewards.sandbox import run
 
@@ -44,7 +44,7 @@ def program(
     for stdin, wanted in tests(row.get(column), column):
         ended = run(code, stdin, seconds=seconds, megabytes=megabytes, apart=isolate)
         if not ended.well or lines(ended.output) != lines(wanted):
-            return Score(wrong, late=ended.late)
+            return Score(wrong, timed_out=ended.timed_out)
     return right
 
 

@@ -27,7 +27,7 @@ from truing.rewards.call import SILENT, Answer, Call, failed
 Combine: TypeAlias = Literal["sum", "lexicographic"]
 OnError: TypeAlias = Literal["stop", "drop"]
 Parts: TypeAlias = Mapping[str, float]
-MULTIPLIER, TIMED_OUT, UNREAD = "multiplier:{}", "late:", "unread:"
+MULTIPLIER, TIMED_OUT, UNREAD = "multiplier:{}", "timed_out:", "unread:"
 """Parts that no reward returned, each of a reward: the multiplier of a cost, that the reward timed out on the response,
 and that it found no answer to read in it. No reward's name has a colon in it."""
 COUNTED = {
@@ -77,7 +77,7 @@ class Term:
         keys = [digest([messages_json(a.prompt), a.response, len(a.ids), dict(a.row), a.whole]) for a in answers]
         new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.cache}
         fresh = dict(zip(new, self.call(list(new.values())), strict=True))
-        self.cache.update((key, score) for key, score in fresh.items() if not score.failed and not score.late)
+        self.cache.update((key, score) for key, score in fresh.items() if not score.failed and not score.timed_out)
         return [self.cache.get(key) or fresh[key] for key in keys]
 
 
@@ -167,8 +167,8 @@ def shown(text: str, most: int = 200) -> str:
 
 def counted(scores: Mapping[str, Score]) -> dict[str, float]:
     """The parts that count which rewards timed out on one response, and which could read no answer in it."""
-    late = {TIMED_OUT + name: 1.0 for name, score in scores.items() if score.late}
-    return late | {UNREAD + name: 1.0 for name, score in scores.items() if score.unread}
+    timed_out = {TIMED_OUT + name: 1.0 for name, score in scores.items() if score.timed_out}
+    return timed_out | {UNREAD + name: 1.0 for name, score in scores.items() if score.unread}
 
 
 def count_notes(parts: Iterable[Parts]) -> list[str]:
@@ -184,8 +184,8 @@ def count_notes(parts: Iterable[Parts]) -> list[str]:
 
 
 def counted_parts(parts: Iterable[Parts]) -> dict[str, int]:
-    """Count the responses on which each reward timed out (`late_` and its name), or could read no answer (`unread_` and
-    its name)."""
+    """Count the responses on which each reward timed out (`timed_out_` and its name), or could read no answer
+    (`unread_` and its name)."""
     return {name.replace(":", "_", 1): n for name, n in _count(parts).items()}
 
 
@@ -195,8 +195,8 @@ def _count(parts: Iterable[Parts]) -> Counter[str]:
 
 def round_metrics(rows: Sequence[tuple[Parts, str]]) -> dict[str, Any]:
     """Metrics of a round from its responses' parts and failures: the mean of each part, on how many a reward timed out
-    (`late_` and its name) or could read no answer (`unread_` and its name), and how many failed. Where a reward has no
-    score for some responses, its mean is over the others, as many as `scored_by_` and its name says."""
+    (`timed_out_` and its name) or could read no answer (`unread_` and its name), and how many failed. Where a reward
+    has no score for some responses, its mean is over the others, as many as `scored_by_` and its name says."""
     names = dict.fromkeys(name for parts, why in rows if not why for name in parts)
     means: dict[str, float] = {}
     scored = sum(not why for _, why in rows)

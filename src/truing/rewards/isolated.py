@@ -1,10 +1,9 @@
 """A reward function in a process of its own, which is killed where it times out on a response.
 
 Within one process nothing can end a function: one that hangs in C (a regular expression that backtracks without end)
-even stops everything else. So a reward with the option `late` is called here, one response at a time. A response on
-which it times out scores `late`, and is counted; the process is started anew. Timeouts on `IN_A_ROW` different
-responses, one after the other, are the function's fault and not theirs: they end the run.
-"""
+even stops everything else. So a reward with the option `timeout_score` is called here, one response at a time. A
+response on which it times out scores `timeout_score`, and is counted; the process is started anew. Timeouts on
+`IN_A_ROW` different responses, one after the other, are the function's fault and not theirs: they end the run."""
 
 from __future__ import annotations
 
@@ -77,7 +76,7 @@ class RewardProcess:
 
     def __init__(self, name: str, options: Mapping[str, Any], seconds: float) -> None:
         self.name, self.options, self.seconds = name, dict(options), seconds
-        self.late: dict[str, None] = {}  # the responses on which it timed out since it last returned
+        self.timeouts: dict[str, None] = {}  # the responses on which it timed out since it last returned
         self.line: Channel | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -93,7 +92,7 @@ class RewardProcess:
         reply, problem = attempt(exchange, self.seconds)
         if reply is None:
             return self._silent(answer, problem)
-        self.late.clear()
+        self.timeouts.clear()
         value, why, unread, complaint = reply
         if complaint is not None:
             raise complaint
@@ -116,7 +115,7 @@ class RewardProcess:
         if code == -signal.SIGALRM or (code is None and isinstance(problem, TimeoutError)):
             self._timed_out(answer)
             return None
-        self.late.clear()
+        self.timeouts.clear()
         gone = isinstance(problem, EOFError | OSError)
         code = self.stop()
         return failed(f"its process ended with {code}" if gone else f"{type(problem).__name__}: {problem}")
@@ -149,8 +148,8 @@ class RewardProcess:
     def _timed_out(self, answer: Answer) -> None:
         """Kill the process that timed out; RunFailed after `IN_A_ROW` timeouts."""
         self.stop()
-        self.late[answer.response] = None
-        if len(self.late) == IN_A_ROW:
+        self.timeouts[answer.response] = None
+        if len(self.timeouts) == IN_A_ROW:
             raise RunFailed(
                 f"reward '{self.name}' timed out after {self.seconds:g} s on {IN_A_ROW} different responses "
                 "one after the other: that is its own fault, not theirs. Mend it, or give it a longer time_limit. The "
@@ -203,26 +202,26 @@ def descendants(pid: int) -> list[int]:
 @dataclass(frozen=True, kw_only=True)
 class Watched(Call):
     """A reward function that is called in a process of its own: a response on which it times out after `seconds` scores
-    `late`, and its score says so."""
+    `timeout_score`, and its score says so."""
 
-    late: float
+    timeout_score: float
     worker: RewardProcess
 
     def __call__(self, answers: Sequence[Answer]) -> list[Score]:
         """One score for each response, one call after the other."""
-        return [self.worker.ask(answer) or Score(self.late, late=True) for answer in answers]
+        return [self.worker.ask(answer) or Score(self.timeout_score, timed_out=True) for answer in answers]
 
 
-def isolated(name: str, call: Call, late: float) -> Watched:
+def isolated(name: str, call: Call, timeout_score: float) -> Watched:
     """Return a call in a process of its own. UserError for a function of several responses at once, where nobody could
     say on which of them it timed out, or of none."""
     if call.function.scope != "response" or "response" not in call.function.reads:
         raise UserError(
-            f"reward '{name}': 'late' is for a function that reads one response at a time (its parameter 'response'); "
-            "leave it out"
+            f"reward '{name}': 'timeout_score' is for a function that reads one response at a time (its parameter "
+            "'response'); leave it out"
         )
     worker = RewardProcess(name, call.options, call.seconds)
-    return Watched(call.function, call.options, call.seconds, late=late, worker=worker)
+    return Watched(call.function, call.options, call.seconds, timeout_score=timeout_score, worker=worker)
 
 
 def serve(channel: int) -> None:

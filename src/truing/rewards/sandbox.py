@@ -29,13 +29,13 @@ START = 60.0
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a program: `well` if by itself and in order, its output, and otherwise why not; `late` if it had to be
-    killed."""
+    """The end of a program: `well` if by itself and in order, its output, and otherwise why not; `timed_out` if it had
+    to be killed."""
 
     well: bool
     output: str = ""
     why: str = ""
-    late: bool = False
+    timed_out: bool = False
 
 
 def run(code: str, stdin: str = "", *, seconds: float = 5.0, megabytes: int = 512, apart: bool = True) -> Ended:
@@ -56,11 +56,11 @@ def run_in(kind: box.Kind, code: str, stdin: str = "", *, seconds: float = 5.0, 
                 (folder / "program.py").write_text(code, encoding="utf-8", errors="replace")
             limits = [str(int(seconds) + 1), str(megabytes)]
             status, why = _wait(kind, folder, (program, source, output), limits, seconds)
-            late = bool(why)
-            if status and not late:
+            timed_out = bool(why)
+            if status and not timed_out:
                 why = f"ended with {status}"
             output.seek(0)
-            return Ended(not why, output.read(FILE).decode("utf-8", "replace"), why, late)
+            return Ended(not why, output.read(FILE).decode("utf-8", "replace"), why, timed_out)
     except OSError as problem:
         raise RunFailed(f"a program could not be started: {problem}") from problem
 

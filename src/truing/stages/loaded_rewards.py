@@ -61,7 +61,7 @@ def term_of(run: StageRun, entry: dict[str, Any], first: First, seconds: float, 
     options = dict(options)
     function: RewardFunction = registry.load(name, "reward")
     declared = {option.name for option in function.options}
-    weight, within, late = (
+    weight, within, timeout_score = (
         shared.default if shared.name in declared else options.pop(shared.name, shared.default)
         for shared in (WEIGHT, TIE_TOLERANCE, TIMEOUT_SCORE)
     )
@@ -70,7 +70,7 @@ def term_of(run: StageRun, entry: dict[str, Any], first: First, seconds: float, 
     if name == "program":
         run.note(sandbox.unkept(options.get("isolate", True)))
     call = Call(function, loaded, seconds)
-    scorer = made(call, first) if late is None else isolated(name, call, late)
+    scorer = made(call, first) if timeout_score is None else isolated(name, call, timeout_score)
     return Term(called, scorer, weight, within, cost)
 
 
