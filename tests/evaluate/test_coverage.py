@@ -54,9 +54,9 @@ def slack(share: float, trials: int) -> float:
 @pytest.mark.parametrize(("name", "data", "items"), SOUND)
 def test_an_interval_holds_the_truth_and_a_verdict_is_seldom_false(name: str, data: str, items: int) -> None:
     measured = cell(CASES[name, data], items, TRIALS)
-    assert measured.known >= 0.9 * TRIALS
-    assert measured.covered >= 0.94 - slack(0.94, measured.known)
-    assert max(measured.above, measured.below) / measured.known <= 0.03 + slack(0.03, measured.known)
+    assert measured.bounded >= 0.9 * TRIALS
+    assert measured.covered >= 0.94 - slack(0.94, measured.bounded)
+    assert max(measured.above, measured.below) / measured.bounded <= 0.03 + slack(0.03, measured.known)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_the_study_sees_that_the_ones_before_did_not(name: str, data: str, items
 
 @pytest.mark.parametrize(("name", "data"), [("mean", "normal"), ("share", "0.6 of independent items")])
 def test_of_nine_items_there_is_no_interval_and_of_ten_there_is(name: str, data: str) -> None:
-    assert cell(CASES[name, data], 9, 50).known == 0
-    assert cell(CASES[name, data], 10, 50).known == 50
+    assert cell(CASES[name, data], 9, 50).bounded == 0
+    assert cell(CASES[name, data], 10, 50).bounded == 50
 
 
 def test_nearly_constant_values_have_no_interval_until_enough_differ() -> None:
     assert cell(CASES["mean", "nearly constant"], 30, 200).none
-    assert cell(CASES["mean", "nearly constant"], 500, 50).known == 50
+    assert cell(CASES["mean", "nearly constant"], 500, 50).bounded == 50
     assert cell(CASES["verdict of held_out_squared_error_delta", "nearly constant"], 30, 200).none
 
 

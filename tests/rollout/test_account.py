@@ -77,4 +77,4 @@ def test_what_was_not_scored_has_no_reward_and_long_answers_are_cut(tmp_path: Pa
     ]
     (entry,) = samples(lives(tmp_path, rows))
     assert entry["responses"][0]["score"] is None and entry["responses"][0]["text"].endswith("a… (100 more letters)")
-    assert len(entry["responses"]) == account.ANSWERS and samples(tmp_path / "none") == []
+    assert len(entry["responses"]) == account.RESPONSES and samples(tmp_path / "none") == []

@@ -18,7 +18,7 @@ from truing.rollout.experience import SCHEMA
 _NAMES = ("row", "group", "score", "why", "stop", "parts")
 READ = pa.schema([SCHEMA.field(name) for name in _NAMES])
 SHOWN = pa.schema([SCHEMA.field(name) for name in (*_NAMES, "prompt", "response")])
-PROMPTS, ANSWERS, LETTERS = 2, 2, 600
+PROMPTS, RESPONSES, LETTERS = 2, 2, 600
 """Bounds of what is shown of a round: prompts, responses to each, and characters of one."""
 
 
@@ -162,12 +162,12 @@ def _shown(number: int, rows: Sequence[Mapping[str, Any]], only: Sequence[int] |
     """The responses of a round to some prompts, or to its first ones, as they are written."""
     prompts = list(dict.fromkeys(row["row"] for row in rows)) if only is None else only
     for prompt in prompts[:PROMPTS]:
-        responses = [row for row in rows if row["row"] == prompt][:ANSWERS]
+        shown_rows = [row for row in rows if row["row"] == prompt][:RESPONSES]
         responses = [
             {"text": cut(row["response"]), "score": None if row["why"] else row["score"], "stop": row["stop"]}
-            for row in responses
+            for row in shown_rows
         ]
-        turns = [{"role": turn["role"], "content": cut(turn["content"])} for turn in responses[0]["prompt"]]
+        turns = [{"role": turn["role"], "content": cut(turn["content"])} for turn in shown_rows[0]["prompt"]]
         yield {"round": number, "row": prompt, "prompt": turns, "responses": responses}
 
 
