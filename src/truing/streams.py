@@ -34,7 +34,8 @@ class Stream(IntEnum):
     PRETRAINING_ORDER = 5
     """(0, epoch): the order of the texts that are learned beside responses."""
     RESPONSE = 6
-    """(prompt, response): the numbers that decide the tokens of a response; its seed is a `derived` one."""
+    """(prompt, response): the numbers that decide the tokens of a response. Rounds, `sample` stages and the like give
+    it a `derived` seed; an exam and the command `truing sample` the seed as it is, so that one repeats the other."""
     BETTER_JUDGE = 7
     """(): the prompts about which a second, better judge is asked."""
 

@@ -243,7 +243,7 @@ def test_rollouts_are_read_as_records(tmp_path: Path) -> None:
     assert [len(r.responses) for r in found.records] == [4, 2, 1, 2]
     assert [n.problem.split(",")[0] for n in found.notes] == [
         stored.CUT_OFF.split(",")[0],
-        "has no effect",
+        "has no text",
         "could not be scored",
     ]
     experience.write(tmp_path / "b.parquet", lived(scored=False))
@@ -261,7 +261,7 @@ def test_a_reference_to_rollouts_is_data_that_a_key_depends_on(asked: Any, monke
     keys = []
     for text in (
         HEAD + RM + WHOLE,
-        (HEAD + RM + WHOLE).replace("samples_per_prompt: 3, steps", "samples_per_prompt: 2, steps"),
+        (HEAD + RM + WHOLE).replace("group_size: 3, steps", "group_size: 2, steps"),
     ):
         asked.write(text)
         recipe = check(asked.folder / "r.yaml")

@@ -119,7 +119,7 @@ def last_tenth(rows: Sequence[Row], terms: Sequence[Term] = (), upto: int | None
 
 def averaged(name: str) -> bool:
     """True if a metric has a mean over updates: counts have sums, and held-out evaluations stand alone."""
-    return name not in BOOKKEEPING | COUNTED and not name.startswith((*OF_A_REWARD, "watch_", "scored_by_"))
+    return name not in BOOKKEEPING | COUNTED and not name.startswith((*OF_A_REWARD, "monitor_", "scored_by_"))
 
 
 def mean_of(rows: Sequence[Row], name: str, column: str = "") -> float | None:

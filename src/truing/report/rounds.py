@@ -49,7 +49,7 @@ def title(name: str) -> str:
 
 def unit(name: str) -> str:
     """The unit of a curve."""
-    plain = figures.UNITS.get(name.removeprefix("watch_")) or words.unit(name).replace("%", "")
+    plain = figures.UNITS.get(name.removeprefix("monitor_")) or words.unit(name).replace("%", "")
     return "nats a token" if name == "sampled_entropy" else plain
 
 

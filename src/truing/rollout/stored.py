@@ -14,7 +14,7 @@ from truing.records import Demonstration, Judgement, Message, Messages, Records,
 from truing.rollout import experience
 
 CUT_OFF = "ran into max_new_tokens, and as text would be taught as if it ended there"
-EMPTY = "says nothing, or holds a NUL character"
+EMPTY = "has no text, or holds a NUL character"
 
 
 @dataclass(frozen=True, slots=True)

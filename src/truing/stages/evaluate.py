@@ -11,7 +11,6 @@ from truing.rollout.engine import Sampling
 from truing.run.stage_run import StageRun
 from truing.stages import exam, judge_trial, outputs
 from truing.stages.exam_judge import appoint
-from truing.streams import derived
 
 
 @stage(gives="findings")
@@ -54,7 +53,7 @@ def evaluate(
     for k = 1, 2, 4, ... up to `samples_per_prompt`. A judge that errs is tried first, on pairs of `labelled` and `data`
     that it did not learn from: below `least_accuracy` it decides nothing, above it win rates are corrected for its
     errors, with `trusted` by prediction-powered inference."""
-    sampling = Sampling(max_new_tokens, temperature, derived(run.seed + seed, run.name))
+    sampling = Sampling(max_new_tokens, temperature, run.seed + seed)
     sitting = exam.Exam(run, models, against, sampling, per_prompt=samples_per_prompt, passing=passing, preview=preview)
     held_out = run.records(data, columns=columns) if data is not None else None
     if held_out is not None:

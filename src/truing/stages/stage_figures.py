@@ -173,7 +173,7 @@ class StageFigures:
         best = self.best().get("looks", 1)
         held_out = {
             name: {"value": f.value, "interval": list(f.interval) if f.interval else None, "n": f.n}
-            | ({"best_of": best} if best > 1 and name.startswith("watch_") else {})
+            | ({"best_of": best} if best > 1 and name.startswith("monitor_") else {})
             for name, f in self.held_out.items()
         }
         stretch = self.stretch.as_json() if self.stretch else None
