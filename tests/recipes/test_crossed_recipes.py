@@ -17,7 +17,7 @@ KINDS = ("others", "fixed", "fresh")
 PARTS = ("helpful", "harmless", "honest")
 SMALL = ["base=world:desk/tiny", "demonstrations=world:demonstrations?n=8", "questions=world:prompts?n=3&split=eval"]
 FEW = ("steps=2", "rows_per_step=2")
-BRIEF = ("group_size=3", "max_new_tokens=6")
+BRIEF = {"reinforce": ("group_size=3", "max_new_tokens=6"), "sample": ("samples_per_prompt=3", "max_new_tokens=6")}
 
 spec = importlib.util.spec_from_file_location("study_of_cells", HOME / "studies" / "run.py")
 study = importlib.util.module_from_spec(spec)
@@ -29,7 +29,7 @@ def small(name: str, *more: str):
     """A recipe with two updates of two prompts, or of two pairs, in each cell, and one for the models before."""
     stages = check(HOME / "recipes" / f"{name}.yaml").stages
     changes = [f"{s.name}.{c}" for s in stages if s.do in ("reinforce", "prefer") for c in FEW]
-    changes += [f"{s.name}.{c}" for s in stages if s.do in ("reinforce", "sample") for c in BRIEF]
+    changes += [f"{s.name}.{c}" for s in stages if s.do in BRIEF for c in BRIEF[s.do]]
     changes += [f"{s.name}.steps=1" for s in stages if s.do in ("sft", "fit_reward")]
     changes += [f"{s.name}.max_new_tokens=4" for s in stages if s.do == "evaluate"]
     return check(HOME / "recipes" / f"{name}.yaml", [*SMALL, *changes, *more])
@@ -54,8 +54,9 @@ def test_fixed_and_fresh_pairs_have_one_budget() -> None:
         assert {k: fixed[k] for k in shared} == {k: fresh[k] for k in shared}
         assert next(iter(fixed["objective"])) == loss
         sampled, judged = recipe.stage("answers").options, recipe.stage("chosen").options
-        for name in ("model", "prompts", "samples_per_prompt", "max_new_tokens"):
+        for name in ("model", "prompts", "max_new_tokens"):
             assert fresh[name] == sampled[name]
+        assert fresh["group_size"] == sampled["samples_per_prompt"]
         assert fresh["rewards"] == judged["rewards"] and fixed["data"].stage == "chosen"
         assert f"n={fresh['steps'] * fresh['rows_per_step']}&" in fresh["prompts"], "every prompt once"
         others = options(recipe, f"{loss}_others", "data")
