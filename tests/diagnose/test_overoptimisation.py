@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from truing.diagnose.curve import Curve, Series, read_log
+from truing.diagnose.curve import Curve, Series, read_curve
 from truing.diagnose.form import fitted, ratio_interval
 from truing.diagnose.overoptimisation import diagnose, loss
 from truing.errors import UserError
@@ -239,7 +239,7 @@ def written(path, rows):
 
 def test_a_stage_s_own_looks_are_read(tmp_path) -> None:
     rows = [line(0), line(5, gold=None), line(10, gold=0.7, gold_se=None)]
-    read = read_log(written(tmp_path / "monitor.jsonl", rows), "policy", "warm")
+    read = read_curve(written(tmp_path / "monitor.jsonl", rows), "policy", "warm")
     assert read.at == (0, 10) and read.kl.tolist() == [0, 1.0] and read.gold.mean.tolist() == [0.5, 0.7]
     assert math.isnan(read.gold.error[1]) and read.prompts == 40
     assert read.notes == ("policy: 1 evaluations without a number left out: step 5",)
@@ -251,13 +251,13 @@ def test_looks_that_tell_every_prompt_s_own_values_are_paired_without_those_that
         {"proxy": [1.0, 1.0, 4.0], "gold": [0.5, 0.2, 0.7]},
     ]
     rows = [line(5 * i, each=values, prompts=3) for i, values in enumerate(each)]
-    read = read_log(written(tmp_path / "monitor.jsonl", rows), "policy")
+    read = read_curve(written(tmp_path / "monitor.jsonl", rows), "policy")
     assert read.gold.rows.tolist() == [[0.1, 0.5], [0.3, 0.7]] and read.proxy.rows.tolist() == [[0.0, 1.0], [2.0, 4.0]]
     assert (read.prompts, read.gold.mean.tolist()) == (2, pytest.approx([0.2, 0.6]))
     assert read.notes == ("policy: 1 of 3 prompts left out: a response has no score",)
     assert read.gold.above(1, 0) == pytest.approx((0.4, 0.0))
     for broken in ({"gold": [0.1]}, {"proxy": [0.0], "gold": [0.5, 0.2]}, None, {"proxy": "x", "gold": []}):
-        half = read_log(written(tmp_path / "half.jsonl", [rows[0], line(5, each=broken)]), "policy")
+        half = read_curve(written(tmp_path / "half.jsonl", [rows[0], line(5, each=broken)]), "policy")
         assert half.gold.rows is None and half.gold.mean.tolist() == [0.5, 0.5]
 
 
@@ -272,20 +272,20 @@ def test_looks_that_tell_every_prompt_s_own_values_are_paired_without_those_that
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_line(rows, said, tmp_path) -> None:
     with pytest.raises(UserError, match=said):
-        read_log(written(tmp_path / "monitor.jsonl", rows), "policy")
+        read_curve(written(tmp_path / "monitor.jsonl", rows), "policy")
 
 
 def test_a_truth_that_was_not_watched_names_those_that_were(tmp_path) -> None:
     with pytest.raises(UserError, match=r"unknown monitored reward 'golt'\. Did you mean 'gold'\? Known: gold$"):
-        read_log(written(tmp_path / "monitor.jsonl", [line(0)]), "policy", truth="golt")
+        read_curve(written(tmp_path / "monitor.jsonl", [line(0)]), "policy", truth="golt")
 
 
 def test_a_run_that_watched_nothing_is_told_how(tmp_path) -> None:
     with pytest.raises(UserError, match=r"monitor: \[gold\]"):
-        read_log(tmp_path / "monitor.jsonl", "policy")
+        read_curve(tmp_path / "monitor.jsonl", "policy")
     (tmp_path / "half").write_text('{"step": 0')
     with pytest.raises(UserError, match="half, line 1: is no JSON"):
-        read_log(tmp_path / "half", "policy")
+        read_curve(tmp_path / "half", "policy")
 
 
 def test_intervals_of_a_fit_are_those_of_the_prompts_own_fits() -> None:

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from truing import seals
-from truing.diagnose.curve import read_log
+from truing.diagnose.curve import read_curve
 from truing.errors import DataError, RunFailed, UserError
 from truing.gate import evidence, looks
 from truing.gate.rules import read_rules
@@ -84,7 +84,7 @@ READERS = {
     "f.json": evidence.read,
     "rules.yaml": read_rules,
     "looks.json": looks.read_looks,
-    "monitor.jsonl": lambda path: read_log(path, "policy"),
+    "monitor.jsonl": lambda path: read_curve(path, "policy"),
     "stage.json": seals.read_object,
 }
 

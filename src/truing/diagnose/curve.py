@@ -71,7 +71,7 @@ class Curve:
         return f"update {self.at[i]}" if self.form == "rl" else f"n = {self.at[i]}"
 
 
-def read_log(path: Path, name: str, against: str = "", truth: str = "gold") -> Curve:
+def read_curve(path: Path, name: str, against: str = "", truth: str = "gold") -> Curve:
     """The curve of a `monitor.jsonl`: a line per evaluation, the first before any update. `truth` is the monitored
     reward that counts as gold.
 

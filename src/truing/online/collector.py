@@ -19,8 +19,8 @@ from truing.settings import Online
 from truing.streams import derived
 from truing.train.distributed import process_group
 
-Score = tuple[float, dict[str, float], str]
-"""The score of a response, its parts by reward, and where it has no score the reason."""
+PlainScore = tuple[float, dict[str, float], str]
+"""A score as rank 0 broadcasts it: its value, its parts by reward, and where there is none the reason."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ class Collector:
         sampling = Sampling(self.online.max_new_tokens, self.online.temperature, seed)
         rollouts = self.client.ask(plan.version, list(prompts.values()), self.online.group_size, sampling)
         rollouts = [replace(r, group=groups[r.group]) for r in rollouts]
-        asked_prompts = [prompts[r.group] for r in rollouts]
+        repeated = [prompts[r.group] for r in rollouts]
         texts = [self.judged.text(self.client.policy, r) for r in rollouts]
-        scores = self.score(plan, asked_prompts, texts, rollouts)
-        columns = zip(asked_prompts, texts, rollouts, scores, strict=True)
+        scores = self.score(plan, repeated, texts, rollouts)
+        columns = zip(repeated, texts, rollouts, scores, strict=True)
         return [scored(prompt, text, rollout, score) for prompt, text, rollout, score in columns]
 
     def score(
         self, plan: RoundPlan, prompts: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]
-    ) -> list[Score]:
+    ) -> list[PlainScore]:
         """Score every response on rank 0 and broadcast the scores."""
         responses = responses_of(prompts, texts, rollouts)
 
@@ -87,7 +87,7 @@ class Collector:
             scores = self.judged.rewards(responses, self.parts_before(plan.number))
             return json.dumps([(s.value, dict(s.parts), s.why if s.failed else "") for s in scores])
 
-        broadcast: list[Score] = json.loads(process_group.lead(work))
+        broadcast: list[PlainScore] = json.loads(process_group.lead(work))
         return broadcast
 
     def parts_before(self, number: int) -> list[dict[str, float]]:
@@ -98,7 +98,7 @@ class Collector:
         return [dict(row.parts) for row in experience.read(self.history.path(number - 1))]
 
 
-def scored(prompt: Prompt, text: str, rollout: Rollout, score: Score) -> Experience:
+def scored(prompt: Prompt, text: str, rollout: Rollout, score: PlainScore) -> Experience:
     """A rollout and its score as one row of experience, which nobody has read over yet."""
     value, parts, why = score
     return Experience(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from truing.online.history import RoundHistory, check_kl
 from truing.online.monitor import stopped
 from truing.online.schedule import RoundPlan
@@ -23,7 +21,7 @@ class KLController:
 
     def __init__(self, options: KLControl, beta: float, history: RoundHistory, reference: Policy | None) -> None:
         self.options, self.first_beta, self.history, self.reference = options, beta, history, reference
-        stage: Path = history.folder.parent
+        stage = history.folder.parent
         self.references = WeightSnapshots(stage / "references", stage / "checkpoints")
 
     def beta(self, number: int) -> float:

@@ -88,8 +88,9 @@ class PromptSchedule:
         """A round's trees by update: in order in its first epoch, then shuffled. Where fewer trees than updates are
         left, some are read twice."""
         for epoch in range(self.online.epochs_per_round):
-            shuffled = generator(Stream.MINIBATCH_ORDER, self.seed, number, epoch).permutation(len(trees))
-            order = shuffled if epoch else np.arange(len(trees))
+            order = np.arange(len(trees))
+            if epoch:
+                order = generator(Stream.MINIBATCH_ORDER, self.seed, number, epoch).permutation(order)
             for places in np.array_split(order, self.online.minibatches):
                 yield tuple(trees[i] for i in (places if len(places) else order[:1]))
 

@@ -32,8 +32,9 @@ def unknown_option(what: str, word: str, options: Iterable[Option], elsewhere: s
     """
     docs = {option.name: option.doc for option in options}
     slip = "" if other_names.called(word) else near(word, docs, SLIP)
-    renamed = translated(word, docs) if other_names.renamed(word) else ""
-    meant = "" if slip else (renamed or elsewhere or translated(word, docs))
+    translation = translated(word, docs)
+    hints = (translation, elsewhere) if other_names.renamed(word) else (elsewhere, translation)
+    meant = "" if slip else hints[0] or hints[1]
     rest = "" if meant else f"{slip or near(word, docs)} Known: {listed(sorted(docs))}"
     return f"unknown {what} '{short(word)}'.{meant}{rest}"
 

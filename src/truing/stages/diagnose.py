@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from truing import seals
-from truing.diagnose.curve import read_log
+from truing.diagnose.curve import read_curve
 from truing.recipe.references import Ref
 from truing.registry import Models, stage
 from truing.run.stage_run import StageRun
@@ -34,7 +34,7 @@ def diagnose(
     for value in named:  # its findings are about these weights
         run.model(value)
     curves = [
-        read_log(monitored(run, model), name, started(run, model), truth)
+        read_curve(monitored(run, model), name, started(run, model), truth)
         for name, model in zip(names, named, strict=True)
     ]
     tell(run, curves, truth)
