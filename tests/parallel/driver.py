@@ -291,7 +291,7 @@ def online(folder: str, spec: dict) -> None:
         put_on(policy, heads.fresh_reward(folder, seed=3), Batch((first,)))
     with sharded(policy, Batch((first,))) as learner:
         limits = {name: more.pop(name) for name in ("shaping", "kl_control") if name in more}
-        place, every = Place(out / "rollouts"), OnlineOptions(options, training, **limits)
+        place, every = Place(out / "rollouts", 9), OnlineOptions(options, training, **limits)
         source = rollout_source(learner, asked, judged, terms, every, place, reference=reference, **more)
         optim = Optim(learner.model, training, source.steps)
         drift = watched(learner, optim, bounds.relative(learner.model, 60 * 9, torch.float32))

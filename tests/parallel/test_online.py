@@ -37,7 +37,7 @@ def test_two_ranks_learn_from_the_answers_of_one(name) -> None:
     for key in ("loss", "score", "kl"):
         assert [r[key] for r in one.metrics()] == pytest.approx([r[key] for r in two.metrics()], rel=1e-4, abs=1e-5)
     if name != "watched":
-        assert abs(one.metrics()[-1]["kl"]) > 1e-3, "the second round was given by another policy than the reference"
+        assert one.metrics()[-1]["kl"] > 0, "the second round was given by another policy than the reference"
 
 
 def test_two_ranks_look_as_one_and_keep_the_best() -> None:
@@ -46,7 +46,7 @@ def test_two_ranks_look_as_one_and_keep_the_best() -> None:
     looks = [
         [json.loads(line) for line in (case.out / "monitor.jsonl").read_text().splitlines()] for case in (one, two)
     ]
-    assert [look["step"] for look in looks[0]] == [0, 2, 4] and abs(looks[0][1]["kl"]) > 1e-3
+    assert [look["step"] for look in looks[0]] == [0, 2, 4] and looks[0][1]["kl"] > 0
     for before, after in zip(*looks, strict=True):
         of_prompts = [look.pop("each") for look in (before, after)]
         assert of_prompts[0].keys() == of_prompts[1].keys()
