@@ -74,7 +74,7 @@ class Bench:
         """CPU seconds of one step."""
         start = time.process_time()
         parts = [(self.batch, 1.0)]
-        read = reading(observe, self.policy, self.reference, self.terms, parts)
+        read = reading(observe, self.policy, self.reference, self.terms.all_signals, parts, fresh=False)
         self.survey.take(self.batch, parts, read)
         signals = read(self.batch, self.terms.signals)
         loss, _ = self.terms.total(signals, self.terms.counts(self.batch), self.survey.of(self.batch))

@@ -17,7 +17,19 @@ import truing.settings
 from truing.errors import UserError, short, unknown
 from truing.plugins import module_file
 from truing.records import Advantage, Mean, Per, default_mean, per_of
-from truing.type_words import REFERENCES, convert, describe, guess, parse_type, reason, type_and_doc
+from truing.type_words import (
+    REFERENCES,
+    choices_in,
+    convert,
+    describe,
+    guess,
+    members,
+    parse_type,
+    reason,
+    type_and_doc,
+    word_of,
+    words_in,
+)
 
 Kind: TypeAlias = Literal["objective", "stage", "reward"]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -48,21 +60,52 @@ class Option:
         Traceback (most recent call last):
         ValueError: learning_rate must be a number above 0, got -1
         """
-        tree = parse_type(self.type)
         try:
-            return convert(tree, value)
+            return convert(self.tree, value)
         except ValueError:
             shown = "none" if value is None else short(repr(value))
             meaning = f" ({self.name}: {self.doc})" if self.doc else ""
             raise ValueError(
-                f"{self.name} must be {describe(tree)}, got {shown}{reason(tree, value)}{guess(tree, value)}{meaning}"
+                f"{self.name} must be {self.takes}, got {shown}{reason(self.tree, value)}{self.guess(value)}{meaning}"
             ) from None
 
-    @property
+    @functools.cached_property
+    def tree(self) -> ast.expr:
+        """The type, parsed; UserError for a word that is none."""
+        return parse_type(self.type)
+
+    @functools.cached_property
+    def words(self) -> frozenset[str]:
+        """The words of the type (`Count`, `Model`, ...), those within lists and unions too."""
+        return words_in(self.tree)
+
+    @functools.cached_property
+    def choices(self) -> tuple[Any, ...]:
+        """The constants that the type allows by name, such as `gold` beside models."""
+        return choices_in(self.tree)
+
+    @functools.cached_property
     def reference(self) -> str:
         """The kind of reference it takes (`Model`, `Data`, ...), or an empty string."""
-        words = [node.id for node in ast.walk(parse_type(self.type)) if isinstance(node, ast.Name)]
-        return next((word for word in words if word in REFERENCES), "")
+        return next((word for word in REFERENCES if word in self.words), "")
+
+    @property
+    def takes(self) -> str:
+        """A description of its values, in words for a person."""
+        return describe(self.tree)
+
+    def guess(self, value: Any) -> str:
+        """A hint for a misspelt choice, as a sentence's end."""
+        return guess(self.tree, value)
+
+    def without(self, word: str) -> Option:
+        """The same option, but for one alternative of its type.
+
+        >>> Option("judge", "RewardSpec | RewardModel").without("RewardSpec").type
+        'RewardModel'
+        """
+        others = [ast.unparse(tree) for tree in members(self.tree) if word_of(tree) != word]
+        return dataclasses.replace(self, type=" | ".join(others))
 
 
 def checked(owner: str, options: tuple[Option, ...], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,25 @@ def choices(tree: ast.expr) -> list[Any]:
     return [c.value for c in inner if isinstance(c, ast.Constant)]
 
 
+def words_in(tree: ast.expr) -> frozenset[str]:
+    """The type words of an annotation, within unions and lists too.
+
+    >>> sorted(words_in(parse_type("list[Model] | Literal['gold'] | None")))
+    ['Model']
+    """
+    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)) - {"Literal", "list"}
+
+
+def choices_in(tree: ast.expr) -> tuple[Any, ...]:
+    """The constants that the `Literal`s of an annotation allow, within unions and lists too.
+
+    >>> choices_in(parse_type("list[Model | Literal['gold']] | None"))
+    ('gold',)
+    """
+    literals = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript) and not is_list(node)]
+    return tuple(choice for literal in literals for choice in choices(literal))
+
+
 def is_list(tree: ast.expr) -> bool:
     """Return whether an annotation is `list[...]`."""
     return isinstance(tree, ast.Subscript) and isinstance(tree.value, ast.Name) and tree.value.id == "list"

@@ -56,7 +56,7 @@ def test_an_interval_holds_the_truth_and_a_verdict_is_seldom_false(name: str, da
     measured = cell(CASES[name, data], items, TRIALS)
     assert measured.bounded >= 0.9 * TRIALS
     assert measured.covered >= 0.94 - slack(0.94, measured.bounded)
-    assert max(measured.above, measured.below) / measured.bounded <= 0.03 + slack(0.03, measured.known)
+    assert max(measured.above, measured.below) / measured.bounded <= 0.03 + slack(0.03, measured.bounded)
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_an_exam_does_not_ask_what_was_answered_in_training(place, good_rows) ->
     rows = good_rows(10)
     place.write([{"prompt": row["prompt"]} for row in rows[:6]], "asked.jsonl")
     place.write(rows[4:], "eval.jsonl")
-    learned = "steps: 1, rows_per_step: 2, samples_per_prompt: 2, max_new_tokens: 4"
+    learned = "steps: 1, rows_per_step: 2, group_size: 2, max_new_tokens: 4"
     reward = "{reward_model: {model: rm}}"
     exam = "models: [$own], against: model, prompts: eval.jsonl, judge: rm, max_new_tokens: 2"
     assert (

@@ -14,7 +14,7 @@ from truing.run import agreement
 ROW = '{"prompt": "a", "response": "%s"}\n'
 SCRIPT = """
 import os, sys
-from truing import cli, types
+from truing import cli
 from truing.run import agreement
 if os.environ["RANK"] == "1":
     os.chdir("other")

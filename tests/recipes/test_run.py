@@ -262,7 +262,7 @@ def test_real_pairs_end_to_end(hh, tmp_path, capsys) -> None:
     assert code in (1, 4)
     assert "1594 rows read, 1591 usable" in told
     for line in (
-        "dropped 3: chosen is empty: the response says nothing (rows 55, 350, 776)",
+        "dropped 3: chosen is empty: the response has no text (rows 55, 350, 776)",
         "joined 3: prompt role 'assistant' twice in a row (rows 455, 924, 1287)",
         "joined 3: chosen reply is not one message (rows 884, 1177, 1418)",
         "joined 1: rejected reply is not one message (row 1358)",

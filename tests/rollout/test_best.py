@@ -46,7 +46,7 @@ def test_many_answers_stay_exact() -> None:
     ("proxy", "gold", "n", "said"),
     [
         ([1.0], [1.0, 2.0], 1, "are not of the same responses"),
-        ([1.0, 2.0], [1.0, 2.0], 3, "the best of 3 cannot be told from 2 answers"),
+        ([1.0, 2.0], [1.0, 2.0], 3, "the best of 3 cannot be told from 2 responses"),
         ([1.0, 2.0], [1.0, 2.0], 0, "the best of 0 cannot be told"),
         ([1.0, math.nan], [1.0, 2.0], 1, "a response has no score"),
         ([1.0, 2.0], [math.inf, 2.0], 1, "a response has no score"),

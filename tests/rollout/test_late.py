@@ -261,7 +261,7 @@ def test_what_it_prints_is_no_answer_and_its_path_is_the_askers(own, tmp_path, m
 
 
 def test_a_process_whose_asker_is_gone_ends_itself_within_an_answer_and_not_between(own) -> None:
-    worker = isolated.Worker(f"{own}:tidy", {}, 0.0)
+    worker = isolated.RewardProcess(f"{own}:tidy", {}, 0.0)
     worker._start()  # which tells the process its time: a second
     worker.seconds, line, process = 30.0, worker.line, worker.process
     assert line is not None and process is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import doctest
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,6 @@ from truing.contract.example import (
 )
 from truing.objectives.signals import SIGNALS
 from truing.registry import Objective, Option
-from truing.type_words import choices, is_list, members, parse_type, word_of
 
 Clause = Callable[[Objective], str]
 UP = ("logp_BT", "logp_B", "chosen_logp_B", "chosen_reward_B", "given_logp_B")
@@ -132,11 +130,9 @@ def pull(objective: Objective, **options: Any) -> Tensor:
 
 def others(option: Option) -> list[Any]:
     """Values to try an option with: all choices of a `Literal`, both of a `bool`, some numbers in its range."""
-    alternatives = members(parse_type(option.type))
-    named = [c for tree in alternatives if isinstance(tree, ast.Subscript) and not is_list(tree) for c in choices(tree)]
-    if named:
-        return named
-    if "bool" in map(word_of, alternatives):
+    if option.choices:
+        return list(option.choices)
+    if "bool" in option.words:
         return [True, False]
     return [v for v in (0.3, 0.05, 0.7, 0.5, 2.0, 3.0) if takes(option, v)]
 

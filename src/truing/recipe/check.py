@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from truing.data.rendering import template_values
-from truing.recipe import hints, yaml_document
+from truing.recipe import expect_block, hints, yaml_document
 from truing.recipe.loops import STAGES, check_entry
 from truing.recipe.references import Recipe, Ref, StageSpec
 from truing.recipe.scope import Scope
+from truing.recipe.values import data_name, model_name
 from truing.recipe.yaml_document import LOST, Mistakes
 from truing.records import is_number
 from truing.signature import Option
@@ -152,7 +153,7 @@ class Top:
         if isinstance(node.value, dict):
             plain = self.new_model(node)
         elif isinstance(node.value, str) and node.value:
-            plain = self.scope.model(node.value, node, "base")
+            plain = model_name(node.value, node, "base", self.scope)
         else:
             mistakes.add(
                 node.line, f"base is a Hub name, a folder, world:desk/small or {{new: llama, ...}}, not {node.plain!r}"
@@ -162,11 +163,13 @@ class Top:
 
     def production(self) -> str | None:
         """The model that a release would replace, where that is not the base."""
-        node = self.scope.fill(self.entries.get("production", Node("$base")))
+        if "production" not in self.entries:
+            return None
+        node = self.scope.fill(self.entries["production"])
         if node.value in ("$base", LOST):
             return None
         if isinstance(node.value, str) and node.value and not node.value.startswith("$"):
-            return str(self.scope.model(node.value, node, "production"))
+            return model_name(node.value, node, "production", self.scope)
         self.scope.mistakes.add(
             node.line,
             "production is the model that a release would replace, which no stage here makes: $base, a Hub name, a "
@@ -191,7 +194,7 @@ class Top:
             if option.required and key not in node.entries:
                 mistakes.add(node.line, f"base: a new model needs '{key}'")
         if isinstance(plain.get("text"), str):
-            plain["text"] = self.scope.data(plain["text"], node.entries["text"], "base: text")
+            plain["text"] = data_name(plain["text"], node.entries["text"], "base: text", self.scope)
         return plain
 
     def stages(self) -> tuple[StageSpec, ...]:
@@ -219,7 +222,7 @@ class Top:
         """Bounds on findings: `stage.model.check: [low, high]`, or `stage.model.check@against#slice`."""
         expectations: dict[str, tuple[float, float]] = {}
         for path, node in self.mapping("expect", "{exam.policy.win_rate: [0.6, 1.0]}").items():
-            trouble = self.scope.expectation_trouble(path)
+            trouble = expect_block.trouble(path, self.scope)
             bounds = node.plain
             ordered = (
                 isinstance(bounds, list) and len(bounds) == 2 and all(map(is_number, bounds)) and bounds[0] <= bounds[1]
@@ -229,7 +232,7 @@ class Top:
             elif not ordered:
                 self.scope.mistakes.add(node.line, f"expect: '{path}' needs [lowest, highest], got {bounds!r}")
             else:
-                expectations[self.scope.expected(path)] = (float(bounds[0]), float(bounds[1]))
+                expectations[expect_block.in_full(path, self.scope)] = (float(bounds[0]), float(bounds[1]))
         return expectations
 
     def unused(self) -> None:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from truing.errors import listed, nearest, unknown
-from truing.recipe import sources
-from truing.recipe.expected import FORM, TAUGHT, Expected
-from truing.recipe.model_labels import LOOKUP, best_of, labels
+from truing.errors import listed, nearest
 from truing.recipe.references import Ref
-from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
+from truing.recipe.yaml_document import LOST, Mistakes
 from truing.signature import Option, Part
-from truing.type_words import REFERENCES, describe, parse_type
+from truing.type_words import REFERENCES
 from truing.yaml_text.reading import Node
 
 TURN = re.compile(r"\$turn\b")
-COMPARISON = re.compile(r"(win_rate|_delta|_delta_tokens)$")
-"""Findings of an exam that compare a model with another one."""
-
 SHOWN = 50
 """Most references that a mistake names."""
 
@@ -90,9 +83,8 @@ class Scope:
     def resolve(self, text: str, line: int, option: Option) -> Any:
         """Return what `$base`, `$stage`, `$stage.part` or `$loop.stage` stands for, or LOST with a mistake noted."""
         if not option.reference:
-            expected = describe(parse_type(option.type))
             self.mistakes.add(
-                line, f"{self.place}'{option.name}' refers to no stage: it must be {expected}, got '{text}'"
+                line, f"{self.place}'{option.name}' refers to no stage: it must be {option.takes}, got '{text}'"
             )
             return LOST
         target = self.refer(text, line, f"'{option.name}'")
@@ -220,107 +212,9 @@ class Scope:
         did = f" Did you mean '{hint}'?" if hint else ""
         return f"there is no stage '{text}' before this one.{did} Known: {listed(references, SHOWN) or 'none'}"
 
-    def path_of(self, name: str, node: Node) -> str:
-        """The path of a file or folder of that name, or an empty string."""
-        place = sources.find(name, self.folder, typed=node.line == COMMAND_LINE)
-        return "" if place is None else str(place)
-
-    def data(self, name: str, node: Node, what: str, option: Option | None = None) -> str:
-        """A data set's name, checked, with what fits the `option` as a hint; a file that stands beside the recipe is
-        given with its folder."""
-        path = self.path_of(name, node)
-        if path and not name.startswith("world:"):
-            return path
-        trouble = sources.data_trouble(name, self.folder, lambda: self.fitting(option) if option else [])
-        if trouble:
-            way_out = f". Give your own: {node.input}=FILE" if node.input and not name.startswith("world:") else ""
-            self.mistakes.add(node.line, f"{f'input {node.input!r}' if node.input else what}: {trouble}{way_out}")
-        return name
-
-    def model(self, name: str, node: Node, what: str, option: Option | None = None) -> str:
-        """A model's name, checked; a folder that stands beside the recipe is given with its path. An adapter has to ask
-        for nothing that is not read, and its base has to be there."""
-        path = self.path_of(name, node)
-        if path and not name.startswith("world:"):
-            trouble = sources.adapter_trouble(path)
-            if trouble:
-                self.mistakes.add(node.line, f"{what}: {trouble}")
-            return path
-        trouble = sources.model_trouble(name, lambda: self.fitting(option) if option else [])
-        if trouble:
-            self.mistakes.add(node.line, f"{what}: {trouble}")
-        return name
-
     def origin(self, value: Any) -> Any:
         """The name of the data set that data come from, through every split; of responses, that of their prompts."""
         while isinstance(value, Ref):
             options = self.options[value.stage]
             value = options.get("data", options.get("prompts"))
         return value
-
-    def expected(self, path: str) -> str:
-        """A path of the expect block with the stages that `loop.stage` stands for: of the last turn."""
-        named, at, against = path.partition("@")
-        model, dot, check = named.rpartition(".")
-        return self.in_last_turn(model) + dot + check + at + self.in_last_turn(against)
-
-    def in_last_turn(self, text: str) -> str:
-        """A text with the stages that each `loop.stage` in it stands for."""
-        for loop, last in self.loops.items():
-            for name, real in last.items():
-                text = re.sub(rf"(?:^|(?<=\.)){re.escape(f'{loop}.{name}')}(?=[.#]|$)", real, text)
-        return text
-
-    def expectation_trouble(self, path: str) -> str:
-        """Problem with a path of the expect block, or an empty string."""
-        finding = Expected.read(self.expected(path))
-        if finding is None:
-            return f"'{path}' is not of the form {FORM}"
-        if finding.stage not in self.done:
-            return f"'{path}': {unknown('stage', finding.stage, self.done)}"
-        part, options = self.done[finding.stage], self.options[finding.stage]
-        if part is None:
-            return ""
-        if finding.check == TAUGHT and any(option.name == "learning_rate" for option in part.options):
-            return (
-                ""
-                if finding.model == finding.stage
-                else f"'{path}': {unknown('model', finding.model, [finding.stage])}"
-            )
-        if part.gives not in ("findings", "reward"):
-            return f"'{path}': stage '{finding.stage}' ({part.name}) measures nothing"
-        if part.gives == "reward" and "eval" not in options:
-            return f"'{path}': stage '{finding.stage}' ({part.name}) measures nothing without 'eval'"
-        models, rivals = self.named_in(part, finding.stage)
-        if finding.model not in (*models, *rivals):
-            return f"'{path}': {unknown('model', finding.model, dict.fromkeys([*models, *rivals]))}"
-        opponents = [rival for rival in dict.fromkeys(rivals) if rival != finding.model and finding.model in models]
-        opponents += [LOOKUP] * (options.get("lookup") is True)
-        if finding.against and finding.against not in opponents:
-            return f"'{path}': {unknown('opponent', finding.against, opponents)}"
-        if not finding.against and len(opponents) > 1 and COMPARISON.search(finding.check):
-            return f"'{path}' could be against {' or '.join(opponents)}: say '{path}@{opponents[0]}'"
-        return ""
-
-    def named_in(self, part: Part, stage: str) -> tuple[list[str], list[str]]:
-        """Names of the models of a stage that measures in its findings, and of those they are compared with."""
-        options = self.options[stage]
-        against = [model for model in options.get("against", []) if model is not None]
-        subjects = (
-            [model for model in measured(options) if model is not None]
-            if part.gives == "findings"
-            else [Ref("", stage)]
-        )
-        called = labels([*subjects, *against], self.base)
-        models, rivals = called[: len(subjects)], called[len(subjects) :]
-        if "reward" in options:  # one curve, of the best of n
-            models = [best_of(model, "n") for model in models]
-        if options.get("best_of") is not None:
-            models += [best_of(model, options["best_of"]) for model in models]
-        return models, rivals
-
-
-def measured(options: Mapping[str, Any]) -> list[Any]:
-    """The models whose findings a stage gives: those of an exam, runs that are diagnosed, or the one that responds."""
-    named = options.get("models", options.get("runs", options.get("model", [])))
-    return named if isinstance(named, list) else [named]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def check_stage(name: str, node: Node, scope: Scope, written: str = "") -> Stage
             part = hints.resolve(do.value, "stage", scope.folder)
         except UserError as problem:
             mistakes.add(do.line, f"stage '{place}': {problem}")
-    nodes = {key: scope.fill(child) for key, child in node.value.items() if key != "do"}
+    nodes = scope.fill(Node({key: child for key, child in node.value.items() if key != "do"}, node.line)).entries
     scope.done.pop(name)  # it does not refer to itself
     options = {} if part is None else check_options(place, part, nodes, node.line, scope)
     scope.done[name], scope.options[name] = part, options
@@ -89,12 +88,11 @@ def check_options(name: str, part: Part, nodes: dict[str, Node], line: int, scop
 
 def check_option(place: str, part: Part, option: Option, node: Node, scope: Scope) -> Any:
     """Return one option's value: references resolved, in its own type, names of the world and files looked up."""
-    if "ObjectiveSpec" in option.type and node.value is not None and node.value is not LOST:
+    if "ObjectiveSpec" in option.words and node.value is not None and node.value is not LOST:
         return check_objective(part, node, scope.folder, scope.mistakes)
-    if "RewardSpec" in option.type and option.reference and not is_reward(node):  # models, or one reward
-        other = " | ".join(word for word in option.type.split(" | ") if word != "RewardSpec")
-        return check_value(place, replace(option, type=other), node, scope)
-    if "RewardSpec" in option.type and node.value is not None and node.value is not LOST:
+    if "RewardSpec" in option.words and option.reference and not is_reward(node):  # models, or one reward
+        return check_value(place, option.without("RewardSpec"), node, scope)
+    if "RewardSpec" in option.words and node.value is not None and node.value is not LOST:
         return check_one_judging(node, scope) if option.reference else check_rewards(node, scope)
     return check_value(place, option, node, scope)
 

@@ -8,9 +8,8 @@ from typing import Any
 from truing.recipe import sources
 from truing.recipe.scope import Scope
 from truing.recipe.sources import HUB
-from truing.recipe.yaml_document import LOST, Mistakes
+from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
 from truing.signature import Option
-from truing.type_words import guess, parse_type
 from truing.yaml_text.reading import Node
 
 
@@ -43,24 +42,58 @@ def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) ->
         nodes = node.value if isinstance(node.value, list) else [node] * len(value)
         return [look_up(place, option, item, child, scope) for item, child in zip(value, nodes, strict=True)]
     kind, what = option.reference, f"{place}: {option.name}"
-    if not isinstance(value, str) or not kind or f"'{value}'" in option.type:
+    if not isinstance(value, str) or not kind or value in option.choices:
         return value
     if kind == "Data":
-        return scope.data(value, node, what, option)
+        return data_name(value, node, what, scope, option)
     if value == scope.base:  # looked up where it stands
         return value
     if kind in ("Model", "Models", "Rivals", "RewardModel"):
-        hint = guess(parse_type(option.type), value)
-        if hint and not HUB.fullmatch(value) and not scope.path_of(value, node):
+        hint = option.guess(value)
+        if hint and not HUB.fullmatch(value) and not path_of(value, node, scope):
             scope.mistakes.add(node.line, f"{what}: there is no folder '{value}'{hint}")
             return value
-        return scope.model(value, node, what, option)
-    path = scope.path_of(value, node)
+        return model_name(value, node, what, scope, option)
+    path = path_of(value, node, scope)
     if not path:
         scope.mistakes.add(node.line, f"{what}: {sources.file_trouble(value, scope.folder)}")
     elif kind == "Rules":
         check_rules(Path(path), what, node.line, scope.mistakes)
     return path or value
+
+
+def path_of(name: str, node: Node, scope: Scope) -> str:
+    """The path of a file or folder of that name, or an empty string."""
+    place = sources.find(name, scope.folder, typed=node.line == COMMAND_LINE)
+    return "" if place is None else str(place)
+
+
+def data_name(name: str, node: Node, what: str, scope: Scope, option: Option | None = None) -> str:
+    """A data set's name, checked, with what fits the `option` as a hint; a file that stands beside the recipe is given
+    with its folder."""
+    path = path_of(name, node, scope)
+    if path and not name.startswith("world:"):
+        return path
+    trouble = sources.data_trouble(name, scope.folder, lambda: scope.fitting(option) if option else [])
+    if trouble:
+        way_out = f". Give your own: {node.input}=FILE" if node.input and not name.startswith("world:") else ""
+        scope.mistakes.add(node.line, f"{f'input {node.input!r}' if node.input else what}: {trouble}{way_out}")
+    return name
+
+
+def model_name(name: str, node: Node, what: str, scope: Scope, option: Option | None = None) -> str:
+    """A model's name, checked; a folder that stands beside the recipe is given with its path. An adapter has to ask for
+    nothing that is not read, and its base has to be there."""
+    path = path_of(name, node, scope)
+    if path and not name.startswith("world:"):
+        trouble = sources.adapter_trouble(path)
+        if trouble:
+            scope.mistakes.add(node.line, f"{what}: {trouble}")
+        return path
+    trouble = sources.model_trouble(name, lambda: scope.fitting(option) if option else [])
+    if trouble:
+        scope.mistakes.add(node.line, f"{what}: {trouble}")
+    return name
 
 
 def check_rules(path: Path, what: str, line: int, mistakes: Mistakes) -> None:

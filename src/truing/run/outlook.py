@@ -93,7 +93,7 @@ class Outlook:
                 self.data(spec, part, option.name, value)
             elif option.reference in ("Model", "Models", "Rivals", "RewardModel") and value is not None:
                 for model in value if isinstance(value, list) else [value]:
-                    if f"'{model}'" not in option.type:  # gold is no model
+                    if model not in option.choices:  # gold is no model
                         self.model(spec, model)
         if spec.do not in registry.parts("stage"):
             return  # what the options of a user's own stage mean is not known

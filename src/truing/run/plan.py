@@ -207,14 +207,14 @@ def plain(value: Any) -> Any:
 
 def contents(option: Option | None, value: Any, keys: Mapping[str, str]) -> Iterator[str]:
     """The content hash of every stage, file, folder and plug-in that an option names."""
-    if option is not None and "ObjectiveSpec" in option.type:
+    if option is not None and "ObjectiveSpec" in option.words:
         terms = value if isinstance(value, list | tuple) else [value]
         names = [term if isinstance(term, str) else next(iter(term)) for term in terms]
         yield from (hashed for name in names if is_plug_in(name) for hashed in own_digests(name, "objective"))
     elif isinstance(value, Ref):
         yield keys[value.stage]
     elif isinstance(value, Mapping | list | tuple):
-        if isinstance(value, Mapping) and option is not None and "RewardSpec" in option.type:
+        if isinstance(value, Mapping) and option is not None and "RewardSpec" in option.words:
             yield from (hashed for name in value if is_plug_in(name) for hashed in own_digests(name, "reward"))
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from contents(option, item, keys)
@@ -239,9 +239,9 @@ def own_digests(name: str, kind: Kind) -> list[str]:
 
 def is_place(option: Option, value: str) -> bool:
     """True if a text is a file's name, or, where the option takes a reference, a folder's."""
-    if f"'{value}'" in option.type:  # a choice such as 'gold'
+    if value in option.choices:  # a choice such as 'gold'
         return False
-    return os.path.isfile(value) or ((bool(option.reference) or "RewardSpec" in option.type) and os.path.isdir(value))
+    return os.path.isfile(value) or ((bool(option.reference) or "RewardSpec" in option.words) and os.path.isdir(value))
 
 
 def is_plug_in(name: str) -> bool:
