@@ -2,13 +2,17 @@
 
     python benchmarks/shape.py [TREE ...]     a table with a column for each tree (a checkout); without one, for this
 
-It reads the source as text and runs none of it.
+It reads the source as text. Two rows come from a run of the package, of a tree that knows the words of today's recipes
+(`shape_run.py`, in a process of its own); they are "-" for others.
 """
 
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -138,8 +142,21 @@ def longest_constructor(source: Source) -> tuple[int, str]:
     return out
 
 
-def figures(source: Source) -> dict[str, str]:
+def run_figures(tree: Path) -> dict[str, str]:
+    """The rows that a run shows; "-" where the tree does not run today's recipes."""
+    command = [sys.executable, str(Path(__file__).with_name("shape_run.py")), str(tree)]
+    env = os.environ | {"PYTHONPATH": str(tree / "src")}
+    ended = subprocess.run(command, cwd=tree, env=env, stdout=subprocess.PIPE, text=True, check=False)
+    measured = json.loads(ended.stdout) if ended.returncode == 0 else {}
+    return {
+        "functions from `truing run` to DPO's formula": str(len(measured["stack"])) if measured.get("stack") else "-",
+        "entries into a recipe's scope in a check": str(measured.get("entries", "-")),
+    }
+
+
+def figures(tree: Path) -> dict[str, str]:
     """The rows of the table for a tree."""
+    source = Source.of(tree)
     spaces = rooms(source)
     lines, files = sum(n for _, n in spaces.values()), sum(n for n, _ in spaces.values())
     largest = max(spaces, key=lambda room: spaces[room][1])
@@ -154,13 +171,13 @@ def figures(source: Source) -> dict[str, str]:
         "names by a contentless word": f"{vague:,} of {len(names):,}, {vague / len(names):.1%}",
         "docstrings that begin with What, Where, ..., By": f"{unclear} of {len(texts)}, {unclear / len(texts):.1%}",
         "longest constructor": f"{owner}: {parameters} parameters",
-    }
+    } | run_figures(tree)
 
 
 def main(trees: Sequence[str]) -> None:
     """Print the table."""
     here = Path(__file__).parents[1]
-    columns = [figures(Source.of(Path(tree).resolve())) for tree in trees or [str(here)]]
+    columns = [figures(Path(tree).resolve()) for tree in trees or [str(here)]]
     print("| | " + " | ".join(Path(tree).name for tree in trees or [here.name]) + " |")
     print("|---|" + "---|" * len(columns))
     for key in columns[0]:

@@ -19,7 +19,7 @@ from truing.errors import TruingError, UserError, one_line, unknown
 from truing.terminal import guard, say
 
 if TYPE_CHECKING:
-    from truing.signature import Kind
+    from truing.schema.signature import Kind
 
 KINDS = {
     "objectives": "objective", "stages": "stage", "rewards": "reward", "data": "data", "models": "model",
@@ -351,10 +351,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop("stopped", 143))
     guard()
     caches.keep_torch_here()
-    answer()
+    carry_out()
 
 
-def answer() -> None:
+def carry_out() -> None:
     """Run the command and end with its exit code."""
     try:
         typer.main.get_command(app)(prog_name="truing")

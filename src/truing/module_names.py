@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from truing.errors import UserError, listed, short, unknown
 from truing.plugins import module_file, own_module
-from truing.signature import (
+from truing.schema.signature import (
     TRL,
     TRL_IDS,
     TRL_OPTIONS,

@@ -13,10 +13,10 @@ import functools
 import importlib
 import inspect
 import traceback
-import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from truing import settings
@@ -24,8 +24,9 @@ from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.module_names import all_parts, part_called, refusal
 from truing.plugins import executed, home, installed, plug_in, source_file
 from truing.records import Advantage, Mean, default_mean, per_of
-from truing.signature import TRL, TRL_OPTIONS, Kind, Option, Part, checked, fits_trl, group_options, read_parts, spelt
-from truing.type_words import words_and_doc
+from truing.schema.option import Option
+from truing.schema.signature import TRL, TRL_OPTIONS, Kind, Part, checked, fits_trl, group_options, read_parts, spelt
+from truing.schema.type_words import words_and_doc
 
 __all__ = [
     "Columns",
@@ -87,17 +88,16 @@ class Objective:
 
     `signals` are its positional parameters, `needs` those it cannot do without, `optional` the others; `options` its
     keyword-only parameters. `mean` says what the loop divides by. `coupled` are the signals that are statistics of a
-    whole step, each with the pure function that makes it. Call it with signals by position or name; shapes are checked
-    against the names.
+    whole step, each with the pure function that makes it. Its call takes signals by position or name, and checks shapes.
     """
 
     def __init__(
         self,
         fn: Callable[..., Tensor],
         source: str,
-        exempt: Mapping[str, str] = types.MappingProxyType({}),
+        exempt: Mapping[str, str] = MappingProxyType({}),
         differs: str = "",
-        coupled: Mapping[str, Callable[..., Tensor]] = types.MappingProxyType({}),
+        coupled: Mapping[str, Callable[..., Tensor]] = MappingProxyType({}),
         mean: Mean | None = None,
         estimates: str = "",
         advantage: Advantage | None = None,
@@ -233,9 +233,9 @@ class RewardFunction:
 
 def objective(
     source: str,
-    exempt: Mapping[str, str] = types.MappingProxyType({}),
+    exempt: Mapping[str, str] = MappingProxyType({}),
     differs: str = "",
-    coupled: Mapping[str, Callable[..., Tensor]] = types.MappingProxyType({}),
+    coupled: Mapping[str, Callable[..., Tensor]] = MappingProxyType({}),
     mean: Mean | None = None,
     estimates: str = "",
     advantage: Advantage | None = None,
@@ -373,7 +373,7 @@ def load_own(where: str, kind: Kind, folder: Path | None = None) -> dict[str, An
     return {name: taken(module, name.rpartition(":")[2], kind, file, name) for name in names}
 
 
-def taken(module: types.ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
+def taken(module: ModuleType | None, attribute: str, kind: Kind, file: Path, name: str) -> Any:
     """The part of that name out of a user's module; UserError where there is none, or something else."""
     part: Any = getattr(module, attribute, None)
     if kind == "reward" and is_trl(part):

@@ -62,8 +62,8 @@ def check_version(place: Path, version: Any) -> None:
     made = cleaned(version)
     raise UserError(
         f"{place}: was made by truing {made}, and this is {__version__}, which has other names for options and "
-        f"figures.\n  Open it with that version (pip install truing=={made}), or run the recipe again, with another "
-        "--out or with --overwrite. Models of any version open."
+        f"figures.\n  Open it with the truing that made it, or run the recipe again, with another --out or with "
+        "--overwrite. Models of any version open."
     )
 
 

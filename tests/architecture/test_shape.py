@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from shape import Source, circles, longest_constructor, rooms, unclear_docstrings, vague_names  # noqa: E402
+from shape_run import entries_into_scope  # noqa: E402
 
 SOURCE = Source.of(ROOT)
 ROOMS = rooms(SOURCE)
@@ -38,3 +39,7 @@ def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
 
 def test_no_constructor_is_a_list_of_everything() -> None:
     assert longest_constructor(SOURCE)[0] <= 9
+
+
+def test_a_check_enters_the_scope_once_for_a_stage_and_for_a_reference() -> None:
+    assert 0 < entries_into_scope(ROOT / "src" / "truing", ROOT / "recipes" / "quickstart.yaml") <= 22

@@ -12,7 +12,8 @@ import pytest
 from truing import registry
 from truing.recipe import catalogue, check, objective_spec, reward_spec, sources
 from truing.recipe.loops import REPEAT
-from truing.signature import TRL_OPTIONS, Option
+from truing.schema.option import Option
+from truing.schema.signature import TRL_OPTIONS
 
 SHARED = [
     *check.NEW_MODEL.values(), *TRL_OPTIONS, *reward_spec.BUDGET, REPEAT, objective_spec.WEIGHT, objective_spec.HEAD,

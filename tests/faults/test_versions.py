@@ -47,7 +47,10 @@ def test_a_run_of_another_version_is_refused_by_name(run: Path, command: str) ->
     words["gate"] = ["gate", run, "--rules", rules]
     code, said = truing(*words[command])
     assert code == 2, said
-    assert f"was made by truing 0.1.0, and this is {__version__}" in said and "pip install truing==0.1.0" in said
+    assert (
+        f"was made by truing 0.1.0, and this is {__version__}" in said
+        and "Open it with the truing that made it" in said
+    )
 
 
 def test_it_is_made_anew_where_that_is_asked_for(run: Path) -> None:

@@ -18,7 +18,7 @@ from truing.online.reward_shaping import overlong
 from truing.policy.logp import token_logp_and_entropy
 from truing.records import Message
 from truing.registry import RewardFunction
-from truing.rewards.call import Answer, Call
+from truing.rewards.call import Call, Response
 from truing.rewards.combine import Rewards, Term
 from truing.rewards.scoring import aggregated
 from truing.rollout.best import best_places, expected_best
@@ -774,7 +774,7 @@ def _(i, same):
 @case("scalarisation")
 def _(i, same):
     points = i["reward_matrix"]
-    given = [Answer((Message("user", "ask"),), str(n), (n,), 0) for n in range(len(points))]
+    given = [Response((Message("user", "ask"),), str(n), (n,), 0) for n in range(len(points))]
     said = [Call(RewardFunction(lambda response, k=k: points[int(response)][k], "response"), {}) for k in range(2)]
     best = []
     for weights in i["weights"]:

@@ -14,8 +14,8 @@ from truing.contract.example import example, learned
 from truing.errors import RecipeError, UserError
 from truing.objectives import advantage
 from truing.recipe.check import check
-from truing.signature import Option
-from truing.type_words import NUMBERS, WHY, members, parse_type, word_of
+from truing.schema.option import Option
+from truing.schema.type_words import NUMBERS, WHY, members, parse_type, word_of
 
 HEAD = "base: world:desk/tiny\nstages:\n  warm: {do: sft, model: $base, data: world:demonstrations}\n"
 PREFER = HEAD + "  next: {do: prefer, model: $warm, data: world:comparisons, objective: %s}\n"

@@ -11,9 +11,9 @@ from truing import plugins, registry
 from truing.errors import UserError
 from truing.records import Count, Positive
 from truing.registry import Objective, Option
+from truing.schema.signature import read_parts
+from truing.schema.type_words import describe, parse_type
 from truing.settings import Training
-from truing.signature import read_parts
-from truing.type_words import describe, parse_type
 
 OBJECTIVES = '''
 raise SystemExit("executed")

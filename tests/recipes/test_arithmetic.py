@@ -99,7 +99,7 @@ def test_gsm8k_is_read_and_its_own_solutions_are_right(real_data: Path, tmp_path
     """What the judge is given are the file's columns: the reference behind ####, which a changed number does not meet."""
     from truing.data.formats import loading
     from truing.rewards.builtin_verifier import verifier
-    from truing.rewards.call import Answer, Call
+    from truing.rewards.call import Call, Response
     from truing.stages.loaded_rewards import columns_of
 
     records = loading.load(str(gsm8k(real_data, tmp_path, 40)), want="prompts", columns={"prompt": "question"})
@@ -115,7 +115,7 @@ def test_gsm8k_is_read_and_its_own_solutions_are_right(real_data: Path, tmp_path
             reference.replace("#### ", "#### 1"),
             "I do not know",
         ]
-        scores = call([Answer(record.prompt, text, row=row) for text in said])
+        scores = call([Response(record.prompt, text, row=row) for text in said])
         assert [s.value for s in scores] == [1, 1, 0, 0, 0], reference
 
 

@@ -89,7 +89,7 @@ def test_scored_answers_become_what_a_method_learns_from(asked: Any) -> None:
     lines.append("  texts: {do: judge, data: scores.jsonl, keep: ranking}\n")
     asked.write("title: small\nstages:\n" + "\n".join(lines))
     assert asked.run() == 0, asked.said
-    assert counts(asked, "pair") == LEFT_OUT | {"equal": 1, "alone": 1, "kept": 2}
+    assert counts(asked, "pair") == LEFT_OUT | {"equal": 1, "single": 1, "kept": 2}
     assert "12 responses, 1 responses that could not be scored" in asked.said
     pairs = rows_of(asked, "pair")
     assert [(texts(r["chosen"]), texts(r["rejected"])) for r in pairs] == [("good", "worst"), ("two", "one")]

@@ -56,7 +56,7 @@ def test_an_online_stage(asked: Any, objective: str) -> None:
         "reward", "KL to the reference, nats", "length of responses, tokens", "entropy, nats a token", "share truncated",
     ]  # fmt: skip
     names = {figure["name"]: figure["value"] for figure in summary["figures"]}
-    assert names["prompts asked, of 4 in the data"] == 4 and summary["headline"].startswith("score, ")
+    assert names["prompts, of 4 in the data"] == 4 and summary["headline"].startswith("score, ")
     told = "on its own responses to all 4 prompts of asked.jsonl (sampled 12 times in all), scored by letters; 48 responses"
     assert told in summary["paragraph"] and told in page.split('class="banner')[0]
     shown = page[page.index("Responses while it learned") :]

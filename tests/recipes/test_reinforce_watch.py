@@ -42,7 +42,9 @@ def test_looks_are_in_the_folder_the_metrics_and_the_summary(desk) -> None:
     assert all(look["gold"] == look["proxy"] and look["reward_length"] == look["length"] for look in looks)
     assert rows[1]["monitor_gold"] == looks[1]["gold"] and {"beta", "resampled"} <= set(rows[0])
     notes = " ".join(json.loads((folder / "summary.json").read_text())["notes"])
-    assert f"monitored {len(looks)} times on 4 prompts: proxy" in notes and "the weights kept are those after" in notes
+    assert (
+        f"monitored {len(looks)} times on 4 prompts: proxy" in notes and "the model's weights are those after" in notes
+    )
     assert "monitored after update 2: proxy" in desk.said
     assert (len(rows) < 4) == ("stopped after update" in notes)
     assert not any((folder / name).exists() for name in ("best", "references", "checkpoints")), "for a resume alone"

@@ -205,7 +205,10 @@ def test_where_the_best_looks_weights_are_kept_the_figures_are_of_them(asked: An
     """Learned to be short and watched for length: the first look is the best, and no update led to it."""
     looks, summary = watched(asked, 1.0, ", patience: 2")
     best = max(looks, key=lambda look: look["reward_length"])
-    assert summary["kept"] == {"step": 0, "looks": len(looks), "by": "reward_length"} and best["step"] == 0
+    assert (
+        summary["best_checkpoint"] == {"step": 0, "evaluations": len(looks), "metric": "reward_length"}
+        and best["step"] == 0
+    )
     assert len(metrics(asked, "learn")) == 4, "learned on until patience ran out"
     found = summary["held_out"]["monitor_reward_length"]
     assert (found["value"], found["interval"], found["best_of"]) == (looks[0]["reward_length"], None, len(looks))

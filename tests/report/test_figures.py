@@ -70,8 +70,28 @@ def test_the_last_tenth_is_at_least_a_step_and_the_one_of_the_weights_that_are_k
 def test_each_mean_is_weighed_by_what_it_is_over() -> None:
     """Rows, learned tokens, responses, groups; what is over nothing by nothing; counts and looks have no mean."""
     last = [
-        row(20, learned_tokens=1, responses=1, groups=1, alone=1, reward_x=0.0, score=0.0, equal_groups=0.0, beta=0.0),
-        row(21, learned_tokens=3, responses=3, groups=4, alone=2, reward_x=1.0, score=1.0, equal_groups=1.0, beta=1.0),
+        row(
+            20,
+            learned_tokens=1,
+            responses=1,
+            groups=1,
+            ungrouped=1,
+            reward_x=0.0,
+            score=0.0,
+            equal_groups=0.0,
+            beta=0.0,
+        ),
+        row(
+            21,
+            learned_tokens=3,
+            responses=3,
+            groups=4,
+            ungrouped=2,
+            reward_x=1.0,
+            score=1.0,
+            equal_groups=1.0,
+            beta=1.0,
+        ),
     ]
     last[0] |= {"loss": 0.0, "rows": 1, "accuracy": 0.0, "failed": 2.0, "unread_x": 3.0, "monitor_x": 1.0}
     last[1] |= {"loss": 1.0, "rows": 5, "accuracy": 1.0, "failed": 0.0, "scored_by_y": 2.0, "reward_y": 4.0}
@@ -146,7 +166,9 @@ def test_the_report_puts_no_last_step_beside_a_curve(tmp_path: Path) -> None:
     assert "0.8 → 0.61" in done and "0.375" not in done and "from 0.8 to 0.61" in done
     failed = page(tmp_path / "failed", {}, rows, "failed")
     assert "0.8 → 0.588" in failed and "from 0.8 to 0.5875" in failed and "0.375" not in failed
-    none = page(tmp_path / "none", {"last_tenth": None, "kept": {"step": 0, "looks": 2, "by": "x"}}, rows)
+    none = page(
+        tmp_path / "none", {"last_tenth": None, "best_checkpoint": {"step": 0, "evaluations": 2, "metric": "x"}}, rows
+    )
     assert "0.8 → –" in none and "those after update 0" in none and "0.375" not in none
     for odd in (3, [1], {"means": 3}, {"means": {"accuracy": "high", "loss": None}}):
         assert "0.8 → –" in page(

@@ -9,7 +9,7 @@ from pathlib import Path
 from answer_table import Case, cases, made_answers, real_answers
 from truing.records import Message
 from truing.rewards.builtin_verifier import verifier
-from truing.rewards.call import Answer, Call
+from truing.rewards.call import Call, Response
 from truing.rewards.combine import Rewards, Term, round_metrics
 
 ASKED = (Message("user", "what is it?"),)
@@ -32,7 +32,7 @@ UNREADABLE = (
 def scores(table: list[Case]) -> tuple[Counter[tuple[bool, float]], list[Case], dict[str, float]]:
     """How many right and wrong responses had each score, those that were misjudged, and what is counted of a round."""
     call = Call(verifier, {"answer": "math"})
-    answers = [Answer(ASKED, case.response, group=i, row={"answer": case.truth}) for i, case in enumerate(table)]
+    answers = [Response(ASKED, case.response, group=i, row={"answer": case.truth}) for i, case in enumerate(table)]
     found = Rewards((Term("verifier", call),))(answers)
     count = Counter((case.right, score.value) for case, score in zip(table, found, strict=True))
     odd = [case for case, score in zip(table, found, strict=True) if (score.value == 1.0) != case.right]

@@ -15,7 +15,7 @@ from truing.rewards.answers import Unread
 from truing.rewards.answers.compare import agree
 from truing.rewards.answers.units import unit
 from truing.rewards.builtin_verifier import number, verifier
-from truing.rewards.call import Answer, Call
+from truing.rewards.call import Call, Response
 from truing.rewards.combine import count_notes
 
 SAME = (
@@ -331,9 +331,9 @@ SAID = {
     "5 cents": {1: ["it costs 5 cents", "$0.05", "5"], 0: ["it costs $5", "5 dollars"]},
     "12": {
         1: [
-            "#### 12 apples", "#### $12.00 per day", "#### Answer\n12", "#### Final answer: 12", "#### Step 3: add\nso 12",
-            "A: 12", "**Answer:** 12", "<answer>12</answer>", "The answer is 12 because 3*4=12", r"\boxed 12", r"\fbox{12}",
-            "Final Answer: The final answer is $12$. I hope it is correct.", r"\boxed{11} no, \boxed{12}",
+            "#### 12 apples", "#### $12.00 per day", "#### Response\n12", "#### Final answer: 12", "#### Step 3: add\nso 12",
+            "A: 12", "**Response:** 12", "<answer>12</answer>", "The answer is 12 because 3*4=12", r"\boxed 12", r"\fbox{12}",
+            "Final Response: The final answer is $12$. I hope it is correct.", r"\boxed{11} no, \boxed{12}",
             "He earns $5 and $7, so $12 in all", "The answer is 12, since 5+7=12", r"\boxed{{12}}", "A: 1\nA: 12",
             r"<think>\boxed{13}</think>12", "maybe 13</think> 12", "<think>a</think><think>13</think> it is 12",
         ],
@@ -414,7 +414,7 @@ def test_words_are_compared_behind_thoughts_and_in_nested_braces() -> None:
 def test_an_unread_answer_is_a_number_and_is_counted_once() -> None:
     call = Call(verifier, {"wrong": -1.0})
     asked = (Message("user", "1 + 1"),)
-    found = call([Answer(asked, text, row={"answer": "2"}) for text in ("2", "3", r"\boxed{2", "none")])
+    found = call([Response(asked, text, row={"answer": "2"}) for text in ("2", "3", r"\boxed{2", "none")])
     assert found == [Score(1.0), Score(-1.0), Score(-1.0, unread=True), Score(-1.0, unread=True)]
     assert count_notes([{"unread:verifier": 1.0}] * 2 + [{"timed_out:slow": 1.0}]) == [
         "reward 'slow' timed out on 1 responses, which got its lowest score",

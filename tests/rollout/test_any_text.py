@@ -17,7 +17,7 @@ from truing.policy.load import load
 from truing.policy.scalars import Heads
 from truing.records import Message, Messages, Score
 from truing.registry import RewardFunction
-from truing.rewards.call import Answer, Call, failed
+from truing.rewards.call import Call, Response, failed
 from truing.rewards.combine import Rewards, Term
 from truing.rewards.density_ratio import log_probabilities
 from truing.rewards.scoring import RewardModel, ensemble, of_models, scores
@@ -144,7 +144,7 @@ def test_only_a_reward_ends_a_run() -> None:
     def breaks(responses: list[str]) -> list[Score]:
         return [failed("no network") for _ in responses]
 
-    answers = [Answer(ASK, "four"), Answer(ASK, "much too long")]
+    answers = [Response(ASK, "four"), Response(ASK, "much too long")]
     found = rewards(reads)(answers)
     assert [score.failed for score in found] == [False, True] and "too long" in found[1].why
     with pytest.raises(RunFailed, match="no network"):

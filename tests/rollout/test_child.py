@@ -10,7 +10,7 @@ from truing.errors import RunFailed, UserError
 from truing.records import Message
 from truing.rewards import box, sandbox
 from truing.rewards.builtin_program import program
-from truing.rewards.call import Answer, Call
+from truing.rewards.call import Call, Response
 from truing.rewards.combine import Rewards, Term
 
 apart = pytest.mark.skipif(
@@ -38,7 +38,7 @@ BAD = {
 def scored(code, tests=(("3", "6\n"),), **options):
     call = Call(program, {"seconds": 1.0, **options})
     rows = Rewards((Term("program", call),), on_error="drop")(
-        [Answer(ASKED, code, row={"tests": list(map(list, tests))})]
+        [Response(ASKED, code, row={"tests": list(map(list, tests))})]
     )
     return rows[0]
 

@@ -14,7 +14,7 @@ from truing import registry
 from truing.errors import RunFailed, UserError
 from truing.records import Message
 from truing.rewards import isolated
-from truing.rewards.call import Answer, Call
+from truing.rewards.call import Call, Response
 from truing.rewards.combine import Rewards, Term, count_notes, round_metrics
 
 OWN = '''
@@ -120,9 +120,9 @@ def asked(own: Path, name: str, seconds: float = 30.0, worth: float = -1.0, **op
     return isolated.isolated(whole, Call(registry.load(whole, "reward"), options, seconds), worth)
 
 
-def answers(*texts: str, **row: object) -> list[Answer]:
+def answers(*texts: str, **row: object) -> list[Response]:
     """Answers to one prompt."""
-    return [Answer((Message("user", "ask"),), text, row=row) for text in texts]
+    return [Response((Message("user", "ask"),), text, row=row) for text in texts]
 
 
 def test_an_answer_it_does_not_come_back_from_is_worth_the_least_and_is_counted(own) -> None:

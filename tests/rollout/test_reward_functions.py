@@ -14,7 +14,7 @@ from truing.objectives import advantage as adv
 from truing.records import Message, Score
 from truing.registry import RewardFunction, reward
 from truing.rewards.builtin_verifier import number, verifier
-from truing.rewards.call import Answer, Call
+from truing.rewards.call import Call, Response
 from truing.rewards.combine import Cost, Rewards, Term, round_metrics
 
 ASKED = (Message("user", "what is 6 times 7"),)
@@ -24,7 +24,7 @@ NEVER = threading.Event()
 
 def answers(texts=SAID, groups=(0, 0, 1, 1), **row):
     pairs = zip(texts, groups, strict=True)
-    return [Answer(ASKED, text, tuple(range(len(text))), group, row) for text, group in pairs]
+    return [Response(ASKED, text, tuple(range(len(text))), group, row) for text, group in pairs]
 
 
 def of(fn, scope="response", place="", seconds=5.0, deterministic=False):
@@ -292,9 +292,9 @@ def test_a_program_is_taken_from_behind_the_thought() -> None:
 def test_form_and_length() -> None:
     form = Call(registry.load("format", "reward"), {"tags": ["think", "answer"], "partial": 0.1})
     opened = "2 + 2</think> <answer>4</answer>"  # a policy's turn is whole; of a text alone nobody knows
-    headless = [Answer(ASKED, opened, whole=whole) for whole in (True, False)]
+    headless = [Response(ASKED, opened, whole=whole) for whole in (True, False)]
     assert [score.value for score in form(headless)] == [pytest.approx(0.1), 1.0]
-    assert form([Answer(ASKED, "<answer>4</answer>")])[0].value == pytest.approx(0.1)
+    assert form([Response(ASKED, "<answer>4</answer>")])[0].value == pytest.approx(0.1)
     texts = {
         "<think>a</think><answer>b</answer>": 1.0,
         " <think>a\nb</think>\n<answer></answer> ": 1.0,

@@ -10,7 +10,7 @@ from truing import registry
 from truing.errors import RecipeError, UserError
 from truing.recipe import check
 from truing.records import Message
-from truing.rewards.call import Answer, Call
+from truing.rewards.call import Call, Response
 from truing.run.plan import own_digests
 
 FILES = {
@@ -67,8 +67,8 @@ stages:
   learn: {{do: reinforce, model: $base, prompts: "world:prompts?n=20", rewards: [{reward}]}}
 """
 ANSWERS = [
-    Answer((Message("user", "hi"),), "please a", tuple(range(6)), row={"solution": "please a"}),
-    Answer((Message("user", "ho"),), "b", tuple(range(3)), group=1, row={"solution": None}),
+    Response((Message("user", "hi"),), "please a", tuple(range(6)), row={"solution": "please a"}),
+    Response((Message("user", "ho"),), "b", tuple(range(3)), group=1, row={"solution": None}),
 ]
 
 

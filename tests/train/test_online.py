@@ -287,7 +287,7 @@ def test_answers_that_fail_leave_their_group_and_are_counted(folder, tmp_path) -
     assert "reward 'below': gave None" in rows[0].why
     trees = trees_of(source, rows)
     assert [len(t.branches) for t in trees] == [2]
-    assert source.metrics["failed"] == 4 and source.metrics["alone"] == 0 and source.metrics["reward_below"] == 1.5
+    assert source.metrics["failed"] == 4 and source.metrics["ungrouped"] == 0 and source.metrics["reward_below"] == 1.5
     one = [replace(r, why="late") if i == 2 else r for i, r in enumerate(rows)]
     assert trees_of(source, one) == [], "where one alone is left, nothing is compared"
     with pytest.raises(RunFailed, match="all 6 responses of this round failed; the first: late"):

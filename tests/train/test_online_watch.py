@@ -15,7 +15,7 @@ from truing.online.history import moments
 from truing.online.monitor import Monitor, MonitorLog, failure
 from truing.policy.load import load
 from truing.records import Message, Sampling, Score
-from truing.rewards.call import SILENT, Answer
+from truing.rewards.call import SILENT, Response
 from truing.rewards.combine import Cost, Rewards
 from truing.rollout.engine import InProcess
 from truing.settings import KLControl, Monitoring
@@ -267,7 +267,7 @@ def test_looks_end_a_run_at_their_bounds(tmp_path) -> None:
 def test_a_proxy_without_a_sum_is_seen_by_its_first_reward(tmp_path) -> None:
     """Lexicographic scores are shares of siblings, and a look has one answer a prompt. With a cost what the round
     before said of it counts; what fails for one reward alone counts as failed."""
-    answers = [Answer((), text, (1,), i) for i, text in enumerate(("[1, 200]", "[1, 2]"))]
+    answers = [Response((), text, (1,), i) for i, text in enumerate(("[1, 200]", "[1, 2]"))]
     two = rewards_of(lambda_below, above)
     ordered = Rewards(two.terms, "lexicographic")
     assert watch(tmp_path).scored(ordered, answers, ())["proxy"] == 0.75

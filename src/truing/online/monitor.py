@@ -22,7 +22,7 @@ from truing.online.history import Moments, moments
 from truing.policy.divided import forward
 from truing.policy.policy import Policy
 from truing.records import Rollout, Sampling, Score
-from truing.rewards.call import SILENT, Answer
+from truing.rewards.call import SILENT, Response
 from truing.rewards.combine import UNREAD, Parts, Rewards, shown
 from truing.settings import Monitoring
 from truing.train.distributed import process_group
@@ -74,7 +74,7 @@ class MonitorLog:
         self,
         step: int,
         tokens: int,
-        responses: Sequence[Answer],
+        responses: Sequence[Response],
         ratio_to_reference: Sequence[float],
         proxy: Rewards,
         before: Sequence[Parts],
@@ -104,7 +104,7 @@ class MonitorLog:
         self.rows.append(json.loads(process_group.lead(work)))
         self.say(line_of(self.rows[-1], self.names))
 
-    def scored(self, proxy: Rewards, responses: Sequence[Answer], before: Sequence[Parts]) -> dict[str, Any]:
+    def scored(self, proxy: Rewards, responses: Sequence[Response], before: Sequence[Parts]) -> dict[str, Any]:
         """The means of the training reward and of the monitored ones. A failure is left out and counted, or, where it
         was not the response's own doing, ends the run, as in training. Where rewards go one before the other there is
         no sum: the mean of the first stands for it. `each` has the score of every prompt's response, or null."""
@@ -295,11 +295,11 @@ class Monitor:
         """All evaluations in a line, and, with `patience`, whose weights are kept."""
         lines = [summed_up(self.log)]
         if self.picks:
-            lines.append(f"the weights kept are those after update {self.log.best['step']}, the best evaluation")
+            lines.append(f"the model's weights are those after update {self.log.best['step']}, the best evaluation")
         return lines
 
 
-def responses_of(prompts: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Answer]:
+def responses_of(prompts: Sequence[Prompt], texts: Sequence[str], rollouts: Sequence[Rollout]) -> list[Response]:
     """Responses as rewards read them."""
     responses = zip(prompts, texts, rollouts, strict=True)
-    return [Answer(p.messages, text, r.response_ids, r.group, p.columns, whole=True) for p, text, r in responses]
+    return [Response(p.messages, text, r.response_ids, r.group, p.columns, whole=True) for p, text, r in responses]

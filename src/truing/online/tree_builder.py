@@ -52,7 +52,7 @@ class TreeBuilder:
             return [], {}
         whole = self.round(plan, usable)
         metrics = metrics_of(whole) | combine.round_metrics([(dict(row.parts), row.why) for row in rows])
-        metrics |= {"alone": float(alone)}
+        metrics |= {"ungrouped": float(alone)}
         if self.online.resample is not None:
             metrics["resampled"] = float(replaced(plan.prompts, rows))
         facts = self.facts(usable, whole)

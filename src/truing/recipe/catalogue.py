@@ -7,7 +7,7 @@ from typing import Any
 from truing import registry
 from truing.data.kinds import WORDS, shape_of
 from truing.recipe.families import of_rollouts, origins, stages
-from truing.signature import Kind, Part
+from truing.schema.signature import Kind, Part
 
 ROLLOUTS = "rollouts"
 """The data of an objective whose signals are made of the policy's own, fresh responses."""

@@ -15,7 +15,7 @@ from truing.recipe.scope import Scope
 from truing.recipe.values import data_name, model_name
 from truing.recipe.yaml_document import LOST, Mistakes
 from truing.records import is_number
-from truing.signature import Option
+from truing.schema.option import Option
 from truing.yaml_text.reading import Node
 
 __all__ = ["Recipe", "Ref", "StageSpec", "check"]

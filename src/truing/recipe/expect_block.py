@@ -11,7 +11,7 @@ from truing.recipe.expected import FORM, TAUGHT, Expected
 from truing.recipe.model_labels import LOOKUP, best_of, labels
 from truing.recipe.references import Ref
 from truing.recipe.scope import Scope
-from truing.signature import Part
+from truing.schema.signature import Part
 
 COMPARISON = re.compile(r"(win_rate|_delta|_delta_tokens)$")
 """Findings of an exam that compare a model with another one."""

@@ -7,7 +7,7 @@ from truing import registry
 from truing.data.kinds import shape_of
 from truing.objectives.signals import SIGNALS
 from truing.records import OWED
-from truing.signature import Part
+from truing.schema.signature import Part
 
 
 def of_reward(part: Part) -> bool:

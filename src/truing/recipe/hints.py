@@ -13,7 +13,8 @@ from typing import Any
 from truing import registry
 from truing.errors import UserError, listed, nearest, short
 from truing.recipe import families, other_names
-from truing.signature import Kind, Option, Part
+from truing.schema.option import Option
+from truing.schema.signature import Kind, Part
 
 LEAST = 0.72
 """Least similarity of a misspelt word to the word meant: `epoch` is 0.91 like `epochs`, `context` 0.55 like `text`."""

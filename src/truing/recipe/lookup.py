@@ -5,7 +5,8 @@ from __future__ import annotations
 from truing import registry
 from truing.errors import UserError, nearest, short
 from truing.recipe import hints, other_names, shipped, sources
-from truing.signature import Kind, Option
+from truing.schema.option import Option
+from truing.schema.signature import Kind
 
 PARTS: tuple[Kind, ...] = ("objective", "stage", "reward")
 OPTION = "option"

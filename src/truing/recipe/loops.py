@@ -16,7 +16,7 @@ from truing.recipe.references import Ref, StageSpec
 from truing.recipe.scope import Scope, Turn
 from truing.recipe.stage_options import check_stage
 from truing.recipe.yaml_document import LOST
-from truing.signature import Option
+from truing.schema.option import Option
 from truing.yaml_text.reading import Node
 
 KEYS = ("repeat", "carry", "stages")

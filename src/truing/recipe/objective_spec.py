@@ -14,7 +14,8 @@ from truing.recipe import hints
 from truing.recipe.families import gives, of_reward, of_rollouts, own_objective, trains
 from truing.recipe.yaml_document import LOST, Mistakes
 from truing.records import OWED, is_number
-from truing.signature import Kind, Option, Part
+from truing.schema.option import Option
+from truing.schema.signature import Kind, Part
 from truing.yaml_text.reading import Node
 
 WEIGHT = Option("weight", "NonNegative", 1.0, doc="what the term counts for in the sum of losses")

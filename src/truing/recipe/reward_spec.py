@@ -11,12 +11,12 @@ from truing.recipe.objective_spec import absolute
 from truing.recipe.references import Ref
 from truing.recipe.values import check_value
 from truing.recipe.yaml_document import LOST
-from truing.signature import Option
+from truing.schema.option import Option
 from truing.yaml_text.reading import Node
 
 if TYPE_CHECKING:
     from truing.recipe.scope import Scope
-    from truing.signature import Part
+    from truing.schema.signature import Part
 
 COST, GOLD = "cost", "gold"
 WEIGHT = Option("weight", "float", 1.0, doc="what the reward counts for in the sum; below 0 it is avoided")

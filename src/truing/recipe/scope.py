@@ -10,8 +10,9 @@ from typing import Any
 from truing.errors import listed, nearest
 from truing.recipe.references import Ref
 from truing.recipe.yaml_document import LOST, Mistakes
-from truing.signature import Option, Part
-from truing.type_words import REFERENCES
+from truing.schema.option import Option
+from truing.schema.signature import Part
+from truing.schema.type_words import REFERENCES
 from truing.yaml_text.reading import Node
 
 TURN = re.compile(r"\$turn\b")

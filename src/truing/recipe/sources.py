@@ -14,7 +14,7 @@ from truing import world
 from truing.errors import UserError, nearest
 from truing.policy.files import adapter_files
 from truing.recipe import shipped
-from truing.type_words import words_and_doc
+from truing.schema.type_words import words_and_doc
 from truing.world import tiny
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

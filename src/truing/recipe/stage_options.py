@@ -19,8 +19,9 @@ from truing.recipe.reward_spec import check_judged, check_one_judging, check_rew
 from truing.recipe.scope import Scope
 from truing.recipe.values import check_value
 from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
+from truing.schema.option import Option
+from truing.schema.signature import Part
 from truing.settings import Lora, Training
-from truing.signature import Option, Part
 from truing.yaml_text.reading import Node
 
 

@@ -9,7 +9,7 @@ from truing.recipe import sources
 from truing.recipe.scope import Scope
 from truing.recipe.sources import HUB
 from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
-from truing.signature import Option
+from truing.schema.option import Option
 from truing.yaml_text.reading import Node
 
 

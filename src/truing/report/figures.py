@@ -19,7 +19,7 @@ WHOLE = "in the whole stage"
 COLUMNS = ("learned_tokens", "labelled_steps", "texts", "responses", "groups")
 """Counts in a line of metrics that its means are over; `rows` is the one of all other means."""
 BOOKKEEPING = frozenset({"step", "seconds", "tokens", "computed_tokens", "rows", "learning_rate", "round", *COLUMNS})
-COUNTED, OF_A_REWARD = frozenset({"failed", "alone", "resampled"}), ("timed_out_", "unread_")
+COUNTED, OF_A_REWARD = frozenset({"failed", "ungrouped", "resampled"}), ("timed_out_", "unread_")
 """Figures that count responses or prompts of a round, some of them for each reward: they have a sum over the stage, and
 no mean."""
 PLAIN = ("grad_norm", "beta", "multiplier_")
@@ -137,7 +137,7 @@ def mean_of(rows: Sequence[Row], name: str, column: str = "") -> float | None:
 def _weight(row: Row, name: str, column: str) -> float:
     """The number of items the mean of an update is over."""
     if name.startswith("reward_") and not column and "responses" in row:
-        scored = row["responses"] + row.get("alone", 0.0)
+        scored = row["responses"] + row.get("ungrouped", 0.0)
         return row.get(name.replace("reward_", "scored_by_", 1), scored)
     if not column and name.startswith(PLAIN):
         return 1.0

@@ -147,9 +147,9 @@ def _training(stage: StagePieces) -> dict[str, Any]:
         facts.append(f"{tokens:,.0f} tokens")
     if tokens and seconds:
         facts.append(f"{tokens / seconds:,.0f} tokens/s")
-    chosen = stage.summary.get("kept")
+    chosen = stage.summary.get("best_checkpoint")
     if isinstance(chosen, Mapping):
-        facts.append(f"the weights kept are those after update {chosen.get('step')}: numbers at the right are of them")
+        facts.append(f"its weights are those after update {chosen.get('step')}: numbers at the right are of them")
     means = figures.stored_means(stage.summary)
     if "last_tenth" not in stage.summary and (stretch := figures.last_tenth(rows)):  # it did not come to its end
         means = dict(stretch.means)

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from truing.errors import TruingError, UserError, redacted
 from truing.records import Messages, NotRead, Score, is_number, messages_json
 from truing.registry import RewardFunction
-from truing.signature import TRL, TRL_TAKES
+from truing.schema.signature import TRL, TRL_TAKES
 
 KNOWN = frozenset({"prompt", "prompts", "response", "responses", "tokens", "row", "rows", "first", "whole_turn"})
 """The argument names that truing itself fills; any other name is a column's."""
@@ -36,7 +36,7 @@ SILENT = "has no score for it"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One response to be scored: its text and token ids, its prompt, and the other columns of the prompt's row. A
     policy's own is `whole`: its text begins where the policy's turn does, with what the generation prompt opened."""
 
@@ -68,7 +68,7 @@ class Call:
         parameters = inspect.signature(self.function.fn).parameters
         return {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
-    def __call__(self, answers: Sequence[Answer]) -> list[Score]:
+    def __call__(self, answers: Sequence[Response]) -> list[Score]:
         """One score for each response. Where the function raised, timed out, or returned something else than one finite
         number for each response, those of that call have failed and say why."""
         reads = self.function.reads
@@ -83,7 +83,7 @@ class Call:
             return self._at_once(answers)
         return [self._of_many([a], self._read(single(a)), wrap=True)[0] for a in answers]
 
-    def _by_group(self, answers: Sequence[Answer]) -> list[Score]:
+    def _by_group(self, answers: Sequence[Response]) -> list[Score]:
         scores: dict[int, Score] = {}
         groups: dict[int, list[int]] = {}
         for i, answer in enumerate(answers):
@@ -95,7 +95,7 @@ class Call:
             scores |= zip(places, self._of_many(group, self._read(available)), strict=True)
         return [scores[i] for i in range(len(answers))]
 
-    def _at_once(self, answers: Sequence[Answer]) -> list[Score]:
+    def _at_once(self, answers: Sequence[Response]) -> list[Score]:
         """Score every response by a coroutine of its own, `AT_ONCE` at a time, each within the time limit."""
         calls = [self._read(single(a)) for a in answers]
 
@@ -116,7 +116,7 @@ class Call:
         scores, problem = attempt(lambda: asyncio.run(all_of_them()), limit)
         return scores if problem is None else [failed(self._reason(problem))] * len(answers)
 
-    def _of_many(self, answers: Sequence[Answer], arguments: Mapping[str, Any], wrap: bool = False) -> list[Score]:
+    def _of_many(self, answers: Sequence[Response], arguments: Mapping[str, Any], wrap: bool = False) -> list[Score]:
         """The scores of one call; with `wrap` the call is for one response and returns one value."""
 
         def work() -> Any:
@@ -143,7 +143,7 @@ class Call:
             )
         return {name: available[name] for name in self.function.reads if name in available}
 
-    def _trl(self, answers: Sequence[Answer]) -> dict[str, Any]:
+    def _trl(self, answers: Sequence[Response]) -> dict[str, Any]:
         """The arguments of TRL's signature: conversations as lists of messages, or with its option `text` as texts, and
         each column as a list."""
         text = self.options.get("text", False)
@@ -163,14 +163,14 @@ class Call:
         return f"{type(problem).__name__}: {problem}"
 
 
-def single(answer: Answer) -> dict[str, Any]:
+def single(answer: Response) -> dict[str, Any]:
     """The arguments that a reward may read of one response, by name."""
     fields = {"prompt": answer.prompt, "response": answer.response, "tokens": len(answer.ids), "row": answer.row}
     fields["whole_turn"] = answer.whole
     return {**answer.row, **fields}
 
 
-def columns_of(answers: Sequence[Answer], least: Iterable[str] = ()) -> dict[str, Any]:
+def columns_of(answers: Sequence[Response], least: Iterable[str] = ()) -> dict[str, Any]:
     """Every column of the responses' rows as a list, None where a row has none; and their rows and tokens."""
     names = dict.fromkeys([*(name for a in answers for name in a.row), *least])
     rows = {"rows": [a.row for a in answers], "tokens": [len(a.ids) for a in answers]}

@@ -22,7 +22,7 @@ from truing.errors import RunFailed, UserError
 from truing.objectives.advantage import lagrangian, next_multiplier
 from truing.objectives.equal import alike
 from truing.records import Score, digest, messages_json
-from truing.rewards.call import SILENT, Answer, Call, failed
+from truing.rewards.call import SILENT, Call, Response, failed
 
 Combine: TypeAlias = Literal["sum", "lexicographic"]
 OnError: TypeAlias = Literal["stop", "drop"]
@@ -69,7 +69,7 @@ class Term:
     cost: Cost | None = None
     cache: dict[str, Score] = field(default_factory=dict, compare=False)
 
-    def scores(self, answers: Sequence[Answer]) -> list[Score]:
+    def scores(self, answers: Sequence[Response]) -> list[Score]:
         """The reward's scores of the responses; a deterministic reward is not called again for a response it has
         scored."""
         if not self.call.function.deterministic:
@@ -95,7 +95,7 @@ class Rewards:
         """True if a round's scores depend on those of the round before."""
         return any(term.cost for term in self.terms)
 
-    def __call__(self, answers: Sequence[Answer], before: Sequence[Parts] = ()) -> list[Score]:
+    def __call__(self, answers: Sequence[Response], before: Sequence[Parts] = ()) -> list[Score]:
         """One score for each response, with every reward's score among its `parts`; RunFailed where one failed and
         `on_error` is stop. `before` are the parts of the round before, for the multipliers of costs."""
         scores = {term.name: term.scores(answers) for term in self.terms}
@@ -137,7 +137,7 @@ class Rewards:
             out.append(replace(row, value=score, parts={**row.parts, **added}))
         return out
 
-    def _ordered(self, answers: Sequence[Answer], rows: list[Score]) -> list[Score]:
+    def _ordered(self, answers: Sequence[Response], rows: list[Score]) -> list[Score]:
         """The scores as shares of the siblings that each response beats."""
         groups: dict[int, list[int]] = {}
         for i, (answer, row) in enumerate(zip(answers, rows, strict=True)):

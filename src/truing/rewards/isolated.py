@@ -26,7 +26,7 @@ from typing import Any
 from truing import registry
 from truing.errors import RunFailed, TruingError, UserError
 from truing.records import Score
-from truing.rewards.call import Answer, Call, attempt, failed
+from truing.rewards.call import Call, Response, attempt, failed
 from truing.rewards.combine import shown
 from truing.rewards.process_limits import kill
 from truing.terminal import redacting
@@ -80,7 +80,7 @@ class RewardProcess:
         self.line: Channel | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, answer: Answer) -> Score | None:
+    def ask(self, answer: Response) -> Score | None:
         """Return the function's score of one response; None where it timed out. A process that ended by itself is a
         failed score; an error of truing's own is raised here too."""
         if self.line is None:
@@ -105,7 +105,7 @@ class RewardProcess:
         line.send(*values)
         return line.receive()
 
-    def _silent(self, answer: Answer, problem: BaseException | None) -> Score | None:
+    def _silent(self, answer: Response, problem: BaseException | None) -> Score | None:
         """The score of a response without a reply: None where the process timed out, else it has failed."""
         process = self.process
         assert process is not None
@@ -145,7 +145,7 @@ class RewardProcess:
             self.stop()
             raise reply[0]
 
-    def _timed_out(self, answer: Answer) -> None:
+    def _timed_out(self, answer: Response) -> None:
         """Kill the process that timed out; RunFailed after `IN_A_ROW` timeouts."""
         self.stop()
         self.timeouts[answer.response] = None
@@ -207,7 +207,7 @@ class Watched(Call):
     timeout_score: float
     worker: RewardProcess
 
-    def __call__(self, answers: Sequence[Answer]) -> list[Score]:
+    def __call__(self, answers: Sequence[Response]) -> list[Score]:
         """One score for each response, one call after the other."""
         return [self.worker.ask(answer) or Score(self.timeout_score, timed_out=True) for answer in answers]
 
@@ -248,7 +248,7 @@ def serve(channel: int) -> None:
             signal.alarm(0)
 
 
-def judged(call: Call, answer: Answer) -> tuple[float, str, bool, TruingError | None]:
+def judged(call: Call, answer: Response) -> tuple[float, str, bool, TruingError | None]:
     """Return the value, why there is none, True if no answer could be read, and an error of truing's own."""
     try:
         score = call([answer])[0]

@@ -1,4 +1,4 @@
-"""All rounds of a stage summed up: prompts asked and how often, how alike the scores were, and a few responses."""
+"""All rounds of a stage summed up: prompts and how often each, how alike the scores were, and a few responses."""
 
 from __future__ import annotations
 

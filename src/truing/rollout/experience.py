@@ -122,14 +122,14 @@ def parts(folder: Path) -> list[dict[str, float]]:
 
 def counts(folder: Path, fewest: int) -> Counter[str]:
     """Count the `responses` of all rounds in a folder, those that could not be scored (`failed`), and those that had
-    fewer than `fewest` scored ones in their group (`alone`)."""
-    totals = Counter(dict.fromkeys(("responses", "failed", "alone"), 0))
+    fewer than `fewest` scored ones in their group (`ungrouped`)."""
+    totals = Counter(dict.fromkeys(("responses", "failed", "ungrouped"), 0))
     for path in sorted(folder.glob("round-*.parquet")):
         rows = table(path, GROUPS)
         groups = Counter(row["group"] for row in rows if not row["why"])
         totals["responses"] += len(rows)
         totals["failed"] += sum(bool(row["why"]) for row in rows)
-        totals["alone"] += sum(count for count in groups.values() if count < fewest)
+        totals["ungrouped"] += sum(count for count in groups.values() if count < fewest)
     return totals
 
 

@@ -14,7 +14,7 @@ from truing.errors import UserError, listed
 from truing.recipe.reward_spec import COST, options_of
 from truing.records import Records
 from truing.rewards.call import KNOWN, TRL_KNOWN
-from truing.signature import TRL, Function, Part
+from truing.schema.signature import TRL, Function, Part
 
 ASKED = (("prompts", "rewards"), ("monitor_prompts", "monitor"), ("prompts", "judge"), ("prompts", "trusted"))
 """Options with prompts, and options with the rewards that judge responses to them."""

@@ -40,7 +40,7 @@ from truing.report.exam_table import COLUMNS
 from truing.run import foreseen_rewards
 from truing.run.deciding import contestants, foreseen
 from truing.run.plan import read_by
-from truing.signature import Part
+from truing.schema.signature import Part
 from truing.world import tiny
 
 ROWS = 1000

@@ -15,7 +15,8 @@ from truing.plugins import sources
 from truing.policy.files import adapter_files
 from truing.recipe.references import Recipe, Ref, StageSpec
 from truing.records import digest, source_digest
-from truing.signature import Kind, Option, Part
+from truing.schema.option import Option
+from truing.schema.signature import Kind, Part
 
 Action: TypeAlias = Literal["reuse", "resume", "run"]
 HARMLESS = frozenset({"tokens_per_device", "gradient_checkpointing", "checkpoint_every", "preview"})

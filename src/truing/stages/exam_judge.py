@@ -14,7 +14,7 @@ from truing.evaluate.trust import Trust, concluded
 from truing.records import Finding, Judgement, Messages, Records, Reward, Score, prompt_id
 from truing.report.exam_table import PARTS
 from truing.rewards import scoring
-from truing.rewards.call import Answer
+from truing.rewards.call import Response
 from truing.rewards.combine import Parts, counted
 from truing.rewards.scoring import DISAGREEMENT, How, Panel
 from truing.run.stage_run import StageRun
@@ -143,7 +143,7 @@ def by_reward(run: StageRun, judge: Mapping[str, Any], records: Records) -> Judg
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
         pairs = zip(prompts, responses, strict=True)
         scores = term.scores(
-            [Answer(prompt, text, group=places[prompt], row=rows[prompt], whole=True) for prompt, text in pairs]
+            [Response(prompt, text, group=places[prompt], row=rows[prompt], whole=True) for prompt, text in pairs]
         )
         failures.extend(filter(None, (counted({term.name: score}) for score in scores)))
         return scores

@@ -15,13 +15,13 @@ from truing.errors import RunFailed, UserError
 from truing.objectives.equal import alike
 from truing.records import Positive, digest
 from truing.registry import Columns, Data, RewardSpec, stage
-from truing.rewards.call import Answer
+from truing.rewards.call import Response
 from truing.rewards.combine import Rewards, count_notes
 from truing.rollout import experience
 from truing.rollout import stored as lying
 from truing.rollout.stored import Given
 from truing.run.stage_run import StageRun
-from truing.signature import TRL
+from truing.schema.signature import TRL
 from truing.stages.judged import FORMS, Row, reaching, usable, value
 from truing.stages.loaded_rewards import appointed, columns_of
 from truing.stages.reinforce import SETTLING
@@ -67,7 +67,7 @@ def judge(
         candidates = usable(group, count, truncated == "keep")
         made = make(candidates) if candidates else []
         if candidates and not made:
-            count["below" if keep == "passing" else "alone" if len(candidates) == 1 else "equal"] += 1
+            count["below" if keep == "passing" else "single" if len(candidates) == 1 else "equal"] += 1
         count["level"] += keep == "best" and len(candidates) > 1 and alike(list(map(value, candidates)))
         for record, row in made:
             key = digest(loading.record_json(record))
@@ -94,7 +94,7 @@ WORDS = {
     "empty": "responses that are empty or hold a NUL character",
     "truncated": "truncated responses",
     "repeated": "responses or rows that repeat an earlier one",
-    "alone": "prompts with a single response left",
+    "single": "prompts with a single response left",
     "equal": "prompts whose responses are equal in score",
     "level": "prompts whose responses all score the same, of which any is kept",
     "below": "prompts of which no response passes",
@@ -149,7 +149,7 @@ def scored(
     )
     if not all(stored.ids for stored in responses):
         check_tokens(run, rewards)
-    to_score = [Answer(r.prompt, r.response, r.ids, r.group, r.columns, bool(r.ids)) for r in responses]
+    to_score = [Response(r.prompt, r.response, r.ids, r.group, r.columns, bool(r.ids)) for r in responses]
     rater = " + ".join(
         f"reward model {t.name}" if t.call.function.name == "reward_model" else t.name for t in rewards.terms
     )

@@ -21,7 +21,7 @@ from truing.rewards.scoring import RewardModel
 from truing.run import foreseen_rewards
 from truing.run.foreseen_rewards import Rows
 from truing.run.stage_run import StageRun
-from truing.signature import TRL
+from truing.schema.signature import TRL
 
 First = Callable[[], tuple[Sequence[Messages], Sequence[str]]]
 """Prompts, and the policy's first responses to them, by which rewards are put on one scale."""

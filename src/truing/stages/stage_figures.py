@@ -123,18 +123,20 @@ class StageFigures:
     def best(self) -> dict[str, Any]:
         """The best evaluation, if the stage leaves its weights: the update before it, and of how many evaluations."""
         best = self.measured.evaluation
-        return {"step": best.step, "looks": best.evaluations, "by": best.names[0]} if best and best.picked else {}
+        if best is None or not best.picked:
+            return {}
+        return {"step": best.step, "evaluations": best.evaluations, "metric": best.names[0]}
 
     def listed(self, dataset: TreeDataset, training: Training) -> list[Figure]:
         """All of them in the order in which they are shown: held out, what was done, means, counts."""
         whole, best = self.whole(), self.best()
         rounds = self.measured.rounds
         done = [Figure("objective", described(self.terms)), Figure("updates", whole["updates"])]
-        done += [Figure("weights kept", f"those after update {best['step']}, the best evaluation")] if best else []
+        done += [Figure("weights", f"those after update {best['step']}, the best evaluation")] if best else []
         if rounds is None:
             done.append(Figure("rows of data", len(dataset.trees)))
         else:
-            done.append(Figure("prompts asked", rounds.account.prompts, f"of {len(dataset.trees):,} in the data"))
+            done.append(Figure("prompts", rounds.account.prompts, f"of {len(dataset.trees):,} in the data"))
         done += [
             Figure("rows learned from, repeats counted", whole["rows"]),
             Figure("data tokens learned from, repeats counted", whole["tokens"]),
@@ -170,14 +172,14 @@ class StageFigures:
 
     def as_json(self) -> dict[str, Any]:
         """The part of the summary that programs read."""
-        best = self.best().get("looks", 1)
+        best = self.best().get("evaluations", 1)
         held_out = {
             name: {"value": f.value, "interval": list(f.interval) if f.interval else None, "n": f.n}
             | ({"best_of": best} if best > 1 and name.startswith("monitor_") else {})
             for name, f in self.held_out.items()
         }
         stretch = self.stretch.as_json() if self.stretch else None
-        weights = {"kept": self.best()} if self.best() else {}
+        weights = {"best_checkpoint": self.best()} if self.best() else {}
         return {"held_out": held_out, "last_tenth": stretch, "whole_stage": self.whole(), **weights}
 
 
@@ -222,7 +224,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 def write_card(run: StageRun, policy: Policy, dataset: TreeDataset, made: StageFigures, training: Training) -> None:
     """The model's README.md: base, method, how to load it, what it was trained on, and its figures."""
     monitored = made.held_out.values() if made.measured.evaluation else ()
-    done = [f for f in made.listed(dataset, training) if f.name in ("updates", "weights kept")]
+    done = [f for f in made.listed(dataset, training) if f.name in ("updates", "weights")]
     shown = [*monitored, *done, *figures.of_stretch(made.stretch)]
     base_model, before = card.named_on_card(Path(policy.name))
     text = card.model_card(

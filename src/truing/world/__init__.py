@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from truing.errors import UserError, unknown
 from truing.records import Records
-from truing.type_words import words_and_doc
+from truing.schema.type_words import words_and_doc
 from truing.world import tiny
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from truing.recipe.constraints.diagnose import diagnosed
 from truing.recipe.constraints.evaluate import examined
 from truing.recipe.constraints.reinforce import learned, monitored
 from truing.recipe.scope import Scope
-from truing.signature import Part
+from truing.schema.signature import Part
 from truing.yaml_text.reading import Node
 
 Rule = Callable[[Part, dict[str, Any], dict[str, Node], Scope], Iterator[tuple[str, str]]]

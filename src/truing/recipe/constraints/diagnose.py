@@ -9,7 +9,7 @@ from truing import registry
 from truing.errors import unknown
 from truing.recipe.references import Ref
 from truing.recipe.scope import Scope
-from truing.signature import Part
+from truing.schema.signature import Part
 from truing.yaml_text.reading import Node
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from truing.recipe.reward_spec import GOLD
 from truing.recipe.scope import Scope
-from truing.signature import Part
+from truing.schema.signature import Part
 from truing.yaml_text.reading import Node
 
 ANSWERED = (

@@ -14,8 +14,8 @@ from truing.recipe.families import of_rollouts
 from truing.recipe.objective_spec import names_of
 from truing.recipe.reward_spec import COST, TIE_TOLERANCE, WEIGHT, options_of
 from truing.recipe.scope import Scope
+from truing.schema.signature import Part
 from truing.settings import KLControl, Online, Shaping
-from truing.signature import Part
 from truing.yaml_text.reading import Node
 
 Group = TypeVar("Group", Online, Shaping, KLControl)

@@ -14,22 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import truing.settings
-from truing.errors import UserError, short, unknown
+from truing.errors import UserError, unknown
 from truing.plugins import module_file
 from truing.records import Advantage, Mean, Per, default_mean, per_of
-from truing.type_words import (
-    REFERENCES,
-    choices_in,
-    convert,
-    describe,
-    guess,
-    members,
-    parse_type,
-    reason,
-    type_and_doc,
-    word_of,
-    words_in,
-)
+from truing.schema.option import Option
+from truing.schema.type_words import parse_type, type_and_doc
 
 Kind: TypeAlias = Literal["objective", "stage", "reward"]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -38,74 +27,6 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 TRL = "trl"
 """The scope of a reward that has no decorator and TRL's signature, which takes `TRL_TAKES` or `TRL_IDS`."""
 TRL_TAKES, TRL_IDS = "completions", "completion_ids"
-
-
-@dataclass(frozen=True)
-class Option:
-    """A keyword-only parameter: its name, the words of its type, its default, whether it must be given, and what its
-    annotation says of it in one sentence (`beta: Annotated[Positive, "price of a nat ..."] = 0.1`)."""
-
-    name: str
-    type: str
-    default: Any = None
-    required: bool = False
-    doc: str = ""
-
-    def check(self, value: Any) -> Any:
-        """The value in its own type, or a ValueError that says what was expected.
-
-        >>> Option("learning_rate", "Positive").check("3e-5")
-        3e-05
-        >>> Option("learning_rate", "Positive").check(-1)
-        Traceback (most recent call last):
-        ValueError: learning_rate must be a number above 0, got -1
-        """
-        try:
-            return convert(self.tree, value)
-        except ValueError:
-            shown = "none" if value is None else short(repr(value))
-            meaning = f" ({self.name}: {self.doc})" if self.doc else ""
-            raise ValueError(
-                f"{self.name} must be {self.takes}, got {shown}{reason(self.tree, value)}{self.guess(value)}{meaning}"
-            ) from None
-
-    @functools.cached_property
-    def tree(self) -> ast.expr:
-        """The type, parsed; UserError for a word that is none."""
-        return parse_type(self.type)
-
-    @functools.cached_property
-    def words(self) -> frozenset[str]:
-        """The words of the type (`Count`, `Model`, ...), those within lists and unions too."""
-        return words_in(self.tree)
-
-    @functools.cached_property
-    def choices(self) -> tuple[Any, ...]:
-        """The constants that the type allows by name, such as `gold` beside models."""
-        return choices_in(self.tree)
-
-    @functools.cached_property
-    def reference(self) -> str:
-        """The kind of reference it takes (`Model`, `Data`, ...), or an empty string."""
-        return next((word for word in REFERENCES if word in self.words), "")
-
-    @property
-    def takes(self) -> str:
-        """A description of its values, in words for a person."""
-        return describe(self.tree)
-
-    def guess(self, value: Any) -> str:
-        """A hint for a misspelt choice, as a sentence's end."""
-        return guess(self.tree, value)
-
-    def without(self, word: str) -> Option:
-        """The same option, but for one alternative of its type.
-
-        >>> Option("judge", "RewardSpec | RewardModel").without("RewardSpec").type
-        'RewardModel'
-        """
-        others = [ast.unparse(tree) for tree in members(self.tree) if word_of(tree) != word]
-        return dataclasses.replace(self, type=" | ".join(others))
 
 
 def checked(owner: str, options: tuple[Option, ...], values: Mapping[str, Any]) -> dict[str, Any]:
