@@ -88,7 +88,7 @@ class Objective:
 
     `signals` are its positional parameters, `needs` those it cannot do without, `optional` the others; `options` its
     keyword-only parameters. `mean` says what the loop divides by. `coupled` are the signals that are statistics of a
-    whole step, each with the pure function that makes it. Its call takes signals by position or name, and checks shapes.
+    whole step, each with the pure function that makes it. A call takes signals by position or name and checks shapes.
     """
 
     def __init__(
