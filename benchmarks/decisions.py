@@ -13,6 +13,7 @@ corrected rate lies above one half. Looking again takes fresh prompts and spends
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ def simulate(accuracy: float, true_rate: float, decisions: int, seed: int, least
         at_once = (believed, shipped[0], any(shipped), corrected.interval is not None)
         tally += [*at_once, covers, covers or corrected.interval is None, decides, decides and covers]
     shares = (tally / decisions).tolist()
-    return Decided(*shares[:4], shares[4] / shares[3], shares[5], shares[7] / shares[6])
+    bounded, decided = shares[3] or math.nan, shares[6] or math.nan  # of no interval no share covers anything
+    return Decided(*shares[:4], shares[4] / bounded, shares[5], shares[7] / decided)
 
 
 def share(successes: int, items: int) -> Mean:

@@ -89,7 +89,7 @@ def file_hint(name: str, folder: Path | None) -> str:
     """The file that a misspelt name most likely meant, as a question; empty where none is near."""
     places = [Path(name).parent, *([folder / Path(name).parent] if folder else [])]
     there = [entry.name for place in places if os.path.isdir(place) for entry in islice(place.iterdir(), LOOKED_AT)]
-    hint = nearest(Path(name).name, there)
+    hint = nearest(Path(name).name, [entry for entry in there if not entry.startswith(".")])
     return f". Did you mean '{hint}'?" if hint else ""
 
 

@@ -74,7 +74,7 @@ def source(recipe_source: Path | str) -> tuple[str, str, Path | None]:
 def _beside(path: Path) -> str:
     if not os.path.isdir(path.parent):
         return ""
-    there = [p.name for pattern in ("*.yaml", "*.yml") for p in path.parent.glob(pattern)]
+    there = [p.name for pattern in ("[!.]*.yaml", "[!.]*.yml") for p in path.parent.glob(pattern)]
     return ". " + unknown("recipe", path.name, [*there, *shipped.recipes()])
 
 
