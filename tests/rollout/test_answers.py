@@ -417,7 +417,7 @@ def test_an_unread_answer_is_a_number_and_is_counted_once() -> None:
     found = call([Response(asked, text, row={"answer": "2"}) for text in ("2", "3", r"\boxed{2", "none")])
     assert found == [Score(1.0), Score(-1.0), Score(-1.0, unread=True), Score(-1.0, unread=True)]
     assert count_notes([{"unread:verifier": 1.0}] * 2 + [{"timed_out:slow": 1.0}]) == [
-        "reward 'slow' timed out on 1 responses, which got its timeout_score",
+        "reward 'slow' timed out on 1 responses, which got its score for a timeout",
         "reward 'verifier' could read no answer in 2 responses, which got its lowest score",
     ]
     assert number(r"\boxed{\frac{3}{4}}") == 0.75 and number(r"\boxed{\sqrt{2}}") is None

@@ -135,7 +135,7 @@ def test_an_answer_it_does_not_come_back_from_is_worth_the_least_and_is_counted(
     assert [score.timed_out for score in call(answers("b", HANGS))] == [False, True]
     assert dict(found[1].parts) == {"tidy": -1.0, "timed_out:tidy": 1.0}
     assert count_notes([score.parts for score in found]) == [
-        "reward 'tidy' timed out on 1 responses, which got its timeout_score"
+        "reward 'tidy' timed out on 1 responses, which got its score for a timeout"
     ]
     assert round_metrics([(score.parts, score.why) for score in found]) == {
         "reward_tidy": pytest.approx(1 / 3),

@@ -31,7 +31,7 @@ MULTIPLIER, TIMED_OUT, UNREAD = "multiplier:{}", "timed_out:", "unread:"
 """Parts that no reward returned, each of a reward: the multiplier of a cost, that the reward timed out on the response,
 and that it found no answer to read in it. No reward's name has a colon in it."""
 COUNTED = {
-    TIMED_OUT: "reward '{}' timed out on {} responses, which got its timeout_score",
+    TIMED_OUT: "reward '{}' timed out on {} responses, which got its score for a timeout",
     UNREAD: "reward '{}' could read no answer in {} responses, which got its lowest score",
 }
 """The parts that are counted and not averaged, with the note that says how many there are."""
