@@ -331,9 +331,9 @@ SAID = {
     "5 cents": {1: ["it costs 5 cents", "$0.05", "5"], 0: ["it costs $5", "5 dollars"]},
     "12": {
         1: [
-            "#### 12 apples", "#### $12.00 per day", "#### Response\n12", "#### Final answer: 12", "#### Step 3: add\nso 12",
-            "A: 12", "**Response:** 12", "<answer>12</answer>", "The answer is 12 because 3*4=12", r"\boxed 12", r"\fbox{12}",
-            "Final Response: The final answer is $12$. I hope it is correct.", r"\boxed{11} no, \boxed{12}",
+            "#### 12 apples", "#### $12.00 per day", "#### Answer\n12", "#### Final answer: 12", "#### Step 3: add\nso 12",
+            "A: 12", "**Answer:** 12", "<answer>12</answer>", "The answer is 12 because 3*4=12", r"\boxed 12", r"\fbox{12}",
+            "Final Answer: The final answer is $12$. I hope it is correct.", r"\boxed{11} no, \boxed{12}",
             "He earns $5 and $7, so $12 in all", "The answer is 12, since 5+7=12", r"\boxed{{12}}", "A: 1\nA: 12",
             r"<think>\boxed{13}</think>12", "maybe 13</think> 12", "<think>a</think><think>13</think> it is 12",
         ],
