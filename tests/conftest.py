@@ -20,6 +20,16 @@ def _cache(tmp_path_factory):
     os.environ["TRUING_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+SLOW = ("real", "recipes", "faults", "parallel", "fuzz", "data/test_bombs.py")
+"""Tests that are collected first, so that no process is still at them when the others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow tests first; `--no-loadscope-reorder` then deals files out in this order."""
+    tests = ROOT / "tests"
+    items.sort(key=lambda item: not any(item.path.is_relative_to(tests / name) for name in SLOW))
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name a case of bytes "bytes": an archive made at import holds the clock, and two workers would collect other names."""
     return "bytes" if isinstance(val, bytes) else None

@@ -19,14 +19,24 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from truing import settings
 from truing.errors import RunFailed, TruingError, UserError, unknown
 from truing.module_names import all_parts, part_called, refusal
 from truing.plugins import executed, home, installed, plug_in, source_file
 from truing.records import Advantage, Mean, default_mean, per_of
 from truing.schema.option import Option
-from truing.schema.signature import TRL, TRL_OPTIONS, Kind, Part, checked, fits_trl, group_options, read_parts, spelt
-from truing.schema.type_words import words_and_doc
+from truing.schema.signature import (
+    TRL,
+    TRL_OPTIONS,
+    Gives,
+    Kind,
+    Part,
+    checked,
+    fits_trl,
+    is_group,
+    options_of,
+    read_parts,
+    spelt,
+)  # fmt: skip
 
 __all__ = [
     "Columns",
@@ -195,7 +205,8 @@ class Stage:
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
-        self.gives, self.parts, self.keeps, self.trains, self.options = gives, parts, keeps, trains, options_of(fn)
+        self.gives = spelt(f"stage '{self.name}'", "gives", gives)
+        self.parts, self.keeps, self.trains, self.options = parts, keeps, trains, options_of(fn)
         self.groups = {p.name: p.default for p in inspect.signature(fn).parameters.values() if is_group(p.default)}
         self.place = ""  # of a user's own: file:function
 
@@ -251,13 +262,14 @@ def objective(
 
 
 def stage(
-    gives: Literal["model", "reward", "data", "findings", "decision"],
+    gives: Gives,
     parts: tuple[str, ...] = (),
     keeps: tuple[str, ...] = (),
     trains: bool = False,
 ) -> Callable[[Callable[..., Any]], Stage]:
-    """Make a function a stage. `gives` is what later stages refer to, `parts` name several; `keeps` folders of data. A
-    stage that `trains` runs on every process of a run that several share, any other on rank 0 alone."""
+    """Make a function a stage. `gives` is what later stages refer to (`run/products.py` has its file), `parts` name
+    several; `keeps` folders of data. A stage that `trains` runs on every process of a run that several share, any other
+    on rank 0 alone."""
     return lambda fn: Stage(fn, gives, parts, keeps, trains)
 
 
@@ -297,24 +309,6 @@ def check_shapes(name: str, signals: Mapping[str, Any]) -> None:
             raise TypeError(
                 f"{name}: the shapes do not agree with the names ({signal} is [{', '.join(axes)}]): {shapes}"
             )
-
-
-def is_group(value: Any) -> bool:
-    """Return whether a default is a dataclass of `truing.settings`, whose fields are options."""
-    return dataclasses.is_dataclass(value) and getattr(settings, type(value).__name__, None) is type(value)
-
-
-def options_of(fn: Callable[..., Any]) -> tuple[Option, ...]:
-    """The options of a function, from its signature at run time."""
-    options = []
-    for p in inspect.signature(fn).parameters.values():
-        if p.kind is p.KEYWORD_ONLY and is_group(p.default):
-            options += group_options(type(p.default), dataclasses.asdict(p.default))
-        elif p.kind is p.KEYWORD_ONLY:
-            required = p.default is p.empty
-            text, doc = words_and_doc(p.annotation)
-            options.append(Option(p.name, text, None if required else p.default, required, doc))
-    return tuple(options)
 
 
 @functools.lru_cache(maxsize=32)

@@ -59,3 +59,12 @@ def test_no_exemption_and_no_estimate_is_left_out() -> None:
         assert page.count(f"\n| `{part.name}` |") == 1
         assert part.estimates.replace("|", "\\|") in page
         assert all(f"- `{part.name}` from *{clause}*: {reason}." in page for clause, reason in part.exempt)
+
+
+def test_the_names_of_objectives_are_those_that_python_offers() -> None:
+    """By `__all__` an editor completes them, and the README counts them."""
+    from truing import objectives
+
+    assert set(objectives.__all__) == set(registry.parts("objective"))
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert f"lists {len(objectives.__all__)} objectives" in readme

@@ -234,3 +234,18 @@ def test_a_stage_of_ones_own_inherits_no_rule_whatever_its_options_are_called(tm
         "       trusted_samples: 3}\n"
     )
     assert check(tmp_path / "r.yaml").stages[0].options["samples_per_prompt"] == 6
+
+
+def test_a_rule_on_an_option_that_is_not_set_is_told_at_the_stage(tmp_path, monkeypatch) -> None:
+    """The rules of a stage are those in the file of its name; what they say of a default has the stage's line."""
+    from truing.recipe import constraints
+    from truing.recipe.constraints import sample
+
+    assert constraints.rules_of("sample") == sample.RULES and constraints.rules_of("gate") == ()
+
+    def cold(part, options, nodes, scope):
+        yield "temperature", "it is cold"
+
+    monkeypatch.setattr(sample, "RULES", (cold,))
+    with pytest.raises(RecipeError, match=r"recipe:3: stage 'it': it is cold"):
+        check("title: x\nstages:\n  it: {do: sample, model: world:desk/tiny, prompts: world:prompts?n=5}\n")

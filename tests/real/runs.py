@@ -63,7 +63,8 @@ def vowels(responses):
 
 
 def source_of(folder: str, name: str, out: Path, precision: str, **options) -> RolloutSource:
-    """A policy that answers four questions, four times each, with KL control to what it was."""
+    """A policy that answers the first `questions` of four, four times each, with KL control to what it was."""
+    texts = QUESTIONS[: options.pop("questions", len(QUESTIONS))]
     own = {f: options.pop(f) for f in Online.__dataclass_fields__ if f in options}
     online = Online(**({"group_size": 4, "max_new_tokens": 12, "beta": beta_of(name)} | own))
     policy = load(folder, seed=3)
@@ -72,7 +73,7 @@ def source_of(folder: str, name: str, out: Path, precision: str, **options) -> R
     if "value_BT" in terms.all_signals:
         policy.put_value_head()
     renderer = Renderer(policy.tokenizer)
-    said = [(Message("user", text),) for text in QUESTIONS]
+    said = [(Message("user", text),) for text in texts]
     asked = [Prompt(i, m, tuple(renderer.prompt_ids(m))) for i, m in enumerate(said, start=1)]
     judged = Judged(
         lambda p, r: p.tokenizer.decode(r.response_ids, skip_special_tokens=True),

@@ -196,7 +196,7 @@ def test_the_last_look_is_held_out_and_stands_first(asked: Any) -> None:
     first = summary["figures"][0]
     assert first["name"] == "held-out reward length, after update 24" and first["value"] == looks[-1]["reward_length"]
     assert summary["held_out"]["monitor_kl"]["interval"] == pytest.approx(mean_interval(looks[-1]["each"]["kl"]))
-    assert "kept" not in summary and summary["last_tenth"]["steps"] == [23, 24]
+    assert "best_checkpoint" not in summary and summary["last_tenth"]["steps"] == [23, 24]
     assert "  after update 24: held-out reward length " in asked.said
     assert "| held-out reward length, after update 24 |" in card(asked, "learn")
 
@@ -227,7 +227,7 @@ def test_where_the_best_looks_weights_are_kept_the_figures_are_of_them(asked: An
 def test_the_means_end_where_the_kept_weights_were_set_aside(asked: Any) -> None:
     """Learned to be short and watched for shortness, until it is as short as can be: later looks are no better."""
     looks, summary = watched(asked, -1.0, ", patience: 4")
-    kept, rows = summary["kept"]["step"], metrics(asked, "learn")
+    kept, rows = summary["best_checkpoint"]["step"], metrics(asked, "learn")
     assert 0 < kept < len(rows), looks
     own = [row for row in rows if row["step"] <= kept]
     tenth = own[-max(1, len(own) // 10) :]
@@ -252,7 +252,7 @@ def test_a_resumed_stage_of_rounds_has_the_figures_of_an_unbroken_one(asked: Any
     broken, asked.out = asked.read("learn/summary.json"), whole
     assert asked.run() == 0, asked.said
     unbroken = asked.read("learn/summary.json")
-    for name in ("held_out", "last_tenth", "kept", "headline"):
+    for name in ("held_out", "last_tenth", "best_checkpoint", "headline"):
         assert json.dumps(broken[name]) == json.dumps(unbroken[name]), name
     assert broken["whole_stage"] | {"seconds": 0} == unbroken["whole_stage"] | {"seconds": 0}
     assert unbroken["whole_stage"]["responses"] == 12 * 2 * 4

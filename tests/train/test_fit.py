@@ -15,11 +15,12 @@ from truing.objectives import bradley_terry, dpo, nll
 from truing.policy import heads
 from truing.policy.load import load
 from truing.policy.reference import Reference, cached, compute
+from truing.schema.signature import group_options
 from truing.settings import Training
 from truing.signals.observe import HEADS, SOURCES, observe
 from truing.train.fit import fit
 from truing.train.objective_sum import Term, WeightedObjectives
-from truing.train.optim import Optim, rate
+from truing.train.optim import SCHEDULES, Optim, rate
 from truing.train.record.metrics import Record
 from truing.train.source import DataSource
 
@@ -366,3 +367,11 @@ def test_every_signal_can_be_observed_or_is_owed() -> None:
 
     observable = {name for name, signal in SIGNALS.items() if signal.origin != "step"}
     assert set(SOURCES) | set(HEADS) == observable - OWED and observable >= OWED
+
+
+def test_every_schedule_that_an_option_may_name_has_a_curve() -> None:
+    schedule = next(option for option in group_options(Training, {}) if option.name == "schedule")
+    assert set(schedule.choices) == set(SCHEDULES)
+    for name in schedule.choices:
+        training = Training(learning_rate=1.0, warmup=0.0, schedule=name)
+        assert rate(training, 1, 10) == 1.0

@@ -72,7 +72,7 @@ __all__ = [
 
 def __getattr__(name: str) -> registry.Objective:
     """An objective is imported when it is first asked for, so that its signals can be looked up without torch."""
-    if name not in __all__:
+    if name not in registry.parts("objective"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     objective: registry.Objective = registry.load(name, "objective")
     return objective

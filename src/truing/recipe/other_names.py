@@ -179,7 +179,7 @@ OpenRLHF | actor_learning_rate | learning_rate |
 OpenRLHF | critic_learning_rate | value_clipped.weight | policy and value head learn together; a larger weight
     teaches it faster
 verl | actor_rollout_ref.actor.optim.lr optim.lr | learning_rate |
-TRL | lr_scheduler_type lr_scheduler | schedule | cosine, linear or constant
+TRL | lr_scheduler_type lr_scheduler | schedule | truing show option schedule lists them
 TRL | warmup_ratio lr_warmup_steps_ratio | warmup | a share
 TRL | warmup_steps | warmup | a share of the steps, and not their number
 axolotl | gradient_clipping | max_grad_norm |

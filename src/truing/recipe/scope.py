@@ -16,6 +16,8 @@ from truing.schema.type_words import REFERENCES
 from truing.yaml_text.reading import Node
 
 TURN = re.compile(r"\$turn\b")
+KINDS = {"reward": "a reward model", "model": "a model", "decision": "a decision", "file": "a file that no stage reads"}
+"""The things that stages give, in a sentence."""
 SHOWN = 50
 """Most references that a mistake names."""
 
@@ -96,7 +98,7 @@ class Scope:
             return self.base if target.stage == "base" else target
         fit = [name for name in self.fitting(option) if name != text]
         there = f". Fitting here: {listed(fit, SHOWN)}" if fit else ""
-        what = {"reward": "a reward model", "model": "a model", "decision": "a decision"}.get(target.kind, target.kind)
+        what = KINDS.get(target.kind, target.kind)
         self.mistakes.add(line, f"{self.place}'{option.name}' must be {words}, but {text} is {what}{there}")
         return LOST
 

@@ -83,7 +83,7 @@ def check_options(name: str, part: Part, nodes: dict[str, Node], line: int, scop
         check_judge(part, options, nodes, scope)
         check_weights(part, options, nodes, scope)
         check_reference(part, options, nodes, scope)
-        check_together(part, options, nodes, scope)
+        check_together(part, options, nodes, line, scope)
     return options
 
 

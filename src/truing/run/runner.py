@@ -30,6 +30,7 @@ from truing.run.deciding import foreseen
 from truing.run.lesson import NOTHING
 from truing.run.overwrite import ALLOWED, allow
 from truing.run.plan import Step, plan, read_by, read_json
+from truing.run.products import check_products
 from truing.run.stage_run import StageRun
 
 LONGEST = 100
@@ -227,6 +228,7 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     process_group.meet()
     with nullcontext() if stage.trains else process_group.alone():
         stage(work, **step.spec.options)
+    check_products(step.gives, work.folder, stage.place or f"stage {work.name}")
     seconds = round(time.monotonic() - began, 1)
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
     ended = {"state": "done", "gives": step.gives, "seconds": seconds, "data": work.read}

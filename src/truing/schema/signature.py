@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -18,9 +19,11 @@ from truing.errors import UserError, unknown
 from truing.plugins import module_file
 from truing.records import Advantage, Mean, Per, default_mean, per_of
 from truing.schema.option import Option
-from truing.schema.type_words import parse_type, type_and_doc
+from truing.schema.type_words import parse_type, type_and_doc, words_and_doc
 
 Kind: TypeAlias = Literal["objective", "stage", "reward"]
+Gives: TypeAlias = Literal["model", "reward", "data", "findings", "decision", "file"]
+"""The things that a stage leaves for later ones; a `file` is for people and other programs alone."""
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -204,7 +207,7 @@ def read_function(node: Function, kind: Kind, arguments: dict[str, ast.expr], fi
         surveyed=tuple(dict.fromkeys(p.arg for fn in coupled.values() for p in fn.args.args)),
         estimates=literal(arguments["estimates"]) if "estimates" in arguments else "",
         exempt=tuple((literal(clause), literal(reason)) for clause, reason in pairs(arguments, "exempt", place)),
-        gives=literal(arguments["gives"]) if "gives" in arguments else "",
+        gives=words["gives"] or "",
         outputs=tuple(literal(arguments["parts"])) if "parts" in arguments else (),
         keeps=tuple(literal(arguments["keeps"])) if "keeps" in arguments else (),
         unread=tuple(unread),
@@ -215,8 +218,8 @@ def read_function(node: Function, kind: Kind, arguments: dict[str, ast.expr], fi
     )
 
 
-WORDS = {"mean": get_args(Mean), "advantage": get_args(Advantage)}
-"""The arguments of `@objective` that take one of a few words, and these words."""
+WORDS = {"mean": get_args(Mean), "advantage": get_args(Advantage), "gives": get_args(Gives)}
+"""The arguments of `@objective` and `@stage` that take one of a few words, and these words."""
 
 
 def spelt(owner: str, name: str, word: Any) -> Any:
@@ -310,6 +313,24 @@ def group_options(group: Any, changed: dict[str, Any]) -> list[Option]:
     """The fields of a dataclass of `truing.settings` as options, with some defaults changed."""
     fields = [(f, *type_and_doc(ast.Constant(str(f.type)))) for f in dataclasses.fields(group)]
     return [Option(f.name, text, changed.get(f.name, f.default), False, doc) for f, text, doc in fields]
+
+
+def is_group(value: Any) -> bool:
+    """Return whether a default is a dataclass of `truing.settings`, whose fields are options."""
+    return dataclasses.is_dataclass(value) and getattr(truing.settings, type(value).__name__, None) is type(value)
+
+
+def options_of(fn: Callable[..., Any]) -> tuple[Option, ...]:
+    """The options of a function, from its signature at run time."""
+    options = []
+    for p in inspect.signature(fn).parameters.values():
+        if p.kind is p.KEYWORD_ONLY and is_group(p.default):
+            options += group_options(type(p.default), dataclasses.asdict(p.default))
+        elif p.kind is p.KEYWORD_ONLY:
+            required = p.default is p.empty
+            text, doc = words_and_doc(p.annotation)
+            options.append(Option(p.name, text, None if required else p.default, required, doc))
+    return tuple(options)
 
 
 def constant(place: str, node: ast.expr) -> Any:

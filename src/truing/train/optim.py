@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -12,9 +12,16 @@ from truing.errors import RunFailed, UserError
 from truing.settings import Training
 from truing.train.distributed.fsdp import full, piece
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+}
+"""The share of the learning rate by the share of the steps after the warm-up that is done."""
+
 
 def rate(training: Training, step: int, steps: int) -> float:
-    """The learning rate of update `step` (from 1) of `steps`: linear warm-up, then the schedule down to 0.
+    """The learning rate of update `step` (from 1) of `steps`: linear warm-up, then the schedule.
 
     >>> t = Training(learning_rate=1.0, warmup=0.2, schedule="linear")
     >>> [round(rate(t, s, 10), 3) for s in (1, 2, 3, 10)]
@@ -23,11 +30,8 @@ def rate(training: Training, step: int, steps: int) -> float:
     warm = math.ceil(training.warmup * steps)
     if step <= warm:
         return training.learning_rate * step / warm
-    if training.schedule == "constant":
-        return training.learning_rate
     done = (step - warm - 1) / max(1, steps - warm)
-    shape = 1 - done if training.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    return training.learning_rate * shape
+    return training.learning_rate * SCHEDULES[training.schedule](done)
 
 
 class Optim:

@@ -43,3 +43,6 @@ def monitored_names(rewards: list[dict[str, Any]]) -> list[str]:
             return []
         names.append(model.stage if isinstance(model, Ref) else "reward_length" if name == "length" else name)
     return names if len(set(names)) == len(names) else []
+
+
+RULES = (diagnosed,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from truing.recipe.constraints.sample import alike
 from truing.recipe.reward_spec import GOLD
 from truing.recipe.scope import Scope
 from truing.schema.signature import Part
@@ -57,3 +58,6 @@ def trusting(options: dict[str, Any], nodes: dict[str, Node]) -> Iterator[tuple[
         yield "trusted_samples", "'trusted_samples' has no effect without 'trusted' (a better judge, such as gold)"
     if options.get("trusted") is not None and options["trusted"] == judge:
         yield "trusted", "'trusted' is the judge itself; give a better one, or leave it out"
+
+
+RULES = (examined, alike)

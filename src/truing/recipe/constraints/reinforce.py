@@ -118,3 +118,6 @@ def objectives(part: Part, options: dict[str, Any], nodes: dict[str, Node], scop
     if None in (objective if isinstance(objective, list) else [objective]):
         return []
     return [registry.resolve(name, "objective", scope.folder) for name in names_of(objective)]
+
+
+RULES = (monitored, learned)
