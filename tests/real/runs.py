@@ -92,7 +92,7 @@ def beta_of(name: str) -> float:
 
 
 def online(folder: str, name: str, out: Path, precision: str, **options) -> list[dict[str, float]]:
-    """The metrics of three updates on the policy's own answers."""
+    """The metrics of updates on the policy's own answers, three unless `steps` says otherwise."""
     source = source_of(folder, name, out, precision, **options)
     return fitted(source.policy, source, source.builder.terms, out)
 
