@@ -20,8 +20,8 @@ from truing.data.kinds import WORDS
 from truing.recipe import catalogue, other_names
 from truing.recipe import sources as data_sources
 from truing.recipe.check import NEW_MODEL
-from truing.settings import KLControl, Lora, Monitoring, Online, Shaping, Training
 from truing.schema.signature import Option, Part, group_options
+from truing.settings import KLControl, Lora, Monitoring, Online, Shaping, Training
 
 GROUPS = (Training, Lora, Online, Shaping, KLControl, Monitoring)
 ROOT = Path(__file__).parent.parent
