@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def source_file(where: str, name: str, folder: Path | None = None) -> Path:
     if not where.endswith(".py"):
         return module_file(where, name)
     for base in (folder, Path.cwd()):
-        if base is not None and (base / where).is_file():
+        if base is not None and os.path.isfile(base / where):
             return (base / where).resolve()
     raise UserError(f"{name}: there is no file {where}")
 

@@ -13,7 +13,7 @@ from truing.recipe.loops import STAGES, check_entry
 from truing.recipe.references import Recipe, Ref, StageSpec
 from truing.recipe.scope import Scope
 from truing.recipe.values import data_name, model_name
-from truing.recipe.yaml_document import LOST, Mistakes
+from truing.recipe.yaml_document import LOST, Mistakes, loses
 from truing.records import is_number
 from truing.schema.option import Option
 from truing.yaml_text.reading import Node
@@ -121,6 +121,8 @@ class Top:
         if "chat_template_kwargs" not in self.entries:
             return {}
         node = self.scope.fill(self.entries["chat_template_kwargs"])
+        if loses(node):
+            return {}
         try:
             return template_values.check(node.plain)
         except ValueError as problem:
@@ -231,6 +233,8 @@ class Top:
                 self.scope.mistakes.add(node.line, f"expect: {trouble}")
             elif not ordered:
                 self.scope.mistakes.add(node.line, f"expect: '{path}' needs [lowest, highest], got {bounds!r}")
+            elif expect_block.in_full(path, self.scope) in expectations:
+                self.scope.mistakes.add(node.line, f"expect: '{path}' is a finding that another line has a bound for")
             else:
                 expectations[expect_block.in_full(path, self.scope)] = (float(bounds[0]), float(bounds[1]))
         return expectations

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from truing.errors import unknown
+from truing.errors import UserError, unknown
 from truing.recipe.expected import FORM, TAUGHT, Expected
 from truing.recipe.model_labels import LOOKUP, best_of, labels
 from truing.recipe.references import Ref
@@ -28,7 +28,7 @@ def in_last_turn(text: str, scope: Scope) -> str:
     """A text with the stages that each `loop.stage` in it stands for."""
     for loop, last in scope.loops.items():
         for name, real in last.items():
-            text = re.sub(rf"(?:^|(?<=\.)){re.escape(f'{loop}.{name}')}(?=[.#]|$)", real, text)
+            text = re.sub(rf"(?:^|(?<=\.)){re.escape(f'{loop}.{name}')}(?=[.#]|$)", real.replace("\\", r"\\"), text)
     return text
 
 
@@ -48,7 +48,10 @@ def trouble(path: str, scope: Scope) -> str:
         return f"'{path}': stage '{finding.stage}' ({part.name}) measures nothing"
     if part.gives == "reward" and "eval" not in options:
         return f"'{path}': stage '{finding.stage}' ({part.name}) measures nothing without 'eval'"
-    models, rivals = named_in(part, finding.stage, scope)
+    try:
+        models, rivals = named_in(part, finding.stage, scope)
+    except UserError as problem:
+        return f"'{path}': {problem}"
     if finding.model not in (*models, *rivals):
         return f"'{path}': {unknown('model', finding.model, dict.fromkeys([*models, *rivals]))}"
     opponents = [rival for rival in dict.fromkeys(rivals) if rival != finding.model and finding.model in models]
@@ -63,7 +66,7 @@ def trouble(path: str, scope: Scope) -> str:
 def named_in(part: Part, stage: str, scope: Scope) -> tuple[list[str], list[str]]:
     """Names of the models of a stage that measures in its findings, and of those they are compared with."""
     options = scope.options[stage]
-    against = [model for model in options.get("against", []) if model is not None]
+    against = [model for model in as_list(options.get("against")) if model is not None]
     subjects = (
         [model for model in measured(options) if model is not None] if part.gives == "findings" else [Ref("", stage)]
     )
@@ -78,5 +81,10 @@ def named_in(part: Part, stage: str, scope: Scope) -> tuple[list[str], list[str]
 
 def measured(options: Mapping[str, Any]) -> list[Any]:
     """The models whose findings a stage gives: those of an exam, runs that are diagnosed, or the one that responds."""
-    named = options.get("models", options.get("runs", options.get("model", [])))
-    return named if isinstance(named, list) else [named]
+    return as_list(options.get("models", options.get("runs", options.get("model"))))
+
+
+def as_list(value: Any) -> list[Any]:
+    """The models that an option names, be it one or several; none where it names none."""
+    models = value if isinstance(value, list) else [value]
+    return [model for model in models if isinstance(model, str | Ref | Mapping)]

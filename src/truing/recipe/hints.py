@@ -20,6 +20,8 @@ LEAST = 0.72
 """Least similarity of a misspelt word to the word meant: `epoch` is 0.91 like `epochs`, `context` 0.55 like `text`."""
 SLIP = 0.9
 """Similarity from which a word is a slip, and no option of another part: `reward` for `rewards`."""
+PARTLY = 0.6
+"""Similarity from which a word is part of an option's name: `clip` is 0.67 like `clip_low`."""
 SHOWN = 5
 """Most parts that are named of those that have an option."""
 
@@ -32,9 +34,12 @@ def unknown_option(what: str, word: str, options: Iterable[Option], elsewhere: s
     "unknown option 'max_steps'. TRL's max_steps is 'steps' here (steps: updates of the weights)."
     """
     docs = {option.name: option.doc for option in options}
-    slip = "" if other_names.called(word) else near(word, docs, SLIP)
-    translation = translated(word, docs)
-    hints = (translation, elsewhere) if other_names.renamed(word) else (elsewhere, translation)
+    translation, renamed = translated(word, docs), other_names.renamed(word)
+    if renamed and not any(at.rpartition(".")[2] in docs for line in other_names.called(word) for at in line.here):
+        slip, renamed = near(word, docs, PARTLY), False  # an earlier name of another part's option
+    else:
+        slip = "" if other_names.called(word) else near(word, docs, SLIP)
+    hints = (translation, elsewhere) if renamed else (elsewhere, translation)
     meant = "" if slip else hints[0] or hints[1]
     rest = "" if meant else f"{slip or near(word, docs)} Known: {listed(sorted(docs))}"
     return f"unknown {what} '{short(word)}'.{meant}{rest}"

@@ -177,6 +177,9 @@ def check_cost(node: Node, options: Node, scope: Scope) -> Any:
         )
         return LOST
     inner = check_one(options.entries["of"], scope)
+    if inner is not LOST and COST in inner:
+        scope.mistakes.add(node.line, f"{scope.place}a cost is of a reward, and not of another cost")
+        return LOST
     budget_options = {option.name: option for option in BUDGET}
     rest = Node({key: child for key, child in options.entries.items() if key != "of"}, options.line)
     values = checked(COST, budget_options, (), rest, scope)
@@ -224,17 +227,18 @@ def check_judged(part: Part, options: dict[str, Any], nodes: dict[str, Node], sc
     if wants != has and not (wants and "passing" in nodes):
         line = nodes["keep" if wants else "passing"].line
         scope.mistakes.add(line, f"{scope.place}'keep: passing' and the score to reach ('passing: 1.0') go together")
-    for option in ("combine", "on_error", "time_limit") if "rewards" not in nodes else ():
+    scored = "rewards" in nodes and options.get("rewards", True) is not None
+    for option in ("combine", "on_error", "time_limit") if not scored else ():
         if option in options:
             scope.mistakes.add(nodes[option].line, f"{scope.place}'{option}' has no effect without 'rewards'")
-    if any(COST in term for term in options.get("rewards", ())):
+    if any(COST in term for term in options.get("rewards") or ()):
         problem = (
             "a cost is for rounds that follow each other, and this stage has none; give the reward a negative weight"
         )
         scope.mistakes.add(nodes["rewards"].line, f"{scope.place}{problem}")
     data = options.get("data")
     made = scope.done.get(data.stage) if isinstance(data, Ref) else None
-    if "rewards" not in nodes and made is not None and made.name == "sample":
+    if not scored and made is not None and made == registry.parts("stage")["sample"]:
         line = nodes["data"].line
         scope.mistakes.add(
             line, f"{scope.place}the responses of {data} have no scores; name what scores them under 'rewards'"

@@ -18,9 +18,9 @@ from truing.recipe.references import StageSpec
 from truing.recipe.reward_spec import check_judged, check_one_judging, check_rewards, check_use, is_reward
 from truing.recipe.scope import Scope
 from truing.recipe.values import check_value
-from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
+from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes, loses
 from truing.schema.option import Option
-from truing.schema.signature import Part
+from truing.schema.signature import Part, group_options
 from truing.settings import Lora, Training
 from truing.yaml_text.reading import Node
 
@@ -67,17 +67,20 @@ def check_options(name: str, part: Part, nodes: dict[str, Node], line: int, scop
         elif key in part.unread:
             scope.mistakes.add(node.line, f"stage '{name}' ({part.name}): its option '{key}' is never read")
         else:
-            value = check_option(f"stage '{name}'", part, option, node, scope)
+            value = LOST if loses(node) else check_option(f"stage '{name}'", part, option, node, scope)
             if value is not LOST:
                 options[key] = value
     for option in part.options:
         if option.required and option.name not in nodes:
             scope.mistakes.add(line, f"stage '{name}' ({part.name}) needs '{option.name}'")
-    check_pairs(name, options, nodes, scope.mistakes)
-    check_lora(name, options, nodes, scope.mistakes)
-    check_use(options, nodes, scope)
-    check_columns(options, nodes, scope)
+    names = {option.name for option in part.options}
+    if names >= TRAINING:
+        check_pairs(name, options, nodes, scope.mistakes)
+    if names >= LORA:
+        check_lora(name, options, nodes, scope.mistakes)
     if registry.parts("stage").get(part.name) == part:  # a user's own stage inherits no rule of truing's
+        check_use(options, nodes, scope)
+        check_columns(options, nodes, scope)
         check_gold(part, options, nodes, scope)
         check_judged(part, options, nodes, scope)
         check_judge(part, options, nodes, scope)
@@ -85,6 +88,10 @@ def check_options(name: str, part: Part, nodes: dict[str, Node], line: int, scop
         check_reference(part, options, nodes, scope)
         check_together(part, options, nodes, line, scope)
     return options
+
+
+TRAINING, LORA = ({option.name for option in group_options(group, {})} for group in (Training, Lora))
+"""The options' names of two groups, whose rules hold wherever a stage takes the group."""
 
 
 def check_option(place: str, part: Part, option: Option, node: Node, scope: Scope) -> Any:

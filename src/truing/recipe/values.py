@@ -10,6 +10,7 @@ from truing.recipe.scope import Scope
 from truing.recipe.sources import HUB
 from truing.recipe.yaml_document import COMMAND_LINE, LOST, Mistakes
 from truing.schema.option import Option
+from truing.schema.type_words import choices_in
 from truing.yaml_text.reading import Node
 
 
@@ -36,13 +37,13 @@ def refer(option: Option, node: Node, scope: Scope) -> Any:
     return node.plain
 
 
-def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope) -> Any:
-    """A name of a model, data set or file, checked and found; anything else as it is."""
+def look_up(place: str, option: Option, value: Any, node: Node, scope: Scope, depth: int = 0) -> Any:
+    """A name of a model, data set or file, checked and found; anything else as it is. `depth` lists are around it."""
     if isinstance(value, list):
         nodes = node.value if isinstance(node.value, list) else [node] * len(value)
-        return [look_up(place, option, item, child, scope) for item, child in zip(value, nodes, strict=True)]
+        return [look_up(place, option, item, child, scope, depth + 1) for item, child in zip(value, nodes, strict=True)]
     kind, what = option.reference, f"{place}: {option.name}"
-    if not isinstance(value, str) or not kind or value in option.choices:
+    if not isinstance(value, str) or not kind or value in choices_in(option.tree, depth):
         return value
     if kind == "Data":
         return data_name(value, node, what, scope, option)

@@ -23,6 +23,13 @@ COMMAND_LINE = 0  # the line number of what came from the command line
 LOST = object()  # stands for a value whose mistake is already noted
 
 
+def loses(node: Node) -> bool:
+    """True if a value, or one within it, is a mistake already noted."""
+    if isinstance(node.value, dict | list):
+        return any(map(loses, node.value.values() if isinstance(node.value, dict) else node.value))
+    return node.value is LOST
+
+
 @dataclass
 class Mistakes:
     """Mistakes of a recipe, gathered so that all are reported at once."""
@@ -125,9 +132,8 @@ def _put(root: Node, path: str, value: Node, mistakes: Mistakes) -> None:
     elif len(words) > 1 and words[0] in stages:
         inner = stages[words[0]].entries.get("stages", Node({})).entries
         words = ["stages", words[0], *(["stages"] if words[1] in inner and len(words) > 2 else []), *words[1:]]
-    settable = (
-        {"title", "seed", "base", *inputs} if len(words) == 1 else {"inputs", "base", "chat_template_kwargs", *stages}
-    )
+    alone, above = {"title", "seed", "base", "production"}, {"inputs", "base", "chat_template_kwargs"}
+    settable = {*alone, *inputs} if len(words) == 1 else {*above, *stages}
     if (
         words[0] not in {*settable, "stages"}
         or (words[0] == "inputs" and words[-1] not in inputs)

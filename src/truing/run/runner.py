@@ -228,7 +228,7 @@ def carry_out(recipe: Recipe, step: Step, row: dict[str, Any], record: dict[str,
     process_group.meet()
     with nullcontext() if stage.trains else process_group.alone():
         stage(work, **step.spec.options)
-    check_products(step.gives, work.folder, stage.place or f"stage {work.name}")
+    check_products(step.gives, stage.parts, work.folder, stage.place or f"stage {work.name}")
     seconds = round(time.monotonic() - began, 1)
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
     ended = {"state": "done", "gives": step.gives, "seconds": seconds, "data": work.read}

@@ -64,7 +64,7 @@ class Option:
 
     @functools.cached_property
     def choices(self) -> tuple[Any, ...]:
-        """The constants that the type allows by name, such as `gold` beside models."""
+        """The constants that the type allows by name for the whole value, such as `gold` beside models."""
         return choices_in(self.tree)
 
     @functools.cached_property

@@ -189,7 +189,7 @@ def read_function(node: Function, kind: Kind, arguments: dict[str, ast.expr], fi
         unread += [] if parameter.arg in read else [option.name for option in added]
     refuse_twins(options, place)
     try:
-        words = {name: spelt(place, name, literal(arguments[name]) if name in arguments else None) for name in WORDS}
+        words = {name: spelt(place, name, literal(arguments[name])) for name in WORDS if name in arguments}
     except TypeError as problem:
         raise UserError(str(problem)) from None
     return Part(
@@ -202,17 +202,17 @@ def read_function(node: Function, kind: Kind, arguments: dict[str, ast.expr], fi
         doc=ast.get_docstring(node) or "",
         file=str(file),
         line=node.lineno,
-        mean=words["mean"] or default_mean(signals),
+        mean=words.get("mean") or default_mean(signals),
         coupled=tuple(coupled),
         surveyed=tuple(dict.fromkeys(p.arg for fn in coupled.values() for p in fn.args.args)),
         estimates=literal(arguments["estimates"]) if "estimates" in arguments else "",
         exempt=tuple((literal(clause), literal(reason)) for clause, reason in pairs(arguments, "exempt", place)),
-        gives=words["gives"] or "",
-        outputs=tuple(literal(arguments["parts"])) if "parts" in arguments else (),
-        keeps=tuple(literal(arguments["keeps"])) if "keeps" in arguments else (),
+        gives=words.get("gives", ""),
+        outputs=names_in(place, "parts", arguments),
+        keeps=names_in(place, "keeps", arguments),
         unread=tuple(unread),
         differs=literal(arguments["differs"]) if "differs" in arguments else "",
-        advantage=words["advantage"] or "",
+        advantage=words.get("advantage") or "",
         scope=scope,
         lower_is_better=bool(literal(arguments["lower_is_better"])) if "lower_is_better" in arguments else False,
     )
@@ -223,11 +223,19 @@ WORDS = {"mean": get_args(Mean), "advantage": get_args(Advantage), "gives": get_
 
 
 def spelt(owner: str, name: str, word: Any) -> Any:
-    """The word given for an argument of `WORDS`, or None where there is none; a TypeError that begins with `owner` for
-    a word that it does not know."""
-    if word is not None and word not in WORDS[name]:
+    """The word given for an argument of `WORDS`, or None where there is none and need not be; a TypeError that begins
+    with `owner` for a word that it does not know."""
+    if (word is not None or name == "gives") and word not in WORDS[name]:
         raise TypeError(f"{owner}: {unknown(name, str(word), WORDS[name])}")
     return word
+
+
+def names_in(place: str, name: str, arguments: Mapping[str, ast.expr]) -> tuple[str, ...]:
+    """The names that a decorator's argument lists, none where it is left out; UserError for anything else."""
+    names = constant(place, arguments[name]) if name in arguments else ()
+    if not isinstance(names, tuple | list) or not all(isinstance(word, str) and word for word in names):
+        raise UserError(f"{place}: {name} is a tuple of names such as ('train', 'eval'), not {names!r}")
+    return tuple(names)
 
 
 def pairs(arguments: dict[str, ast.expr], name: str, place: str) -> list[tuple[ast.expr, ast.expr]]:
@@ -294,7 +302,10 @@ def read_option(parameter: ast.arg, default: ast.expr | None, place: str) -> lis
     """The option of one keyword-only parameter, or all options of a group such as `training: Training`."""
     if parameter.annotation is None:
         raise UserError(f"{place}: option '{parameter.arg}' has no type")
-    text, doc = type_and_doc(parameter.annotation)
+    try:
+        text, doc = type_and_doc(parameter.annotation)
+    except SyntaxError:
+        raise UserError(f"{place}: option '{parameter.arg}' has a type that is no Python") from None
     group = getattr(truing.settings, text, None)
     if dataclasses.is_dataclass(group):
         keywords = default.keywords if isinstance(default, ast.Call) else []

@@ -178,14 +178,17 @@ def words_in(tree: ast.expr) -> frozenset[str]:
     return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)) - {"Literal", "list"}
 
 
-def choices_in(tree: ast.expr) -> tuple[Any, ...]:
-    """The constants that the `Literal`s of an annotation allow, within unions and lists too.
+def choices_in(tree: ast.expr, depth: int = 0) -> tuple[Any, ...]:
+    """The constants that the `Literal`s of an annotation allow, of a value itself or of an item of `depth` lists.
 
-    >>> choices_in(parse_type("list[Model | Literal['gold']] | None"))
-    ('gold',)
+    >>> tree = parse_type("list[Model | Literal['all']] | Literal['gold']")
+    >>> choices_in(tree), choices_in(tree, 1)
+    (('gold',), ('all',))
     """
-    literals = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript) and not is_list(node)]
-    return tuple(choice for literal in literals for choice in choices(literal))
+    inner = [member for member in members(tree) if isinstance(member, ast.Subscript)]
+    if depth:
+        return tuple(choice for each in inner if is_list(each) for choice in choices_in(each.slice, depth - 1))
+    return tuple(choice for literal in inner if not is_list(literal) for choice in choices(literal))
 
 
 def is_list(tree: ast.expr) -> bool:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -82,7 +82,7 @@ Report: TypeAlias = Callable[[int, str], None]
 """Called with the line and the words of a mistake after which reading can go on."""
 
 
-def _raise(line: int, problem: str) -> None:
+def _raise(line: int, problem: str) -> NoReturn:
     raise YamlError(problem, line)
 
 
@@ -98,6 +98,8 @@ def read(text: str, kind: str, report: Report = _raise, most: int = LARGEST) -> 
         raise YamlError(f"has {len(text):,} characters, and {kind} has at most {most:,}")
     try:
         return _Reader(text, kind, report).document()
+    except AssertionError:  # ruamel's own, at a %YAML line of a version that it does not have
+        _raise(next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith("%")), DIRECTIVES.format(kind))
     except MarkedYAMLError as error:
         raise YamlError(str(error.problem), error.problem_mark.line + 1 if error.problem_mark else 1) from None
     except ReaderError as error:
@@ -105,6 +107,9 @@ def read(text: str, kind: str, report: Report = _raise, most: int = LARGEST) -> 
         raise YamlError(f"is not YAML: the character U+{error.character:04X} may not stand in it", line) from None
     except YAMLError as error:
         raise YamlError(f"is not YAML: {' '.join(str(error).split())}") from None
+
+
+DIRECTIVES = "{} is YAML 1.2 without tags: take out the lines that begin with %"
 
 
 class _Reader:
@@ -122,7 +127,7 @@ class _Reader:
         if not isinstance(start, DocumentStartEvent):
             return Node({}, 1)
         if start.tags or start.version not in (None, (1, 2)):
-            _raise(_line(start), f"{self.kind} is YAML 1.2 without tags: take out the lines that begin with %")
+            _raise(_line(start), DIRECTIVES.format(self.kind))
         root = self.node(next(self.events), 0)
         next(self.events)
         end = next(self.events)

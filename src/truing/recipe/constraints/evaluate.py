@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from truing.recipe.constraints.sample import alike
+from truing.recipe.constraints.sample import alike, is_set
 from truing.recipe.reward_spec import GOLD
 from truing.recipe.scope import Scope
 from truing.schema.signature import Part
@@ -29,10 +29,10 @@ TRYING = ("labelled", "least_accuracy", "exact", "trusted", "trusted_samples")
 
 def examined(part: Part, options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> Iterator[tuple[str, str]]:
     """Check that an exam has prompts to answer or pairs to order, and that its judge is tried only where it may err."""
-    if "prompts" in nodes:
+    if is_set(options, nodes, "prompts"):
         yield from trusting(options, nodes)
         return
-    if "data" not in nodes and "models" in nodes:
+    if not is_set(options, nodes, "data") and "models" in nodes:
         yield "models", "there is nothing to measure: give prompts (to answer) or data (pairs to order)"
         return
     for name in (*ANSWERED, *TRYING):

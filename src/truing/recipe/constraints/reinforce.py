@@ -10,6 +10,7 @@ from truing import registry
 from truing.data.kinds import common_shape
 from truing.errors import UserError
 from truing.online.unread import unread
+from truing.recipe.constraints.sample import is_set
 from truing.recipe.families import of_rollouts
 from truing.recipe.objective_spec import names_of
 from truing.recipe.reward_spec import COST, TIE_TOLERANCE, WEIGHT, options_of
@@ -104,11 +105,6 @@ def group(kind: type[Group], options: dict[str, Any]) -> Group:
     """The options of a stage that belong to one group, those that are not set at their defaults."""
     names = {f.name for f in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in options.items() if name in names and value is not None})
-
-
-def is_set(options: dict[str, Any], nodes: dict[str, Node], name: str) -> bool:
-    """True if an option is set, be it with a mistake in it that is noted already."""
-    return name in nodes and options.get(name, True) is not None
 
 
 def objectives(part: Part, options: dict[str, Any], nodes: dict[str, Node], scope: Scope) -> list[Part]:
