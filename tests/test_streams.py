@@ -13,7 +13,7 @@ from truing import streams
 from truing.data.batch import Branch, Tree
 from truing.data.trees import with_shadows
 from truing.settings import Training
-from truing.streams import Stream, Weights, derived, generator, key, weights_seed
+from truing.streams import BY_EPOCH, Stream, Weights, derived, generator, key, weights_seed
 from truing.train.source import DataSource
 
 SOURCE = Path(streams.__file__).parent
@@ -21,8 +21,10 @@ PLACES = [(a, b) for a in (0, 1, 2, 7, 2**36 - 1) for b in (0, 1, 2, 7, 2**20 - 
 
 
 def test_no_two_streams_share_a_key() -> None:
-    keys = [key(stream, *place) for stream in Stream for place in PLACES]
-    assert len(set(keys)) == len(keys) == len(Stream) * len(PLACES)
+    keys = [key(stream, *place) for stream in Stream if stream not in BY_EPOCH for place in PLACES]
+    epochs = [key(stream, 0, epoch) for stream in BY_EPOCH for epoch in (0, 1, 2, 2**20 - 1, 2**20, 2**56 - 1)]
+    keys += epochs  # of a set of one row an epoch is an update, and there may be any number of these
+    assert len(set(keys)) == len(keys) == (len(Stream) - 3) * len(PLACES) + 18
     assert all(0 <= number < 2**63 for number in keys)
 
 
@@ -47,6 +49,8 @@ def test_a_place_beyond_the_room_of_a_stream_is_refused() -> None:
     for place in ((-1,), (0, 2**20), (2**36,)):
         with pytest.raises(ValueError, match="stream RESPONSE has no place"):
             generator(Stream.RESPONSE, 0, *place)
+    with pytest.raises(ValueError, match="stream DATA_ORDER has no place"):
+        generator(Stream.DATA_ORDER, 0, 1, 0)
 
 
 def test_weights_of_one_seed_are_drawn_from_different_streams() -> None:

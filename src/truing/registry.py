@@ -37,6 +37,7 @@ from truing.schema.signature import (
     read_parts,
     spelt,
 )  # fmt: skip
+from truing.settings import Training
 
 __all__ = [
     "Columns",
@@ -91,6 +92,7 @@ FILES: dict[Kind, tuple[str, ...]] = {
     "reward": ("rewards/builtin_*.py",),
 }
 Check: TypeAlias = Callable[..., None] | None
+Names: TypeAlias = tuple[str, ...]
 
 
 class Objective:
@@ -201,13 +203,15 @@ class Stage:
     """One step of a recipe. Called with the run and its options; the fields of `Training` are given flat or whole."""
 
     def __init__(
-        self, fn: Callable[..., Any], gives: str, parts: tuple[str, ...], keeps: tuple[str, ...], trains: bool = False
+        self, fn: Callable[..., Any], gives: str, parts: Names, keeps: Names, trains: bool | None = None
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn, self.name, self.doc = fn, fn.__name__, inspect.getdoc(fn) or ""
         self.gives = spelt(f"stage '{self.name}'", "gives", gives)
-        self.parts, self.keeps, self.trains, self.options = parts, keeps, trains, options_of(fn)
+        self.parts, self.keeps, self.options = parts, keeps, options_of(fn)
         self.groups = {p.name: p.default for p in inspect.signature(fn).parameters.values() if is_group(p.default)}
+        takes_training = any(isinstance(group, Training) for group in self.groups.values())
+        self.trains = takes_training if trains is None else trains
         self.place = ""  # of a user's own: file:function
 
     def __call__(self, run: Any, **options: Any) -> Any:
@@ -263,13 +267,13 @@ def objective(
 
 def stage(
     gives: Gives,
-    parts: tuple[str, ...] = (),
-    keeps: tuple[str, ...] = (),
-    trains: bool = False,
+    parts: Names = (),
+    keeps: Names = (),
+    trains: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Make a function a stage. `gives` is what later stages refer to (`run/products.py` has its file), `parts` name
-    several; `keeps` folders of data. A stage that `trains` runs on every process of a run that several share, any other
-    on rank 0 alone."""
+    several; `keeps` folders of data. A stage that `trains` (where it is not said: one that takes `Training`) runs on
+    every process of a run that several share, any other on rank 0 alone."""
     return lambda fn: Stage(fn, gives, parts, keeps, trains)
 
 

@@ -163,13 +163,13 @@ class KLControl:
 @dataclass(frozen=True, slots=True)
 class Monitoring:
     """The options of evaluating held-out prompts during training: before the first update, after every `monitor_every`
-    rounds, and after the last.
+    of them, and after the last.
 
     After `patience` evaluations in which the first monitored reward was no better than its best by more than a standard
     error, the stage ends. With `patience`, the weights of the best evaluation are kept.
     """
 
-    monitor_every: Annotated[Count, "rounds between evaluations on the held-out prompts"] = 10
+    monitor_every: Annotated[Count, "updates between evaluations on the held-out prompts"] = 10
     patience: Annotated[
         Count | None, "evaluations without a better one after which the stage ends and keeps the best weights"
     ] = None

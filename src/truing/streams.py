@@ -53,6 +53,10 @@ class Weights(IntEnum):
     """The head of a reward or value model."""
 
 
+BY_EPOCH = frozenset({Stream.DATA_ORDER, Stream.PROMPT_ORDER, Stream.PRETRAINING_ORDER})
+"""The streams whose first place is always 0: their epochs have the room of both."""
+
+
 def key(stream: Stream, *places: int) -> int:
     """The number of a stream and its places, different for each. ValueError for a place that there is no room for.
 
@@ -60,7 +64,8 @@ def key(stream: Stream, *places: int) -> int:
     (1, False)
     """
     first, second = (*places, 0, 0)[:2]
-    if not (0 <= first < PLACES[0] and 0 <= second < PLACES[1]):
+    room = (1, PLACES[0] * PLACES[1]) if stream in BY_EPOCH else PLACES
+    if not (0 <= first < room[0] and 0 <= second < room[1]):
         raise ValueError(f"stream {stream.name} has no place ({first}, {second})")
     return (stream << 56) + (first << 20) + second
 

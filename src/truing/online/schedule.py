@@ -37,7 +37,8 @@ class PromptSchedule:
     """The prompts of every round and the updates in which a round is learned from.
 
     `rows_per_step` is the prompts of one update; a round has `minibatches` times as many, learned from
-    `epochs_per_round` times. The stage's name keeps the draws of several stages of one recipe apart."""
+    `epochs_per_round` times. The stage's name keeps the responses of several stages of one recipe
+    apart; the order of prompts follows from the seed alone."""
 
     def __init__(
         self, prompts: Sequence[Prompt], online: Online, training: Training, seed: int = 0, stage: str = ""

@@ -190,8 +190,8 @@ class OnlineOptions:
 
 @dataclass(frozen=True)
 class Place:
-    """The folder of a stage's rounds, the run's seed, and the stage's name, which keeps its draws apart from those of
-    other stages."""
+    """The folder of a stage's rounds, the run's seed, and the stage's name, which keeps the draws of its responses
+    apart from those of other stages."""
 
     folder: Path
     seed: int = 0

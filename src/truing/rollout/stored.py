@@ -80,7 +80,7 @@ def of_records(records: Records) -> list[Given]:
             )
     if not responses:
         raise DataError(
-            records.name, "holds prompts alone, and no response to judge", "Let a stage `sample` response them."
+            records.name, "holds prompts alone, and no response to judge", "Let a stage `sample` respond to them."
         )
     return responses
 
@@ -102,7 +102,7 @@ def by_group(responses: Iterable[Given]) -> list[list[Given]]:
 
 
 def as_records(responses: Sequence[Given], name: str) -> Records:
-    """Responses as a data set: of scored ones a record a group, its responses with their scores, of others a record an
+    """Responses as a data set: of scored ones a record a group, its responses with their scores, of others a record a
     response. What no record can hold is left out and noted. DataError where nothing is left."""
     records: list[Demonstration | Judgement] = []
     rows, notes = [], []

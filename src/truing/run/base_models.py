@@ -46,7 +46,7 @@ def new_model(spec: dict[str, Any], root: Path, seed: int, records: Callable[...
     """A fresh model with a tokenizer trained on the text that `spec` names, made once for the run."""
     text = records(spec["text"], on_bad_row="drop", columns=spec.get("columns"))
     size = {k: v for k, v in spec.items() if k not in ("text", "columns")}
-    folder = root / f"base-{digest([size, text.digest, seed, source_digest('policy')])}"
+    folder = root / f"base-{digest([size, text.digest, seed, source_digest('policy', 'streams.py')])}"
 
     def make(part: Path) -> None:
         fresh.make(size, text.texts(), part, seed=seed)

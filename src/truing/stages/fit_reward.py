@@ -18,7 +18,7 @@ from truing.stages.stage_figures import Measured
 from truing.stages.training import train
 
 
-@stage(gives="reward", trains=True)
+@stage(gives="reward")
 def fit_reward(
     run: StageRun,
     *,

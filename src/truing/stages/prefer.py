@@ -13,7 +13,7 @@ from truing.stages.learner import learner
 from truing.stages.training import reference_of, train
 
 
-@stage(gives="model", trains=True)
+@stage(gives="model")
 def prefer(
     run: StageRun,
     *,

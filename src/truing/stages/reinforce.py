@@ -45,7 +45,7 @@ from truing.train.objective_sum import WeightedObjectives
 SETTLING = 64
 
 
-@stage(gives="model", keeps=("rollouts",), trains=True)
+@stage(gives="model", keeps=("rollouts",))
 def reinforce(
     run: StageRun,
     *,
@@ -92,7 +92,7 @@ def reinforce(
     kl_controlled = online.beta > 0 or terms.needs_reference or online.mixture > 0
     reference = frozen(policy) if kl_controlled or monitor is not None or kl_control.stop_at_kl is not None else None
     put_value_model(run, policy, value, terms, training, online, usable)
-    rows, first = [(p.row, p.columns) for p in usable], first_responses(run, policy, usable, online)
+    rows, first = [(p.row, p.columns) for p in usable], first_responses(run, policy, usable, online, "first")
     ptx_texts = texts(run, policy, pretrain, training)
     judged = Judged(response_text, appointed(run, rewards, rows, first, combine, on_error, time_limit))
     limits = (training, online)
@@ -228,7 +228,10 @@ def monitor_of(
         raise UserError(
             f"stage {run.name}: a mean over one monitored prompt has no error; give monitor_prompts more of them"
         )
-    rows, first = [(p.row, p.columns) for p in usable], first_responses(run, policy, usable, limits[1])
+    rows, first = (
+        [(p.row, p.columns) for p in usable],
+        first_responses(run, policy, usable, limits[1], "first monitored"),
+    )
     rewards = appointed(run, spec, rows, first, "sum", on_error, time_limit)
     return MonitorLog(run.folder / "monitor.jsonl", usable, rewards, monitoring, lambda text: run.show.say(f"  {text}"))
 
@@ -268,12 +271,12 @@ def askable(
     return usable, dataset
 
 
-def first_responses(run: StageRun, policy: Policy, prompts: Sequence[Prompt], online: Online) -> First:
-    """The policy's responses to the first prompts as it is now, sampled at the first call."""
+def first_responses(run: StageRun, policy: Policy, prompts: Sequence[Prompt], online: Online, purpose: str) -> First:
+    """The policy's responses to the first prompts as it is now, sampled for a purpose at the first call."""
     some = prompts[:SETTLING]
 
     def first() -> tuple[list[Messages], list[str]]:
-        sampling = Sampling(online.max_new_tokens, online.temperature, derived(run.seed, run.name, "first"))
+        sampling = Sampling(online.max_new_tokens, online.temperature, derived(run.seed, run.name, purpose))
         rollouts = generate(policy, [p.ids for p in some], sampling)
         return [p.messages for p in some], [response_text(policy, r) for r in rollouts]
 

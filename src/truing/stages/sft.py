@@ -14,7 +14,7 @@ from truing.stages.learner import learner
 from truing.stages.training import train
 
 
-@stage(gives="model", trains=True)
+@stage(gives="model")
 def sft(
     run: StageRun,
     *,

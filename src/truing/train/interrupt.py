@@ -43,7 +43,7 @@ class Stopping:
         process_group.Bond.stopping = True
 
     def signal_sent(self) -> int:
-        """The signal that some rank was sent, or 0; the same response on every rank."""
+        """The signal that some rank was sent, or 0; the same number on every rank."""
         numbers = torch.zeros(process_group.world())
         numbers[process_group.rank() if process_group.world() > 1 else 0] = self._sent
         return int(process_group.total(numbers).max())

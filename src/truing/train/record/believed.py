@@ -14,7 +14,7 @@ from truing import seals
 from truing.errors import RunFailed
 
 GROWING = ("metrics.jsonl", "monitor.jsonl")
-"""Files that a line is added to with every update or look: of these, all that was there."""
+"""Files that a line is added to with every update or evaluation: of these, all that was there."""
 ASIDE = ("best", "references")
 """Folders of weights by update, of which a resume reads the newest that are no newer than its checkpoint."""
 
