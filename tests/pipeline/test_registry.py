@@ -10,7 +10,7 @@ import pytest
 from truing import plugins, registry
 from truing.errors import UserError
 from truing.records import Count, Positive
-from truing.registry import Objective, Option
+from truing.registry import Objective, Option, stage
 from truing.schema.signature import read_parts
 from truing.schema.type_words import describe, parse_type
 from truing.settings import Training
@@ -398,3 +398,19 @@ def test_a_parts_sources_are_its_file_and_the_users_modules_it_imports(tmp_path,
     read = {path.relative_to(tmp_path).as_posix() for path in others}
     assert read == set(files) - {"own/mine.py", "own/idle.py", "path/away/idle.py"}
     assert "away" not in sys.modules
+
+
+def test_a_stage_that_takes_training_trains_on_every_process_unless_it_says_otherwise() -> None:
+    """It ran on rank 0 alone, in silence, where it did not say that it trains."""
+
+    def learning(run, *, training: Training = Training()):
+        return training
+
+    def counting(run, *, count: int = 1):
+        return count
+
+    assert stage(gives="model")(learning).trains and not stage(gives="model", trains=False)(learning).trains
+    assert not stage(gives="data")(counting).trains and stage(gives="data", trains=True)(counting).trains
+    assert {name for name in registry.parts("stage") if registry.load(name, "stage").trains} == {
+        "fit_reward", "prefer", "pretrain", "reinforce", "sft",
+    }  # fmt: skip

@@ -224,7 +224,8 @@ class Top:
         """Bounds on findings: `stage.model.check: [low, high]`, or `stage.model.check@against#slice`."""
         expectations: dict[str, tuple[float, float]] = {}
         for path, node in self.mapping("expect", "{exam.policy.win_rate: [0.6, 1.0]}").items():
-            trouble = expect_block.trouble(path, self.scope)
+            full = expect_block.in_full(path, self.scope)
+            trouble = expect_block.trouble(path, full, self.scope)
             bounds = node.plain
             ordered = (
                 isinstance(bounds, list) and len(bounds) == 2 and all(map(is_number, bounds)) and bounds[0] <= bounds[1]
@@ -233,10 +234,10 @@ class Top:
                 self.scope.mistakes.add(node.line, f"expect: {trouble}")
             elif not ordered:
                 self.scope.mistakes.add(node.line, f"expect: '{path}' needs [lowest, highest], got {bounds!r}")
-            elif expect_block.in_full(path, self.scope) in expectations:
+            elif full in expectations:
                 self.scope.mistakes.add(node.line, f"expect: '{path}' is a finding that another line has a bound for")
             else:
-                expectations[expect_block.in_full(path, self.scope)] = (float(bounds[0]), float(bounds[1]))
+                expectations[full] = (float(bounds[0]), float(bounds[1]))
         return expectations
 
     def unused(self) -> None:

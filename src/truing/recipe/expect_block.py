@@ -32,9 +32,9 @@ def in_last_turn(text: str, scope: Scope) -> str:
     return text
 
 
-def trouble(path: str, scope: Scope) -> str:
-    """Problem with a path of the expect block, or an empty string."""
-    finding = Expected.read(in_full(path, scope))
+def trouble(path: str, full: str, scope: Scope) -> str:
+    """Problem with a path of the expect block (`full` as `in_full` has it), or an empty string."""
+    finding = Expected.read(full)
     if finding is None:
         return f"'{path}' is not of the form {FORM}"
     if finding.stage not in scope.done:
@@ -66,10 +66,8 @@ def trouble(path: str, scope: Scope) -> str:
 def named_in(part: Part, stage: str, scope: Scope) -> tuple[list[str], list[str]]:
     """Names of the models of a stage that measures in its findings, and of those they are compared with."""
     options = scope.options[stage]
-    against = [model for model in as_list(options.get("against")) if model is not None]
-    subjects = (
-        [model for model in measured(options) if model is not None] if part.gives == "findings" else [Ref("", stage)]
-    )
+    against = as_list(options.get("against"))
+    subjects = measured(options) if part.gives == "findings" else [Ref("", stage)]
     called = labels([*subjects, *against], scope.base)
     models, rivals = called[: len(subjects)], called[len(subjects) :]
     if "reward" in options:  # one curve, of the best of n

@@ -15,6 +15,11 @@ def of_reward(part: Part) -> bool:
     return any("reward" in name or "_logit_" in name for name in part.needs)
 
 
+def is_built_in(part: Part) -> bool:
+    """True for a part of truing's own; a user's may have the same name."""
+    return registry.parts(part.kind).get(part.name) == part
+
+
 def gives(home: Part, part: Part) -> bool:
     """True if a stage whose default objective is `home` provides what this one reads, at least as one term of
     several."""

@@ -35,7 +35,7 @@ def unknown_option(what: str, word: str, options: Iterable[Option], elsewhere: s
     """
     docs = {option.name: option.doc for option in options}
     translation, renamed = translated(word, docs), other_names.renamed(word)
-    if renamed and not any(at.rpartition(".")[2] in docs for line in other_names.called(word) for at in line.here):
+    if renamed and not any(leads_to(line, docs) for line in other_names.called(word)):
         slip, renamed = near(word, docs, PARTLY), False  # an earlier name of another part's option
     else:
         slip = "" if other_names.called(word) else near(word, docs, SLIP)
@@ -50,10 +50,15 @@ def translated(word: str, docs: dict[str, str]) -> str:
     lines = other_names.called(word)
     if not lines:
         return ""
-    best = next((line for line in lines if any(at.rpartition(".")[2] in docs for at in line.here)), lines[0])
+    best = next((line for line in lines if leads_to(line, docs)), lines[0])
     option = next((at for at in best.here if at in docs), "")
     meaning = f" ({option}: {docs[option]})" if option and docs[option] and not best.remark else ""
     return f" {best.text}{meaning}."
+
+
+def leads_to(line: other_names.OtherName, docs: dict[str, str]) -> bool:
+    """True if one of the places that another system's name has here is one of these options."""
+    return any(at.rpartition(".")[2] in docs for at in line.here)
 
 
 def near(word: str, docs: dict[str, str], least: float = LEAST) -> str:

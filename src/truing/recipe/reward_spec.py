@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from truing import registry
 from truing.errors import UserError, nearest
 from truing.recipe import hints
+from truing.recipe.families import is_built_in
 from truing.recipe.objective_spec import absolute
 from truing.recipe.references import Ref
-from truing.recipe.values import check_value
+from truing.recipe.values import check_value, is_set
 from truing.recipe.yaml_document import LOST
 from truing.schema.option import Option
 from truing.yaml_text.reading import Node
@@ -227,7 +228,7 @@ def check_judged(part: Part, options: dict[str, Any], nodes: dict[str, Node], sc
     if wants != has and not (wants and "passing" in nodes):
         line = nodes["keep" if wants else "passing"].line
         scope.mistakes.add(line, f"{scope.place}'keep: passing' and the score to reach ('passing: 1.0') go together")
-    scored = "rewards" in nodes and options.get("rewards", True) is not None
+    scored = is_set(options, nodes, "rewards")
     for option in ("combine", "on_error", "time_limit") if not scored else ():
         if option in options:
             scope.mistakes.add(nodes[option].line, f"{scope.place}'{option}' has no effect without 'rewards'")
@@ -238,7 +239,7 @@ def check_judged(part: Part, options: dict[str, Any], nodes: dict[str, Node], sc
         scope.mistakes.add(nodes["rewards"].line, f"{scope.place}{problem}")
     data = options.get("data")
     made = scope.done.get(data.stage) if isinstance(data, Ref) else None
-    if not scored and made is not None and made == registry.parts("stage")["sample"]:
+    if not scored and made is not None and is_built_in(made) and made.name == "sample":
         line = nodes["data"].line
         scope.mistakes.add(
             line, f"{scope.place}the responses of {data} have no scores; name what scores them under 'rewards'"

@@ -12,7 +12,7 @@ from truing.errors import UserError
 from truing.policy.files import adapter_files
 from truing.recipe import hints, sources
 from truing.recipe.constraints import check_together
-from truing.recipe.families import origins
+from truing.recipe.families import is_built_in, origins
 from truing.recipe.objective_spec import check_objective, heads_named, names_of, weights_of
 from truing.recipe.references import StageSpec
 from truing.recipe.reward_spec import check_judged, check_one_judging, check_rewards, check_use, is_reward
@@ -78,7 +78,7 @@ def check_options(name: str, part: Part, nodes: dict[str, Node], line: int, scop
         check_pairs(name, options, nodes, scope.mistakes)
     if names >= LORA:
         check_lora(name, options, nodes, scope.mistakes)
-    if registry.parts("stage").get(part.name) == part:  # a user's own stage inherits no rule of truing's
+    if is_built_in(part):  # a user's own stage inherits no rule of truing's
         check_use(options, nodes, scope)
         check_columns(options, nodes, scope)
         check_gold(part, options, nodes, scope)

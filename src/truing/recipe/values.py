@@ -97,6 +97,11 @@ def model_name(name: str, node: Node, what: str, scope: Scope, option: Option | 
     return name
 
 
+def is_set(options: dict[str, Any], nodes: dict[str, Node], name: str) -> bool:
+    """True if an option is set, be it with a mistake in it that is noted already."""
+    return name in nodes and options.get(name, True) is not None
+
+
 def check_rules(path: Path, what: str, line: int, mistakes: Mistakes) -> None:
     """Note every mistake of a rules file. (The gate's own reader reads it, imported when needed.)"""
     from truing.gate.rules import read_rules

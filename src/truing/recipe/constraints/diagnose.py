@@ -7,6 +7,7 @@ from typing import Any
 
 from truing import registry
 from truing.errors import unknown
+from truing.recipe.families import is_built_in
 from truing.recipe.references import Ref
 from truing.recipe.scope import Scope
 from truing.schema.signature import Part
@@ -22,7 +23,7 @@ def diagnosed(part: Part, options: dict[str, Any], nodes: dict[str, Node], scope
         if not isinstance(run, Ref):
             continue
         monitoring, made = scope.options[run.stage], scope.done[run.stage]
-        if made is None or registry.parts("stage").get(made.name) != made or not made.option("monitor"):
+        if made is None or not is_built_in(made) or not made.option("monitor"):
             what = f"{run} ({made.name if made else '?'})"
             yield "runs", f"{what} is no stage that monitors itself; name a reinforce stage with 'monitor'"
         elif monitoring.get("monitor") is None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from truing.recipe.constraints.sample import alike, is_set
+from truing.recipe.constraints.sample import alike
 from truing.recipe.reward_spec import GOLD
 from truing.recipe.scope import Scope
+from truing.recipe.values import is_set
 from truing.schema.signature import Part
 from truing.yaml_text.reading import Node
 

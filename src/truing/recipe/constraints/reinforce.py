@@ -10,11 +10,11 @@ from truing import registry
 from truing.data.kinds import common_shape
 from truing.errors import UserError
 from truing.online.unread import unread
-from truing.recipe.constraints.sample import is_set
 from truing.recipe.families import of_rollouts
 from truing.recipe.objective_spec import names_of
 from truing.recipe.reward_spec import COST, TIE_TOLERANCE, WEIGHT, options_of
 from truing.recipe.scope import Scope
+from truing.recipe.values import is_set
 from truing.schema.signature import Part
 from truing.settings import KLControl, Online, Shaping
 from truing.yaml_text.reading import Node

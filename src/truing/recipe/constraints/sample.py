@@ -22,9 +22,4 @@ def alike(part: Part, options: dict[str, Any], nodes: dict[str, Node], scope: Sc
         yield "best_of", "at temperature 0 all responses to a prompt are the same, and none is the best of several"
 
 
-def is_set(options: dict[str, Any], nodes: dict[str, Node], name: str) -> bool:
-    """True if an option is set, be it with a mistake in it that is noted already."""
-    return name in nodes and options.get(name, True) is not None
-
-
 RULES = (alike,)
